@@ -22,3 +22,4 @@
 #![forbid(unsafe_code)]
 
 pub mod cni;
+pub mod config;

@@ -1,0 +1,16 @@
+//! What a conf means, as values that cannot hold anything invalid.
+//!
+//! `cni` reads what was written; here it is judged. Pure: no file is opened, no system call is made.
+
+mod attachments;
+pub mod log;
+pub mod network;
+pub mod peer;
+pub mod range;
+pub mod removal;
+pub mod role;
+mod sets;
+
+pub use network::{AddressManagement, Network};
+pub use removal::Removal;
+pub use role::Role;

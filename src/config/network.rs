@@ -1,0 +1,235 @@
+//! A network: what a conf means to ADD, CHECK, GC and STATUS.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::attachments::read_valid_attachments;
+use super::log::LogConf;
+use super::peer::{Peer, read_own_addresses, read_peers};
+use super::range::RangeSet;
+use super::role::{Role, Types, parse_absolute, read_data_dir};
+use super::sets::read_sets;
+use crate::cni::args::parse_requested;
+use crate::cni::conf::Conf;
+use crate::cni::dns::Dns;
+use crate::cni::env::{Command, Environment};
+use crate::cni::error::CniError;
+use crate::cni::ids::{ContainerId, IfName, NetworkName};
+use crate::cni::json::{Document, Node};
+use crate::cni::mac::MacAddr;
+use crate::cni::problem::{Problems, quote};
+use crate::cni::result::AddResult;
+use crate::cni::route::Route;
+use crate::cni::version::SpecVersion;
+
+/// Largest MTU of a link (`ETH_MAX_MTU`, include/uapi/linux/if_ether.h).
+const MTU_MAX: u32 = 65535;
+
+/// Smallest MTU of a link that carries IPv4 (`ETH_MIN_MTU`; RFC 791, section 3.2).
+const MTU_MIN: u32 = 68;
+
+/// Smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
+const MTU_MIN_IPV6: u32 = 1280;
+
+/// Where addresses come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressManagement {
+    /// From ferrule's own store: one address of each set. The sets do not overlap. None at all only in
+    /// a GC, which hands out nothing.
+    Ranges(Vec<RangeSet>),
+    /// From another IPAM plugin of this name, which is a plain file name.
+    Delegate(String),
+}
+
+/// A conf whose every value is usable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// `name`.
+    pub name: NetworkName,
+    /// `cniVersion`, in which is answered.
+    pub version: SpecVersion,
+    /// The part that ferrule plays.
+    pub role: Role,
+    /// `mtu` in bytes; `None`: that of the link that carries the node's address.
+    pub mtu: Option<u32>,
+    /// The hardware address asked for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` of `CNI_ARGS`.
+    pub mac: Option<MacAddr>,
+    /// Where addresses come from.
+    pub address_management: AddressManagement,
+    /// The store's directory, an absolute path.
+    pub data_dir: PathBuf,
+    /// `ipam.routes`: the pod's routes. Empty where another IPAM plugin gives them.
+    pub routes: Vec<Route>,
+    /// `dns`.
+    pub dns: Dns,
+    /// `ipam.resolvConf`: the file from which the result's DNS is read, an absolute path.
+    pub resolv_conf: Option<PathBuf>,
+    /// `peers`.
+    pub peers: Vec<Peer>,
+    /// `nodeIPs`: this node's own address, one of a family at most.
+    pub node_ips: Vec<IpAddr>,
+    /// Addresses asked for, each once: `runtimeConfig.ips`, `args.cni.ips`, `IP` of `CNI_ARGS`. Whether a
+    /// range set has them is for the store to say.
+    pub requested: Vec<IpAddr>,
+    /// `prevResult`.
+    pub prev_result: Option<AddResult>,
+    /// `cni.dev/valid-attachments`, for GC; empty for other commands.
+    pub valid_attachments: Vec<(ContainerId, IfName)>,
+    /// `log`.
+    pub log: LogConf,
+}
+
+impl Network {
+    /// Reads what the conf means to the command of `environment`. Of a conf of another main plugin only
+    /// what concerns IPAM is looked at: `mtu` or `log` may mean something else there.
+    ///
+    /// # Errors
+    /// Code 7 with every problem of the conf, each with its JSON path. Unknown keys are none.
+    pub fn read(conf: &Conf, environment: &Environment) -> Result<Self, CniError> {
+        let document = Document::new(&conf.document);
+        let root = document.root();
+        let types = Types::read(&root);
+        let name = read_name(&root);
+        types.refuse_nonsense(&root);
+
+        let is_gc = environment.command == Command::Gc;
+        let ipam = root.object("ipam").filter(|_| types.has_own_ipam());
+        let sets = if types.has_own_ipam() { read_sets(&root, conf.version, is_gc) } else { Vec::new() };
+        let main = Main::read(&root, types.role(), &sets);
+        let routes = ipam.as_ref().map(|ipam| Route::read_list(ipam, SpecVersion::NEWEST));
+        let resolv_conf = ipam.as_ref().and_then(|ipam| ipam.parsed("resolvConf", parse_absolute));
+        let data_dir = read_data_dir(&root, types);
+        let requested = read_requested(&root, environment.args.ip);
+        let prev_result = root.member("prevResult").map(|node| AddResult::read(&node, conf.version));
+        let valid_attachments = if is_gc { read_valid_attachments(&root) } else { Vec::new() };
+        let address_management = match types.delegate() {
+            Some(name) => AddressManagement::Delegate(name.to_owned()),
+            None => AddressManagement::Ranges(sets),
+        };
+
+        let name = conclude(name, document.into_problems())?;
+        Ok(Self {
+            name,
+            version: conf.version,
+            role: types.role(),
+            mtu: main.mtu,
+            mac: main.mac.or(environment.args.mac),
+            address_management,
+            data_dir,
+            routes: routes.unwrap_or_default(),
+            dns: main.dns,
+            resolv_conf,
+            peers: main.peers,
+            node_ips: main.node_ips,
+            requested,
+            prev_result,
+            valid_attachments,
+            log: main.log,
+        })
+    }
+
+    /// The range sets; none where another plugin manages addresses.
+    pub fn range_sets(&self) -> &[RangeSet] {
+        match &self.address_management {
+            AddressManagement::Ranges(sets) => sets,
+            AddressManagement::Delegate(_) => &[],
+        }
+    }
+}
+
+/// The keys that are ferrule's only in a conf of its own.
+#[derive(Default)]
+struct Main {
+    mtu: Option<u32>,
+    mac: Option<MacAddr>,
+    dns: Dns,
+    peers: Vec<Peer>,
+    node_ips: Vec<IpAddr>,
+    log: LogConf,
+}
+
+impl Main {
+    fn read(root: &Node<'_, '_>, role: Role, sets: &[RangeSet]) -> Self {
+        match role {
+            Role::Ipam => Self::default(),
+            Role::Main => Self {
+                mtu: read_mtu(root, sets.iter().any(|set| !set.is_ipv4())),
+                mac: read_mac(root),
+                dns: Dns::read_member(root),
+                peers: read_peers(root, sets),
+                node_ips: read_own_addresses(root),
+                log: LogConf::read(root),
+            },
+        }
+    }
+}
+
+/// Reads `name`; a missing one is a problem.
+pub(super) fn read_name(root: &Node<'_, '_>) -> Option<NetworkName> {
+    if root.member("name").is_none() {
+        root.refuse_member("name", "is missing; every network has one, and keeps it");
+    }
+    root.parsed("name", NetworkName::parse)
+}
+
+/// The name if there were no problems, and otherwise the error that tells them.
+pub(super) fn conclude(name: Option<NetworkName>, problems: Problems) -> Result<NetworkName, CniError> {
+    match name {
+        Some(name) if problems.is_empty() => Ok(name),
+        Some(name) => Err(problems.into_error(&format!("the conf of network \"{name}\""))),
+        None => Err(problems.into_error("the conf")),
+    }
+}
+
+fn read_mtu(root: &Node<'_, '_>, has_ipv6: bool) -> Option<u32> {
+    let node = root.member("mtu")?;
+    let mtu = node.as_number(0..=MTU_MAX).filter(|mtu| *mtu != 0)?;
+    let (least, family) = if has_ipv6 { (MTU_MIN_IPV6, "IPv6") } else { (MTU_MIN, "IPv4") };
+    if mtu < least {
+        node.refuse(format!(
+            "is {mtu}, and {family} needs {least} at least; 0 takes the MTU of the node's link"
+        ));
+    }
+    Some(mtu)
+}
+
+fn read_mac(root: &Node<'_, '_>) -> Option<MacAddr> {
+    let runtime = root.object("runtimeConfig").and_then(|runtime| runtime.parsed("mac", parse_mac));
+    // Read even where the other one counts: what is wrong there is wrong all the same.
+    let args = with_cni_args(root, |args| args.parsed("mac", parse_mac)).flatten();
+    runtime.or(args)
+}
+
+fn parse_mac(text: &str) -> Result<MacAddr, String> {
+    let mac = MacAddr::parse(text).filter(|mac| mac.is_unicast());
+    mac.ok_or_else(|| {
+        format!("is {}, which is no unicast address; write it like 0a:58:0a:f4:01:05", quote(text))
+    })
+}
+
+fn read_requested(root: &Node<'_, '_>, from_environment: Option<IpAddr>) -> Vec<IpAddr> {
+    let read_ips = |node: &Node<'_, '_>| -> Vec<IpAddr> {
+        let Some(list) = node.list("ips") else { return Vec::new() };
+        list.items().filter_map(|item| item.parse(parse_ip)).collect()
+    };
+    let runtime = root.object("runtimeConfig").map(|runtime| read_ips(&runtime));
+    let args = with_cni_args(root, read_ips);
+    let all = runtime.into_iter().chain(args).flatten().chain(from_environment);
+    let mut seen = HashSet::new();
+    all.filter(|address| seen.insert(*address)).collect()
+}
+
+fn parse_ip(text: &str) -> Result<IpAddr, String> {
+    parse_requested(text)
+        .ok_or_else(|| format!("is {}, which is no address; write it like 10.244.1.5", quote(text)))
+}
+
+/// Reads from `args.cni`, if the conf has that.
+fn with_cni_args<T>(root: &Node<'_, '_>, read: impl FnOnce(&Node<'_, '_>) -> T) -> Option<T> {
+    let args = root.object("args")?;
+    args.object("cni").map(|cni| read(&cni))
+}
+
+#[cfg(test)]
+mod tests;
