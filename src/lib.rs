@@ -23,3 +23,4 @@
 
 pub mod cni;
 pub mod config;
+pub mod desired;

@@ -1,0 +1,13 @@
+//! What must exist in the kernel, as plain data.
+//!
+//! An [`attachment::Attachment`] describes one pod's network, a [`node::NodeState`] what a node needs
+//! besides; both unfold into a list of [`object::Object`]s. Every command is a verb over such a list:
+//! ADD applies it, CHECK compares it, DEL and GC remove it. So nothing that ADD makes can be forgotten
+//! by the others (DESIGN, section 5).
+//!
+//! Pure: nothing here asks the kernel anything.
+
+pub mod attachment;
+pub mod names;
+pub mod node;
+pub mod object;

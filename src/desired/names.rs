@@ -1,0 +1,178 @@
+//! Names and marks of what ferrule makes, each a pure function of the attachment's key.
+//!
+//! They are found again without any record: a DEL whose record is lost still knows its link's name, and
+//! a link left by a killed ADD still says whose it is.
+//!
+//! Marks of ownership (nothing without one is ever changed or removed):
+//!
+//! | on           | mark                                                                      |
+//! |--------------|---------------------------------------------------------------------------|
+//! | host link    | [`link_group`] in the creating message, then the [`alias`] with the key   |
+//! | route        | [`ROUTE_PROTOCOL`]; routes to peers also the network's [`route_metric`]    |
+
+use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::cni::mac::MacAddr;
+
+/// Protocol number of every route that ferrule makes (`rtm_protocol`; include/uapi/linux/rtnetlink.h).
+///
+/// Free in iproute2's rt_protos and in FRR, BIRD, calico (80), cilium and kube-router: `ip route show
+/// proto 102` lists exactly what is ours.
+pub const ROUTE_PROTOCOL: u8 = 102;
+
+/// First bytes of every host link's alias.
+pub const ALIAS_PREFIX: &str = "ferrule:";
+
+/// `IFALIASZ` less the terminating NUL (include/uapi/linux/if.h).
+const ALIAS_MAX: usize = 255;
+
+/// Name of the node's end of the attachment's veth pair: `veth` and eleven hexadecimal digits.
+///
+/// The prefix `veth` because udev's and NetworkManager's rules leave such links alone
+/// (cni#77).
+pub fn host_link(key: &AttachmentKey) -> String {
+    format!("veth{:011x}", hash(key, "link") >> 20)
+}
+
+/// Hardware address of the node's end. Locally administered, unicast.
+pub fn host_mac(key: &AttachmentKey) -> MacAddr {
+    local_mac(hash(key, "host"))
+}
+
+/// Hardware address of the pod's end, unless the runtime asks for another.
+pub fn pod_mac(key: &AttachmentKey) -> MacAddr {
+    local_mac(hash(key, "pod"))
+}
+
+/// What `ip link` shows of a host link: `ferrule:<network>/<container id>/<ifname> <pod>`.
+///
+/// `pod` is for people only and is cut where the kernel's limit demands; the key is always whole, since
+/// [`crate::cni::ids`] bounds its parts.
+pub fn alias(key: &AttachmentKey, pod: Option<&str>) -> String {
+    let mut alias = format!("{ALIAS_PREFIX}{key}");
+    if let Some(pod) = pod {
+        alias.push(' ');
+        alias.push_str(pod);
+    }
+    let mut end = alias.len().min(ALIAS_MAX);
+    while !alias.is_char_boundary(end) {
+        end -= 1;
+    }
+    alias.truncate(end);
+    alias
+}
+
+/// Whether a link's alias says that it is this attachment's.
+pub fn alias_names(alias: &str, key: &AttachmentKey) -> bool {
+    alias.strip_prefix(ALIAS_PREFIX).and_then(|rest| rest.split(' ').next()) == Some(&key.to_string())
+}
+
+/// Link group of a network's host links.
+///
+/// Unlike the alias it can be given in the message that creates the link, so that not even a kill right
+/// after that message leaves an unmarked link. The upper byte is ours, the rest the network's.
+pub fn link_group(network: &NetworkName) -> u32 {
+    0x6600_0000 | low24(network)
+}
+
+/// Metric of the routes to a network's peers.
+///
+/// Every network has its own, so that two networks on a node tell their routes apart, and no foreign
+/// route has it: the kernel replaces a route by (destination, metric), hence never somebody else's.
+pub fn route_metric(network: &NetworkName) -> u32 {
+    0x0100_0000 | low24(network)
+}
+
+fn low24(network: &NetworkName) -> u32 {
+    u32::try_from(stable_hash([network.as_str(), "network"]) >> 40).unwrap_or(0)
+}
+
+/// The first octet's two low bits: locally administered (1), not multicast (0); IEEE 802, section 8.2.
+fn local_mac(hash: u64) -> MacAddr {
+    let [_, _, first, rest @ ..] = hash.to_be_bytes();
+    let [b, c, d, e, f] = rest;
+    MacAddr([(first & 0xfc) | 0x02, b, c, d, e, f])
+}
+
+fn hash(key: &AttachmentKey, purpose: &str) -> u64 {
+    stable_hash([key.network.as_str(), key.container.as_str(), key.ifname.as_str(), purpose])
+}
+
+/// FNV-1a over the parts, each ended by a NUL (which no part can hold), then MurmurHash3's finaliser so
+/// that every bit depends on every byte.
+///
+/// Written out because its values are on disk and in the kernel: they must be the same after an upgrade
+/// of ferrule or of the standard library, whose own hashers promise nothing of the kind.
+pub fn stable_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
+    stable_hash_of_bytes(parts.into_iter().flat_map(|part| part.bytes().chain([0])))
+}
+
+/// The same over bytes, whose bounds are for the caller to mark.
+pub fn stable_hash_of_bytes(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let mut state: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in bytes {
+        state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    state ^= state >> 33;
+    state = state.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    state ^= state >> 33;
+    state = state.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    state ^ (state >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cni::ids::{ContainerId, IfName};
+    use std::collections::HashSet;
+
+    fn key(container: &str) -> AttachmentKey {
+        AttachmentKey {
+            network: NetworkName::parse("podnet").unwrap(),
+            container: ContainerId::parse(container).unwrap(),
+            ifname: IfName::parse("eth0").unwrap(),
+        }
+    }
+
+    /// The values are what an older ferrule left on nodes: a change here orphans every running pod.
+    #[test]
+    fn names_are_the_same_for_ever() {
+        assert_eq!(host_link(&key("c1")), "vethc9863206815");
+        assert_eq!(host_mac(&key("c1")).to_string(), "b2:91:96:97:8b:4a");
+        assert_eq!(link_group(&key("c1").network), 0x6600_0000 | 0x0006_1f56);
+        assert_eq!(route_metric(&key("c1").network), 0x0100_0000 | 0x0006_1f56);
+    }
+
+    #[test]
+    fn ten_thousand_pods_have_ten_thousand_links() {
+        let mut seen = HashSet::new();
+        for n in 0..10_000 {
+            let key = key(&format!("c{n}"));
+            let name = host_link(&key);
+            assert_eq!(name.len(), 15);
+            assert!(seen.insert(name));
+            assert_ne!(host_mac(&key), pod_mac(&key));
+            assert!(host_mac(&key).is_unicast());
+        }
+    }
+
+    #[test]
+    fn the_alias_holds_the_key_whole_and_fits_the_kernel() {
+        let key = AttachmentKey {
+            network: NetworkName::parse(&"n".repeat(crate::cni::ids::NETWORK_NAME_MAX)).unwrap(),
+            container: ContainerId::parse(&"c".repeat(crate::cni::ids::CONTAINER_ID_MAX)).unwrap(),
+            ifname: IfName::parse("fifteen-bytes-x").unwrap(),
+        };
+        let alias = alias(&key, Some(&"ä".repeat(300)));
+        assert!(alias.len() <= ALIAS_MAX, "{}", alias.len());
+        assert!(alias_names(&alias, &key));
+    }
+
+    #[test]
+    fn an_alias_of_another_attachment_is_not_taken_for_ours() {
+        assert!(alias_names("ferrule:podnet/c1/eth0 kube-system/dns", &key("c1")));
+        for other in ["ferrule:podnet/c12/eth0", "ferrule:podnet/c1/eth01", "podnet/c1/eth0", "", "ferrule:"]
+        {
+            assert!(!alias_names(other, &key("c1")), "{other}");
+        }
+    }
+}

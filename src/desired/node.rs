@@ -1,0 +1,269 @@
+//! What a node needs besides its pods: forwarding, the catch-all of its own subnets, the routes to peers.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::attachment::{LOCAL_TABLE, covers, plain_route};
+use super::names;
+use super::object::{Address, Place, Route, Sysctl, Target};
+use crate::cni::ids::NetworkName;
+use crate::config::peer::Peer;
+
+/// The largest metric: every other route to the same subnet comes first, so that a node whose pods live
+/// in the subnet of its own LAN goes on reaching that LAN.
+const CATCH_ALL_METRIC: u32 = u32::MAX;
+
+/// The part of a node's network that belongs to one ferrule network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    /// Whose.
+    pub network: NetworkName,
+    /// Subnets that the node's pods take their addresses from; none where another plugin chooses them.
+    pub subnets: Vec<IpNetwork>,
+    /// Whether pods have IPv4.
+    pub ipv4: bool,
+    /// Whether pods have IPv6.
+    pub ipv6: bool,
+    /// Next hops of pods that the conf gives a name to. The node answers for them.
+    pub gateways: Vec<IpAddr>,
+    /// This node's own addresses, where the conf names them; at most one a family.
+    pub node_ips: Vec<IpAddr>,
+    /// The other nodes.
+    pub peers: Vec<Peer>,
+}
+
+/// A peer's route, or why it cannot have one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerRoute {
+    /// The peer's node name.
+    pub peer: String,
+    /// The route.
+    pub route: Route,
+}
+
+impl NodeState {
+    /// The sysctls without which nothing is forwarded. A pure list: whether they differ, and what an uplink
+    /// that lives on router advertisements needs first, is for the datapath to find out.
+    pub fn forwarding(&self) -> Vec<Sysctl> {
+        let sysctl = |path: &[&str]| Sysctl {
+            place: Place::Node,
+            path: path.iter().map(|&part| part.to_owned()).collect(),
+            value: "1",
+        };
+        let mut sysctls = Vec::new();
+        if self.ipv4 {
+            sysctls.push(sysctl(&["net", "ipv4", "ip_forward"]));
+        }
+        if self.ipv6 {
+            sysctls.push(sysctl(&["net", "ipv6", "conf", "all", "forwarding"]));
+        }
+        sysctls
+    }
+
+    /// The routes that stand as long as ferrule serves the node: [`NodeState::catch_alls`] and one for each gateway.
+    pub fn standing_routes(&self) -> Vec<Route> {
+        self.catch_alls().chain(self.gateway_routes()).collect()
+    }
+
+    /// A gateway that has a name is expected to answer. A route says that it is here; an address would say so too,
+    /// but on which link? On that of a pod, the kernel's loose source check (`rp_filter` 2) would take any source
+    /// from the pod, which it does not on a link without addresses (__fib_validate_source, net/ipv4/fib_frontend.c).
+    fn gateway_routes(&self) -> impl Iterator<Item = Route> {
+        self.gateways.iter().map(|&gateway| {
+            let route = plain_route(Place::Node, IpNetwork::from(gateway), Target::Local("lo".into()));
+            Route { table: Some(LOCAL_TABLE), ..route }
+        })
+    }
+
+    /// IPv6 gateways as addresses of `lo` besides: the kernel takes only a link's address for a source (`src` of a
+    /// route), and a node without any other must have one to speak to its pods from.
+    pub fn standing_addresses(&self) -> Vec<Address> {
+        let on_lo = |&gateway: &IpAddr| Address {
+            place: Place::Node,
+            link: "lo".into(),
+            address: IpNetwork::from(gateway),
+        };
+        self.gateways.iter().filter(|gateway| gateway.is_ipv6()).map(on_lo).collect()
+    }
+
+    /// One `unreachable` route for each own subnet: a packet to an address that no pod has is answered,
+    /// instead of bouncing between this node and its default gateway until its time to live is over
+    /// (projectcalico/canal#137).
+    fn catch_alls(&self) -> impl Iterator<Item = Route> {
+        let catch_all = |&subnet: &IpNetwork| {
+            let route = plain_route(Place::Node, subnet, Target::Unreachable);
+            Route { metric: Some(CATCH_ALL_METRIC), ..route }
+        };
+        // A host route alone in its subnet is the pod's own.
+        self.subnets.iter().filter(|subnet| !is_single_address(subnet)).map(catch_all)
+    }
+
+    /// One route for each podCIDR of each peer, through the peer's address of the same family.
+    ///
+    /// None for this node itself. A podCIDR wider than an own subnet gets its route: the own subnet's routes
+    /// are longer and win.
+    pub fn peer_routes(&self) -> Vec<PeerRoute> {
+        self.hops().map(|hop| self.peer_route(&hop)).collect()
+    }
+
+    /// Those of [`NodeState::peer_routes`] at the given places, in their order. Makes no other.
+    pub fn peer_routes_at(&self, places: &[usize]) -> Vec<PeerRoute> {
+        let picked = self.hops().enumerate().filter(|(place, _)| places.contains(place));
+        picked.map(|(_, hop)| self.peer_route(&hop)).collect()
+    }
+
+    /// How many routes to peers there are to be, and a number that tells one set of them from another. The same
+    /// after an upgrade. Nothing is allocated: an ADD does this with every list, be it of 5,000 peers.
+    pub fn fingerprint(&self) -> (usize, u64) {
+        let mut count = 0;
+        let routes = self.hops().inspect(|_| count += 1).flat_map(|hop| {
+            let network = octets(hop.destination.ip()).chain([hop.destination.prefix()]);
+            network.chain(octets(hop.next_hop))
+        });
+        let sources = self.node_ips.iter().flat_map(|&address| octets(address));
+        let digest = names::stable_hash_of_bytes(routes.chain(sources));
+        (count, digest)
+    }
+
+    fn hops(&self) -> impl Iterator<Item = Hop<'_>> {
+        self.other_nodes().flat_map(|peer| {
+            peer.pod_cidrs.iter().filter_map(|&destination| {
+                let next_hop = of_family(&peer.node_ips, destination.is_ipv4())?;
+                Some(Hop { peer, destination, next_hop })
+            })
+        })
+    }
+
+    /// The peers less this node itself, so that all nodes can have the same list.
+    ///
+    /// This node is the peer with an address of ours, or with a podCIDR within an own subnet: a route for
+    /// that would send away packets to addresses that this node gives to its own pods.
+    pub fn other_nodes(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| {
+            let is_own = |&cidr: &IpNetwork| self.subnets.iter().any(|&own| covers(own, cidr));
+            !peer.pod_cidrs.iter().any(is_own) && !peer.node_ips.iter().any(|ip| self.node_ips.contains(ip))
+        })
+    }
+
+    fn peer_route(&self, hop: &Hop<'_>) -> PeerRoute {
+        let route = Route {
+            source: of_family(&self.node_ips, hop.destination.is_ipv4()),
+            metric: Some(names::route_metric(&self.network)),
+            ..plain_route(Place::Node, hop.destination, Target::Via(hop.next_hop))
+        };
+        PeerRoute { peer: hop.peer.node.clone(), route }
+    }
+}
+
+/// What tells one route to a peer from another.
+struct Hop<'a> {
+    peer: &'a Peer,
+    destination: IpNetwork,
+    next_hop: IpAddr,
+}
+
+/// The address, and of which family it is, so that no two lists of addresses are the same bytes.
+fn octets(address: IpAddr) -> impl Iterator<Item = u8> {
+    let (family, octets) = match address {
+        IpAddr::V4(address) => (4, address.to_ipv6_mapped().octets()),
+        IpAddr::V6(address) => (6, address.octets()),
+    };
+    [family].into_iter().chain(octets)
+}
+
+fn of_family(addresses: &[IpAddr], ipv4: bool) -> Option<IpAddr> {
+    addresses.iter().copied().find(|address| address.is_ipv4() == ipv4)
+}
+
+fn is_single_address(subnet: &IpNetwork) -> bool {
+    subnet.prefix() == if subnet.is_ipv4() { 32 } else { 128 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(peers: Vec<Peer>) -> NodeState {
+        NodeState {
+            network: NetworkName::parse("podnet").unwrap(),
+            subnets: vec!["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
+            ipv4: true,
+            ipv6: true,
+            gateways: vec!["10.244.1.1".parse().unwrap()],
+            node_ips: vec!["192.168.1.10".parse().unwrap()],
+            peers,
+        }
+    }
+
+    fn peer(node: &str, pod_cidrs: &[&str], node_ips: &[&str]) -> Peer {
+        Peer {
+            node: node.into(),
+            pod_cidrs: pod_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
+            node_ips: node_ips.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn each_pod_cidr_is_routed_through_the_address_of_its_family() {
+        let routes = state(vec![peer("b", &["fd00:2::/64", "10.244.2.0/24"], &["192.168.1.11", "fd00::11"])]);
+        let shown: Vec<String> = routes.peer_routes().iter().map(|it| it.route.to_string()).collect();
+        let metric = names::route_metric(&routes.network);
+        assert_eq!(
+            shown,
+            [
+                format!("route fd00:2::/64 via fd00::11 metric {metric}"),
+                format!("route 10.244.2.0/24 via 192.168.1.11 src 192.168.1.10 metric {metric}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_fingerprint_tells_what_the_routes_tell() {
+        let base =
+            || state(vec![peer("b", &["10.244.2.0/24", "fd00:2::/64"], &["192.168.1.11", "fd00::11"])]);
+        assert_eq!(base().fingerprint(), base().fingerprint());
+        assert_eq!(base().fingerprint().0, base().peer_routes().len());
+        let others = [
+            state(vec![]),
+            state(vec![peer("b", &["10.244.2.0/24"], &["192.168.1.11", "fd00::11"])]),
+            state(vec![peer("b", &["10.244.2.0/25", "fd00:2::/64"], &["192.168.1.11", "fd00::11"])]),
+            state(vec![peer("b", &["10.244.2.0/24", "fd00:2::/64"], &["192.168.1.12", "fd00::11"])]),
+            NodeState { node_ips: vec!["192.168.1.9".parse().unwrap()], ..base() },
+        ];
+        for other in others {
+            assert_ne!(other.fingerprint().1, base().fingerprint().1, "{other:?}");
+        }
+        // This node in the list, and a peer by another name, make no other routes.
+        let mut with_self = base();
+        with_self.peers.push(peer("a", &["10.244.1.0/24"], &["192.168.1.10"]));
+        with_self.peers[0].node = "renamed".into();
+        assert_eq!(with_self.fingerprint(), base().fingerprint());
+        assert_eq!(base().peer_routes_at(&[1]), base().peer_routes()[1..]);
+    }
+
+    #[test]
+    fn a_node_that_lists_itself_does_not_send_its_own_pods_away() {
+        let routes = state(vec![
+            peer("a", &["10.244.1.0/24"], &["192.168.1.10"]),
+            peer("typo", &["10.244.1.128/25"], &["192.168.1.12"]),
+            peer("b", &["10.244.2.0/24"], &["192.168.1.11"]),
+            peer("aggregate", &["10.244.0.0/16"], &["192.168.1.1"]),
+        ]);
+        let peers: Vec<String> = routes.peer_routes().into_iter().map(|it| it.peer).collect();
+        assert_eq!(peers, ["b", "aggregate"]);
+    }
+
+    #[test]
+    fn addresses_that_no_pod_has_are_unreachable_and_the_node_answers_for_its_gateway() {
+        let shown: Vec<String> = state(vec![]).standing_routes().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "route unreachable 10.244.1.0/24 metric 4294967295",
+                "route unreachable fd00:1::/64 metric 4294967295",
+                "route local 10.244.1.1/32 dev lo table 255"
+            ]
+        );
+    }
+}

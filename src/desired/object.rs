@@ -1,0 +1,208 @@
+//! One thing that must exist in the kernel.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::cni::mac::MacAddr;
+
+/// Which network namespace an object belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The node's: the namespace that the plugin was started in.
+    Node,
+    /// The pod's: the namespace that `CNI_NETNS` names.
+    Sandbox,
+}
+
+/// One thing that must exist, with all that tells it from a wrong one.
+///
+/// Equivalent commands stand beside the code that makes them, in `kernel`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// Two links, each in its namespace from the first moment.
+    Pair(Pair),
+    /// A setting under /proc/sys.
+    Sysctl(Sysctl),
+    /// A link that is up, and what it is called.
+    Link(Link),
+    /// An address on a link, usable at once (no duplicate address detection).
+    Address(Address),
+    /// A neighbour that never needs to be asked for (`NUD_PERMANENT`).
+    Neighbour(Neighbour),
+    /// A route.
+    Route(Route),
+}
+
+/// A veth pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The node's end.
+    pub host: LinkEnd,
+    /// The pod's end.
+    pub pod: LinkEnd,
+    /// Of both ends, in bytes.
+    pub mtu: u32,
+    /// Link group of the node's end: the mark of ownership ([`super::names::link_group`]).
+    pub group: u32,
+}
+
+/// One end of a pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkEnd {
+    /// Interface name.
+    pub name: String,
+    /// Given at creation, so that udev never assigns another (flannel#1155, systemd#21185).
+    pub mac: MacAddr,
+}
+
+/// A value under /proc/sys, in the namespace of its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Where.
+    pub place: Place,
+    /// Path below /proc/sys, one part an element: a link's name may hold dots.
+    pub path: Vec<String>,
+    /// The text it must have.
+    pub value: &'static str,
+}
+
+/// A link that exists and is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Where.
+    pub place: Place,
+    /// Interface name.
+    pub name: String,
+    /// Its alias, where it must have one.
+    pub alias: Option<String>,
+}
+
+/// An address of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Where.
+    pub place: Place,
+    /// The link's name.
+    pub link: String,
+    /// Address and prefix length.
+    pub address: IpNetwork,
+}
+
+/// Which hardware address an IP address is reached at, over a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Where.
+    pub place: Place,
+    /// The link's name.
+    pub link: String,
+    /// Who.
+    pub address: IpAddr,
+    /// Reached there.
+    pub mac: MacAddr,
+}
+
+/// A route. Always of protocol [`super::names::ROUTE_PROTOCOL`] on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where.
+    pub place: Place,
+    /// Which addresses.
+    pub destination: IpNetwork,
+    /// What happens to their packets.
+    pub target: Target,
+    /// Source address that the node's own packets get.
+    pub source: Option<IpAddr>,
+    /// Metric; the kernel's default where absent.
+    pub metric: Option<u32>,
+    /// Table; the main one where absent.
+    pub table: Option<u32>,
+    /// MTU towards these addresses, in bytes.
+    pub mtu: Option<u32>,
+    /// TCP segment size to announce, in bytes.
+    pub advmss: Option<u32>,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Out of this link, straight to the destination.
+    Link(String),
+    /// Out of this link to a next hop that is taken for on-link without a route that says so.
+    Onlink(String, IpAddr),
+    /// To a next hop whose link the kernel finds.
+    Via(IpAddr),
+    /// Here: the address is one of this link's.
+    Local(String),
+    /// Nowhere: the sender is told (ICMP unreachable).
+    Unreachable,
+}
+
+impl Object {
+    /// The namespace that the object is made in. A pair is made from the node.
+    pub fn place(&self) -> Place {
+        match self {
+            Self::Pair(_) => Place::Node,
+            Self::Sysctl(it) => it.place,
+            Self::Link(it) => it.place,
+            Self::Address(it) => it.place,
+            Self::Neighbour(it) => it.place,
+            Self::Route(it) => it.place,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Node => "node",
+            Self::Sandbox => "pod",
+        })
+    }
+}
+
+/// In the words of iproute2 and sysctl, so that a difference that CHECK reports can be looked at by hand.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pair(it) => {
+                write!(
+                    f,
+                    "node: veth {} {} and pod: {} {}",
+                    it.host.name, it.host.mac, it.pod.name, it.pod.mac
+                )?;
+                write!(f, ", mtu {}", it.mtu)
+            }
+            Self::Sysctl(it) => write!(f, "{}: sysctl {} = {}", it.place, it.path.join("/"), it.value),
+            Self::Link(it) => {
+                write!(f, "{}: link {} up", it.place, it.name)?;
+                it.alias.iter().try_for_each(|alias| write!(f, " alias {alias:?}"))
+            }
+            Self::Address(it) => write!(f, "{}: address {} dev {}", it.place, it.address, it.link),
+            Self::Neighbour(it) => {
+                write!(f, "{}: neighbour {} lladdr {} dev {}", it.place, it.address, it.mac, it.link)?;
+                f.write_str(" permanent")
+            }
+            Self::Route(it) => write!(f, "{}: {it}", it.place),
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Target::Link(link) => write!(f, "route {} dev {link}", self.destination)?,
+            Target::Onlink(link, hop) => write!(f, "route {} via {hop} dev {link} onlink", self.destination)?,
+            Target::Via(hop) => write!(f, "route {} via {hop}", self.destination)?,
+            Target::Local(link) => write!(f, "route local {} dev {link}", self.destination)?,
+            Target::Unreachable => write!(f, "route unreachable {}", self.destination)?,
+        }
+        let options =
+            [("metric", self.metric), ("table", self.table), ("mtu", self.mtu), ("advmss", self.advmss)];
+        self.source.iter().try_for_each(|source| write!(f, " src {source}"))?;
+        options
+            .iter()
+            .try_for_each(|(name, value)| value.iter().try_for_each(|value| write!(f, " {name} {value}")))
+    }
+}
