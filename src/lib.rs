@@ -24,3 +24,4 @@
 pub mod cni;
 pub mod config;
 pub mod desired;
+pub mod kernel;

@@ -1,0 +1,387 @@
+//! Route netlink: one socket per namespace, many requests in flight, their answers in order.
+//!
+//! **Order.** What is sent over one [`Netlink`] reaches the kernel in the order of the *calls*, not of the
+//! awaits: each call hands its requests over before it returns, and the future only collects the answers. So
+//! `join(netlink.submit([create]), netlink.link(name))` looks at the link after it was made, without a wait
+//! between the two. (Lists are the exception: one at a time, each sent when its turn comes.)
+//!
+//! **Batches.** The changes of one `submit` travel in few datagrams. The kernel works through a datagram's
+//! messages one after another, whether or not one fails, and acknowledges each.
+//!
+//! **Dumps** are read whole or not at all: what the kernel changed while it was listing (NLM_F_DUMP_INTR) is
+//! listed again.
+//!
+//! Messages are built with rtnetlink, where it has a builder for them. Its `Handle` is not used: that sends each
+//! change in a datagram of its own and not before it is awaited, and shows neither that a dump is torn nor the
+//! error that it ends with.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use netlink_packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::proto::{self, ConnectionHandle, NetlinkCodec};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
+use rustix::io::Errno;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use super::change::Change;
+use super::netns::{Netns, NetnsError};
+use super::packet::{Packet, Request};
+use super::refusal::{Reason, Refusal};
+
+/// Changes per datagram. All acknowledgements of a datagram are queued before the first is read, and the
+/// kernel drops silently what does not fit: 64 take 50 to 80 KiB of a receive buffer of at least 208 KiB.
+const BATCH: usize = 64;
+
+/// Receive buffer asked for, in bytes. The kernel grants as much of it as `net.core.rmem_max` allows.
+const RECEIVE_BUFFER: i32 = 1 << 20;
+
+/// How often a dump that changed under the reader is repeated before that is an error.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// A route netlink socket. It belongs for ever to the namespace that it was opened in.
+pub struct Socket(TokioSocket);
+
+impl Socket {
+    /// Opens a socket in the namespace of the calling thread, to be driven by `runtime` (which must have its
+    /// I/O driver on). The thread itself needs no runtime: call it inside [`Netns::run`].
+    ///
+    /// # Errors
+    /// The kernel's: no descriptors left, or a kernel older than 4.20 (strict checking).
+    pub fn open_here(runtime: &Handle) -> io::Result<Self> {
+        let _entered = runtime.enter();
+        let socket = TokioSocket::new(NETLINK_ROUTE)?;
+        let options = socket.socket_ref();
+        // The kernel's own words beside errno, and not the request repeated before them.
+        options.set_ext_ack(true)?;
+        options.set_cap_ack(true)?;
+        // Without it the kernel ignores a dump's filter and lists everything.
+        options.set_netlink_get_strict_chk(true)?;
+        options.set_rx_buf_sz(RECEIVE_BUFFER)?;
+        Ok(Self(socket))
+    }
+}
+
+/// Speaks to the kernel about one namespace. Clones share the socket.
+///
+/// The connection ends when the last clone and the last unfinished future are gone.
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    connection: ConnectionHandle<Packet>,
+    /// Held by the dump that is under way.
+    dumping: Arc<Mutex<()>>,
+}
+
+impl Netlink {
+    /// Starts to drive `socket`, as a task of the runtime that the caller is in.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(socket: Socket) -> Self {
+        let (mut connection, handle, unsolicited) =
+            proto::from_socket_with_codec::<_, _, NetlinkCodec>(socket.0);
+        // Nothing is subscribed to: nothing can come that was not asked for.
+        drop(unsolicited);
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        tokio::spawn(connection);
+        Self { connection: handle, dumping: Arc::default() }
+    }
+
+    /// Speaks to the kernel about the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Socket::open_here`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open_here() -> io::Result<Self> {
+        Socket::open_here(&Handle::current()).map(Self::start)
+    }
+
+    /// Speaks to the kernel about `netns`. To do more inside on the same visit, use [`Netns::run`] with
+    /// [`Socket::open_here`].
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or as [`Socket::open_here`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open_in(netns: &Netns) -> Result<Self, NetnsError> {
+        let runtime = Handle::current();
+        let socket = netns.run(|| Socket::open_here(&runtime))?;
+        let socket = socket.map_err(|source| NetnsError::Enter { path: netns.path().to_owned(), source })?;
+        Ok(Self::start(socket))
+    }
+
+    /// Asks for each of `changes`, in order, and returns the verdicts in the same order.
+    ///
+    /// Everything is handed over before this returns. A refused change does not stop those after it: what
+    /// depends on it is refused by the kernel in turn. Dropping the future takes nothing back that was sent.
+    pub fn submit<I: IntoIterator<Item = Change>>(
+        &self,
+        changes: I,
+    ) -> impl Future<Output = Vec<Result<(), Refusal>>> + use<I> {
+        let changes: Vec<Change> = changes.into_iter().collect();
+        let batches: Vec<_> = changes
+            .chunks(BATCH)
+            .map(|batch| self.send(batch.iter().map(Change::to_request).collect()))
+            .collect();
+        async move {
+            let mut verdicts = Vec::with_capacity(changes.len());
+            for (batch, mut answers) in changes.chunks(BATCH).zip(batches) {
+                for change in batch {
+                    let verdict = match &mut answers {
+                        Some(answers) => read_answer(&mut answers.messages).await.map(|_| ()),
+                        None => Err(Reason::lost()),
+                    };
+                    verdicts.push(verdict.map_err(|reason| reason.of(change.to_string())));
+                }
+            }
+            verdicts
+        }
+    }
+
+    /// Asks for one object. Sent before this returns.
+    ///
+    /// The acknowledgement is asked for as well: it ends the wait even if the object cannot be read.
+    pub(super) fn ask(
+        &self,
+        question: RouteNetlinkMessage,
+        operation: String,
+    ) -> impl Future<Output = Result<Option<RouteNetlinkMessage>, Refusal>> + use<> {
+        let answers = self.send(vec![Request::new(question, NLM_F_REQUEST | NLM_F_ACK)]);
+        async move {
+            let answer = match answers {
+                Some(mut answers) => read_answer(&mut answers.messages).await,
+                None => Err(Reason::lost()),
+            };
+            answer.map_err(|reason| reason.of(operation))
+        }
+    }
+
+    /// Asks for all objects of a kind. Sent when it is this dump's turn: the kernel runs one dump per socket at
+    /// a time and refuses a second (EBUSY).
+    pub(super) async fn dump(
+        &self,
+        question: RouteNetlinkMessage,
+        operation: impl Into<String>,
+    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        let _turn = self.dumping.lock().await;
+        let listed = repeat_while_torn(async || {
+            let request = Request::new(question.clone(), NLM_F_REQUEST | NLM_F_DUMP);
+            match self.send(vec![request]) {
+                Some(mut answers) => read_dump(&mut answers.messages).await,
+                None => Err(Reason::lost()),
+            }
+        });
+        listed.await.map_err(|reason| reason.of(operation))
+    }
+
+    /// Hands `requests` over as one datagram; `None` if the connection has ended.
+    fn send(&self, requests: Vec<Request>) -> Option<Answers> {
+        let messages: Vec<_> = requests
+            .into_iter()
+            .map(|request| {
+                let mut header = NetlinkHeader::default();
+                header.flags = request.flags;
+                NetlinkMessage::new(header, NetlinkPayload::InnerMessage(Packet::Request(request)))
+            })
+            .collect();
+        let messages = self.connection.request_batch(messages, SocketAddr::new(0, 0)).ok()?;
+        Some(Answers { messages: Box::pin(messages), _connection: self.connection.clone() })
+    }
+}
+
+/// The answers to one datagram.
+struct Answers {
+    messages: Pin<Box<dyn Stream<Item = NetlinkMessage<Packet>> + Send>>,
+    /// The connection ends without its last handle, answers outstanding or not.
+    _connection: ConnectionHandle<Packet>,
+}
+
+/// Reads up to the acknowledgement of one request; returns the object that came before it, if any.
+async fn read_answer(
+    answers: &mut (impl Stream<Item = NetlinkMessage<Packet>> + Unpin),
+) -> Result<Option<RouteNetlinkMessage>, Reason> {
+    let mut object = Ok(None);
+    while let Some(message) = answers.next().await {
+        match message.payload {
+            NetlinkPayload::InnerMessage(packet) => object = packet.into_answer().map(Some),
+            NetlinkPayload::Error(error) => {
+                return match Reason::from_error(&error, message.header.flags) {
+                    Some(reason) => Err(reason),
+                    None => object,
+                };
+            }
+            _ => {}
+        }
+    }
+    Err(Reason::lost())
+}
+
+/// Reads a dump to its end; `None` if it is to be repeated: the kernel says that it is torn, or that one which
+/// nobody waits for any more is not over yet.
+///
+/// Torn or broken, it is read to the end: the next dump of the socket must find this one over.
+async fn read_dump(
+    answers: &mut (impl Stream<Item = NetlinkMessage<Packet>> + Unpin),
+) -> Result<Option<Vec<RouteNetlinkMessage>>, Reason> {
+    let mut torn = false;
+    let mut objects = Ok(Vec::new());
+    while let Some(message) = answers.next().await {
+        torn |= message.header.flags & NLM_F_DUMP_INTR != 0;
+        match message.payload {
+            NetlinkPayload::InnerMessage(packet) => match (&mut objects, packet.into_answer()) {
+                (Ok(objects), Ok(object)) => objects.push(object),
+                (Ok(_), Err(reason)) => objects = Err(reason),
+                (Err(_), _) => {}
+            },
+            NetlinkPayload::Done(done) => {
+                return match Reason::from_done(&done) {
+                    Some(reason) => Err(reason),
+                    None if torn => Ok(None),
+                    None => objects.map(Some),
+                };
+            }
+            NetlinkPayload::Error(error) => {
+                return match Reason::from_error(&error, message.header.flags) {
+                    Some(reason) if reason.is_busy() => Ok(None),
+                    Some(reason) => Err(reason),
+                    None => Err(Reason::lost()),
+                };
+            }
+            _ => {}
+        }
+    }
+    Err(Reason::lost())
+}
+
+/// Runs `dump` until it is whole, but not for ever: on a node whose routes never rest that is an error too.
+async fn repeat_while_torn<T>(mut dump: impl AsyncFnMut() -> Result<Option<T>, Reason>) -> Result<T, Reason> {
+    for _ in 0..DUMP_ATTEMPTS {
+        if let Some(whole) = dump().await? {
+            return Ok(whole);
+        }
+    }
+    Err(Reason::ours(Errno::INTR, format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use netlink_packet_route::link::LinkMessage;
+    use rtnetlink::packet_core::{DoneMessage, ErrorMessage};
+    use std::cell::Cell;
+    use std::num::NonZeroI32;
+
+    type Answer = NetlinkMessage<Packet>;
+
+    fn answer(payload: NetlinkPayload<Packet>, flags: u16) -> Answer {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        NetlinkMessage::new(header, payload)
+    }
+
+    fn link(flags: u16) -> Answer {
+        let link = RouteNetlinkMessage::NewLink(LinkMessage::default());
+        answer(NetlinkPayload::InnerMessage(Packet::Answer(link)), flags)
+    }
+
+    fn unreadable() -> Answer {
+        answer(NetlinkPayload::InnerMessage(Packet::Unreadable("torn attribute".to_owned())), 0)
+    }
+
+    fn done(code: i32, flags: u16) -> Answer {
+        let mut done = DoneMessage::default();
+        done.code = code;
+        answer(NetlinkPayload::Done(done), flags)
+    }
+
+    fn verdict(errno: i32) -> Answer {
+        let mut error = ErrorMessage::default();
+        error.code = NonZeroI32::new(-errno);
+        error.header = vec![0; 16];
+        answer(NetlinkPayload::Error(error), rtnetlink::packet_core::NLM_F_CAPPED)
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn dump(answers: impl IntoIterator<Item = Answer>) -> Result<Option<usize>, Refusal> {
+        let listed = run(read_dump(&mut stream::iter(answers)));
+        listed.map(|objects| objects.map(|objects| objects.len())).map_err(|reason| reason.of("list"))
+    }
+
+    #[test]
+    fn a_dump_is_whole_if_no_part_of_it_says_otherwise() {
+        assert_eq!(dump([link(0), link(0), done(0, 0)]), Ok(Some(2)));
+        assert_eq!(dump([done(0, 0)]), Ok(Some(0)));
+        for torn_at in 0..3 {
+            let flags = |at| if at == torn_at { NLM_F_DUMP_INTR } else { 0 };
+            assert_eq!(dump([link(flags(0)), link(flags(1)), done(0, flags(2))]), Ok(None), "{torn_at}");
+        }
+    }
+
+    #[test]
+    fn a_dump_that_was_broken_off_is_an_error_and_never_a_short_list() {
+        assert_eq!(dump([link(0), done(-12, 0)]).unwrap_err().errno, 12);
+        assert_eq!(dump([verdict(1)]).unwrap_err().errno, 1);
+        let lost = dump([link(0)]).unwrap_err();
+        assert!(lost.to_string().ends_with("the netlink connection was lost before the kernel's answer"));
+        let unreadable = dump([link(0), unreadable(), link(0), done(0, 0)]).unwrap_err();
+        assert!(unreadable.to_string().ends_with("the kernel's answer cannot be read: torn attribute"));
+        // EBUSY: an abandoned dump of the same socket is not over yet.
+        assert_eq!(dump([verdict(16)]), Ok(None));
+    }
+
+    #[test]
+    fn a_torn_dump_is_repeated_until_it_is_whole_but_not_for_ever() {
+        for whole_at in [1, 2, DUMP_ATTEMPTS, DUMP_ATTEMPTS + 1] {
+            let runs = Cell::new(0);
+            let listed = run(repeat_while_torn(async || {
+                runs.set(runs.get() + 1);
+                Ok((runs.get() == whole_at).then_some("whole"))
+            }));
+            assert_eq!(runs.get(), whole_at.min(DUMP_ATTEMPTS));
+            match listed {
+                Ok(words) => assert_eq!(words, "whole"),
+                Err(reason) => {
+                    assert!(whole_at > DUMP_ATTEMPTS);
+                    let words = reason.of("list routes").to_string();
+                    assert!(words.ends_with("it changed while it was read, 8 times in a row"), "{words}");
+                }
+            }
+        }
+        let refused: Result<(), _> = run(repeat_while_torn(async || Err(Reason::lost())));
+        assert!(refused.is_err());
+    }
+
+    #[test]
+    fn each_request_of_a_batch_gets_its_own_answer() {
+        run(async {
+            let mut answers = stream::iter([link(0), verdict(0), verdict(17), unreadable(), verdict(0)]);
+            assert!(matches!(read_answer(&mut answers).await, Ok(Some(_))));
+            assert!(read_answer(&mut answers).await.unwrap_err().of("add").is_exists());
+            assert!(
+                read_answer(&mut answers)
+                    .await
+                    .unwrap_err()
+                    .of("show")
+                    .to_string()
+                    .contains("cannot be read")
+            );
+            assert_eq!(read_answer(&mut answers).await, Err(Reason::lost()));
+        });
+    }
+}

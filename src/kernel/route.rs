@@ -1,0 +1,318 @@
+//! Routes: what one is, adding it, removing it, and (in `query`) asking the kernel for those that it has.
+
+mod query;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteScope, RouteType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+};
+
+use super::packet::Request;
+pub use query::{Family, Resolved, RouteFilter};
+
+/// The table that routes are in unless said otherwise (RT_TABLE_MAIN).
+const MAIN_TABLE: u32 = 254;
+
+/// The metric that the kernel gives to an IPv6 route without one (IP6_RT_PRIO_USER).
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// What happens to a packet that a route matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RouteKind {
+    /// It goes on, to a gateway or to a neighbour.
+    Unicast,
+    /// It has arrived: the address is one of the namespace's own.
+    Local,
+    /// It is turned away with an ICMP error.
+    Unreachable,
+    /// Anything else (RTN_*, include/uapi/linux/rtnetlink.h).
+    Other(u8),
+}
+
+impl RouteKind {
+    fn number(self) -> u8 {
+        match self {
+            Self::Unicast => RouteType::Unicast.into(),
+            Self::Local => RouteType::Local.into(),
+            Self::Unreachable => RouteType::Unreachable.into(),
+            Self::Other(number) => number,
+        }
+    }
+
+    fn read(kind: RouteType) -> Self {
+        match kind {
+            RouteType::Unicast => Self::Unicast,
+            RouteType::Local => Self::Local,
+            RouteType::Unreachable => Self::Unreachable,
+            other => Self::Other(other.into()),
+        }
+    }
+}
+
+/// A route, to be added or removed or as found.
+///
+/// `None` means the kernel's default, in both directions: a route that is read back equals the one that was
+/// added, provided that nothing was spelled out that would have been the default (see [`Route::canonical`]).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Which packets.
+    pub destination: IpNetwork,
+    /// What happens to them.
+    pub kind: RouteKind,
+    /// Index of the link that they leave by.
+    pub device: Option<u32>,
+    /// The next hop. An IPv4 destination may have an IPv6 one.
+    pub gateway: Option<IpAddr>,
+    /// Whether the gateway is taken to be on the link even if no route says so.
+    pub onlink: bool,
+    /// Source address of packets that the host itself sends without having chosen one.
+    pub source: Option<IpAddr>,
+    /// Who made it (RTPROT_*, /etc/iproute2/rt_protos).
+    pub protocol: u8,
+    /// Among routes to the same destination the lowest wins. Default 0 for IPv4, 1024 for IPv6.
+    pub metric: Option<u32>,
+    /// The table. Default 254, main.
+    pub table: Option<u32>,
+    /// Path MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Segment size that TCP announces, in bytes.
+    pub advmss: Option<u32>,
+    /// How far away the destination is (RT_SCOPE_*), IPv4 only. Default: link (253) for a unicast route without
+    /// gateway, host (254) for a local one, else universe (0).
+    pub scope: Option<u8>,
+}
+
+impl Route {
+    /// A unicast route by `protocol`, with everything else still to be said.
+    pub fn to(destination: IpNetwork, protocol: u8) -> Self {
+        Self {
+            destination,
+            kind: RouteKind::Unicast,
+            device: None,
+            gateway: None,
+            onlink: false,
+            source: None,
+            protocol,
+            metric: None,
+            table: None,
+            mtu: None,
+            advmss: None,
+            scope: None,
+        }
+    }
+
+    /// The same route with `None` wherever the kernel's default was spelled out. What is read is in this form.
+    #[must_use]
+    pub fn canonical(mut self) -> Self {
+        let default_metric = if self.destination.is_ipv6() { IPV6_DEFAULT_METRIC } else { 0 };
+        self.metric = self.metric.filter(|metric| *metric != default_metric);
+        self.table = self.table.filter(|table| *table != MAIN_TABLE);
+        let default_scope = self.default_scope();
+        self.scope = self.scope.filter(|scope| *scope != default_scope && self.destination.is_ipv4());
+        // The kernel lists IPv6 routes of this kind as leaving by `lo`.
+        if self.kind == RouteKind::Unreachable {
+            self.device = None;
+        }
+        self
+    }
+
+    fn default_scope(&self) -> u8 {
+        let scope = match (self.kind, self.gateway) {
+            (RouteKind::Unicast, None) if self.destination.is_ipv4() => RouteScope::Link,
+            (RouteKind::Local, _) if self.destination.is_ipv4() => RouteScope::Host,
+            _ => RouteScope::Universe,
+        };
+        scope.into()
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            RouteKind::Unicast => {}
+            RouteKind::Local => f.write_str("local ")?,
+            RouteKind::Unreachable => f.write_str("unreachable ")?,
+            RouteKind::Other(number) => write!(f, "type {number} ")?,
+        }
+        write!(f, "{}", self.destination)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        if let Some(device) = self.device {
+            write!(f, " dev {device}")?;
+        }
+        if let Some(source) = self.source {
+            write!(f, " src {source}")?;
+        }
+        if let Some(table) = self.table {
+            write!(f, " table {table}")?;
+        }
+        write!(f, " proto {}", self.protocol)
+    }
+}
+
+/// What to do if there is a route to the destination with that metric already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddMode {
+    /// Refuse (EEXIST).
+    Exclusive,
+    /// Put this one in its place, *whoever made it*: look first where it might be another's.
+    Replace,
+    /// Put this one behind it.
+    Append,
+}
+
+impl fmt::Display for AddMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exclusive => "add",
+            Self::Replace => "replace",
+            Self::Append => "append",
+        })
+    }
+}
+
+/// What the attributes of a route's message say.
+#[derive(Default)]
+struct Attributes {
+    destination: Option<IpAddr>,
+    device: Option<u32>,
+    gateway: Option<IpAddr>,
+    source: Option<IpAddr>,
+    metric: Option<u32>,
+    table: Option<u32>,
+    mtu: Option<u32>,
+    advmss: Option<u32>,
+}
+
+impl Attributes {
+    fn read(message: &RouteMessage) -> Self {
+        let mut found = Self::default();
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(address) => found.destination = ip_of(address),
+                RouteAttribute::Oif(index) => found.device = Some(*index),
+                RouteAttribute::Gateway(address) => found.gateway = ip_of(address),
+                RouteAttribute::Via(RouteVia::Inet(ip)) => found.gateway = Some((*ip).into()),
+                RouteAttribute::Via(RouteVia::Inet6(ip)) => found.gateway = Some((*ip).into()),
+                RouteAttribute::PrefSource(address) => found.source = ip_of(address),
+                RouteAttribute::Priority(metric) => found.metric = Some(*metric),
+                RouteAttribute::Table(table) => found.table = Some(*table),
+                RouteAttribute::Metrics(metrics) => {
+                    for metric in metrics {
+                        match metric {
+                            RouteMetric::Mtu(mtu) => found.mtu = Some(*mtu),
+                            RouteMetric::Advmss(advmss) => found.advmss = Some(*advmss),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+impl Route {
+    /// `None` for what is no route to IP addresses, or a copy that the kernel keeps for its own use.
+    fn read(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        let default = match header.address_family {
+            AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+            _ => return None,
+        };
+        if header.flags.contains(RouteFlags::Cloned) {
+            return None;
+        }
+        let found = Attributes::read(message);
+        let destination = found.destination.unwrap_or(default);
+        let route = Self {
+            destination: IpNetwork::new(destination, header.destination_prefix_length).ok()?,
+            kind: RouteKind::read(header.kind),
+            device: found.device,
+            gateway: found.gateway,
+            onlink: header.flags.contains(RouteFlags::Onlink),
+            source: found.source,
+            protocol: header.protocol.into(),
+            metric: found.metric,
+            table: Some(found.table.unwrap_or_else(|| header.table.into())),
+            mtu: found.mtu,
+            advmss: found.advmss,
+            scope: Some(header.scope.into()),
+        };
+        Some(route.canonical())
+    }
+}
+
+/// `ip route {add|replace|append} [local|unreachable] DESTINATION [via GATEWAY] [dev LINK] [onlink] [src SOURCE] proto
+/// PROTOCOL [metric METRIC] [table TABLE] [scope SCOPE] [mtu MTU] [advmss MSS]`
+pub(super) fn add_route(route: &Route, mode: AddMode) -> Request {
+    let mut message = message_to(route);
+    message.header.scope = route.scope.unwrap_or_else(|| route.default_scope()).into();
+    let mode = match mode {
+        AddMode::Exclusive => NLM_F_EXCL,
+        AddMode::Replace => NLM_F_REPLACE,
+        AddMode::Append => NLM_F_APPEND,
+    };
+    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | mode)
+}
+
+/// `ip route delete ...`, with the same words as for [`add_route`]
+pub(super) fn delete_route(route: &Route) -> Request {
+    let mut message = message_to(route);
+    // For the kernel "nowhere" is any scope, and the others one scope each.
+    message.header.scope = route.scope.map_or(RouteScope::NoWhere, Into::into);
+    Request::new(RouteNetlinkMessage::DelRoute(message), NLM_F_REQUEST | NLM_F_ACK)
+}
+
+fn message_to(route: &Route) -> RouteMessage {
+    let destination = route.destination;
+    // Without its words for addresses: those refuse, in words of their own, what is the kernel's to judge.
+    let mut message = RouteMessageBuilder::<IpAddr>::new()
+        .table_id(route.table.unwrap_or(MAIN_TABLE))
+        .protocol(route.protocol.into())
+        .kind(route.kind.number().into())
+        .build();
+    message.header.address_family = family_of(destination.ip());
+    message.header.destination_prefix_length = destination.prefix();
+    message.header.flags.set(RouteFlags::Onlink, route.onlink);
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Destination(destination.ip().into()));
+    attributes.extend(route.gateway.map(|gateway| match (destination, gateway) {
+        (IpNetwork::V4(_), IpAddr::V6(ip)) => RouteAttribute::Via(RouteVia::Inet6(ip)),
+        (IpNetwork::V6(_), IpAddr::V4(ip)) => RouteAttribute::Via(RouteVia::Inet(ip)),
+        (_, same_family) => RouteAttribute::Gateway(same_family.into()),
+    }));
+    attributes.extend(route.device.map(RouteAttribute::Oif));
+    attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    attributes.extend(route.metric.map(RouteAttribute::Priority));
+    let mut metrics = Vec::new();
+    metrics.extend(route.mtu.map(RouteMetric::Mtu));
+    metrics.extend(route.advmss.map(RouteMetric::Advmss));
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    message
+}
+
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}

@@ -1,0 +1,6 @@
+//! The kernel layer against the kernel: what is asked for is there, as `ip` sees it.
+
+mod link;
+mod netlink;
+mod netns;
+mod route;
