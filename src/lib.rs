@@ -24,4 +24,5 @@
 pub mod cni;
 pub mod config;
 pub mod desired;
+pub mod ipam;
 pub mod kernel;

@@ -1,0 +1,42 @@
+//! Where round robin stands: the address last handed out, for each range set.
+//!
+//! Kept as addresses, one a line, so that it means the same after the ranges of the conf have changed.
+//! It only says where to begin looking: any content will do, and nonsense counts as none.
+
+use std::net::IpAddr;
+
+use super::dir::{Content, Dir};
+use super::error::StoreError;
+use crate::config::range::RangeSet;
+
+const NAME: &str = "next";
+
+/// The addresses last handed out.
+pub(super) struct Cursor {
+    content: Content,
+    last: Vec<IpAddr>,
+}
+
+impl Cursor {
+    /// Reads it from the store at `root`.
+    pub fn read(root: &Dir) -> Result<Self, StoreError> {
+        let content = root.read_to_write(NAME)?;
+        let text = String::from_utf8_lossy(&content.bytes);
+        let last = text.lines().filter_map(|line| line.parse().ok()).collect();
+        Ok(Self { content, last })
+    }
+
+    /// The address that the set handed out last, if it is known.
+    pub fn last_of(&self, set: &RangeSet) -> Option<IpAddr> {
+        self.last.iter().copied().find(|&address| set.range_of(address).is_some())
+    }
+
+    /// Remembers the last address of each set.
+    pub fn advance(&self, root: &Dir, last: &[IpAddr]) -> Result<(), StoreError> {
+        if self.last == last {
+            return Ok(());
+        }
+        let text: String = last.iter().map(|address| format!("{address}\n")).collect();
+        root.overwrite(NAME, &self.content, text.as_bytes())
+    }
+}

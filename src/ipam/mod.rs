@@ -1,0 +1,56 @@
+//! Which address an attachment gets, and remembering it for as long as the attachment lives.
+//!
+//! One directory per network, so that networks never wait for each other:
+//!
+//! ```text
+//! <dataDir>/<network>/
+//!   lock                             flock(2)ed by whoever changes anything here
+//!   boot                             the boot in which it was last changed
+//!   next                             the address last handed out, one line per range set
+//!   peers                            the list of peers last made true; not the store's (`commands::peers`)
+//!   by-id/<container id>@<ifname>    the record: JSON, one file per attachment
+//!   by-ip/<address>                  the same file again (hard link), once per address
+//!   tmp/<container id>@<ifname>      a record on its way in or out
+//!   resting/<bucket>/<address>       the last record of an address just freed (hard link)
+//! ```
+//!
+//! A record is one inode with several names, and each change of the store is one link or rename, which
+//! the file system does wholly or not at all:
+//!
+//! - Claim: write `tmp/X`, link it to each `by-ip/<address>` (the link fails if the name exists, so two
+//!   records never share an address), rename it to `by-id/X`. That rename is the commit.
+//! - Release: rename `by-id/X` to `tmp/X`, move each `by-ip/<address>` to `resting`, unlink `tmp/X`.
+//!
+//! All of it happens under the lock, so what a new holder of the lock finds in `tmp` was left by one that
+//! died, on the way in or on the way out; the cure is the same: finish the release. After a reboot every
+//! record is dead, and the first holder of the lock starts afresh. Nothing is synced to disk: what a
+//! power loss tears belongs to an earlier boot.
+//!
+//! No step looks at the other attachments' records, so cost does not grow with their number.
+
+mod alloc;
+mod boot;
+mod cursor;
+pub mod delegate;
+mod dir;
+mod error;
+mod lock;
+mod locked;
+mod mend;
+mod probe;
+mod record;
+mod rest;
+mod store;
+mod world;
+
+pub use boot::{BootId, current_boot_id};
+pub use error::{Damaged, StoreError};
+pub use lock::Hold;
+pub use locked::{Locked, Released};
+pub use mend::Mended;
+pub use probe::probe;
+pub use record::{Claim, Record, RecordedNetns};
+pub use store::{Entry, Store, Usage};
+
+#[cfg(test)]
+mod tests;

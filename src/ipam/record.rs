@@ -1,0 +1,266 @@
+//! What is remembered of an attachment: all that its removal needs, so that a DEL never has to work out
+//! again what an ADD once did from a conf that has changed since.
+//!
+//! JSON, so that `cat` shows it. Fields that this version does not know are passed over; a file of a
+//! newer format version is not guessed at.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::boot::BootId;
+use super::error::{Damaged, StoreError};
+use crate::cni::args::PodName;
+use crate::cni::ids::{AttachmentKey, ContainerId, IfName, InvalidId, NetnsPath, NetworkName};
+
+/// The format written here.
+const VERSION: u64 = 1;
+
+/// An attachment as the store remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Format version of the file.
+    pub version: u64,
+    /// The network's name.
+    pub network: NetworkName,
+    /// The container's id.
+    pub container: ContainerId,
+    /// The interface's name in the container.
+    pub ifname: IfName,
+    /// The namespace that was attached, if the runtime named one.
+    pub netns: Option<RecordedNetns>,
+    /// The boot in which it was attached.
+    pub boot_id: BootId,
+    /// The host's end of the pair, if ferrule made one.
+    pub host_link: Option<IfName>,
+    /// One address per range set, in the order of the sets.
+    pub addresses: Vec<IpAddr>,
+    /// The pod, if the runtime said which.
+    pub pod: Option<PodName>,
+    /// When it was attached, in seconds since 1970 by the clock of that moment.
+    pub created: u64,
+}
+
+/// A network namespace, so that it can be told from another one at the same path, or with the same inode
+/// number: both come back in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedNetns {
+    /// Where the runtime keeps it.
+    pub path: NetnsPath,
+    /// Device of the nsfs file, as stat(2) says it.
+    pub dev: u64,
+    /// Inode of the nsfs file.
+    pub ino: u64,
+}
+
+/// What an ADD says of itself when it claims its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose the addresses are to be.
+    pub key: AttachmentKey,
+    /// The namespace to be attached.
+    pub netns: Option<RecordedNetns>,
+    /// The host's end of the pair to be made.
+    pub host_link: Option<IfName>,
+    /// The pod.
+    pub pod: Option<PodName>,
+}
+
+impl Record {
+    pub(super) fn new(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId, created: u64) -> Self {
+        let Claim { key, netns, host_link, pod } = claim;
+        let AttachmentKey { network, container, ifname } = key;
+        let version = VERSION;
+        Self { version, network, container, ifname, netns, boot_id, host_link, addresses, pod, created }
+    }
+
+    /// Whose record it is.
+    pub fn key(&self) -> AttachmentKey {
+        AttachmentKey {
+            network: self.network.clone(),
+            container: self.container.clone(),
+            ifname: self.ifname.clone(),
+        }
+    }
+
+    /// The record was written in that boot. If it was not, its attachment is gone.
+    pub fn is_from(&self, boot: &BootId) -> bool {
+        self.boot_id == *boot
+    }
+
+    /// The record is younger than `limit` at the time `now` (seconds since 1970). One from the future,
+    /// left by a clock that was set back, is not young: else it might stay so for years.
+    pub fn is_younger_than(&self, limit: Duration, now: u64) -> bool {
+        now.checked_sub(self.created).is_some_and(|age| age < limit.as_secs())
+    }
+
+    /// The file's content, with a final newline.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        let written = Written {
+            version: self.version,
+            network: self.network.to_string(),
+            container: self.container.to_string(),
+            ifname: self.ifname.to_string(),
+            netns: self.netns.as_ref().map(|netns| WrittenNetns {
+                path: netns.path.to_string(),
+                dev: netns.dev,
+                ino: netns.ino,
+            }),
+            boot_id: self.boot_id.to_string(),
+            host_link: self.host_link.as_ref().map(IfName::to_string),
+            addresses: self.addresses.clone(),
+            pod: self.pod.clone(),
+            created: self.created,
+        };
+        // Strings and numbers: serialising them cannot fail.
+        let mut json = serde_json::to_vec_pretty(&written).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
+    /// Reads a file's content; `path` is for the message.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] or [`StoreError::NewerFormat`].
+    pub(super) fn from_json(json: &[u8], path: &Path) -> Result<Self, StoreError> {
+        let damaged = |reason: String| StoreError::from(Damaged::new(path, reason));
+        // The version first: of a newer format nothing else is known.
+        let header: Header =
+            serde_json::from_slice(json).map_err(|error| damaged(format!("it is no record: {error}")))?;
+        match header.version {
+            VERSION => {}
+            0 => return Err(damaged("its version is 0".to_owned())),
+            version => return Err(StoreError::NewerFormat { path: path.to_owned(), version }),
+        }
+        let written: Written =
+            serde_json::from_slice(json).map_err(|error| damaged(format!("it is no record: {error}")))?;
+        written.check().map_err(damaged)
+    }
+}
+
+#[derive(Deserialize)]
+struct Header {
+    version: u64,
+}
+
+/// The record as it is written, not judged yet.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    version: u64,
+    network: String,
+    container: String,
+    ifname: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    netns: Option<WrittenNetns>,
+    boot_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_link: Option<String>,
+    addresses: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod: Option<PodName>,
+    created: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenNetns {
+    path: String,
+    dev: u64,
+    ino: u64,
+}
+
+impl Written {
+    fn check(self) -> Result<Record, String> {
+        let wrong = |field: &'static str| move |error: InvalidId| format!("its {field} {error}");
+        let netns = match self.netns {
+            Some(WrittenNetns { path, dev, ino }) => {
+                let path = NetnsPath::parse(&path).map_err(wrong("netns.path"))?;
+                Some(RecordedNetns { path, dev, ino })
+            }
+            None => None,
+        };
+        let host_link = self.host_link.as_deref().map(IfName::parse).transpose();
+        Ok(Record {
+            version: self.version,
+            network: NetworkName::parse(&self.network).map_err(wrong("network"))?,
+            container: ContainerId::parse(&self.container).map_err(wrong("container"))?,
+            ifname: IfName::parse(&self.ifname).map_err(wrong("ifname"))?,
+            netns,
+            boot_id: BootId::parse(&self.boot_id).ok_or("its bootId is no boot id")?,
+            host_link: host_link.map_err(wrong("hostLink"))?,
+            addresses: self.addresses,
+            pod: self.pod,
+            created: self.created,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `cat` shows. Stores on people's nodes hold this form: it may grow, and never change.
+    const GOLDEN: &str = r#"{
+  "version": 1,
+  "network": "podnet",
+  "container": "8e5d3ecb0b9f",
+  "ifname": "eth0",
+  "netns": {
+    "path": "/run/netns/cni-1",
+    "dev": 4,
+    "ino": 4026532201
+  },
+  "bootId": "6c3b1c1e-5f0a-4a57-9d7e-0d6f1a2b3c4d",
+  "hostLink": "veth0123456789a",
+  "addresses": [
+    "10.244.1.2",
+    "fd00:10:244:1::2"
+  ],
+  "pod": {
+    "namespace": "default",
+    "name": "web-0"
+  },
+  "created": 1795445360
+}
+"#;
+
+    fn read(json: &str) -> Result<Record, StoreError> {
+        Record::from_json(json.as_bytes(), Path::new("by-id/x"))
+    }
+
+    #[test]
+    fn a_record_is_written_as_it_is_read() {
+        let record = read(GOLDEN).unwrap();
+        assert_eq!(record.key().to_string(), "podnet/8e5d3ecb0b9f/eth0");
+        assert_eq!(String::from_utf8(record.to_json()).unwrap(), GOLDEN);
+    }
+
+    #[test]
+    fn what_only_some_attachments_have_may_be_missing() {
+        let json = r#"{"version":1,"network":"n","container":"c","ifname":"i","bootId":"b",
+            "addresses":[],"created":0,"colour":"blue"}"#;
+        let record = read(json).unwrap();
+        assert_eq!((record.netns, record.host_link, record.pod), (None, None, None));
+    }
+
+    #[test]
+    fn a_value_that_would_be_dangerous_to_use_is_damage() {
+        for (good, bad) in [
+            ("podnet", "../podnet"),
+            ("8e5d3ecb0b9f", "a/b"),
+            ("\"eth0\"", "\"\""),
+            ("/run/netns/cni-1", "run"),
+            ("veth0123456789a", "veth0123456789abcdef"),
+            ("10.244.1.2", "10.244.1"),
+            ("4026532201", "-1"),
+            ("6c3b1c1e-5f0a", "/"),
+            ("\"version\": 1", "\"version\": 0"),
+            ("\"version\": 1", "\"version\": \"1\""),
+        ] {
+            let error = read(&GOLDEN.replace(good, bad)).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged(_)), "{bad}: {error}");
+        }
+    }
+}
