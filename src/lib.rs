@@ -23,6 +23,7 @@
 
 pub mod cni;
 pub mod config;
+pub mod datapath;
 pub mod desired;
 pub mod ipam;
 pub mod kernel;

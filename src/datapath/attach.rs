@@ -1,0 +1,221 @@
+//! ADD's verb: makes an attachment's objects.
+//!
+//! Four stages, since each needs what the one before it made:
+//!
+//! 1. the pair, one message from the node;
+//! 2. the sysctls that netlink cannot set, which must stand before a link goes up. One visit to the pod's namespace
+//!    writes those of the pod and opens the socket for the next stage;
+//! 3. everything else: one batch for each namespace, whose answers are awaited together, the node's first;
+//! 4. the alias of the host link, by which an attachment that is whole is told from one that was cut short.
+//!
+//! A failure leaves what was made so far. The caller takes it back with [`super::detach::detach`], the same
+//! verb that DEL uses.
+
+use tokio::runtime::Handle;
+
+use super::detach::is_marked;
+use super::error::DatapathError;
+use super::translate;
+use crate::desired::attachment::Attachment;
+use crate::desired::object::{Object, Pair, Place, Sysctl};
+use crate::kernel::change::Change;
+use crate::kernel::link::{self, LinkRef};
+use crate::kernel::netlink::{Netlink, Socket};
+use crate::kernel::netns::Netns;
+use crate::kernel::refusal::Refusal;
+use crate::kernel::sysctl;
+
+/// Makes everything that `attachment` describes, between the node of `node` and `sandbox`; all but the last step,
+/// [`declare_whole`].
+///
+/// # Errors
+/// All that the kernel refused. What was made stays, for the caller to remove.
+pub async fn attach(node: &Netlink, sandbox: &Netns, attachment: &Attachment) -> Result<(), DatapathError> {
+    let objects = attachment.objects();
+    for object in &objects {
+        if let Object::Pair(pair) = object {
+            create_pair(node, sandbox, attachment, pair).await?;
+        }
+    }
+    write_sysctls(&objects, Place::Node)?;
+    let host = index_of(&attachment.host_link())?;
+    let runtime = Handle::current();
+    let (socket, pod_end) = sandbox.run(|| {
+        write_sysctls(&objects, Place::Sandbox)?;
+        let socket = Socket::open_here(&runtime);
+        let socket = socket.map_err(|source| DatapathError::Socket { place: "pod", source })?;
+        Ok::<_, DatapathError>((socket, index_of(attachment.key.ifname.as_str())?))
+    })??;
+    let pod = Netlink::start(socket);
+
+    DatapathError::check(Place::Node, node.submit(batch(&objects, Place::Node, host)).await)?;
+    make_in_pod(&pod, batch(&objects, Place::Sandbox, pod_end)).await?;
+    await_carrier(node, host).await
+}
+
+async fn make_in_pod(pod: &Netlink, changes: Vec<Change>) -> Result<(), DatapathError> {
+    let are_routes: Vec<bool> =
+        changes.iter().map(|change| matches!(change, Change::AddRoute { .. })).collect();
+    let outcomes = pod.submit(changes).await;
+    // A route that the pod has by another of its interfaces stays: a second network with a default route of its
+    // own finds the first one's, say. So it is with the reference plugins.
+    let taken = |outcome: &Result<(), Refusal>| outcome.as_ref().is_err_and(Refusal::is_exists);
+    let failed =
+        outcomes.into_iter().zip(are_routes).filter(|(outcome, is_route)| !(*is_route && taken(outcome)));
+    DatapathError::check(Place::Sandbox, failed.map(|(outcome, _)| outcome))
+}
+
+/// Makes sure that both ends carry packets.
+///
+/// The node's end went up first, and had no carrier then. That it has one since is put into effect by the kernel's
+/// link watch, a little later, on a busy node by milliseconds; until then what is sent through it is dropped in
+/// silence. Looking at a link has its link watch done first (linkwatch_sync_dev in rtnl_getlink,
+/// net/core/rtnetlink.c, since Linux 6.8; before that, the window stays).
+async fn await_carrier(node: &Netlink, host: u32) -> Result<(), DatapathError> {
+    node.link(LinkRef::Index(host)).await?;
+    Ok(())
+}
+
+/// Index of a link of this thread's namespace that was just made.
+fn index_of(name: &str) -> Result<u32, DatapathError> {
+    match link::index_of(name) {
+        Ok(Some(index)) => Ok(index),
+        Ok(None) => Err(DatapathError::LinkVanished(name.to_owned())),
+        Err(source) => Err(DatapathError::Index { name: name.to_owned(), source }),
+    }
+}
+
+/// Declares an attachment whole, once the runtime has its answer: gives the host link its alias. A link without one
+/// was left by an ADD that did not live to answer ([`super::detach::is_whole`]).
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn declare_whole(node: &Netlink, attachment: &Attachment) -> Result<(), DatapathError> {
+    let declarations = attachment.objects().into_iter().filter_map(|object| match object {
+        Object::Link(link) => translate::set_alias(&link),
+        _ => None,
+    });
+    DatapathError::check(Place::Node, node.submit(declarations).await)
+}
+
+/// Makes the pair. If a killed ADD of the same attachment left one, that is removed first.
+async fn create_pair(
+    node: &Netlink,
+    sandbox: &Netns,
+    attachment: &Attachment,
+    pair: &Pair,
+) -> Result<(), DatapathError> {
+    if try_create(node, sandbox, pair).await? == Created::Exists {
+        remove_leftover(node, sandbox, attachment, pair).await?;
+        if try_create(node, sandbox, pair).await? == Created::Exists {
+            return Err(DatapathError::LinkVanished(pair.host.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[derive(PartialEq, Eq)]
+enum Created {
+    Pair,
+    Exists,
+}
+
+async fn try_create(node: &Netlink, sandbox: &Netns, pair: &Pair) -> Result<Created, DatapathError> {
+    for outcome in node.submit([translate::create_pair(pair, sandbox)]).await {
+        match outcome {
+            Err(refusal) if refusal.is_exists() => return Ok(Created::Exists),
+            Err(refusal) => {
+                // So the kernel refuses a namespace that is none of the network: entering it says it better.
+                if refusal.is_invalid() {
+                    sandbox.run(|| ())?;
+                }
+                return Err(refusal.into());
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(Created::Pair)
+}
+
+/// Clears the way for a pair whose names are taken, if it is our own dead that takes them.
+///
+/// The caller holds the attachment's record alone, so whatever bears its marks was left by an ADD that did
+/// not live to take it back (containerd#7010).
+async fn remove_leftover(
+    node: &Netlink,
+    sandbox: &Netns,
+    attachment: &Attachment,
+    pair: &Pair,
+) -> Result<(), DatapathError> {
+    if let Some(link) = node.link(LinkRef::Name(pair.host.name.clone())).await? {
+        if !is_marked(&link, &attachment.key) {
+            let found = link.alias.or(link.kind).unwrap_or_default();
+            return Err(DatapathError::HostLinkTaken { name: link.name, found });
+        }
+        return DatapathError::check(
+            Place::Node,
+            node.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await,
+        );
+    }
+    let pod = Netlink::open_in(sandbox)?;
+    let Some(link) = pod.link(LinkRef::Name(pair.pod.name.clone())).await? else { return Ok(()) };
+    if link.kind.as_deref() == Some("veth") && link.mac == Some(translate::kernel_mac(pair.pod.mac)) {
+        return DatapathError::check(
+            Place::Sandbox,
+            pod.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await,
+        );
+    }
+    let found = link.kind.unwrap_or_else(|| "no kind".into());
+    Err(DatapathError::InterfaceTaken { name: pair.pod.name.clone(), found })
+}
+
+/// Writes the sysctls that netlink cannot set ([`translate::link_settings`] has the others).
+fn write_sysctls(objects: &[Object], place: Place) -> Result<(), DatapathError> {
+    for object in objects.iter().filter(|object| object.place() == place) {
+        match object {
+            Object::Sysctl(wanted) if translate::link_settings(wanted).is_none() => write_sysctl(wanted)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A write to `disable_ipv6` tries the RTNL lock and, where another ADD has it, starts over without sleeping:
+/// eighty ADDs at once spend most of their time so. It is 0 nearly always, and looking takes no lock.
+fn write_sysctl(wanted: &Sysctl) -> Result<(), DatapathError> {
+    let path: Vec<&str> = wanted.path.iter().map(String::as_str).collect();
+    if path.last() == Some(&"disable_ipv6") {
+        sysctl::write_if_different(&path, wanted.value)?;
+    } else {
+        sysctl::write(&path, wanted.value)?;
+    }
+    Ok(())
+}
+
+/// The changes that make the objects of a place; `index` is that of its end of the pair.
+fn batch(objects: &[Object], place: Place, index: u32) -> Vec<Change> {
+    let change = |object: &Object| match object {
+        Object::Pair(_) => None,
+        Object::Sysctl(wanted) => translate::link_settings(wanted),
+        Object::Link(link) => Some(translate::set_link(link)),
+        Object::Address(address) => Some(translate::add_address(address, index)),
+        Object::Neighbour(neighbour) => Some(translate::add_neighbour(neighbour, index)),
+        Object::Route(route) => {
+            Some(translate::add_route(route, translate::route_link(route).map(|_| index)))
+        }
+    };
+    let mut changes: Vec<Change> = Vec::new();
+    for change in objects.iter().filter(|object| object.place() == place).filter_map(change) {
+        match (changes.last_mut(), change) {
+            // Each message is a turn at the RTNL lock: settings of one link share it. What sets the link up stays
+            // behind them.
+            (Some(Change::SetLink { link, settings }), Change::SetLink { link: same, settings: more })
+                if *link == same && settings.up.is_none() && more.up.is_none() =>
+            {
+                settings.merge(more);
+            }
+            (_, change) => changes.push(change),
+        }
+    }
+    changes
+}

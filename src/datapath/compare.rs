@@ -1,0 +1,151 @@
+//! CHECK's verb: what is missing or wrong, object by object. Pure: a list against two snapshots.
+
+use std::fmt;
+
+use super::observe::Snapshot;
+use super::translate;
+use crate::cni::mac::MacAddr;
+use crate::desired::object::{Link, Neighbour, Object, Pair, Place, Route, Sysctl};
+use crate::kernel::addr::Address;
+use crate::kernel::link::{self as kernel, Mac};
+use crate::kernel::route::Route as KernelRoute;
+
+/// One object that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What must be there, in iproute2's words.
+    pub wanted: String,
+    /// What is there instead.
+    pub found: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.wanted, self.found)
+    }
+}
+
+/// All differences between what must be and what was found. `sandbox` is `None` where the pod's namespace
+/// is gone: then every object in it is missing.
+pub fn differences(objects: &[Object], node: &Snapshot, sandbox: Option<&Snapshot>) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for object in objects {
+        let found = match (object.place(), sandbox) {
+            (Place::Node, _) => fault(object, node, sandbox),
+            (Place::Sandbox, Some(snapshot)) => fault(object, snapshot, sandbox),
+            (Place::Sandbox, None) => Some("the pod's namespace is gone".into()),
+        };
+        differences.extend(found.map(|found| Difference { wanted: object.to_string(), found }));
+    }
+    differences
+}
+
+/// What is wrong with `object` in the snapshot of its place; `None` if nothing is.
+fn fault(object: &Object, here: &Snapshot, sandbox: Option<&Snapshot>) -> Option<String> {
+    match object {
+        Object::Pair(pair) => pair_fault(pair, here, sandbox),
+        Object::Sysctl(sysctl) => sysctl_fault(sysctl, here),
+        Object::Link(link) => link_fault(link, here),
+        Object::Address(it) => {
+            let index = here.links.get(&it.link)?.index;
+            let there = |found: &Address| (found.index, found.network) == (index, it.address);
+            (!here.addresses.iter().any(there)).then(|| "missing".into())
+        }
+        Object::Neighbour(neighbour) => neighbour_fault(neighbour, here),
+        Object::Route(route) => route_fault(route, here),
+    }
+}
+
+fn pair_fault(pair: &Pair, node: &Snapshot, sandbox: Option<&Snapshot>) -> Option<String> {
+    let Some(host) = node.links.get(&pair.host.name) else { return Some("the node's end is missing".into()) };
+    let mut faults = Vec::new();
+    let mut compare = |end: &str, link: &kernel::Link, mac: MacAddr| {
+        if link.mac != Some(translate::kernel_mac(mac)) {
+            faults.push(format!("the {end}'s end has address {}", show_mac(link.mac)));
+        }
+        if link.mtu != pair.mtu {
+            faults.push(format!("the {end}'s end has mtu {}", link.mtu));
+        }
+    };
+    compare("node", host, pair.host.mac);
+    match sandbox.map(|sandbox| sandbox.links.get(&pair.pod.name)) {
+        Some(Some(pod)) => {
+            compare("pod", pod, pair.pod.mac);
+            if host.peer_index != Some(pod.index) {
+                faults.push(format!("{} is not the peer of {}", pair.pod.name, pair.host.name));
+            }
+        }
+        Some(None) => faults.push("the pod's end is missing".into()),
+        None => faults.push("the pod's namespace is gone".into()),
+    }
+    (!faults.is_empty()).then(|| faults.join(", "))
+}
+
+fn sysctl_fault(wanted: &Sysctl, here: &Snapshot) -> Option<String> {
+    match here.sysctls.get(&wanted.path) {
+        Some(value) if value == wanted.value => None,
+        Some(value) => Some(format!("it is {value}")),
+        None => Some("no such setting".into()),
+    }
+}
+
+fn link_fault(wanted: &Link, here: &Snapshot) -> Option<String> {
+    let Some(link) = here.links.get(&wanted.name) else { return Some("missing".into()) };
+    if !link.up {
+        return Some("it is down".into());
+    }
+    match (&wanted.alias, &link.alias) {
+        (Some(wanted), Some(found)) if wanted != found => Some(format!("its alias is {found:?}")),
+        (Some(_), None) => Some("it has no alias".into()),
+        _ => None,
+    }
+}
+
+fn neighbour_fault(wanted: &Neighbour, here: &Snapshot) -> Option<String> {
+    let index = here.links.get(&wanted.link)?.index;
+    let found = here.neighbours.iter().find(|it| it.index == index && it.address == wanted.address);
+    match found {
+        None => Some("missing".into()),
+        Some(it) if it.mac != Some(translate::kernel_mac(wanted.mac)) => {
+            Some(format!("it is at {}", show_mac(it.mac)))
+        }
+        Some(it) if !it.permanent => Some("it is not permanent".into()),
+        Some(_) => None,
+    }
+}
+
+fn route_fault(wanted: &Route, here: &Snapshot) -> Option<String> {
+    let index = match translate::route_link(wanted) {
+        Some(link) => Some(here.links.get(link)?.index),
+        None => None,
+    };
+    let place = wanted.place;
+    let wanted = translate::kernel_route(wanted, index);
+    let is_there =
+        |actual: &&KernelRoute| (actual.destination, actual.table) == (wanted.destination, wanted.table);
+    let there: Vec<&KernelRoute> = here.routes.iter().filter(is_there).collect();
+    if there.iter().any(|actual| fulfils(actual, &wanted)) {
+        return None;
+    }
+    match there.iter().find(|actual| actual.device == wanted.device) {
+        Some(_) => Some("another route stands there".into()),
+        // As ADD lets it be: the pod has that route by another of its interfaces.
+        None if place == Place::Sandbox && !there.is_empty() => None,
+        None => Some("missing".into()),
+    }
+}
+
+/// Whether an actual route does what the wanted one asks. Link and source address, where `wanted` leaves them
+/// open, are the kernel's choice.
+pub fn fulfils(actual: &KernelRoute, wanted: &KernelRoute) -> bool {
+    let filled = KernelRoute {
+        device: wanted.device.or(actual.device),
+        source: wanted.source.or(actual.source),
+        ..wanted.clone()
+    };
+    *actual == filled
+}
+
+fn show_mac(mac: Option<Mac>) -> String {
+    mac.map_or_else(|| "none".into(), |mac| mac.to_string())
+}

@@ -1,0 +1,81 @@
+//! DEL's verb, and GC's, and the rollback of ADD: removes what an attachment has in the kernel.
+//!
+//! One deletion is enough: a veth pair dies as one, and with each end die its addresses, neighbours and
+//! routes. The kernel then waits for RCU grace periods (about 20 ms, DESIGN section 11); several processes
+//! overlap there by themselves, and one process that removes many pays once, see [`detach_all`].
+
+use std::collections::HashSet;
+
+use super::error::DatapathError;
+use crate::cni::ids::AttachmentKey;
+use crate::desired::names;
+use crate::desired::object::Place;
+use crate::kernel::change::Change;
+use crate::kernel::link::{Link, LinkRef, LinkSettings};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::refusal::Refusal;
+
+/// Removes the attachment's pair from the node. Not there is a success, and so is a link of the same name
+/// that does not bear the attachment's marks: it is not ours to touch.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn detach(node: &Netlink, key: &AttachmentKey) -> Result<(), DatapathError> {
+    let Some(link) = node.link(LinkRef::Name(names::host_link(key))).await? else { return Ok(()) };
+    if !is_marked(&link, key) {
+        return Ok(());
+    }
+    let outcome = node.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await;
+    DatapathError::check(Place::Node, outcome.into_iter().filter(|outcome| !is_gone(outcome)))
+}
+
+/// Removes many links of one network in one message, so that they share the kernel's grace periods.
+///
+/// They are first moved into a link group of this process alone. If another link is found in that group,
+/// they are deleted one by one instead: nothing without our mark is ever removed.
+///
+/// # Errors
+/// What the kernel refused. Links that vanish meanwhile are a success.
+pub async fn detach_all(node: &Netlink, links: &[Link]) -> Result<(), DatapathError> {
+    if links.is_empty() {
+        return Ok(());
+    }
+    let group = doomed_group();
+    let indexes: HashSet<u32> = links.iter().map(|link| link.index).collect();
+    let mark = |link: &Link| Change::SetLink {
+        link: LinkRef::Index(link.index),
+        settings: LinkSettings { group: Some(group), ..LinkSettings::default() },
+    };
+    let marked = node.submit(links.iter().map(mark)).await;
+    DatapathError::check(Place::Node, marked.into_iter().filter(|outcome| !is_gone(outcome)))?;
+    let in_group: Vec<Link> = node.links().await?.into_iter().filter(|link| link.group == group).collect();
+    let outcome = if in_group.iter().all(|link| indexes.contains(&link.index)) {
+        node.submit([Change::DeleteLinkGroup(group)]).await
+    } else {
+        node.submit(links.iter().map(|link| Change::DeleteLink(LinkRef::Index(link.index)))).await
+    };
+    DatapathError::check(Place::Node, outcome.into_iter().filter(|outcome| !is_gone(outcome)))
+}
+
+/// Whether a host link bears this attachment's marks: its alias, or, where a kill came before the alias,
+/// the network's link group (or the group of a process that was about to remove it).
+pub fn is_marked(link: &Link, key: &AttachmentKey) -> bool {
+    match &link.alias {
+        Some(alias) => names::alias_names(alias, key),
+        None => link.group == names::link_group(&key.network),
+    }
+}
+
+/// Whether the ADD that made this link lived to answer: the alias is its last step.
+pub fn is_whole(link: &Link, key: &AttachmentKey) -> bool {
+    link.alias.as_ref().is_some_and(|alias| names::alias_names(alias, key))
+}
+
+/// A link group that only this process uses: 0x46 and the low 24 bits of its id (pid_max is 2^22).
+fn doomed_group() -> u32 {
+    0x4600_0000 | (std::process::id() & 0x00ff_ffff)
+}
+
+fn is_gone(outcome: &Result<(), Refusal>) -> bool {
+    outcome.as_ref().is_err_and(Refusal::is_not_found)
+}

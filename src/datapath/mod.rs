@@ -1,0 +1,19 @@
+//! Makes the kernel what `desired` says, and tells where it is not.
+//!
+//! | verb                        | over an attachment's objects                                  |
+//! |-----------------------------|---------------------------------------------------------------|
+//! | [`attach::attach`]          | makes them, one batch for each namespace                      |
+//! | [`detach::detach`]          | removes them; what is not there is a success                  |
+//! | [`observe::observe`]        | reads what there is                                           |
+//! | [`compare::differences`]    | says what is missing or wrong                                 |
+//!
+//! [`node`] and [`peers`] do the same for what a node needs besides its pods.
+
+pub mod attach;
+pub mod compare;
+pub mod detach;
+pub mod error;
+pub mod node;
+pub mod observe;
+pub mod peers;
+mod translate;

@@ -1,0 +1,228 @@
+//! Routes to the other nodes: what the peers ask for against what the kernel has.
+//!
+//! Ours are the routes with our protocol and the network's own metric. No other is read for more than the
+//! comparison, changed, or removed: a foreign route to the same subnet has another metric and stays beside
+//! ours. One peer that cannot be routed to never stops the others (kindnet#46).
+
+use std::collections::HashMap;
+
+use ipnetwork::IpNetwork;
+
+use super::compare::fulfils;
+use super::error::DatapathError;
+use super::translate::kernel_route;
+use crate::desired::names::{ROUTE_PROTOCOL, route_metric};
+use crate::desired::node::{NodeState, PeerRoute};
+use crate::desired::object::Target;
+use crate::kernel::change::Change;
+use crate::kernel::netlink::Netlink;
+use crate::kernel::refusal::Refusal;
+use crate::kernel::route::{AddMode, Family, Route, RouteFilter, RouteKind};
+
+/// What a synchronisation did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Synchronised {
+    /// Routes that were missing or wrong and now stand.
+    pub set: usize,
+    /// Routes of ours that nothing asks for any more.
+    pub removed: usize,
+    /// What could not be done, peer by peer.
+    pub failures: Vec<PeerFailure>,
+    /// Destinations of routes that are not as they should be: missing, wrong, or still there.
+    pub unsettled: Vec<IpNetwork>,
+}
+
+/// Why a peer's pods cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("peer {peer}: {reason}")]
+pub struct PeerFailure {
+    /// The peer's node name.
+    pub peer: String,
+    /// The route and the kernel's reason, with the remedy where it is known.
+    pub reason: String,
+}
+
+/// Makes the routes to the peers what `state` says. Idempotent.
+///
+/// # Errors
+/// Only where the kernel's routes cannot be read. A peer's own trouble is in the answer.
+pub async fn synchronise(node: &Netlink, state: &NodeState) -> Result<Synchronised, DatapathError> {
+    let desired = state.peer_routes();
+    let actual = own_routes(node, state).await?;
+    let plan = plan(&desired, &actual);
+    // Stale routes go first: one of them may be the very route that makes a next hop unreachable.
+    let removals = plan.remove.iter().map(|&route| Change::DeleteRoute(route.clone()));
+    let removed = node.submit(removals).await;
+    let additions = plan
+        .set
+        .iter()
+        .map(|wanted| Change::AddRoute { route: kernel_route(&wanted.route, None), mode: AddMode::Replace });
+    let set = node.submit(additions).await;
+
+    let mut report = Synchronised::default();
+    for (outcome, route) in removed.into_iter().zip(plan.remove) {
+        match outcome {
+            Err(refusal) if !refusal.is_not_found() => {
+                let peer = format!("(none) {}", route.destination);
+                report.failures.push(PeerFailure { peer, reason: format!("stale route stays: {refusal}") });
+                report.unsettled.push(route.destination);
+            }
+            _ => report.removed += 1,
+        }
+    }
+    for (outcome, wanted) in set.into_iter().zip(plan.set) {
+        match outcome {
+            Ok(()) => report.set += 1,
+            Err(refusal) => {
+                report.failures.extend(explain(node, wanted, &refusal).await);
+                report.unsettled.push(wanted.route.destination);
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Whether each of `sample` still stands, by one look-up each: the cost does not depend on the number of
+/// peers or routes. A route of somebody else that comes before ours is not a reason to set ours again.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub async fn all_stand(node: &Netlink, sample: &[PeerRoute]) -> Result<bool, DatapathError> {
+    let lookups = sample.iter().map(|wanted| node.find_route(wanted.route.destination));
+    for (found, wanted) in futures_util::future::join_all(lookups).await.into_iter().zip(sample) {
+        let wanted = kernel_route(&wanted.route, None);
+        let stands = found?.is_some_and(|actual| {
+            actual.destination == wanted.destination
+                && (actual.protocol != ROUTE_PROTOCOL || fulfils(&actual, &wanted))
+        });
+        if !stands {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The peers without a way to any of their next hops; empty where there is one peer that can be reached
+/// at least. For STATUS: writes nothing, and one bad peer does not count, since it must not take the node
+/// out of service.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub async fn unreachable_peers(node: &Netlink, state: &NodeState) -> Result<Vec<String>, DatapathError> {
+    let mut unreachable = Vec::new();
+    for wanted in state.peer_routes() {
+        let Target::Via(next_hop) = wanted.route.target else { continue };
+        match node.route_to(next_hop).await? {
+            Some(way) if way.gateway.is_none() => return Ok(Vec::new()),
+            _ => unreachable.push(wanted.peer),
+        }
+    }
+    unreachable.dedup();
+    Ok(unreachable)
+}
+
+async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<Route>, DatapathError> {
+    let metric = Some(route_metric(&state.network));
+    let mut routes = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::all(family) };
+        routes.extend(node.routes(filter).await?);
+    }
+    routes.retain(|route| route.metric == metric && route.kind == RouteKind::Unicast);
+    Ok(routes)
+}
+
+/// What must be done to make `actual` what is desired.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan<'a> {
+    set: Vec<&'a PeerRoute>,
+    remove: Vec<&'a Route>,
+}
+
+fn plan<'a>(desired: &'a [PeerRoute], actual: &'a [Route]) -> Plan<'a> {
+    let standing: HashMap<IpNetwork, &Route> =
+        actual.iter().map(|route| (route.destination, route)).collect();
+    let mut wanted_at = HashMap::new();
+    let mut set = Vec::new();
+    for wanted in desired {
+        let route = kernel_route(&wanted.route, None);
+        if !standing.get(&route.destination).is_some_and(|actual| fulfils(actual, &route)) {
+            set.push(wanted);
+        }
+        wanted_at.insert(route.destination, wanted);
+    }
+    let remove = actual.iter().filter(|route| !wanted_at.contains_key(&route.destination)).collect();
+    Plan { set, remove }
+}
+
+/// The kernel's refusal in words that name peer and remedy; nothing where the "peer" is this node itself.
+async fn explain(node: &Netlink, wanted: &PeerRoute, refusal: &Refusal) -> Option<PeerFailure> {
+    let failure = |reason| Some(PeerFailure { peer: wanted.peer.clone(), reason });
+    let Target::Via(next_hop) = wanted.route.target else { return failure(refusal.to_string()) };
+    match node.route_to(next_hop).await {
+        Ok(Some(way)) if way.local => None,
+        Ok(Some(way)) => match way.gateway {
+            Some(router) => failure(format!(
+                "its address {next_hop} is not on-link: this node reaches it through {router} only, which knows \
+                 nothing of the peer's pods. Give a nodeIP in a subnet that both nodes are in ({refusal})"
+            )),
+            None => failure(refusal.to_string()),
+        },
+        Ok(None) | Err(_) => failure(format!("this node has no way to its address {next_hop} ({refusal})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cni::ids::NetworkName;
+    use crate::config::peer::Peer;
+
+    fn state(peers: &[(&str, &str)]) -> NodeState {
+        let peers = peers.iter().map(|(cidr, hop)| Peer {
+            node: format!("node-{hop}"),
+            pod_cidrs: vec![cidr.parse().unwrap()],
+            node_ips: vec![hop.parse().unwrap()],
+        });
+        NodeState {
+            network: NetworkName::parse("podnet").unwrap(),
+            subnets: vec!["10.244.0.0/24".parse().unwrap()],
+            ipv4: true,
+            ipv6: false,
+            gateways: vec![],
+            node_ips: vec!["192.168.1.10".parse().unwrap()],
+            peers: peers.collect(),
+        }
+    }
+
+    fn standing(state: &NodeState) -> Vec<Route> {
+        // The kernel fills in what the request left open.
+        let fill = |wanted: &PeerRoute| Route { device: Some(7), ..kernel_route(&wanted.route, None) };
+        state.peer_routes().iter().map(fill).collect()
+    }
+
+    #[test]
+    fn nothing_is_done_when_all_stand() {
+        let desired = state(&[("10.244.1.0/24", "192.168.1.11"), ("10.244.2.0/24", "192.168.1.12")]);
+        let (routes, actual) = (desired.peer_routes(), standing(&desired));
+        assert_eq!(plan(&routes, &actual), Plan { set: vec![], remove: vec![] });
+    }
+
+    #[test]
+    fn a_node_whose_address_changed_is_corrected_and_one_that_left_is_removed() {
+        let before = state(&[("10.244.1.0/24", "192.168.1.11"), ("10.244.2.0/24", "192.168.1.12")]);
+        let after = state(&[("10.244.1.0/24", "192.168.1.99"), ("10.244.3.0/24", "192.168.1.13")]);
+        let (routes, actual) = (after.peer_routes(), standing(&before));
+        let plan = plan(&routes, &actual);
+        assert_eq!(plan.set, routes.iter().collect::<Vec<_>>());
+        assert_eq!(plan.remove, [&actual[1]]);
+    }
+
+    #[test]
+    fn a_changed_source_address_of_this_node_is_corrected() {
+        let before = state(&[("10.244.1.0/24", "192.168.1.11")]);
+        let after = NodeState { node_ips: vec!["192.168.1.20".parse().unwrap()], ..before.clone() };
+        let (routes, actual) = (after.peer_routes(), standing(&before));
+        assert_eq!(plan(&routes, &actual).set.len(), 1);
+    }
+}
