@@ -22,8 +22,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cni;
+pub mod commands;
 pub mod config;
 pub mod datapath;
 pub mod desired;
 pub mod ipam;
 pub mod kernel;
+pub mod log;

@@ -1,5 +1,121 @@
-//! `ferrule`: the CNI plugin. Its layers come first; nothing is wired yet.
+//! `ferrule`: executed by a container runtime, the CNI plugin; run by hand, a word on what it is.
+//!
+//! Decides nothing: environment and stdin become a [`Request`], the command answers, the answer becomes
+//! one write and an exit code.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use ferrule::cni::error::{CniError, Code};
+use ferrule::cni::request::{Failure, Request};
+use ferrule::cni::version::SpecVersion;
+use ferrule::commands::{self, Progress};
+
+const HELP: &str = "\
+ferrule gives Kubernetes pods their network: a CNI plugin with its own address management.
+
+It is not started by hand but by a container runtime, which names the command in CNI_COMMAND and writes
+the network's conf to stdin. To install it, put this file into /opt/cni/bin and a conflist that names it
+(\"type\": \"ferrule\") into /etc/cni/net.d; the README has both, and cnitool runs them without a runtime.
+
+  ferrule --version   this version, and the versions of the CNI specification that it speaks
+  ferrule --help      this text
+";
+
+fn main() -> ExitCode {
+    if std::env::var_os("CNI_COMMAND").is_some() { run_plugin() } else { run_by_hand() }
+}
+
+/// One command of the protocol. Exit code 0 with the answer on stdout, or 1 with an error object there.
+fn run_plugin() -> ExitCode {
+    let request = match Request::read(|name| std::env::var_os(name), io::stdin().lock()) {
+        Ok(request) => request,
+        Err(Failure { error, version }) => return fail(&error, version),
+    };
+    let progress = Progress::default();
+    match run_guarded(&request, &progress) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, request.conf.version),
+    }
+}
+
+/// Runs the command so that even a defect of ours answers in JSON and takes back what it had made.
+fn run_guarded(request: &Request, progress: &Progress) -> Result<(), CniError> {
+    static PANIC: Mutex<String> = Mutex::new(String::new());
+    panic::set_hook(Box::new(|info| {
+        if let Ok(mut text) = PANIC.lock() {
+            *text = info.to_string().replace('\n', " ");
+        }
+    }));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| commands::run(request, progress, &mut Stdout)));
+    outcome.unwrap_or_else(|_| {
+        let text = PANIC.lock().map(|text| text.clone()).unwrap_or_default();
+        let undone = if progress.has_claimed() { commands::take_back(request) } else { Ok(()) };
+        let rest = undone.err().map(|error| format!("; and it could not be taken back: {error}"));
+        let details = format!("{text}{}; please report it", rest.unwrap_or_default());
+        Err(CniError::new(Code::Internal, "a defect of ferrule").with_details(details))
+    })
+}
+
+/// Standard output, of which it is known whether it was there.
+///
+/// Before `main`, std puts `/dev/null`, open for reading and writing, in the place of a descriptor that was
+/// closed, and what is written there is written for nobody: an ADD would leave a pod that no runtime knows of.
+struct Stdout;
+
+impl Stdout {
+    fn was_closed() -> bool {
+        let null = rustix::fs::stat("/dev/null");
+        let (flags, found) = (rustix::fs::fcntl_getfl(io::stdout()), rustix::fs::fstat(io::stdout()));
+        let (Ok(null), Ok(flags), Ok(found)) = (null, flags, found) else { return false };
+        (found.st_dev, found.st_ino) == (null.st_dev, null.st_ino)
+            && flags & rustix::fs::OFlags::RWMODE == rustix::fs::OFlags::RDWR
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if Self::was_closed() {
+            return Err(rustix::io::Errno::BADF.into());
+        }
+        io::stdout().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+fn fail(error: &CniError, version: SpecVersion) -> ExitCode {
+    // Nobody may be reading any more; the exit code still tells.
+    let _ = io::stdout().write_all(error.to_json(version).as_bytes());
+    ExitCode::FAILURE
+}
+
+fn run_by_hand() -> ExitCode {
+    // What is not UTF-8 is no argument of ours, and must not be a panic either.
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let arguments: Vec<String> = arguments.collect();
+    let (text, code) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--version" | "-V"] => (version_text(), ExitCode::SUCCESS),
+        [] | ["--help" | "-h"] => (HELP.to_owned(), ExitCode::SUCCESS),
+        [first, ..] => {
+            let text = format!("ferrule: unknown argument {first:?}\n\n{HELP}");
+            let _ = io::stderr().write_all(text.as_bytes());
+            return ExitCode::from(2);
+        }
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn version_text() -> String {
+    let spoken = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
+    format!("ferrule {}\nCNI {spoken}\n", env!("CARGO_PKG_VERSION"))
+}

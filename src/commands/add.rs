@@ -1,0 +1,173 @@
+//! ADD: a pod gets its network, whole or not at all.
+
+use std::io::Write;
+
+use futures_util::future::join3;
+
+use super::addresses::{Claimant, Claimed, give_back};
+use super::{ADD_DEADLINE, Progress, answer, attachment, peers};
+use crate::cni::error::{CniError, Code};
+use crate::cni::ids::{AttachmentKey, NetnsPath};
+use crate::cni::request::Request;
+use crate::cni::result::AddResult;
+use crate::config::{AddressManagement, Network, Role};
+use crate::datapath::error::DatapathError;
+use crate::datapath::{attach, detach, node};
+use crate::desired::attachment::Attachment;
+use crate::ipam::{BootId, Store, current_boot_id};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::{Netns, NetnsIdentity};
+use crate::log;
+
+/// Attaches the pod and writes the result.
+///
+/// # Errors
+/// The reason; nothing that was made remains.
+pub async fn add(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Result<(), CniError> {
+    let network = Network::read(&request.conf, &request.environment)?;
+    let key = request.environment.attachment(network.name.clone())?;
+    let boot = current_boot_id()?;
+    match network.role {
+        Role::Main => {
+            let add = MainAdd::prepare(request, &network, &key, boot)?;
+            add.run(progress, stdout).await
+        }
+        Role::Ipam => add_addresses(request, progress, &network, &key, &boot, stdout).await,
+    }
+}
+
+/// The IPAM plugin's ADD: addresses, and no links.
+async fn add_addresses(
+    request: &Request,
+    progress: &Progress,
+    network: &Network,
+    key: &AttachmentKey,
+    boot: &BootId,
+    stdout: &mut dyn Write,
+) -> Result<(), CniError> {
+    // Without the namespace there is no telling later whether the attachment is alive; it is still served.
+    let netns = request.environment.netns.as_ref().and_then(|path| Netns::open(path.as_path()).ok());
+    let claimant = Claimant { request, network, key, netns: netns.as_ref(), node: None };
+    let claimed = claimant.claim(boot).await?;
+    progress.mark_claimed();
+    let result = answer::ipam_result(network, &claimed.acquired);
+    let written = answer::write(stdout, &result.to_json(network.version));
+    let Err(failure) = written else { return Ok(()) };
+    let store = Store::open_existing(&network.data_dir, &network.name)?;
+    let undone = give_back(request, None, store.as_ref(), key, boot).await;
+    Err(with_undo_failure(failure, undone))
+}
+
+/// What the main plugin's ADD works on, all of it checked.
+struct MainAdd<'a> {
+    request: &'a Request,
+    network: &'a Network,
+    key: &'a AttachmentKey,
+    boot: BootId,
+    netns_path: &'a NetnsPath,
+    netns: Netns,
+    node: Netlink,
+}
+
+impl<'a> MainAdd<'a> {
+    fn prepare(
+        request: &'a Request,
+        network: &'a Network,
+        key: &'a AttachmentKey,
+        boot: BootId,
+    ) -> Result<Self, CniError> {
+        let netns_path = request.environment.required_netns()?;
+        let netns = Netns::open(netns_path.as_path())?;
+        if netns.identity() == NetnsIdentity::current()? {
+            let message = format!("CNI_NETNS {netns_path} is the node's own network namespace");
+            let details =
+                "a pod with hostNetwork needs no plugin; anything else needs a namespace of its own";
+            return Err(CniError::new(Code::NetnsUnusable, message).with_details(details));
+        }
+        let socket = Netlink::open_here();
+        let node = socket.map_err(|source| DatapathError::Socket { place: "node", source })?;
+        Ok(Self { request, network, key, boot, netns_path, netns, node })
+    }
+
+    async fn run(&self, progress: &Progress, stdout: &mut dyn Write) -> Result<(), CniError> {
+        let (request, network, key) = (self.request, self.network, self.key);
+        let claimant = Claimant { request, network, key, netns: Some(&self.netns), node: Some(&self.node) };
+        let claimed = claimant.claim(&self.boot).await?;
+        progress.mark_claimed();
+        let outcome = match tokio::time::timeout(ADD_DEADLINE, self.plumb(&claimed)).await {
+            Ok(Ok((described, result))) => {
+                let written = answer::write(stdout, &result.to_json(network.version));
+                if written.is_ok() {
+                    self.declare_whole(&described).await;
+                }
+                written
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => {
+                let message = format!("ADD of {key} did not finish within {ADD_DEADLINE:?}");
+                Err(CniError::new(Code::TryAgain, message).with_details("it was taken back; try again"))
+            }
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(with_undo_failure(failure, self.undo().await)),
+        }
+    }
+
+    /// Makes the kernel what the attachment and its node need.
+    async fn plumb(&self, claimed: &Claimed) -> Result<(Attachment, AddResult), CniError> {
+        let state = attachment::describe_node(self.network, &claimed.acquired);
+        let uplink = node::find_uplink(&self.node, &state).await?;
+        let described = attachment::describe(
+            self.network,
+            self.key,
+            self.request.environment.args.pod.as_ref(),
+            &uplink,
+            &claimed.acquired,
+        );
+        // None of the three needs another, so none waits for another's answers.
+        let prepared = node::prepare(&self.node, &state);
+        let attached = attach::attach(&self.node, &self.netns, &described);
+        let routed = peers::keep_routes(&self.node, self.network, &state, &self.boot, self.key);
+        let (prepared, attached, routed) = join3(prepared, attached, routed).await;
+        attached?;
+        prepared?;
+        // The pod is there. That some other node cannot be reached is no reason to take it away.
+        if let Err(error) = routed {
+            log::warn(&self.network.log, &format!("routes to peers: {error}"));
+        }
+        let result = answer::main_result(self.network, self.netns_path, &described, &claimed.acquired);
+        Ok((described, result))
+    }
+
+    /// From here on a second ADD is refused; before, it starts over. The runtime has its answer, so a failure is
+    /// for the log: CHECK names it, and DEL does not need what is missing.
+    async fn declare_whole(&self, described: &Attachment) {
+        if let Err(error) = attach::declare_whole(&self.node, described).await {
+            log::warn(&self.network.log, &format!("{} cannot be declared whole: {error}", self.key));
+        }
+    }
+
+    /// Takes back what was made, in reverse order: links first, the address last.
+    async fn undo(&self) -> Result<(), CniError> {
+        let detached = detach::detach(&self.node, self.key).await.map_err(CniError::from);
+        let delegate = match &self.network.address_management {
+            AddressManagement::Delegate(plugin) => Some(plugin.as_str()),
+            AddressManagement::Ranges(_) => None,
+        };
+        // A link that stays may still use the address: then the address stays too, and DEL or GC tries again.
+        detached?;
+        let store = Store::open_existing(&self.network.data_dir, &self.network.name)?;
+        give_back(self.request, delegate, store.as_ref(), self.key, &self.boot).await
+    }
+}
+
+/// The failure, and that it could not be taken back, where that is so: neither may hide the other.
+fn with_undo_failure(mut failure: CniError, undone: Result<(), CniError>) -> CniError {
+    if let Err(error) = undone {
+        let separator = if failure.details.is_empty() { "" } else { "; " };
+        failure.details.push_str(separator);
+        failure.details.push_str(&format!("and it could not be taken back, which DEL will do: {error}"));
+    }
+    failure
+}

@@ -1,0 +1,121 @@
+//! CHECK: record, prevResult and kernel must agree. Every difference is named, not only the first.
+
+use super::addresses::{Acquired, locate, usable_sets};
+use super::attachment;
+use crate::cni::env::Command;
+use crate::cni::error::{CniError, Code};
+use crate::cni::ids::AttachmentKey;
+use crate::cni::request::Request;
+use crate::cni::result::AddResult;
+use crate::config::{AddressManagement, Network, Role};
+use crate::datapath::compare::differences;
+use crate::datapath::error::DatapathError;
+use crate::datapath::{node, observe};
+use crate::ipam::delegate::Delegate;
+use crate::ipam::{Record, Store};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::Netns;
+
+/// Compares what is with what must be. Changes nothing.
+///
+/// # Errors
+/// Code 105 with all differences; code 7 without a prevResult (SPEC: the runtime must give it).
+pub async fn check(request: &Request) -> Result<(), CniError> {
+    let network = Network::read(&request.conf, &request.environment)?;
+    let key = request.environment.attachment(network.name.clone())?;
+    let Some(previous) = &network.prev_result else {
+        let message = "CHECK without prevResult: the runtime must pass the result of ADD";
+        return Err(CniError::new(Code::InvalidConf, message));
+    };
+    let mut found = Vec::new();
+    let record = match Store::open_existing(&network.data_dir, &network.name)? {
+        Some(store) => store.find(&key)?,
+        None => None,
+    };
+    match &record {
+        Some(record) => found.extend(compare_addresses(record, previous)),
+        None => found.push(format!("the store has no record of {key}")),
+    }
+    if let AddressManagement::Delegate(plugin) = &network.address_management {
+        let delegate = Delegate::find(plugin, &request.environment.path)?;
+        delegate.execute(Command::Check, &request.conf, super::DELEGATE_DEADLINE).await?;
+    }
+    if let (Role::Main, Some(record)) = (network.role, &record) {
+        found.extend(compare_kernel(request, &network, &key, record, previous).await?);
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{key} is not as ADD left it: {} difference(s)", found.len());
+    Err(CniError::new(Code::DifferencesFound, message).with_details(found.join("; ")))
+}
+
+/// The record's addresses against those that the runtime was told, both ways. Addresses of other plugins of a
+/// chain may stand in prevResult as well; those are none of ours.
+fn compare_addresses(record: &Record, previous: &AddResult) -> Vec<String> {
+    let told = |address: &&std::net::IpAddr| !previous.ips.iter().any(|ip| ip.address.ip() == **address);
+    let missing = record.addresses.iter().filter(told);
+    missing.map(|address| format!("prevResult lacks {address}, which the store holds for it")).collect()
+}
+
+async fn compare_kernel(
+    request: &Request,
+    network: &Network,
+    key: &AttachmentKey,
+    record: &Record,
+    previous: &AddResult,
+) -> Result<Vec<String>, CniError> {
+    let socket = Netlink::open_here();
+    let netlink = socket.map_err(|source| DatapathError::Socket { place: "node", source })?;
+    let acquired = recall(network, record, previous)?;
+    let uplink = node::find_uplink(&netlink, &attachment::describe_node(network, &acquired)).await?;
+    let described = attachment::describe(network, key, record.pod.as_ref(), &uplink, &acquired);
+    let objects = described.objects();
+
+    let mut found = Vec::new();
+    let netns = request.environment.required_netns()?;
+    let sandbox = match Netns::open(netns.as_path()) {
+        Ok(sandbox) => {
+            let is_recorded = record
+                .netns
+                .as_ref()
+                .is_none_or(|it| (it.dev, it.ino) == (sandbox.identity().dev, sandbox.identity().ino));
+            if !is_recorded {
+                found.push(format!("{netns} is another namespace than the one that ADD was given"));
+            }
+            Some(observe::observe_sandbox(&sandbox, &objects).await?)
+        }
+        Err(error) => {
+            found.push(error.to_string());
+            None
+        }
+    };
+    let on_node = observe::observe(&netlink, &objects).await?;
+    found.extend(differences(&objects, &on_node, sandbox.as_ref()).iter().map(ToString::to_string));
+    Ok(found)
+}
+
+/// What the attachment was given, from the record and the conf; where another plugin chose, from what the
+/// runtime was told.
+fn recall(network: &Network, record: &Record, previous: &AddResult) -> Result<Acquired, CniError> {
+    let sets = match &network.address_management {
+        AddressManagement::Ranges(sets) => usable_sets(sets)?,
+        AddressManagement::Delegate(_) => {
+            let addresses = record.addresses.iter().map(|&address| super::addresses::AcquiredAddress {
+                named_gateway: previous
+                    .ips
+                    .iter()
+                    .find(|ip| ip.address.ip() == address)
+                    .and_then(|ip| ip.gateway),
+                ..locate(address, &[])
+            });
+            return Ok(Acquired {
+                addresses: addresses.collect(),
+                routes: previous.routes.clone(),
+                ..Acquired::default()
+            });
+        }
+    };
+    let addresses = record.addresses.iter().map(|&address| locate(address, &sets)).collect();
+    Ok(Acquired { addresses, routes: network.routes.clone(), ..Acquired::default() })
+}

@@ -1,0 +1,80 @@
+//! DEL: nothing of the attachment remains, whatever had become of it.
+//!
+//! Needs the container id and the interface name, and of the conf the network's name and the store's place.
+//! No namespace, another's namespace at the path, no link, no record, a damaged record, a conf that changed
+//! since: all of these are a success, because what DEL promises holds (k8s#57465, cilium#40459). It never enters
+//! the pod's namespace, so a stale path that leads to another pod's cannot mislead it (cri-o#2849).
+
+use super::addresses::take_from_delegate;
+use super::{HOLD_DEADLINE, LOCK_DEADLINE};
+use crate::cni::error::CniError;
+use crate::cni::ids::AttachmentKey;
+use crate::cni::request::Request;
+use crate::config::{Removal, Role};
+use crate::datapath::detach;
+use crate::datapath::error::DatapathError;
+use crate::ipam::{BootId, Hold, Store, StoreError, current_boot_id};
+use crate::kernel::netlink::Netlink;
+
+/// Removes the attachment: links first, the address last. Idempotent.
+///
+/// # Errors
+/// Only what a second attempt can mend: a lock held too long, a kernel that refuses, another IPAM plugin's
+/// own error.
+pub async fn del(request: &Request) -> Result<(), CniError> {
+    let removal = Removal::read(&request.conf)?;
+    let key = request.environment.attachment(removal.name.clone())?;
+    let boot = current_boot_id()?;
+    loop {
+        let store = Store::open_existing(&removal.data_dir, &removal.name)?;
+        let grip = grip(store.as_ref(), &key)?;
+        if removal.role == Role::Main {
+            let node = Netlink::open_here();
+            let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
+            detach::detach(&node, &key).await?;
+        }
+        if let Some(plugin) = &removal.delegate {
+            take_from_delegate(request, plugin).await?;
+        }
+        if release(&removal, &key, &boot, &grip)? {
+            return Ok(());
+        }
+    }
+}
+
+/// What keeps others off the attachment.
+enum Grip {
+    /// Its hold.
+    Held(#[expect(dead_code, reason = "kept for what its drop does")] Hold),
+    /// Its record is no file, which no command can hold or work on.
+    Unholdable,
+    /// It has no record, so there is nothing to hold.
+    Absent,
+}
+
+/// Waits for an ADD of the same key that is still running.
+fn grip(store: Option<&Store>, key: &AttachmentKey) -> Result<Grip, CniError> {
+    let Some(store) = store else { return Ok(Grip::Absent) };
+    match store.hold(key, HOLD_DEADLINE) {
+        Ok(Some(hold)) => Ok(Grip::Held(hold)),
+        Ok(None) => Ok(Grip::Absent),
+        Err(StoreError::Damaged(_)) => Ok(Grip::Unholdable),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Forgets the attachment. `false`, and nothing is done, if an ADD has begun since there was nothing to hold: to
+/// release what that is using would give its address to a second pod.
+fn release(removal: &Removal, key: &AttachmentKey, boot: &BootId, grip: &Grip) -> Result<bool, CniError> {
+    // Opened again: the ADD may have been the network's first.
+    let Some(store) = Store::open_existing(&removal.data_dir, &removal.name)? else { return Ok(true) };
+    let mut locked = store.lock(boot, LOCK_DEADLINE)?;
+    let is_ours = match grip {
+        Grip::Held(_) | Grip::Unholdable => true,
+        Grip::Absent => matches!(store.find(key), Ok(None)),
+    };
+    if is_ours {
+        locked.release(key)?;
+    }
+    Ok(is_ours)
+}

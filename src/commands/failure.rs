@@ -1,0 +1,76 @@
+//! The one place where errors of the layers become answers of the protocol.
+//!
+//! A code is chosen here and nowhere else; the sentence stays the error's own. Details carry the remedy
+//! where it is known.
+
+use crate::cni::error::{CniError, Code};
+use crate::datapath::error::DatapathError;
+use crate::desired::object::Place;
+use crate::ipam::StoreError;
+use crate::kernel::netns::NetnsError;
+use crate::kernel::refusal::Refusal;
+
+impl From<StoreError> for CniError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Exhausted { .. } => Code::RangeExhausted,
+            StoreError::Taken { .. } | StoreError::AlreadyAttached { .. } => Code::AlreadyTaken,
+            StoreError::LockTimeout { .. } => Code::TryAgain,
+            StoreError::Damaged { .. } | StoreError::NewerFormat { .. } => Code::StoreDamaged,
+            StoreError::Outside { .. } | StoreError::Reserved { .. } | StoreError::Surplus { .. } => {
+                Code::InvalidConf
+            }
+            StoreError::Io { .. } => Code::Io,
+        };
+        CniError::new(code, error.to_string())
+    }
+}
+
+impl From<DatapathError> for CniError {
+    fn from(error: DatapathError) -> Self {
+        let code = match &error {
+            DatapathError::Netns(_) => Code::NetnsUnusable,
+            DatapathError::InterfaceTaken { .. } | DatapathError::HostLinkTaken { .. } => Code::AlreadyTaken,
+            DatapathError::Refused { .. }
+            | DatapathError::Sysctl(_)
+            | DatapathError::Socket { .. }
+            | DatapathError::Index { .. }
+            | DatapathError::LinkVanished(_) => Code::KernelRefused,
+        };
+        CniError::new(code, error.to_string()).with_details(remedy(&error))
+    }
+}
+
+impl From<NetnsError> for CniError {
+    fn from(error: NetnsError) -> Self {
+        DatapathError::from(error).into()
+    }
+}
+
+impl From<Refusal> for CniError {
+    fn from(error: Refusal) -> Self {
+        DatapathError::from(error).into()
+    }
+}
+
+/// What to do, where the errno tells.
+fn remedy(error: &DatapathError) -> &'static str {
+    let DatapathError::Refused { place, refusals } = error else { return "" };
+    let has = |errno: rustix::io::Errno| refusals.iter().any(|refusal| refusal.errno == errno.raw_os_error());
+    if has(rustix::io::Errno::PERM) || has(rustix::io::Errno::ACCESS) {
+        "ferrule needs CAP_NET_ADMIN in the node's and in the pod's network namespace"
+    } else if has(rustix::io::Errno::OPNOTSUPP) {
+        "the kernel lacks a part that ferrule needs: is the veth module there (modprobe veth)?"
+    } else if has(rustix::io::Errno::EXIST) {
+        match place {
+            Place::Node => {
+                "something stands where this pod's own belongs: `ip route` and `ip link` on the node tell whose"
+            }
+            Place::Sandbox => {
+                "the pod has it already: `ip -n` or `nsenter --net=<CNI_NETNS> ip addr` tells from whom"
+            }
+        }
+    } else {
+        ""
+    }
+}

@@ -1,0 +1,144 @@
+//! GC: DEL for everything that is known and not valid, then for what nobody knows any more.
+
+use std::collections::{HashMap, HashSet};
+
+use super::LOCK_DEADLINE;
+use crate::cni::env::Command;
+use crate::cni::error::{CniError, Code};
+use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::cni::request::Request;
+use crate::config::{AddressManagement, Network, Role};
+use crate::datapath::detach::{self, is_marked};
+use crate::datapath::error::DatapathError;
+use crate::desired::names;
+use crate::ipam::delegate::Delegate;
+use crate::ipam::{BootId, Hold, Store, StoreError, current_boot_id};
+use crate::kernel::link::Link;
+use crate::kernel::netlink::Netlink;
+
+/// An attachment that goes, and the hold that keeps other commands off it meanwhile.
+type Doomed = (AttachmentKey, Option<Hold>);
+
+/// Removes every attachment of the network that `cni.dev/valid-attachments` does not name.
+///
+/// Goes on after an error. An attachment that another command is working on right now is left alone.
+///
+/// # Errors
+/// All of them, in one answer.
+pub async fn gc(request: &Request) -> Result<(), CniError> {
+    let network = Network::read(&request.conf, &request.environment)?;
+    let boot = current_boot_id()?;
+    let mut failures: Vec<CniError> = Vec::new();
+
+    let valid: HashSet<AttachmentKey> = network
+        .valid_attachments
+        .iter()
+        .map(|(container, ifname)| AttachmentKey {
+            network: network.name.clone(),
+            container: container.clone(),
+            ifname: ifname.clone(),
+        })
+        .collect();
+    let node = match network.role {
+        Role::Main => {
+            Some(Netlink::open_here().map_err(|source| DatapathError::Socket { place: "node", source })?)
+        }
+        Role::Ipam => None,
+    };
+    // Before the records: a link that is here by then and has none later was left behind. Listed after them, it
+    // could be that of an ADD which began in between.
+    let old_links: HashSet<u32> = match &node {
+        Some(node) => node.links().await?.iter().map(|link| link.index).collect(),
+        None => HashSet::new(),
+    };
+    let store = Store::open_existing(&network.data_dir, &network.name)?;
+    let known: Vec<AttachmentKey> = match &store {
+        Some(store) => store.attachments()?.into_iter().map(|entry| entry.key).collect(),
+        None => Vec::new(),
+    };
+    let mut doomed: Vec<Doomed> = Vec::new();
+    if let Some(store) = &store {
+        for key in known.iter().filter(|key| !valid.contains(key)) {
+            match store.try_hold(key) {
+                Ok(hold) => doomed.extend(hold.map(|hold| (key.clone(), Some(hold)))),
+                // No record stands there, so nobody can hold it, and it is released all the same.
+                Err(StoreError::Damaged(_)) => doomed.push((key.clone(), None)),
+                Err(error) => failures.push(error.into()),
+            }
+        }
+    }
+    let mut links_are_gone = true;
+    if let Some(node) = &node {
+        let spared: HashSet<String> = known.iter().chain(&valid).map(names::host_link).collect();
+        let is_leftover = |link: &Link| {
+            old_links.contains(&link.index)
+                && !spared.contains(&link.name)
+                && bears_mark_of(link, &network.name)
+        };
+        if let Err(error) = remove_links(node, &doomed, is_leftover).await {
+            failures.push(error.into());
+            links_are_gone = false;
+        }
+    }
+    // A link that stays may still use its address.
+    if let Some(store) = store.filter(|_| links_are_gone) {
+        failures.extend(release_all(&store, &boot, &doomed).err());
+    }
+    if let AddressManagement::Delegate(plugin) = &network.address_management {
+        let delegate = Delegate::find(plugin, &request.environment.path);
+        let outcome = match delegate {
+            Ok(delegate) => {
+                delegate.execute(Command::Gc, &request.conf, super::DELEGATE_DEADLINE).await.map(|_| ())
+            }
+            Err(error) => Err(error),
+        };
+        failures.extend(outcome.err());
+    }
+    join(failures)
+}
+
+/// Removes the doomed attachments' links and the leftovers, all in one message, so that the kernel's grace
+/// periods are waited for once.
+async fn remove_links(
+    node: &Netlink,
+    doomed: &[Doomed],
+    is_leftover: impl Fn(&Link) -> bool,
+) -> Result<(), DatapathError> {
+    let doomed: HashMap<String, &AttachmentKey> =
+        doomed.iter().map(|(key, _)| (names::host_link(key), key)).collect();
+    let mut links = node.links().await?;
+    links.retain(|link| doomed.get(&link.name).is_some_and(|key| is_marked(link, key)) || is_leftover(link));
+    detach::detach_all(node, &links).await
+}
+
+/// Whether a link was made for this network by ferrule: by the alias, or by the link group that it has from
+/// the first moment.
+fn bears_mark_of(link: &Link, network: &NetworkName) -> bool {
+    match &link.alias {
+        Some(alias) => alias.starts_with(&format!("{}{network}/", names::ALIAS_PREFIX)),
+        None => link.group == names::link_group(network),
+    }
+}
+
+fn release_all(store: &Store, boot: &BootId, doomed: &[Doomed]) -> Result<(), CniError> {
+    let mut locked = store.lock(boot, LOCK_DEADLINE)?;
+    let mut failures: Vec<CniError> = Vec::new();
+    for (key, _hold) in doomed {
+        failures.extend(locked.release(key).err().map(CniError::from));
+    }
+    failures.extend(locked.mend().err().map(CniError::from));
+    join(failures)
+}
+
+/// No error, the one error, or one that tells them all.
+fn join(mut failures: Vec<CniError>) -> Result<(), CniError> {
+    match failures.len() {
+        0 => Ok(()),
+        1 => Err(failures.remove(0)),
+        count => {
+            let texts: Vec<String> = failures.iter().map(ToString::to_string).collect();
+            let code = failures.first().map_or(Code::Internal, |first| first.code);
+            Err(CniError::new(code, format!("GC: {count} errors")).with_details(texts.join("; ")))
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The layer table of `src/lib.rs`, held against the imports.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which layers each layer may name. Whatever is not here may not exist below `src`.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("cni", &[]),
+    ("config", &["cni"]),
+    ("desired", &["cni", "config"]),
+    ("ipam", &["cni", "config", "desired"]),
+    ("kernel", &[]),
+    ("datapath", &["cni", "config", "desired", "kernel"]),
+    ("log", &["config"]),
+    ("commands", &["cni", "config", "desired", "ipam", "kernel", "datapath", "log"]),
+];
+
+/// Crates that must stay inside one layer, because their types change with each of their releases.
+const CONFINED: &[(&str, &str)] = &[
+    ("rtnetlink", "kernel"),
+    ("netlink_packet_route", "kernel"),
+    ("netlink_packet_core", "kernel"),
+    ("netlink_proto", "kernel"),
+];
+
+#[test]
+fn each_layer_uses_only_those_above_it() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+    let mut seen = 0;
+    for (layer, file, text) in sources() {
+        let Some(allowed) = allowed.get(layer.as_str()) else {
+            assert!(["lib", "main"].contains(&layer.as_str()), "{} belongs to no layer", file.display());
+            continue;
+        };
+        for used in layers_named(&text) {
+            assert!(
+                used == layer || allowed.contains(&used.as_str()),
+                "{}: the layer {layer} must not use {used} (table in src/lib.rs)",
+                file.display()
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "the test no longer sees the imports: {seen} found");
+}
+
+#[test]
+fn no_type_of_the_netlink_crates_leaves_the_kernel_layer() {
+    for (layer, file, text) in sources() {
+        for (name, home) in CONFINED {
+            let named = text
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(&format!("{name}::")));
+            assert!(layer == *home || !named, "{} names {name}, which belongs in src/{home}", file.display());
+        }
+    }
+}
+
+/// Layer, file and text of everything below `src`.
+fn sources() -> Vec<(String, PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut pending = vec![root.clone()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let inside = path.strip_prefix(&root).unwrap();
+                let layer = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((layer.trim_end_matches(".rs").to_owned(), path, text));
+            }
+        }
+    }
+    found
+}
+
+/// Every `X` of a `crate::X` outside comments.
+fn layers_named(text: &str) -> Vec<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut named = Vec::new();
+    for line in code {
+        for rest in line.split("crate::").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                named.push(name);
+            }
+        }
+    }
+    named
+}
