@@ -2,12 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod add;
+mod check;
+mod del;
 mod delegation;
 mod exhaustion;
+mod gc;
 mod harness;
 mod ipam_role;
 mod kernel;
 mod layers;
 mod protocol;
 mod requested;
+mod reuse;
+mod status;
 mod store_role;
