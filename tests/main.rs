@@ -4,6 +4,7 @@
 
 mod add;
 mod check;
+mod containerd;
 mod del;
 mod delegation;
 mod exhaustion;

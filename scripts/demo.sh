@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Three nodes, six pods, everybody reaches everybody: ferrule at work under real containerd, on one machine.
+#
+#     scripts/demo.sh [--keep] [--plugin ptp]
+#
+#   --keep         leave the nodes running, and say how to look around and how to remove them
+#   --plugin ptp   the reference plugins instead of ferrule, to compare with
+#
+# Runs as root on a Debian with Rust. What it lacks it installs from the distribution; what it makes it removes, also
+# after a failure or Ctrl-C. The nodes are namespaces: this machine's own network is left alone. Exit status 1 if
+# anything is not as promised.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/debian.sh
+
+keep=() plugin=ferrule
+while (($#)); do
+    case $1 in
+        --keep) keep=(--keep) ;;
+        --plugin) plugin=${2:-} && shift ;;
+        *) plugin= ;;
+    esac
+    shift || plugin=
+done
+case $plugin in
+    ferrule | ptp) ;;
+    *) die "usage: scripts/demo.sh [--keep] [--plugin ptp]" ;;
+esac
+
+[ "$(id -u)" -eq 0 ] || die "needs root: it runs containers; try sudo"
+PATH=$PATH:${HOME:-/root}/.cargo/bin
+command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
+# containerd may be here from elsewhere than Debian, and Debian's would replace it.
+command -v containerd >/dev/null || need_packages containerd
+command -v runc >/dev/null || need_packages runc
+need_packages busybox-static containernetworking-plugins iproute2 util-linux
+need_linker
+
+# Somebody who watches sees cargo's progress.
+build() { if [ -t 2 ]; then "$@"; else quietly "$@"; fi; }
+
+say "building (the first time takes a minute or two)"
+if [ "$plugin" = ferrule ]; then
+    build scripts/build.sh dist
+    order=(dist/ferrule)
+else
+    order=(--plugin ptp)
+fi
+build cargo build --locked --package lab
+target=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+exec "$target/debug/demo" "${keep[@]}" "${order[@]}"
