@@ -1,0 +1,103 @@
+//! One run of a program as a container runtime runs a plugin: environment, configuration on stdin, answer on stdout,
+//! exit status. What is timed is all of it.
+
+use crate::Failure;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What to run. Cheap to make ahead, so that making it is not part of what is timed.
+#[derive(Clone)]
+pub struct Invocation {
+    program: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+    stdin: String,
+}
+
+/// A run that succeeded.
+pub struct Ended {
+    /// From before `exec` until the exit status was there.
+    pub elapsed: Duration,
+    /// What it wrote on stdout.
+    pub answer: String,
+    /// What it wrote on stderr.
+    pub complaint: String,
+}
+
+impl Invocation {
+    /// A program with arguments and nothing on stdin.
+    pub fn of_program(program: &Path, arguments: &[String]) -> Invocation {
+        Invocation {
+            program: program.to_owned(),
+            arguments: arguments.to_owned(),
+            environment: Vec::new(),
+            stdin: String::new(),
+        }
+    }
+
+    /// A CNI plugin; `attachment` is its container and namespace where the command has one. The runtime's
+    /// environment is not passed on, so that a long one does not count.
+    pub fn of_plugin(
+        program: &Path,
+        command: &str,
+        attachment: Option<(&str, &Path)>,
+        plugins: &Path,
+        conf: &str,
+    ) -> Invocation {
+        let mut environment = vec![
+            ("CNI_COMMAND", command.to_owned()),
+            ("CNI_PATH", plugins.display().to_string()),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ];
+        if let Some((container, netns)) = attachment {
+            environment.push(("CNI_CONTAINERID", container.to_owned()));
+            environment.push(("CNI_NETNS", netns.display().to_string()));
+            environment.push(("CNI_IFNAME", "eth0".to_owned()));
+        }
+        Invocation { program: program.to_owned(), arguments: Vec::new(), environment, stdin: conf.to_owned() }
+    }
+
+    /// The same, run by another program that takes it as its arguments.
+    pub fn under(mut self, program: &Path) -> Invocation {
+        self.arguments.insert(0, self.program.display().to_string());
+        self.program = program.to_owned();
+        self
+    }
+
+    /// Runs it to its end. A failed run is a `Failure` with the answer in it.
+    pub fn run(&self) -> Result<Ended, Failure> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut answer = String::new();
+        let mut complaint = String::new();
+
+        let started = Instant::now();
+        let mut child = command.spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A plugin may answer without reading its conf; how it ends tells whether that was right.
+            let _ = stdin.write_all(self.stdin.as_bytes());
+        }
+        if let Some(mut stdout) = child.stdout.take() {
+            stdout.read_to_string(&mut answer)?;
+        }
+        let status = child.wait()?;
+        let elapsed = started.elapsed();
+
+        // After the clock: a plugin's stderr is a few lines at most, which the pipe holds.
+        if let Some(mut stderr) = child.stderr.take() {
+            stderr.read_to_string(&mut complaint)?;
+        }
+        if status.success() {
+            Ok(Ended { elapsed, answer, complaint })
+        } else {
+            let said = [answer.trim(), complaint.trim()].join(" ");
+            Err(format!("{}: {status}: {}", self.program.display(), said.trim()).into())
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Where the measuring happens: a node (this process's network namespace), pods (empty network namespaces), and
+//! directories for what the plugins remember.
+
+use crate::Failure;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The node's address of each family. `benches/floor.c` has them too.
+pub const NODE_IPS: [&str; 2] = ["192.168.0.1", "fd00:1::1"];
+
+/// The directory that `scripts/bench.sh` made, with the programs in it, and the peers' directory.
+pub struct Lab {
+    work: PathBuf,
+    plugins: PathBuf,
+    pods: AtomicUsize,
+}
+
+/// An empty network namespace, for one ADD.
+pub struct Pod {
+    /// What tells it from every other of this run; below 65,000.
+    pub number: usize,
+    /// Its container id: 64 hex digits, as containerd's are.
+    pub container: String,
+    /// Where its namespace is mounted.
+    pub netns: PathBuf,
+}
+
+impl Lab {
+    /// Takes what `scripts/bench.sh` prepared.
+    pub fn new(work: PathBuf, plugins: PathBuf) -> Result<Lab, Failure> {
+        fs::create_dir(work.join("netns"))?;
+        Ok(Lab { work, plugins, pods: AtomicUsize::new(0) })
+    }
+
+    /// Makes the network namespace that this thread is in a node: an underlay with an address of each family.
+    pub fn set_up_node(&self) -> Result<(), Failure> {
+        for arguments in [
+            "link set lo up",
+            // A pair rather than a dummy, which not every kernel has.
+            "link add underlay type veth peer name underlay-far",
+            "link set underlay-far up",
+            "link set underlay up",
+            &format!("address add {}/16 dev underlay", NODE_IPS[0]),
+            &format!("address add {}/64 dev underlay nodad", NODE_IPS[1]),
+        ] {
+            run("ip", &arguments.split(' ').collect::<Vec<_>>())?;
+        }
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+        Ok(())
+    }
+
+    /// A network namespace, mounted where the name says; it lives as long as this process.
+    pub fn make_netns(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = self.work.join("netns").join(name);
+        File::create(&path)?;
+        run("unshare", &[&format!("--net={}", path.display()), "true"])?;
+        Ok(path)
+    }
+
+    /// A fresh pod: what an ADD finds differs between a new namespace and one that was used before.
+    pub fn make_pod(&self) -> Result<Pod, Failure> {
+        let number = self.pods.fetch_add(1, Ordering::Relaxed);
+        let netns = self.make_netns(&format!("cni-{number}"))?;
+        Ok(Pod { number, container: format!("{number:064x}"), netns })
+    }
+
+    /// Several of them.
+    pub fn make_pods(&self, count: usize) -> Result<Vec<Pod>, Failure> {
+        (0..count).map(|_| self.make_pod()).collect()
+    }
+
+    /// Ends the pod's namespace, as a killed sandbox does.
+    pub fn kill_pod(&self, pod: &Pod) -> Result<(), Failure> {
+        run("umount", &[&pod.netns.display().to_string()])?;
+        Ok(fs::remove_file(&pod.netns)?)
+    }
+
+    /// Whether somebody gave the pod its link.
+    pub fn has_link(&self, pod: &Pod) -> Result<bool, Failure> {
+        let netns = format!("--net={}", pod.netns.display());
+        Ok(run("nsenter", &[&netns, "ip", "-o", "link", "show"])?.contains(" eth0@"))
+    }
+
+    /// How many links the node has that were made for pods.
+    pub fn count_pod_links(&self) -> Result<usize, Failure> {
+        Ok(run("ip", &["-o", "link", "show"])?.lines().filter(|line| line.contains(" veth")).count())
+    }
+
+    /// The plugin that is measured.
+    pub fn ferrule(&self) -> PathBuf {
+        self.work.join("bin/ferrule")
+    }
+
+    /// `benches/floor.c`, built.
+    pub fn floor(&self) -> PathBuf {
+        self.work.join("floor")
+    }
+
+    /// `benches/peak.c`, built.
+    pub fn peak(&self) -> PathBuf {
+        self.work.join("peak")
+    }
+
+    /// Where the peers are.
+    pub fn plugins(&self) -> &Path {
+        &self.plugins
+    }
+
+    /// One of them.
+    pub fn plugin(&self, name: &str) -> PathBuf {
+        self.plugins.join(name)
+    }
+
+    /// A directory for what a plugin remembers; it is the plugin that makes it.
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.work.join("data").join(name)
+    }
+}
+
+/// Runs a program of the system for its effect, and returns what it wrote.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String, Failure> {
+    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

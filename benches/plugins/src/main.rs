@@ -1,0 +1,102 @@
+//! Measures what a pod waits for: whole processes, from `exec` to the last byte of the answer, of ferrule, of the
+//! plugins that it can replace, and of the smallest program that makes the same kernel objects (`benches/floor.c`).
+//!
+//! `scripts/bench.sh` builds all of them and starts this in network and mount namespaces that end with it, which is
+//! why nothing here cleans up. What is compared is measured in one run and in turns. Time is printed, never asserted.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for the terminal; no CNI protocol here"
+)]
+
+mod burst;
+mod contender;
+mod gc;
+mod invocation;
+mod ipam;
+mod lab;
+mod memory;
+mod peers;
+mod report;
+mod single;
+
+use contender::Contender;
+use lab::Lab;
+use report::{Report, Target};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Whatever stops the whole run, in words.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How often, and with how much.
+pub struct Effort {
+    /// Rounds of one ADD and one DEL of each contender.
+    pub single: usize,
+    /// Rounds of the peers that are slow by seconds.
+    pub slow: usize,
+    /// Rounds of 80 at once.
+    pub bursts: usize,
+    /// Rounds of garbage collection.
+    pub collections: usize,
+    /// Rounds of the address management call, at each fill.
+    pub calls: usize,
+    /// How many addresses are held when that call is measured.
+    pub held: &'static [usize],
+}
+
+const FULL: Effort =
+    Effort { single: 101, slow: 5, bursts: 7, collections: 5, calls: 51, held: &[0, 250, 4_000, 60_000] };
+const QUICK: Effort = Effort { single: 7, slow: 1, bursts: 1, collections: 1, calls: 7, held: &[0, 250] };
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(work), Some(peers), Some(peers_version)) =
+        (arguments.next(), arguments.next(), arguments.next())
+    else {
+        return Err("not started by hand: run scripts/bench.sh".into());
+    };
+    let effort = if arguments.any(|option| option == "--quick") { QUICK } else { FULL };
+
+    let lab = Lab::new(PathBuf::from(work), PathBuf::from(peers))?;
+    lab.set_up_node()?;
+
+    let mut report = Report::new(&lab, &peers_version);
+    let mut contenders = Vec::new();
+    for contender in Contender::all(&lab) {
+        // One try before anything is timed: the first bridge plugin makes the bridge, the first ferrule its routes.
+        match contender.works(&lab) {
+            Ok(()) => contenders.push(contender),
+            Err(reason) => report.left_out(contender.name, &reason.to_string()),
+        }
+    }
+
+    // One that fails is said to have failed, at the end as well, and the others are measured all the same.
+    let mut failed = Vec::new();
+    let mut attempt = |what: &str, outcome: Result<(), Failure>| {
+        if let Err(failure) = outcome {
+            failed.push(format!("{what}: {failure}"));
+        }
+    };
+    attempt("one after another", single::measure(&lab, &contenders, &effort, &mut report));
+    attempt("at once", burst::measure(&lab, &contenders, &effort, &mut report));
+    if contenders.iter().any(|contender| contender.name == contender::FERRULE) {
+        attempt("garbage collection", gc::measure(&lab, &effort, &mut report));
+        attempt("static peers", peers::measure(&lab, &effort, &mut report));
+    }
+    attempt("address management", ipam::measure(&lab, &effort, &mut report));
+    attempt("memory", memory::measure(&lab, &contenders, &mut report));
+
+    println!("{}", report.text(&Target::of_this_project()));
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
+}

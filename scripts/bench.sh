@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# What a pod waits for, measured: ferrule against the plugins that it can replace (ptp and bridge with host-local, as
+# the distribution ships them) and against the smallest program that makes the same kernel objects (benches/floor.c).
+#
+#     scripts/bench.sh [--quick]      --quick: a few rounds each, to see that everything runs
+#
+# All in one run and in turns, so that whatever else the machine does hits all alike; compare the ratios, not the
+# milliseconds of two machines. Nothing is asserted about time. Everything happens in network and mount namespaces of
+# its own, which end with the program, and in one directory that is removed whatever happens.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/debian.sh
+
+options=()
+for argument in "$@"; do
+    case $argument in
+        --quick) options+=("$argument") ;;
+        *) die "usage: scripts/bench.sh [--quick]" ;;
+    esac
+done
+
+need_root
+need_packages iproute2 containernetworking-plugins
+need_linker
+
+# /var/tmp is on a disk, as a node's /var/lib/cni is; /tmp may be memory.
+work=$(mktemp --directory /var/tmp/ferrule-bench.XXXXXX)
+driver=
+# shellcheck disable=SC2317 # it is reached: by the trap
+clean_up() {
+    # Its own process group: the plugins that are running end with it.
+    [ -z "$driver" ] || kill -KILL -- "-$driver" 2>/dev/null || true
+    [ -z "$driver" ] || wait "$driver" 2>/dev/null || true
+    # One that is still dying may have made a file meanwhile.
+    rm -rf "$work" || { sleep 1; rm -rf "$work"; }
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+say "building"
+scripts/build.sh "$work/bin"
+cc -O2 -static -o "$work/floor" benches/floor.c
+cc -O2 -static -o "$work/peak" benches/peak.c
+cargo build --release --locked --package bench
+built=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+version=$(dpkg-query --show --showformat='${Version}' containernetworking-plugins)
+# In the background, because bash runs a trap only between two commands, and `wait` is one that a signal ends.
+setsid unshare --net --mount "$built/release/bench" "$work" /usr/lib/cni "$version" "${options[@]}" &
+driver=$!
+status=0
+wait "$driver" || status=$?
+driver=
+exit "$status"
