@@ -4,6 +4,7 @@
 
 mod add;
 mod check;
+mod conf_files;
 mod containerd;
 mod del;
 mod delegation;
