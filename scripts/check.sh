@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# What to run before each commit: formatting, clippy, and the tests that need neither root nor anything installed.
+#
+#     scripts/check.sh
+#
+# Each part runs even if one before it failed. Exit status 1 if any did.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/debian.sh
+
+PATH=$PATH:${HOME:-/root}/.cargo/bin
+command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
+need_linker
+
+failed=()
+part() {
+    local name=$1
+    shift
+    say "== $name: $*"
+    "$@" || failed+=("$name")
+}
+
+part formatting cargo fmt --all --check
+part clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
+part "unit tests" cargo test --workspace --locked --no-fail-fast --lib --bins
+
+[ "${#failed[@]}" -eq 0 ] || die "failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Everything that is tested, in one command, from a bare Debian with Rust:
+#
+#     scripts/test.sh
+#
+# Runs as root, because the tests make network namespaces and run containerd in them. What is missing is installed
+# from the distribution. This machine's own network is left alone. Each part runs even if one before it failed; the
+# summary at the end tells which did, and so does the exit status: 0 if all passed, 1 if any failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/debian.sh
+
+[ $# -eq 0 ] || die "usage: scripts/test.sh"
+need_root
+PATH=$PATH:${HOME:-/root}/.cargo/bin
+command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
+# containerd may be here from elsewhere than Debian, and Debian's would replace it.
+command -v containerd >/dev/null || need_packages containerd
+command -v runc >/dev/null || need_packages runc
+# Readers that are not the code under test, and the plugins that the same cases run against.
+need_packages iproute2 nftables iptables iputils-ping util-linux strace jq busybox-static containernetworking-plugins
+# The tools of this script itself.
+need_packages shellcheck binutils
+need_linker
+
+scratch=$(mktemp --directory "${TMPDIR:-/tmp}/ferrule-test.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+
+passed=() failed=() skipped=()
+part() {
+    local name=$1 start=$SECONDS
+    shift
+    say ""
+    say "== $name: $*"
+    if "$@"; then
+        passed+=("$name ($((SECONDS - start)) s)")
+    else
+        failed+=("$name ($((SECONDS - start)) s)")
+    fi
+}
+
+# build.sh refuses a binary that asks for a loader; the kernel is asked as well, where nothing else exists.
+build_and_run_alone() {
+    scripts/build.sh "$scratch/root" || return
+    chroot "$scratch/root" /ferrule --version
+}
+
+test_everything() {
+    cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$scratch/tests"
+}
+
+part "scripts" shellcheck --external-sources scripts/*.sh .ci/run
+part "formatting, clippy, unit tests" scripts/check.sh
+if cargo deny --version >/dev/null 2>&1; then
+    # Advisories come from the network, and change without us: they are for a person to look at.
+    part "licences and sources" cargo deny --locked check licenses bans sources
+else
+    skipped+=("licences and sources: cargo-deny is not installed (cargo install cargo-deny)")
+fi
+part "static binary" build_and_run_alone
+part "all tests" test_everything
+
+say ""
+say "== summary"
+# cargo's own lines once more: hundreds of lines may lie between them.
+grep '^test result' "$scratch/tests" >&2 || say "no test ran"
+for line in "${passed[@]}"; do say "passed   $line"; done
+for line in "${skipped[@]}"; do say "skipped  $line"; done
+for line in "${failed[@]}"; do say "FAILED   $line"; done
+[ "${#failed[@]}" -eq 0 ]
