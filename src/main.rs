@@ -1,11 +1,11 @@
-//! `ferrule`: executed by a container runtime, the CNI plugin; run by hand, a word on what it is.
+//! `ferrule`: executed by a container runtime, the CNI plugin; run by hand, verbs for people ([`operator`]).
 //!
 //! Decides nothing: environment and stdin become a [`Request`], the command answers, the answer becomes
 //! one write and an exit code.
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -14,6 +14,7 @@ use ferrule::cni::error::{CniError, Code};
 use ferrule::cni::request::{Failure, Request};
 use ferrule::cni::version::SpecVersion;
 use ferrule::commands::{self, Progress};
+use ferrule::operator;
 
 const HELP: &str = "\
 ferrule gives Kubernetes pods their network: a CNI plugin with its own address management.
@@ -24,6 +25,9 @@ the network's conf to stdin. To install it, put this file into /opt/cni/bin and 
 
   ferrule --version   this version, and the versions of the CNI specification that it speaks
   ferrule --help      this text
+
+For people who look after a node:
+
 ";
 
 fn main() -> ExitCode {
@@ -102,9 +106,10 @@ fn run_by_hand() -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
     let (text, code) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--version" | "-V"] => (version_text(), ExitCode::SUCCESS),
-        [] | ["--help" | "-h"] => (HELP.to_owned(), ExitCode::SUCCESS),
+        [] | ["--help" | "-h"] => (help_text(), ExitCode::SUCCESS),
+        [first, ..] if operator::is_verb(first) => return run_verb(),
         [first, ..] => {
-            let text = format!("ferrule: unknown argument {first:?}\n\n{HELP}");
+            let text = format!("ferrule: unknown argument {first:?}\n\n{}", help_text());
             let _ = io::stderr().write_all(text.as_bytes());
             return ExitCode::from(2);
         }
@@ -113,6 +118,22 @@ fn run_by_hand() -> ExitCode {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// One verb of those for people, see [`operator`].
+fn run_verb() -> ExitCode {
+    let is_colourful =
+        io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let outcome = operator::run(std::env::args_os().skip(1), is_colourful);
+    let _ = io::stderr().write_all(outcome.complaint.as_bytes());
+    match io::stdout().write_all(outcome.text.as_bytes()) {
+        Ok(()) => ExitCode::from(outcome.status),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn help_text() -> String {
+    format!("{HELP}{}", operator::arguments::USAGE)
 }
 
 fn version_text() -> String {

@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("datapath", &["cni", "config", "desired", "kernel"]),
     ("log", &["config"]),
     ("commands", &["cni", "config", "desired", "ipam", "kernel", "datapath", "log"]),
+    ("operator", &["cni", "config", "desired", "ipam", "kernel", "datapath", "log", "commands"]),
 ];
 
 /// Crates that must stay inside one layer, because their types change with each of their releases.

@@ -14,6 +14,7 @@ mod harness;
 mod ipam_role;
 mod kernel;
 mod layers;
+mod operator;
 mod peers;
 mod protocol;
 mod requested;

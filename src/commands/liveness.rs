@@ -18,7 +18,51 @@ use crate::kernel::refusal::Refusal;
 /// its addresses may still be at work, and nothing but the namespace's path could show that it is.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Whether the attachment cannot be using its addresses any more.
+/// What tells that an attachment is alive, or dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Alive: its namespace is where it was.
+    NamespaceStands,
+    /// Alive, as far as anybody can know: the runtime named no namespace.
+    NamespaceUnknown,
+    /// Alive: its namespace is not at its path any more, but the host link shows that it exists.
+    LinkStands,
+    /// Alive, because it is too young to be found dead.
+    Young,
+    /// Dead: no namespace outlives a boot.
+    EarlierBoot,
+    /// Dead: its namespace is gone, and its link, if it had one.
+    NamespaceGone,
+}
+
+impl Life {
+    /// Whether the attachment cannot be using its addresses any more.
+    pub fn is_dead(self) -> bool {
+        matches!(self, Self::EarlierBoot | Self::NamespaceGone)
+    }
+
+    /// The evidence, in words that follow "because".
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NamespaceStands => "its namespace is there",
+            Self::NamespaceUnknown => "the runtime named no namespace",
+            Self::LinkStands => "its namespace left its path, its link is there",
+            Self::Young => "younger than a minute",
+            Self::EarlierBoot => "from an earlier boot",
+            Self::NamespaceGone => "its namespace is gone",
+        }
+    }
+}
+
+/// Whether the attachment cannot be using its addresses any more. See [`judge`].
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub async fn is_dead(record: &Record, boot: &BootId, node: Option<&Netlink>) -> Result<bool, Refusal> {
+    Ok(judge(record, boot, node).await?.is_dead())
+}
+
+/// Whether the attachment can still be using its addresses, and what tells so.
 ///
 /// `node` is asked for the host link: as long as that exists, the pod's namespace does too, whatever
 /// became of its path. Where both are gone there is nothing to wait for: an ADD that is still at work has the
@@ -29,19 +73,24 @@ const GRACE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
-pub async fn is_dead(record: &Record, boot: &BootId, node: Option<&Netlink>) -> Result<bool, Refusal> {
+pub async fn judge(record: &Record, boot: &BootId, node: Option<&Netlink>) -> Result<Life, Refusal> {
     if !record.is_from(boot) {
-        return Ok(true);
+        return Ok(Life::EarlierBoot);
+    }
+    if record.netns.is_none() {
+        return Ok(Life::NamespaceUnknown);
     }
     if !is_namespace_gone(record) {
-        return Ok(false);
+        return Ok(Life::NamespaceStands);
     }
     match (node, &record.host_link) {
         (Some(node), Some(_)) => {
             let name = names::host_link(&record.key());
-            Ok(node.link(LinkRef::Name(name)).await?.is_none())
+            let link = node.link(LinkRef::Name(name)).await?;
+            Ok(if link.is_some() { Life::LinkStands } else { Life::NamespaceGone })
         }
-        _ => Ok(!record.is_younger_than(GRACE, now())),
+        _ if record.is_younger_than(GRACE, now()) => Ok(Life::Young),
+        _ => Ok(Life::NamespaceGone),
     }
 }
 
@@ -57,6 +106,6 @@ pub fn is_namespace_gone(record: &Record) -> bool {
 }
 
 /// Seconds since 1970; 0 before that, which makes every record old.
-fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs())
 }

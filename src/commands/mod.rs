@@ -12,16 +12,16 @@
 //!
 //! The store's lock is never held across netlink or another program (DESIGN, section 5).
 
+pub mod addresses;
+pub mod attachment;
 pub mod failure;
+pub mod liveness;
 
 mod add;
-mod addresses;
 mod answer;
-mod attachment;
 mod check;
 mod del;
 mod gc;
-mod liveness;
 mod peers;
 mod status;
 
@@ -47,7 +47,7 @@ const ADD_DEADLINE: Duration = Duration::from_secs(30);
 const DELEGATE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long to wait for the store's lock, which nobody holds for more than a millisecond.
-const LOCK_DEADLINE: Duration = Duration::from_secs(5);
+pub const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long to wait for another command on the same attachment.
 const HOLD_DEADLINE: Duration = Duration::from_secs(15);
@@ -93,8 +93,11 @@ pub fn take_back(request: &Request) -> Result<(), CniError> {
     block_on(del::del(request))
 }
 
-/// One thread is enough: a command waits for the kernel, and the kernel answers in order.
-fn block_on<T>(command: impl Future<Output = Result<T, CniError>>) -> Result<T, CniError> {
+/// Runs a command to its end. One thread is enough: it waits for the kernel, and the kernel answers in order.
+///
+/// # Errors
+/// The command's own; code 5 where no event loop can be had.
+pub fn block_on<T>(command: impl Future<Output = Result<T, CniError>>) -> Result<T, CniError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         CniError::new(Code::Io, "cannot start: no event loop can be had").with_details(error.to_string())

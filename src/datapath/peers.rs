@@ -121,6 +121,39 @@ pub async fn unreachable_peers(node: &Netlink, state: &NodeState) -> Result<Vec<
     Ok(unreachable)
 }
 
+/// What stands where a peer's route must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The route, as it must be.
+    Stands,
+    /// No route of ours.
+    Missing,
+    /// A route of ours, but another; as the kernel tells it.
+    Other(String),
+}
+
+/// How each of the peers' routes stands. Changes nothing.
+///
+/// # Errors
+/// Where the kernel's routes cannot be read.
+pub async fn standings(
+    node: &Netlink,
+    state: &NodeState,
+) -> Result<Vec<(PeerRoute, Standing)>, DatapathError> {
+    let actual = own_routes(node, state).await?;
+    let actual: HashMap<IpNetwork, &Route> = actual.iter().map(|route| (route.destination, route)).collect();
+    let standing = |wanted: PeerRoute| {
+        let route = kernel_route(&wanted.route, None);
+        let standing = match actual.get(&route.destination) {
+            Some(actual) if fulfils(actual, &route) => Standing::Stands,
+            Some(actual) => Standing::Other(actual.to_string()),
+            None => Standing::Missing,
+        };
+        (wanted, standing)
+    };
+    Ok(state.peer_routes().into_iter().map(standing).collect())
+}
+
 async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<Route>, DatapathError> {
     let metric = Some(route_metric(&state.network));
     let mut routes = Vec::new();

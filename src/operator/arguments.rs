@@ -1,0 +1,124 @@
+//! The command line of the verbs.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::cni::ids::NetworkName;
+use crate::cni::problem::quote;
+
+/// Where runtimes look for conflists unless told otherwise.
+const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
+
+/// What `--help` says of the verbs.
+pub const USAGE: &str = "\
+  ferrule inspect [NETWORK]     attachments, addresses in use and routes to peers
+
+      --json           one JSON document instead of a table
+      --conf-dir DIR   where the conflists are; /etc/cni/net.d if not said
+      --data-dir DIR   where the stores are of networks without a conf; /var/lib/cni/ferrule if not said
+";
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Show what there is.
+    Inspect,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Verb; 1] = [Self::Inspect];
+
+    /// As it stands on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inspect => "inspect",
+        }
+    }
+}
+
+/// A command line that makes sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arguments {
+    /// What is to be done.
+    pub verb: Verb,
+    /// `--help`: say how it is used, and do nothing.
+    pub help: bool,
+    /// `--json`.
+    pub json: bool,
+    /// `--conf-dir`.
+    pub conf_dir: PathBuf,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// The one network that it is about; `None`: all.
+    pub network: Option<NetworkName>,
+}
+
+impl Arguments {
+    /// Reads the words behind the program's name; the first must be a verb.
+    ///
+    /// # Errors
+    /// Says which word is wrong.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
+        let mut words = Parser::from_args(words);
+        let verb = match words.next()? {
+            Some(Arg::Value(word)) => Verb::ALL.into_iter().find(|verb| word == verb.as_str()),
+            _ => None,
+        };
+        let verb = verb.ok_or("the first word must be a verb")?;
+        let conf_dir = PathBuf::from(DEFAULT_CONF_DIR);
+        let mut arguments = Self { verb, help: false, json: false, conf_dir, data_dir: None, network: None };
+        while let Some(word) = words.next()? {
+            match word {
+                Arg::Long("help") | Arg::Short('h') => arguments.help = true,
+                Arg::Long("json") => arguments.json = true,
+                Arg::Long("conf-dir") => arguments.conf_dir = words.value()?.into(),
+                Arg::Long("data-dir") => arguments.data_dir = Some(words.value()?.into()),
+                Arg::Value(name) if arguments.network.is_none() => {
+                    let name = name.string()?;
+                    let parsed = NetworkName::parse(&name);
+                    let refuse = |error| format!("{} is no name of a network: it {error}", quote(&name));
+                    arguments.network = Some(parsed.map_err(refuse)?);
+                }
+                _ => return Err(word.unexpected()),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, String> {
+        Arguments::parse(line.split(' ').map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_stand_anywhere_behind_the_verb() {
+        let arguments = parse("inspect --conf-dir=/a podnet --json --data-dir /b").unwrap();
+        assert_eq!((arguments.verb, arguments.json), (Verb::Inspect, true));
+        assert_eq!(arguments.conf_dir, PathBuf::from("/a"));
+        assert_eq!(arguments.data_dir, Some("/b".into()));
+        assert_eq!(arguments.network, Some(NetworkName::parse("podnet").unwrap()));
+        assert_eq!(parse("inspect").unwrap().conf_dir, PathBuf::from(DEFAULT_CONF_DIR));
+    }
+
+    #[test]
+    fn what_is_no_use_is_named() {
+        for (line, named) in [
+            ("inspect --colour", "--colour"),
+            ("inspect a b", "b"),
+            ("inspect ../a", "../a"),
+            ("inspect --conf-dir", "--conf-dir"),
+            ("inspect --json=yes", "yes"),
+            ("frobnicate", "verb"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(named), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What people run by hand on a node: verbs that look, and verbs that tidy up.
+//!
+//! | verb          | does                                                                                  |
+//! |---------------|---------------------------------------------------------------------------------------|
+//! | [`inspect`]   | shows each network's attachments, ranges and routes to peers                          |
+//!
+//! They read the conflists and stores that they find on the node (`networks`), and judge by the same rules as the
+//! commands of the protocol. None of this runs when a runtime executes the plugin.
+
+pub mod arguments;
+mod attachments;
+pub mod inspect;
+mod networks;
+mod node;
+mod table;
+
+use arguments::{Arguments, Verb};
+
+use crate::cni::error::CniError;
+use crate::commands::block_on;
+
+/// What a verb has to say, and how it ends.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// For stdout.
+    pub text: String,
+    /// For stderr.
+    pub complaint: String,
+    /// Exit status: 0 all is well, 1 something is not, 2 the arguments are no use.
+    pub status: u8,
+}
+
+impl Outcome {
+    fn of(text: String) -> Self {
+        Self { text, ..Self::default() }
+    }
+}
+
+/// Whether `argument` names a verb.
+pub fn is_verb(argument: &str) -> bool {
+    Verb::ALL.iter().any(|verb| verb.as_str() == argument)
+}
+
+/// Runs the verb that `arguments` begin with. `colour`: whether a person reads stdout on a terminal.
+pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, colour: bool) -> Outcome {
+    let arguments = match Arguments::parse(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let complaint = format!("ferrule: {error}\n\n{}", arguments::USAGE);
+            return Outcome { complaint, status: 2, ..Outcome::default() };
+        }
+    };
+    if arguments.help {
+        return Outcome::of(arguments::USAGE.to_owned());
+    }
+    let done = match arguments.verb {
+        Verb::Inspect => block_on(inspect::inspect(&arguments, colour)),
+    };
+    done.unwrap_or_else(|error: CniError| {
+        let complaint = format!("ferrule {}: {error}\n", arguments.verb.as_str());
+        Outcome { complaint, status: 1, ..Outcome::default() }
+    })
+}
+
+/// A document for programs: two spaces of indentation, a final newline.
+fn to_json(document: &impl serde::Serialize) -> String {
+    // Strings, numbers and lists: serialising them cannot fail.
+    serde_json::to_string_pretty(document).map(|json| json + "\n").unwrap_or_default()
+}

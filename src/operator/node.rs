@@ -1,0 +1,40 @@
+//! The node as the verbs see it: one socket, one list of links, one boot.
+
+use crate::cni::error::CniError;
+use crate::cni::ids::AttachmentKey;
+use crate::datapath::detach::is_marked;
+use crate::datapath::error::DatapathError;
+use crate::desired::names;
+use crate::ipam::{BootId, current_boot_id};
+use crate::kernel::link::Link;
+use crate::kernel::netlink::Netlink;
+
+/// The node that the verb runs on.
+pub struct Node {
+    /// Its namespace's socket.
+    pub netlink: Netlink,
+    /// Which boot this is.
+    pub boot: BootId,
+    /// Its links, as they were when the verb began: before any record was read. So a link without a record was
+    /// left behind, and is not that of an ADD which began in between.
+    pub links: Vec<Link>,
+}
+
+impl Node {
+    /// Looks at the node that the calling thread is on.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub async fn look() -> Result<Self, CniError> {
+        let netlink = Netlink::open_here();
+        let netlink = netlink.map_err(|source| DatapathError::Socket { place: "node", source })?;
+        let links = netlink.links().await?;
+        Ok(Self { netlink, boot: current_boot_id()?, links })
+    }
+
+    /// The attachment's host link, if there is one with its marks.
+    pub fn host_link(&self, key: &AttachmentKey) -> Option<&Link> {
+        let name = names::host_link(key);
+        self.links.iter().find(|link| link.name == name && is_marked(link, key))
+    }
+}
