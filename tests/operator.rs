@@ -1,6 +1,7 @@
 //! The verbs for people, on nodes with pods.
 
 mod inspect;
+mod reclaim;
 
 use std::fs;
 use std::path::PathBuf;

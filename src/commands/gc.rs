@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use super::LOCK_DEADLINE;
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
-use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::cni::ids::AttachmentKey;
 use crate::cni::request::Request;
 use crate::config::{AddressManagement, Network, Role};
-use crate::datapath::detach::{self, is_marked};
+use crate::datapath::detach::{self, bears_mark_of, is_marked};
 use crate::datapath::error::DatapathError;
 use crate::desired::names;
 use crate::ipam::delegate::Delegate;
@@ -109,15 +109,6 @@ async fn remove_links(
     let mut links = node.links().await?;
     links.retain(|link| doomed.get(&link.name).is_some_and(|key| is_marked(link, key)) || is_leftover(link));
     detach::detach_all(node, &links).await
-}
-
-/// Whether a link was made for this network by ferrule: by the alias, or by the link group that it has from
-/// the first moment.
-fn bears_mark_of(link: &Link, network: &NetworkName) -> bool {
-    match &link.alias {
-        Some(alias) => alias.starts_with(&format!("{}{network}/", names::ALIAS_PREFIX)),
-        None => link.group == names::link_group(network),
-    }
 }
 
 fn release_all(store: &Store, boot: &BootId, doomed: &[Doomed]) -> Result<(), CniError> {

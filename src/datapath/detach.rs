@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::error::DatapathError;
-use crate::cni::ids::AttachmentKey;
+use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::desired::names;
 use crate::desired::object::Place;
 use crate::kernel::change::Change;
@@ -63,6 +63,15 @@ pub fn is_marked(link: &Link, key: &AttachmentKey) -> bool {
     match &link.alias {
         Some(alias) => names::alias_names(alias, key),
         None => link.group == names::link_group(&key.network),
+    }
+}
+
+/// Whether a link was made for this network by ferrule: by the alias, or by the link group that it has from
+/// the first moment.
+pub fn bears_mark_of(link: &Link, network: &NetworkName) -> bool {
+    match &link.alias {
+        Some(alias) => alias.starts_with(&format!("{}{network}/", names::ALIAS_PREFIX)),
+        None => link.group == names::link_group(network),
     }
 }
 

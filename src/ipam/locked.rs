@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::lock::Hold;
 use super::record::{Claim, Record};
 use super::rest::Rest;
-use super::store::{BY_IP, Store, address_of, file_name};
+use super::store::{BY_IP, Store, TMP, address_of, file_name};
 use crate::cni::ids::AttachmentKey;
 use crate::config::range::RangeSet;
 
@@ -45,7 +45,7 @@ impl<'store> Locked<'store> {
     /// Makes the store fit for use by whoever has just got `lock`.
     pub(super) fn begin(store: &'store Store, lock: File, boot: BootId) -> Result<Self, StoreError> {
         let now = store.world.unix_seconds();
-        let tmp = store.root.make_dir("tmp")?;
+        let tmp = store.root.make_dir(TMP)?;
         let by_ip = store.root.make_dir(BY_IP)?;
         let rest = Rest::open(&store.root, now)?;
         let mut locked = Self { store, boot, tmp, by_ip, rest, now, _lock: lock };

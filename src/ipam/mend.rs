@@ -190,7 +190,7 @@ impl Locked<'_> {
 
 /// `None` for what is damaged or of a newer format: it is passed over here, and reported by those who
 /// look at it on its own account.
-fn ignore_damage<T>(found: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+pub(super) fn ignore_damage<T>(found: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
     match found {
         Err(StoreError::Damaged(_) | StoreError::NewerFormat { .. }) => Ok(None),
         other => other,

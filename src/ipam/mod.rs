@@ -41,6 +41,7 @@ mod probe;
 mod record;
 mod rest;
 mod store;
+mod survey;
 mod world;
 
 pub use boot::{BootId, current_boot_id};
@@ -51,6 +52,7 @@ pub use mend::Mended;
 pub use probe::probe;
 pub use record::{Claim, Record, RecordedNetns};
 pub use store::{Entry, Store, Usage};
+pub use survey::Survey;
 
 #[cfg(test)]
 mod tests;

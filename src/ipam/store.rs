@@ -19,6 +19,7 @@ use crate::config::range::RangeSet;
 
 const LOCK: &str = "lock";
 pub(super) const BOOT: &str = "boot";
+pub(super) const TMP: &str = "tmp";
 pub(super) const BY_IP: &str = "by-ip";
 const BY_ID: &str = "by-id";
 

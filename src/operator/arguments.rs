@@ -14,8 +14,10 @@ const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 /// What `--help` says of the verbs.
 pub const USAGE: &str = "\
   ferrule inspect [NETWORK]     attachments, addresses in use and routes to peers
+  ferrule reclaim [NETWORK]     free what dead attachments and nobody hold
 
       --json           one JSON document instead of a table
+      --dry-run        say what would be done, and change nothing
       --conf-dir DIR   where the conflists are; /etc/cni/net.d if not said
       --data-dir DIR   where the stores are of networks without a conf; /var/lib/cni/ferrule if not said
 ";
@@ -25,17 +27,26 @@ pub const USAGE: &str = "\
 pub enum Verb {
     /// Show what there is.
     Inspect,
+    /// Free what nobody uses.
+    Reclaim,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 1] = [Self::Inspect];
+    pub const ALL: [Verb; 2] = [Self::Inspect, Self::Reclaim];
 
     /// As it stands on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inspect => "inspect",
+            Self::Reclaim => "reclaim",
         }
+    }
+}
+
+impl Verb {
+    fn changes_something(self) -> bool {
+        matches!(self, Self::Reclaim)
     }
 }
 
@@ -48,6 +59,8 @@ pub struct Arguments {
     pub help: bool,
     /// `--json`.
     pub json: bool,
+    /// `--dry-run`: change nothing. Only for verbs that would.
+    pub dry_run: bool,
     /// `--conf-dir`.
     pub conf_dir: PathBuf,
     /// `--data-dir`.
@@ -69,11 +82,13 @@ impl Arguments {
         };
         let verb = verb.ok_or("the first word must be a verb")?;
         let conf_dir = PathBuf::from(DEFAULT_CONF_DIR);
-        let mut arguments = Self { verb, help: false, json: false, conf_dir, data_dir: None, network: None };
+        let mut arguments =
+            Self { verb, help: false, json: false, dry_run: false, conf_dir, data_dir: None, network: None };
         while let Some(word) = words.next()? {
             match word {
                 Arg::Long("help") | Arg::Short('h') => arguments.help = true,
                 Arg::Long("json") => arguments.json = true,
+                Arg::Long("dry-run") if verb.changes_something() => arguments.dry_run = true,
                 Arg::Long("conf-dir") => arguments.conf_dir = words.value()?.into(),
                 Arg::Long("data-dir") => arguments.data_dir = Some(words.value()?.into()),
                 Arg::Value(name) if arguments.network.is_none() => {
@@ -111,6 +126,7 @@ mod tests {
     fn what_is_no_use_is_named() {
         for (line, named) in [
             ("inspect --colour", "--colour"),
+            ("inspect --dry-run", "--dry-run"),
             ("inspect a b", "b"),
             ("inspect ../a", "../a"),
             ("inspect --conf-dir", "--conf-dir"),

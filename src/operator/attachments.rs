@@ -84,6 +84,11 @@ impl Judged {
         order(self).cmp(&order(other))
     }
 
+    /// Whether it cannot be using its addresses any more.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, Ok((_, life)) if life.is_dead())
+    }
+
     /// The attachment, as it is told of.
     pub fn tell(&self) -> Told {
         let mut told = Told {

@@ -3,6 +3,7 @@
 //! | verb          | does                                                                                  |
 //! |---------------|---------------------------------------------------------------------------------------|
 //! | [`inspect`]   | shows each network's attachments, ranges and routes to peers                          |
+//! | [`reclaim`]   | frees what dead attachments and nobody hold                                           |
 //!
 //! They read the conflists and stores that they find on the node (`networks`), and judge by the same rules as the
 //! commands of the protocol. None of this runs when a runtime executes the plugin.
@@ -12,6 +13,7 @@ mod attachments;
 pub mod inspect;
 mod networks;
 mod node;
+pub mod reclaim;
 mod table;
 
 use arguments::{Arguments, Verb};
@@ -55,6 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, colour: bool
     }
     let done = match arguments.verb {
         Verb::Inspect => block_on(inspect::inspect(&arguments, colour)),
+        Verb::Reclaim => block_on(reclaim::reclaim(&arguments, colour)),
     };
     done.unwrap_or_else(|error: CniError| {
         let complaint = format!("ferrule {}: {error}\n", arguments.verb.as_str());

@@ -1,8 +1,10 @@
 //! The node as the verbs see it: one socket, one list of links, one boot.
 
+use std::collections::HashSet;
+
 use crate::cni::error::CniError;
-use crate::cni::ids::AttachmentKey;
-use crate::datapath::detach::is_marked;
+use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::datapath::detach::{bears_mark_of, is_marked};
 use crate::datapath::error::DatapathError;
 use crate::desired::names;
 use crate::ipam::{BootId, current_boot_id};
@@ -36,5 +38,14 @@ impl Node {
     pub fn host_link(&self, key: &AttachmentKey) -> Option<&Link> {
         let name = names::host_link(key);
         self.links.iter().find(|link| link.name == name && is_marked(link, key))
+    }
+
+    /// The network's links that belong to none of `recorded`: their records were lost, their pods may live.
+    pub fn unrecorded_links<'a>(
+        &'a self,
+        network: &'a NetworkName,
+        recorded: &'a HashSet<String>,
+    ) -> impl Iterator<Item = &'a Link> {
+        self.links.iter().filter(|link| bears_mark_of(link, network) && !recorded.contains(&link.name))
     }
 }

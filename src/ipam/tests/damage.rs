@@ -43,6 +43,7 @@ fn do_everything(data_dir: PathBuf) {
     unless_stuck(store.find(&key("victim")));
     unless_stuck(store.attachments());
     unless_stuck(store.usage(&this_boot(), &sets));
+    unless_stuck(store.survey());
     unless_stuck(store.try_hold(&key("victim")));
     let Some(mut locked) = unless_stuck(store.lock(&this_boot(), PATIENCE)) else { return };
     unless_stuck(locked.allocate(claim("other"), &sets, &[]));

@@ -8,6 +8,7 @@ mod cost;
 mod crash;
 mod damage;
 mod races;
+mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,0 +1,93 @@
+//! Looking whether the store is as it should be, without its lock and without a change: for people, who look at a
+//! node more often than they mend it.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::dir::{Dir, FileId};
+use super::error::StoreError;
+use super::mend::ignore_damage;
+use super::record::Record;
+use super::store::{BY_IP, Store, TMP, address_of};
+use crate::cni::ids::AttachmentKey;
+
+/// What is not as it should be. [`Locked::mend`](super::Locked::mend) finds the same, and mends what can be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Addresses that are held for no attachment.
+    pub orphans: Vec<IpAddr>,
+    /// Addresses of attachments that are not held: another attachment might get them.
+    pub unheld: Vec<(IpAddr, AttachmentKey)>,
+    /// Addresses of attachments that are held for another one: both may be using them.
+    pub contested: Vec<(IpAddr, AttachmentKey)>,
+    /// Files that are none of the store's.
+    pub strangers: Vec<PathBuf>,
+}
+
+impl Store {
+    /// Looks at every record and every name. Costs in proportion to what is held.
+    ///
+    /// Others go on meanwhile, and what they are in the middle of is not taken for a fault: everything that looks
+    /// wrong is looked at again, after everything that a command could have moved it to.
+    ///
+    /// # Errors
+    /// Where a directory cannot be read.
+    pub fn survey(&self) -> Result<Survey, StoreError> {
+        let mut survey = Survey::default();
+        let Some(by_ip) = self.root.open_dir(BY_IP)? else { return Ok(survey) };
+        let held = by_ip.names(usize::MAX)?;
+        survey.orphans = self.find_orphans(&by_ip, held)?;
+        for name in self.by_id.names(usize::MAX)? {
+            let path = self.by_id.path_of(&name);
+            let Some(key) = self.key_of(&name) else {
+                survey.strangers.push(path);
+                continue;
+            };
+            let Some(content) = ignore_damage(self.by_id.read(&name))? else { continue };
+            let Some(record) = ignore_damage(Record::from_json(&content.bytes, &path).map(Some))? else {
+                continue;
+            };
+            let mut suspects = Vec::new();
+            for &address in &record.addresses {
+                let holder = by_ip.identify(address.to_string())?;
+                if holder != Some(content.id) {
+                    suspects.push((address, holder));
+                }
+            }
+            // A release takes the record away before the names of its addresses.
+            if suspects.is_empty() || self.by_id.identify(&name)? != Some(content.id) {
+                continue;
+            }
+            for (address, holder) in suspects {
+                let found = if holder.is_some() { &mut survey.contested } else { &mut survey.unheld };
+                found.push((address, key.clone()));
+            }
+        }
+        Ok(survey)
+    }
+
+    /// Those of the names `held` in `by-ip` that belong to no record, on its way or not.
+    fn find_orphans(&self, by_ip: &Dir, held: Vec<OsString>) -> Result<Vec<IpAddr>, StoreError> {
+        let tmp = self.root.open_dir(TMP)?;
+        let mut owners: HashSet<FileId> = HashSet::new();
+        let mut take_in = |dir: &Dir| -> Result<(), StoreError> {
+            for name in dir.names(usize::MAX)? {
+                owners.extend(dir.identify(&name)?);
+            }
+            Ok(())
+        };
+        // A claim goes from `tmp` to `by-id` and a release goes back: read in this order, none slips through.
+        tmp.as_ref().map_or(Ok(()), &mut take_in)?;
+        take_in(&self.by_id)?;
+        tmp.as_ref().map_or(Ok(()), &mut take_in)?;
+        let mut orphans = Vec::new();
+        for name in held {
+            let is_orphan = by_ip.identify(&name)?.is_some_and(|id| !owners.contains(&id));
+            orphans.extend(address_of(&name).filter(|_| is_orphan));
+        }
+        orphans.sort_unstable();
+        Ok(orphans)
+    }
+}
