@@ -2,6 +2,7 @@
 
 mod inspect;
 mod reclaim;
+mod uninstall;
 
 use std::fs;
 use std::path::PathBuf;

@@ -74,6 +74,17 @@ pub fn link_group(network: &NetworkName) -> u32 {
     0x6600_0000 | low24(network)
 }
 
+/// Whether a link group is that of some network.
+pub fn is_link_group(group: u32) -> bool {
+    group >> 24 == 0x66
+}
+
+/// Whether a name has the form of [`host_link`].
+pub fn is_host_link(name: &str) -> bool {
+    let digits = name.strip_prefix("veth").unwrap_or_default();
+    digits.len() == 11 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Metric of the routes to a network's peers.
 ///
 /// Every network has its own, so that two networks on a node tell their routes apart, and no foreign
@@ -149,9 +160,23 @@ mod tests {
             let key = key(&format!("c{n}"));
             let name = host_link(&key);
             assert_eq!(name.len(), 15);
+            assert!(is_host_link(&name));
             assert!(seen.insert(name));
             assert_ne!(host_mac(&key), pod_mac(&key));
             assert!(host_mac(&key).is_unicast());
+        }
+    }
+
+    #[test]
+    fn marks_of_others_are_not_taken_for_ours() {
+        assert!(is_link_group(link_group(&key("c1").network)));
+        for group in [0, 1, 0x6500_0000, 0x6700_0000, 0x66] {
+            assert!(!is_link_group(group), "{group:#x}");
+        }
+        for name in
+            ["veth", "vethc986320681", "vethC9863206815", "vethc98632068150", "eth0", "vethc9863206815:1"]
+        {
+            assert!(!is_host_link(name), "{name}");
         }
     }
 

@@ -15,9 +15,12 @@ const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 pub const USAGE: &str = "\
   ferrule inspect [NETWORK]     attachments, addresses in use and routes to peers
   ferrule reclaim [NETWORK]     free what dead attachments and nobody hold
+  ferrule uninstall             remove all that ferrule made on this node
 
       --json           one JSON document instead of a table
-      --dry-run        say what would be done, and change nothing
+      --dry-run        say what would be done, and change nothing (reclaim, uninstall)
+      --yes-pods-lose-their-network
+                       go on though pods are running (uninstall)
       --conf-dir DIR   where the conflists are; /etc/cni/net.d if not said
       --data-dir DIR   where the stores are of networks without a conf; /var/lib/cni/ferrule if not said
 ";
@@ -29,24 +32,27 @@ pub enum Verb {
     Inspect,
     /// Free what nobody uses.
     Reclaim,
+    /// Remove everything.
+    Uninstall,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 2] = [Self::Inspect, Self::Reclaim];
+    pub const ALL: [Verb; 3] = [Self::Inspect, Self::Reclaim, Self::Uninstall];
 
     /// As it stands on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inspect => "inspect",
             Self::Reclaim => "reclaim",
+            Self::Uninstall => "uninstall",
         }
     }
 }
 
 impl Verb {
     fn changes_something(self) -> bool {
-        matches!(self, Self::Reclaim)
+        matches!(self, Self::Reclaim | Self::Uninstall)
     }
 }
 
@@ -61,6 +67,8 @@ pub struct Arguments {
     pub json: bool,
     /// `--dry-run`: change nothing. Only for verbs that would.
     pub dry_run: bool,
+    /// `--yes-pods-lose-their-network`. Only for [`Verb::Uninstall`].
+    pub may_cut_pods_off: bool,
     /// `--conf-dir`.
     pub conf_dir: PathBuf,
     /// `--data-dir`.
@@ -82,16 +90,27 @@ impl Arguments {
         };
         let verb = verb.ok_or("the first word must be a verb")?;
         let conf_dir = PathBuf::from(DEFAULT_CONF_DIR);
-        let mut arguments =
-            Self { verb, help: false, json: false, dry_run: false, conf_dir, data_dir: None, network: None };
+        let mut arguments = Self {
+            verb,
+            help: false,
+            json: false,
+            dry_run: false,
+            may_cut_pods_off: false,
+            conf_dir,
+            data_dir: None,
+            network: None,
+        };
         while let Some(word) = words.next()? {
             match word {
                 Arg::Long("help") | Arg::Short('h') => arguments.help = true,
                 Arg::Long("json") => arguments.json = true,
                 Arg::Long("dry-run") if verb.changes_something() => arguments.dry_run = true,
+                Arg::Long("yes-pods-lose-their-network") if verb == Verb::Uninstall => {
+                    arguments.may_cut_pods_off = true;
+                }
                 Arg::Long("conf-dir") => arguments.conf_dir = words.value()?.into(),
                 Arg::Long("data-dir") => arguments.data_dir = Some(words.value()?.into()),
-                Arg::Value(name) if arguments.network.is_none() => {
+                Arg::Value(name) if arguments.network.is_none() && verb != Verb::Uninstall => {
                     let name = name.string()?;
                     let parsed = NetworkName::parse(&name);
                     let refuse = |error| format!("{} is no name of a network: it {error}", quote(&name));
@@ -127,6 +146,8 @@ mod tests {
         for (line, named) in [
             ("inspect --colour", "--colour"),
             ("inspect --dry-run", "--dry-run"),
+            ("reclaim --yes-pods-lose-their-network", "--yes-pods-lose-their-network"),
+            ("uninstall podnet", "podnet"),
             ("inspect a b", "b"),
             ("inspect ../a", "../a"),
             ("inspect --conf-dir", "--conf-dir"),

@@ -4,6 +4,7 @@
 //! |---------------|---------------------------------------------------------------------------------------|
 //! | [`inspect`]   | shows each network's attachments, ranges and routes to peers                          |
 //! | [`reclaim`]   | frees what dead attachments and nobody hold                                           |
+//! | [`uninstall`] | removes all that ferrule made                                                         |
 //!
 //! They read the conflists and stores that they find on the node (`networks`), and judge by the same rules as the
 //! commands of the protocol. None of this runs when a runtime executes the plugin.
@@ -15,6 +16,7 @@ mod networks;
 mod node;
 pub mod reclaim;
 mod table;
+pub mod uninstall;
 
 use arguments::{Arguments, Verb};
 
@@ -58,6 +60,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, colour: bool
     let done = match arguments.verb {
         Verb::Inspect => block_on(inspect::inspect(&arguments, colour)),
         Verb::Reclaim => block_on(reclaim::reclaim(&arguments, colour)),
+        Verb::Uninstall => block_on(uninstall::uninstall(&arguments, colour)),
     };
     done.unwrap_or_else(|error: CniError| {
         let complaint = format!("ferrule {}: {error}\n", arguments.verb.as_str());

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -36,6 +37,15 @@ pub struct KnownNetwork {
     pub role: Option<Role>,
     /// The IPAM plugin that gives the addresses, where it is another.
     pub delegate: Option<String>,
+}
+
+impl KnownNetwork {
+    /// The gateways that its conf gives a name to: the node answers for them, with an address of `lo` for IPv6.
+    pub fn named_gateways(&self) -> impl Iterator<Item = IpAddr> {
+        let meaning = self.meaning.iter().filter(|meaning| meaning.role == Role::Main);
+        let ranges = meaning.flat_map(Network::range_sets).flat_map(|set| set.ranges());
+        ranges.filter_map(|range| range.names_gateway())
+    }
 }
 
 /// A conf that cannot be used as it is.

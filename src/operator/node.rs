@@ -40,6 +40,11 @@ impl Node {
         self.links.iter().find(|link| link.name == name && is_marked(link, key))
     }
 
+    /// Every link that bears a mark of ferrule, of whatever network.
+    pub fn marked_links(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| link.kind.as_deref() == Some("veth") && bears_a_mark(link))
+    }
+
     /// The network's links that belong to none of `recorded`: their records were lost, their pods may live.
     pub fn unrecorded_links<'a>(
         &'a self,
@@ -47,5 +52,14 @@ impl Node {
         recorded: &'a HashSet<String>,
     ) -> impl Iterator<Item = &'a Link> {
         self.links.iter().filter(|link| bears_mark_of(link, network) && !recorded.contains(&link.name))
+    }
+}
+
+/// Whether ferrule made this link: by the alias, or, where a kill came before the alias, by the link group together
+/// with the form of the name, since anybody may use a group.
+fn bears_a_mark(link: &Link) -> bool {
+    match &link.alias {
+        Some(alias) => alias.starts_with(names::ALIAS_PREFIX),
+        None => names::is_link_group(link.group) && names::is_host_link(&link.name),
     }
 }
