@@ -1,5 +1,6 @@
 //! The verbs for people, on nodes with pods.
 
+mod doctor;
 mod inspect;
 mod reclaim;
 mod uninstall;

@@ -4,15 +4,18 @@ use super::addresses::{Acquired, locate, usable_sets};
 use super::attachment;
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
-use crate::cni::ids::AttachmentKey;
+use crate::cni::ids::{AttachmentKey, NetnsPath};
+use crate::cni::mac::MacAddr;
 use crate::cni::request::Request;
 use crate::cni::result::AddResult;
 use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::compare::differences;
 use crate::datapath::error::DatapathError;
 use crate::datapath::{node, observe};
+use crate::desired::attachment::Attachment;
 use crate::ipam::delegate::Delegate;
 use crate::ipam::{Record, Store};
+use crate::kernel::link::LinkRef;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::Netns;
 
@@ -70,10 +73,46 @@ async fn compare_kernel(
     let acquired = recall(network, record, previous)?;
     let uplink = node::find_uplink(&netlink, &attachment::describe_node(network, &acquired)).await?;
     let described = attachment::describe(network, key, record.pod.as_ref(), &uplink, &acquired);
-    let objects = described.objects();
+    compare_described(&netlink, &described, record, request.environment.required_netns()?).await
+}
 
+/// CHECK's comparison for an attachment of which only the record is known: what is wrong or missing, in the node's
+/// namespace and in the pod's. `node` speaks for the node, `mtu` is that of the host link.
+///
+/// What only the runtime knows of the ADD cannot be compared, and is taken as it is found: the pod's hardware address,
+/// which it may have asked for. The MTU, which was the uplink's of that day, must be the same at both ends.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub async fn compare_recorded(
+    node: &Netlink,
+    network: &Network,
+    record: &Record,
+    mtu: u32,
+) -> Result<Vec<String>, CniError> {
+    let Some(netns) = record.netns.as_ref().map(|netns| &netns.path) else { return Ok(Vec::new()) };
+    let mut network = network.clone();
+    network.mtu = Some(mtu);
+    if let Ok(sandbox) = Netns::open(netns.as_path())
+        && let Ok(sandbox) = Netlink::open_in(&sandbox)
+        && let Some(link) = sandbox.link(LinkRef::Name(record.ifname.to_string())).await?
+    {
+        network.mac = link.mac.map(|mac| MacAddr(mac.0));
+    }
+    let acquired = recall(&network, record, &AddResult::default())?;
+    let uplink = node::find_uplink(node, &attachment::describe_node(&network, &acquired)).await?;
+    let described = attachment::describe(&network, &record.key(), record.pod.as_ref(), &uplink, &acquired);
+    compare_described(node, &described, record, netns).await
+}
+
+async fn compare_described(
+    netlink: &Netlink,
+    described: &Attachment,
+    record: &Record,
+    netns: &NetnsPath,
+) -> Result<Vec<String>, CniError> {
+    let objects = described.objects();
     let mut found = Vec::new();
-    let netns = request.environment.required_netns()?;
     let sandbox = match Netns::open(netns.as_path()) {
         Ok(sandbox) => {
             let is_recorded = record
@@ -90,7 +129,7 @@ async fn compare_kernel(
             None
         }
     };
-    let on_node = observe::observe(&netlink, &objects).await?;
+    let on_node = observe::observe(netlink, &objects).await?;
     found.extend(differences(&objects, &on_node, sandbox.as_ref()).iter().map(ToString::to_string));
     Ok(found)
 }

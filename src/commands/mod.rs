@@ -14,12 +14,12 @@
 
 pub mod addresses;
 pub mod attachment;
+pub mod check;
 pub mod failure;
 pub mod liveness;
 
 mod add;
 mod answer;
-mod check;
 mod del;
 mod gc;
 mod peers;

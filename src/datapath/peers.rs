@@ -128,8 +128,8 @@ pub enum Standing {
     Stands,
     /// No route of ours.
     Missing,
-    /// A route of ours, but another; as the kernel tells it.
-    Other(String),
+    /// A route of ours, but another.
+    Other(Route),
 }
 
 /// How each of the peers' routes stands. Changes nothing.
@@ -146,7 +146,7 @@ pub async fn standings(
         let route = kernel_route(&wanted.route, None);
         let standing = match actual.get(&route.destination) {
             Some(actual) if fulfils(actual, &route) => Standing::Stands,
-            Some(actual) => Standing::Other(actual.to_string()),
+            Some(actual) => Standing::Other((*actual).clone()),
             None => Standing::Missing,
         };
         (wanted, standing)

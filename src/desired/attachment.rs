@@ -253,6 +253,6 @@ pub(super) fn plain_route(place: Place, destination: IpNetwork, target: Target) 
 }
 
 /// Whether every address of `inner` is in `outer`.
-pub(super) fn covers(outer: IpNetwork, inner: IpNetwork) -> bool {
+pub fn covers(outer: IpNetwork, inner: IpNetwork) -> bool {
     outer.prefix() <= inner.prefix() && outer.contains(inner.network())
 }

@@ -12,12 +12,12 @@ use crate::cni::problem::quote;
 const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 
 /// What `--help` says of the verbs.
-pub const USAGE: &str = "\
-  ferrule inspect [NETWORK]     attachments, addresses in use and routes to peers
+pub const USAGE: &str = "  ferrule inspect [NETWORK]     attachments, addresses in use and routes to peers
+  ferrule doctor [NETWORK]      what is wrong, why, and what to do; exit status 1 if anything is
   ferrule reclaim [NETWORK]     free what dead attachments and nobody hold
   ferrule uninstall             remove all that ferrule made on this node
 
-      --json           one JSON document instead of a table
+      --json           one JSON document instead of text
       --dry-run        say what would be done, and change nothing (reclaim, uninstall)
       --yes-pods-lose-their-network
                        go on though pods are running (uninstall)
@@ -30,6 +30,8 @@ pub const USAGE: &str = "\
 pub enum Verb {
     /// Show what there is.
     Inspect,
+    /// Find what is wrong.
+    Doctor,
     /// Free what nobody uses.
     Reclaim,
     /// Remove everything.
@@ -38,12 +40,13 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 3] = [Self::Inspect, Self::Reclaim, Self::Uninstall];
+    pub const ALL: [Verb; 4] = [Self::Inspect, Self::Doctor, Self::Reclaim, Self::Uninstall];
 
     /// As it stands on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inspect => "inspect",
+            Self::Doctor => "doctor",
             Self::Reclaim => "reclaim",
             Self::Uninstall => "uninstall",
         }
@@ -146,6 +149,7 @@ mod tests {
         for (line, named) in [
             ("inspect --colour", "--colour"),
             ("inspect --dry-run", "--dry-run"),
+            ("doctor --dry-run", "--dry-run"),
             ("reclaim --yes-pods-lose-their-network", "--yes-pods-lose-their-network"),
             ("uninstall podnet", "podnet"),
             ("inspect a b", "b"),

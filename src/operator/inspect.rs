@@ -125,13 +125,13 @@ async fn inspect_network(network: &KnownNetwork, node: &Node) -> Result<Inspecte
                     Target::Via(next_hop) => Some(next_hop.to_string()),
                     _ => None,
                 },
-                state: match standing {
+                state: match &standing {
                     Standing::Stands => "standing",
                     Standing::Missing => "missing",
                     Standing::Other(_) => "other",
                 },
                 found: match standing {
-                    Standing::Other(found) => Some(found),
+                    Standing::Other(found) => Some(node.show_route(&found)),
                     _ => None,
                 },
             })

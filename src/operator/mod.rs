@@ -3,6 +3,7 @@
 //! | verb          | does                                                                                  |
 //! |---------------|---------------------------------------------------------------------------------------|
 //! | [`inspect`]   | shows each network's attachments, ranges and routes to peers                          |
+//! | [`doctor`]    | finds what keeps pods from their network, why, and what to do                          |
 //! | [`reclaim`]   | frees what dead attachments and nobody hold                                           |
 //! | [`uninstall`] | removes all that ferrule made                                                         |
 //!
@@ -11,6 +12,7 @@
 
 pub mod arguments;
 mod attachments;
+pub mod doctor;
 pub mod inspect;
 mod networks;
 mod node;
@@ -59,6 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, colour: bool
     }
     let done = match arguments.verb {
         Verb::Inspect => block_on(inspect::inspect(&arguments, colour)),
+        Verb::Doctor => block_on(doctor::doctor(&arguments, colour)),
         Verb::Reclaim => block_on(reclaim::reclaim(&arguments, colour)),
         Verb::Uninstall => block_on(uninstall::uninstall(&arguments, colour)),
     };

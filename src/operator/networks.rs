@@ -48,6 +48,15 @@ impl KnownNetwork {
     }
 }
 
+/// A file in the conf directory, as a runtime would take it.
+#[derive(Debug)]
+pub struct ConfFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether ferrule is the main plugin of a network in it.
+    pub is_ours: bool,
+}
+
 /// A conf that cannot be used as it is.
 #[derive(Debug)]
 pub struct ConfProblem {
@@ -62,6 +71,8 @@ pub struct ConfProblem {
 pub struct Networks {
     /// In the order of the files, then those without a conf by name.
     pub known: Vec<KnownNetwork>,
+    /// Files of the conf directory in the order in which runtimes read them.
+    pub files: Vec<ConfFile>,
     /// Confs in which ferrule is named, and which cannot be used.
     pub problems: Vec<ConfProblem>,
 }
@@ -106,6 +117,7 @@ impl Networks {
                 Vec::new()
             }
         };
+        let mut is_ours = false;
         for conf in confs {
             let removal = match Removal::read(&conf) {
                 Ok(removal) => removal,
@@ -114,6 +126,7 @@ impl Networks {
                     continue;
                 }
             };
+            is_ours |= removal.role == Role::Main;
             let meaning = Environment::read(|name| (name == "CNI_COMMAND").then(|| "STATUS".into()))
                 .and_then(|environment| Network::read(&conf, &environment));
             if let Err(error) = &meaning {
@@ -133,6 +146,7 @@ impl Networks {
                 });
             }
         }
+        self.files.push(ConfFile { path, is_ours });
     }
 
     /// Takes in the stores whose network has no conf any more.

@@ -10,6 +10,7 @@ use crate::desired::names;
 use crate::ipam::{BootId, current_boot_id};
 use crate::kernel::link::Link;
 use crate::kernel::netlink::Netlink;
+use crate::kernel::route::Route;
 
 /// The node that the verb runs on.
 pub struct Node {
@@ -38,6 +39,16 @@ impl Node {
     pub fn host_link(&self, key: &AttachmentKey) -> Option<&Link> {
         let name = names::host_link(key);
         self.links.iter().find(|link| link.name == name && is_marked(link, key))
+    }
+
+    /// A route with its link by name, as far as that is known.
+    pub fn show_route(&self, route: &Route) -> String {
+        let shown = route.to_string();
+        let link = self.links.iter().find(|link| Some(link.index) == route.device);
+        match link {
+            Some(link) => shown.replacen(&format!(" dev {}", link.index), &format!(" dev {}", link.name), 1),
+            None => shown,
+        }
     }
 
     /// Every link that bears a mark of ferrule, of whatever network.

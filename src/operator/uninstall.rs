@@ -100,7 +100,7 @@ pub async fn uninstall(arguments: &Arguments, colour: bool) -> Result<Outcome, C
     let is_in_use = !document.in_use.is_empty() || !document.links_in_use.is_empty();
     document.refused = is_in_use && !arguments.may_cut_pods_off;
     if arguments.dry_run {
-        document.foresee(&plan);
+        document.foresee(&plan, &node);
     } else if !document.refused {
         document.carry_out(&plan, &node).await?;
     }
@@ -135,12 +135,15 @@ impl Document {
     }
 
     /// Says what [`Document::carry_out`] would do.
-    fn foresee(&mut self, plan: &Plan) {
+    fn foresee(&mut self, plan: &Plan, node: &Node) {
         let links: HashSet<u32> = plan.links.iter().map(|link| link.index).collect();
         plan.links.iter().for_each(|link| self.tell_removed("link", show_link(link)));
         // Those of a pod go with its link.
         let of_its_own = |route: &&Route| route.device.is_none_or(|device| !links.contains(&device));
-        plan.routes.iter().filter(of_its_own).for_each(|route| self.tell_removed("route", route.to_string()));
+        plan.routes
+            .iter()
+            .filter(of_its_own)
+            .for_each(|route| self.tell_removed("route", node.show_route(route)));
         plan.stores.iter().for_each(|store| self.tell_removed("store", store.path().display().to_string()));
     }
 
@@ -158,7 +161,7 @@ impl Document {
         for (outcome, route) in node.netlink.submit(removals).await.iter().zip(&routes) {
             match outcome {
                 Err(refusal) if !Refusal::is_not_found(refusal) => self.problems.push(refusal.to_string()),
-                _ => self.tell_removed("route", route.to_string()),
+                _ => self.tell_removed("route", node.show_route(route)),
             }
         }
         let mut data_dirs = BTreeSet::new();
@@ -272,14 +275,15 @@ impl Document {
             }
         }
         let mut table = Table::new(["LEFT AS IT IS", "TO REMOVE IT"]);
-        for it in &self.left {
+        for it in self.left.iter().filter(|_| !self.refused) {
             table.push([(&it.what).into(), (&it.remedy).into()]);
         }
         text.push_str(&table.render(colour));
         for problem in &self.problems {
             let _ = writeln!(text, "\n{}", escape(problem));
         }
-        text
+        text.truncate(text.trim_end().len());
+        text + "\n"
     }
 }
 
