@@ -2,6 +2,7 @@
 
 mod doctor;
 mod inspect;
+mod limits;
 mod reclaim;
 mod uninstall;
 

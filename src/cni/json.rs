@@ -94,7 +94,11 @@ impl<'v> Node<'_, 'v> {
     }
 
     /// The number under `key`; another kind is a problem, and so is one outside `range`.
-    pub fn number(&self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    pub fn number<N: TryFrom<u64> + PartialOrd + fmt::Display>(
+        &self,
+        key: &str,
+        range: RangeInclusive<N>,
+    ) -> Option<N> {
         self.member(key)?.as_number(range)
     }
 
@@ -166,12 +170,15 @@ impl<'v> Node<'_, 'v> {
     }
 
     /// This as a number of `range`.
-    pub fn as_number(&self, range: RangeInclusive<u32>) -> Option<u32> {
+    pub fn as_number<N: TryFrom<u64> + PartialOrd + fmt::Display>(
+        &self,
+        range: RangeInclusive<N>,
+    ) -> Option<N> {
         let Value::Number(number) = self.value else {
             self.refuse_kind("a number");
             return None;
         };
-        let found = number.as_u64().and_then(|number| u32::try_from(number).ok());
+        let found = number.as_u64().and_then(|number| N::try_from(number).ok());
         let found = found.filter(|number| range.contains(number));
         if found.is_none() {
             let (least, most) = (range.start(), range.end());

@@ -85,7 +85,7 @@ impl Route {
             route.advmss = number("advmss");
             route.priority = number("priority");
             route.table = node.number("table", 0..=u32::MAX);
-            route.scope = node.number("scope", 0..=255).and_then(|scope| u8::try_from(scope).ok());
+            route.scope = node.number("scope", 0..=u8::MAX);
         }
         Some(route)
     }

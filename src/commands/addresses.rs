@@ -265,6 +265,10 @@ async fn find_dead(store: &Store, boot: &BootId, node: Option<&Netlink>) -> Resu
     for entry in store.attachments()? {
         let Ok(record) = entry.record else { continue };
         if liveness::is_dead(&record, boot, node).await? {
+            if let Some(node) = node.filter(|_| record.is_from(boot)) {
+                // The pair went with the namespace; what does not go with the pair goes now.
+                detach::detach(node, &record.key()).await?;
+            }
             dead.push(record);
         }
     }

@@ -28,6 +28,7 @@ pub fn describe(
         pod_mac: network.mac.unwrap_or_else(|| names::pod_mac(key)),
         mtu: network.mtu.unwrap_or(uplink.mtu),
         node_has_ipv6: sysctl::has_ipv6(),
+        bandwidth: network.bandwidth,
         addresses: acquired
             .addresses
             .iter()

@@ -69,7 +69,7 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
     }
     let mut links_are_gone = true;
     if let Some(node) = &node {
-        let spared: HashSet<String> = known.iter().chain(&valid).map(names::host_link).collect();
+        let spared: HashSet<String> = known.iter().chain(&valid).flat_map(names::node_links).collect();
         let is_leftover = |link: &Link| {
             old_links.contains(&link.index)
                 && !spared.contains(&link.name)
@@ -105,7 +105,7 @@ async fn remove_links(
     is_leftover: impl Fn(&Link) -> bool,
 ) -> Result<(), DatapathError> {
     let doomed: HashMap<String, &AttachmentKey> =
-        doomed.iter().map(|(key, _)| (names::host_link(key), key)).collect();
+        doomed.iter().flat_map(|(key, _)| names::node_links(key).map(|name| (name, key))).collect();
     let mut links = node.links().await?;
     links.retain(|link| doomed.get(&link.name).is_some_and(|key| is_marked(link, key)) || is_leftover(link));
     detach::detach_all(node, &links).await

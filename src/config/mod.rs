@@ -3,6 +3,7 @@
 //! `cni` reads what was written; here it is judged. Pure: no file is opened, no system call is made.
 
 mod attachments;
+pub mod bandwidth;
 pub mod log;
 pub mod network;
 pub mod peer;

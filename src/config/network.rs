@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::attachments::read_valid_attachments;
+use super::bandwidth::Bandwidth;
 use super::log::LogConf;
 use super::peer::{Peer, read_own_addresses, read_peers};
 use super::range::RangeSet;
@@ -55,6 +56,8 @@ pub struct Network {
     pub mtu: Option<u32>,
     /// The hardware address asked for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` of `CNI_ARGS`.
     pub mac: Option<MacAddr>,
+    /// `runtimeConfig.bandwidth`: how much the pod may send and receive.
+    pub bandwidth: Bandwidth,
     /// Where addresses come from.
     pub address_management: AddressManagement,
     /// The store's directory, an absolute path.
@@ -115,6 +118,7 @@ impl Network {
             role: types.role(),
             mtu: main.mtu,
             mac: main.mac.or(environment.args.mac),
+            bandwidth: main.bandwidth,
             address_management,
             data_dir,
             routes: routes.unwrap_or_default(),
@@ -143,6 +147,7 @@ impl Network {
 struct Main {
     mtu: Option<u32>,
     mac: Option<MacAddr>,
+    bandwidth: Bandwidth,
     dns: Dns,
     peers: Vec<Peer>,
     node_ips: Vec<IpAddr>,
@@ -156,6 +161,7 @@ impl Main {
             Role::Main => Self {
                 mtu: read_mtu(root, sets.iter().any(|set| !set.is_ipv4())),
                 mac: read_mac(root),
+                bandwidth: Bandwidth::read(root),
                 dns: Dns::read_member(root),
                 peers: read_peers(root, sets),
                 node_ips: read_own_addresses(root),

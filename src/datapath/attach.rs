@@ -2,7 +2,7 @@
 //!
 //! Four stages, since each needs what the one before it made:
 //!
-//! 1. the pair, one message from the node;
+//! 1. the pair, one message from the node, and the link that a limit of what the pod sends needs;
 //! 2. the sysctls that netlink cannot set, which must stand before a link goes up. One visit to the pod's namespace
 //!    writes those of the pod and opens the socket for the next stage;
 //! 3. everything else: one batch for each namespace, whose answers are awaited together, the node's first;
@@ -17,7 +17,7 @@ use super::detach::is_marked;
 use super::error::DatapathError;
 use super::translate;
 use crate::desired::attachment::Attachment;
-use crate::desired::object::{Object, Pair, Place, Sysctl};
+use crate::desired::object::{Ifb, Object, Pair, Place, Sysctl};
 use crate::kernel::change::Change;
 use crate::kernel::link::{self, LinkRef};
 use crate::kernel::netlink::{Netlink, Socket};
@@ -33,12 +33,14 @@ use crate::kernel::sysctl;
 pub async fn attach(node: &Netlink, sandbox: &Netns, attachment: &Attachment) -> Result<(), DatapathError> {
     let objects = attachment.objects();
     for object in &objects {
-        if let Object::Pair(pair) = object {
-            create_pair(node, sandbox, attachment, pair).await?;
+        match object {
+            Object::Pair(pair) => create_pair(node, sandbox, attachment, pair).await?,
+            Object::Ifb(ifb) => create_ifb(node, attachment, ifb).await?,
+            _ => {}
         }
     }
     write_sysctls(&objects, Place::Node)?;
-    let host = index_of(&attachment.host_link())?;
+    let ends = Ends::on_node(attachment, &objects)?;
     let runtime = Handle::current();
     let (socket, pod_end) = sandbox.run(|| {
         write_sysctls(&objects, Place::Sandbox)?;
@@ -48,9 +50,10 @@ pub async fn attach(node: &Netlink, sandbox: &Netns, attachment: &Attachment) ->
     })??;
     let pod = Netlink::start(socket);
 
-    DatapathError::check(Place::Node, node.submit(batch(&objects, Place::Node, host)).await)?;
-    make_in_pod(&pod, batch(&objects, Place::Sandbox, pod_end)).await?;
-    await_carrier(node, host).await
+    DatapathError::check(Place::Node, node.submit(batch(&objects, Place::Node, &ends)).await)?;
+    let in_pod = Ends { pair: pod_end, ifb: None };
+    make_in_pod(&pod, batch(&objects, Place::Sandbox, &in_pod)).await?;
+    await_carrier(node, ends.pair).await
 }
 
 async fn make_in_pod(pod: &Netlink, changes: Vec<Change>) -> Result<(), DatapathError> {
@@ -98,6 +101,33 @@ pub async fn declare_whole(node: &Netlink, attachment: &Attachment) -> Result<()
     DatapathError::check(Place::Node, node.submit(declarations).await)
 }
 
+/// Interface indexes of an attachment's links in one namespace.
+struct Ends {
+    /// Of the end of the pair.
+    pair: u32,
+    /// Name and index of the ifb link, if there is one.
+    ifb: Option<(String, u32)>,
+}
+
+impl Ends {
+    /// Those on the node, which is where the calling thread is.
+    fn on_node(attachment: &Attachment, objects: &[Object]) -> Result<Self, DatapathError> {
+        let ifb = objects.iter().find_map(|object| match object {
+            Object::Ifb(ifb) => Some(index_of(&ifb.name).map(|index| (ifb.name.clone(), index))),
+            _ => None,
+        });
+        Ok(Self { pair: index_of(&attachment.host_link())?, ifb: ifb.transpose()? })
+    }
+
+    /// Index of the link of that name.
+    fn index(&self, link: &str) -> u32 {
+        match &self.ifb {
+            Some((name, index)) if name == link => *index,
+            _ => self.pair,
+        }
+    }
+}
+
 /// Makes the pair. If a killed ADD of the same attachment left one, that is removed first.
 async fn create_pair(
     node: &Netlink,
@@ -135,6 +165,24 @@ async fn try_create(node: &Netlink, sandbox: &Netns, pair: &Pair) -> Result<Crea
         }
     }
     Ok(Created::Pair)
+}
+
+/// Makes the ifb link. One that bears the attachment's marks was left by an ADD that did not live to take it back, and
+/// is replaced.
+async fn create_ifb(node: &Netlink, attachment: &Attachment, ifb: &Ifb) -> Result<(), DatapathError> {
+    let created = node.submit([translate::create_ifb(ifb)]).await;
+    if !created.iter().any(|outcome| outcome.as_ref().is_err_and(Refusal::is_exists)) {
+        return DatapathError::check(Place::Node, created);
+    }
+    if let Some(link) = node.link(LinkRef::Name(ifb.name.clone())).await? {
+        if !is_marked(&link, &attachment.key) {
+            let found = link.alias.or(link.kind).unwrap_or_default();
+            return Err(DatapathError::HostLinkTaken { name: ifb.name.clone(), found });
+        }
+        let removed = node.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await;
+        DatapathError::check(Place::Node, removed)?;
+    }
+    DatapathError::check(Place::Node, node.submit([translate::create_ifb(ifb)]).await)
 }
 
 /// Clears the way for a pair whose names are taken, if it is our own dead that takes them.
@@ -192,20 +240,23 @@ fn write_sysctl(wanted: &Sysctl) -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// The changes that make the objects of a place; `index` is that of its end of the pair.
-fn batch(objects: &[Object], place: Place, index: u32) -> Vec<Change> {
-    let change = |object: &Object| match object {
-        Object::Pair(_) => None,
-        Object::Sysctl(wanted) => translate::link_settings(wanted),
-        Object::Link(link) => Some(translate::set_link(link)),
-        Object::Address(address) => Some(translate::add_address(address, index)),
-        Object::Neighbour(neighbour) => Some(translate::add_neighbour(neighbour, index)),
+/// The changes that make the objects of a place, where the links have these indexes.
+fn batch(objects: &[Object], place: Place, ends: &Ends) -> Vec<Change> {
+    let index = ends.pair;
+    let changes_for = |object: &Object| match object {
+        Object::Pair(_) | Object::Ifb(_) => Vec::new(),
+        Object::Sysctl(wanted) => Vec::from_iter(translate::link_settings(wanted)),
+        Object::Link(link) => vec![translate::set_link(link)],
+        Object::Address(address) => vec![translate::add_address(address, index)],
+        Object::Neighbour(neighbour) => vec![translate::add_neighbour(neighbour, index)],
         Object::Route(route) => {
-            Some(translate::add_route(route, translate::route_link(route).map(|_| index)))
+            vec![translate::add_route(route, translate::route_link(route).map(|_| index))]
         }
+        Object::Shaper(shaper) => vec![translate::add_shaper(shaper, ends.index(&shaper.link))],
+        Object::Redirect(it) => translate::add_redirect(ends.index(&it.from), ends.index(&it.to)).to_vec(),
     };
     let mut changes: Vec<Change> = Vec::new();
-    for change in objects.iter().filter(|object| object.place() == place).filter_map(change) {
+    for change in objects.iter().filter(|object| object.place() == place).flat_map(changes_for) {
         match (changes.last_mut(), change) {
             // Each message is a turn at the RTNL lock: settings of one link share it. What sets the link up stays
             // behind them.

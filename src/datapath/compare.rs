@@ -5,9 +5,10 @@ use std::fmt;
 use super::observe::Snapshot;
 use super::translate;
 use crate::cni::mac::MacAddr;
-use crate::desired::object::{Link, Neighbour, Object, Pair, Place, Route, Sysctl};
+use crate::desired::object::{Ifb, Link, Neighbour, Object, Pair, Place, Redirect, Route, Shaper, Sysctl};
 use crate::kernel::addr::Address;
 use crate::kernel::link::{self as kernel, Mac};
+use crate::kernel::qdisc::Qdisc;
 use crate::kernel::route::Route as KernelRoute;
 
 /// One object that is not as it must be.
@@ -53,6 +54,9 @@ fn fault(object: &Object, here: &Snapshot, sandbox: Option<&Snapshot>) -> Option
         }
         Object::Neighbour(neighbour) => neighbour_fault(neighbour, here),
         Object::Route(route) => route_fault(route, here),
+        Object::Ifb(ifb) => ifb_fault(ifb, here),
+        Object::Shaper(shaper) => shaper_fault(shaper, here),
+        Object::Redirect(redirect) => redirect_fault(redirect, here),
     }
 }
 
@@ -133,6 +137,38 @@ fn route_fault(wanted: &Route, here: &Snapshot) -> Option<String> {
         None if place == Place::Sandbox && !there.is_empty() => None,
         None => Some("missing".into()),
     }
+}
+
+fn ifb_fault(wanted: &Ifb, here: &Snapshot) -> Option<String> {
+    match here.links.get(&wanted.name) {
+        None => Some("missing".into()),
+        Some(link) if link.kind.as_deref() != Some("ifb") => Some("another link has that name".into()),
+        Some(link) if link.mtu != wanted.mtu => Some(format!("it has mtu {}", link.mtu)),
+        Some(_) => None,
+    }
+}
+
+fn shaper_fault(wanted: &Shaper, here: &Snapshot) -> Option<String> {
+    let index = here.links.get(&wanted.link)?.index;
+    let mut found =
+        here.qdiscs.iter().filter(|(link, _)| *link == index).filter_map(|(_, qdisc)| match qdisc {
+            Qdisc::Tbf(tbf) => Some(tbf),
+            Qdisc::Ingress => None,
+        });
+    match found.next() {
+        None => Some("missing".into()),
+        Some(tbf) if *tbf != translate::kernel_shaper(wanted) => {
+            Some(format!("it has rate {}bps limit {}", tbf.rate, tbf.limit))
+        }
+        Some(_) => None,
+    }
+}
+
+fn redirect_fault(wanted: &Redirect, here: &Snapshot) -> Option<String> {
+    let index = here.links.get(&wanted.from)?.index;
+    let target = here.links.get(&wanted.to)?.index;
+    let there = here.redirects.iter().any(|found| (found.from, found.to) == (index, target));
+    (!there).then(|| "missing".into())
 }
 
 /// Whether an actual route does what the wanted one asks. Link and source address, where `wanted` leaves them

@@ -1,7 +1,8 @@
 //! DEL's verb, and GC's, and the rollback of ADD: removes what an attachment has in the kernel.
 //!
-//! One deletion is enough: a veth pair dies as one, and with each end die its addresses, neighbours and
-//! routes. The kernel then waits for RCU grace periods (about 20 ms, DESIGN section 11); several processes
+//! One deletion is enough: a veth pair dies as one, and with each end die its addresses, neighbours,
+//! routes and queues. Where what the pod sends is limited, there is one more link, which goes in the same message. The
+//! kernel then waits for RCU grace periods (about 20 ms, DESIGN section 11); several processes
 //! overlap there by themselves, and one process that removes many pays once, see [`detach_all`].
 
 use std::collections::HashSet;
@@ -15,16 +16,18 @@ use crate::kernel::link::{Link, LinkRef, LinkSettings};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::refusal::Refusal;
 
-/// Removes the attachment's pair from the node. Not there is a success, and so is a link of the same name
+/// Removes the attachment's links from the node. Not there is a success, and so is a link of the same name
 /// that does not bear the attachment's marks: it is not ours to touch.
 ///
 /// # Errors
 /// What the kernel refused.
 pub async fn detach(node: &Netlink, key: &AttachmentKey) -> Result<(), DatapathError> {
-    let Some(link) = node.link(LinkRef::Name(names::host_link(key))).await? else { return Ok(()) };
-    if !is_marked(&link, key) {
-        return Ok(());
+    let looks = names::node_links(key).map(|name| node.link(LinkRef::Name(name)));
+    let mut links: Vec<Link> = Vec::new();
+    for found in futures_util::future::join_all(looks).await {
+        links.extend(found?.filter(|link| is_marked(link, key)));
     }
+    let [link] = links.as_slice() else { return detach_all(node, &links).await };
     let outcome = node.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await;
     DatapathError::check(Place::Node, outcome.into_iter().filter(|outcome| !is_gone(outcome)))
 }
@@ -57,7 +60,7 @@ pub async fn detach_all(node: &Netlink, links: &[Link]) -> Result<(), DatapathEr
     DatapathError::check(Place::Node, outcome.into_iter().filter(|outcome| !is_gone(outcome)))
 }
 
-/// Whether a host link bears this attachment's marks: its alias, or, where a kill came before the alias,
+/// Whether a link of the node bears this attachment's marks: its alias, or, where a kill came before the alias,
 /// the network's link group (or the group of a process that was about to remove it).
 pub fn is_marked(link: &Link, key: &AttachmentKey) -> bool {
     match &link.alias {

@@ -41,7 +41,7 @@ pub enum DatapathError {
     /// The node has a link of that name that is not ours.
     #[error("the node has a link {name:?} already ({found}), which is not this attachment's")]
     HostLinkTaken {
-        /// The name that the attachment's host link must have.
+        /// The name that a link of the attachment must have.
         name: String,
         /// Its alias, as far as known.
         found: String,

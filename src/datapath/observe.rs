@@ -11,6 +11,7 @@ use crate::kernel::link::{Link, LinkRef};
 use crate::kernel::neigh::Neighbour;
 use crate::kernel::netlink::{Netlink, Socket};
 use crate::kernel::netns::Netns;
+use crate::kernel::qdisc::{Qdisc, Redirect};
 use crate::kernel::route::{Family, Route, RouteFilter};
 use crate::kernel::sysctl;
 
@@ -25,6 +26,10 @@ pub struct Snapshot {
     pub neighbours: Vec<Neighbour>,
     /// Routes of all tables: on the node those out of these links, in the pod all.
     pub routes: Vec<Route>,
+    /// Queueing disciplines by the index of their link; read only where an object asks for one.
+    pub qdiscs: Vec<(u32, Qdisc)>,
+    /// Where what comes in by a link is led; read only where an object asks for it.
+    pub redirects: Vec<Redirect>,
     /// Values of the sysctls that the objects name; absent where there is no such setting.
     pub sysctls: HashMap<Vec<String>, String>,
 }
@@ -70,7 +75,31 @@ async fn read_snapshot(
     if place == Place::Sandbox {
         snapshot.routes = read_routes(netlink, None).await?;
     }
+    read_shaping(netlink, objects, place, &mut snapshot).await?;
     Ok(snapshot)
+}
+
+async fn read_shaping(
+    netlink: &Netlink,
+    objects: &[Object],
+    place: Place,
+    snapshot: &mut Snapshot,
+) -> Result<(), DatapathError> {
+    for object in objects.iter().filter(|object| object.place() == place) {
+        let link = match object {
+            Object::Shaper(shaper) => &shaper.link,
+            Object::Redirect(redirect) => &redirect.from,
+            _ => continue,
+        };
+        let Some(index) = snapshot.links.get(link).map(|link| link.index) else { continue };
+        if let Object::Redirect(_) = object {
+            snapshot.redirects.extend(netlink.redirects(index).await?);
+        } else {
+            let found = netlink.qdiscs(index).await?;
+            snapshot.qdiscs.extend(found.into_iter().map(|qdisc| (index, qdisc)));
+        }
+    }
+    Ok(())
 }
 
 async fn read_routes(netlink: &Netlink, device: Option<u32>) -> Result<Vec<Route>, DatapathError> {

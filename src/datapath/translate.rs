@@ -2,11 +2,12 @@
 
 use crate::cni::mac::MacAddr;
 use crate::desired::names::ROUTE_PROTOCOL;
-use crate::desired::object::{self, Link, Neighbour, Pair, Sysctl, Target};
+use crate::desired::object::{self, Link, Neighbour, Pair, Shaper, Sysctl, Target};
 use crate::kernel::addr::Address;
 use crate::kernel::change::Change;
-use crate::kernel::link::{Ipv4Conf, LinkEnd, LinkRef, LinkSettings, Mac, VethPair};
+use crate::kernel::link::{Ifb, Ipv4Conf, LinkEnd, LinkRef, LinkSettings, Mac, VethPair};
 use crate::kernel::netns::Netns;
+use crate::kernel::qdisc::{Qdisc, Redirect, Tbf};
 use crate::kernel::route::{AddMode, Route, RouteKind};
 
 /// The one message that makes both ends where they belong.
@@ -19,6 +20,27 @@ pub fn create_pair(pair: &Pair, sandbox: &Netns) -> Change {
         mtu: pair.mtu,
         group: pair.group,
     })
+}
+
+/// Makes the link that what a pod sends goes through.
+pub fn create_ifb(ifb: &object::Ifb) -> Change {
+    Change::CreateIfb(Ifb { name: ifb.name.clone(), mtu: ifb.mtu, group: ifb.group })
+}
+
+/// Puts a token bucket on a link.
+pub fn add_shaper(shaper: &Shaper, index: u32) -> Change {
+    let tbf = Tbf { burst: Some(shaper.burst), ..kernel_shaper(shaper) };
+    Change::AddQdisc { index, qdisc: Qdisc::Tbf(tbf) }
+}
+
+/// The token bucket as it is found again.
+pub fn kernel_shaper(shaper: &Shaper) -> Tbf {
+    Tbf { rate: shaper.rate, burst: None, limit: shaper.queue }
+}
+
+/// Leads what comes in by one link through another.
+pub fn add_redirect(from: u32, to: u32) -> [Change; 2] {
+    [Change::AddQdisc { index: from, qdisc: Qdisc::Ingress }, Change::AddRedirect(Redirect { from, to })]
 }
 
 /// Sets a link up.

@@ -19,8 +19,10 @@ use ipnetwork::IpNetwork;
 
 use super::names;
 use super::object::{Address, Link, LinkEnd, Neighbour, Object, Pair, Place, Route, Sysctl, Target};
+use super::shaping;
 use crate::cni::ids::AttachmentKey;
 use crate::cni::mac::MacAddr;
+use crate::config::bandwidth::Bandwidth;
 
 /// Next hop of a pod for IPv4. Link-local (RFC 3927): it is no address of the cluster, every pod may
 /// have the same, and nothing ever asks for it, because its neighbour entry is permanent.
@@ -45,6 +47,8 @@ pub struct Attachment {
     pub mtu: u32,
     /// Whether the node's kernel has IPv6 at all.
     pub node_has_ipv6: bool,
+    /// How much the pod may send and receive.
+    pub bandwidth: Bandwidth,
     /// The pod's addresses, in the order of the range sets.
     pub addresses: Vec<PodAddress>,
     /// The pod's routes.
@@ -116,8 +120,16 @@ impl Attachment {
             mtu: self.mtu,
             group: names::link_group(&self.key.network),
         })];
+        let shaped = shaping::Links {
+            host: self.host_link(),
+            ifb: names::ifb_link(&self.key),
+            mtu: self.mtu,
+            group: names::link_group(&self.key.network),
+        };
+        objects.extend(shaping::ifb(&self.bandwidth, &shaped).map(Object::Ifb));
         self.push_sysctls(&mut objects);
         self.push_links(&mut objects);
+        shaping::push_limits(&self.bandwidth, &shaped, &mut objects);
         for address in &self.addresses {
             self.push_address(address, &mut objects);
         }
@@ -149,6 +161,10 @@ impl Attachment {
         for (name, value) in [("accept_ra", "0"), ("addr_gen_mode", "1")] {
             push(Place::Node, &["net", "ipv6", "conf", &host, name], value);
         }
+        if self.bandwidth.egress.is_some() {
+            let ifb = names::ifb_link(&self.key);
+            push(Place::Node, &["net", "ipv6", "conf", &ifb, "addr_gen_mode"], "1");
+        }
         if !self.has_ipv6() {
             push(Place::Node, &["net", "ipv6", "conf", &host, "accept_redirects"], "0");
             return;
@@ -162,7 +178,14 @@ impl Attachment {
 
     fn push_links(&self, objects: &mut Vec<Object>) {
         let alias = names::alias(&self.key, self.pod.as_deref());
-        objects.push(Object::Link(Link { place: Place::Node, name: self.host_link(), alias: Some(alias) }));
+        let mut push = |name| {
+            objects.push(Object::Link(Link { place: Place::Node, name, alias: Some(alias.clone()) }));
+        };
+        if self.bandwidth.egress.is_some() {
+            push(names::ifb_link(&self.key));
+        }
+        // Last of the node's: its alias says that the whole attachment is there.
+        push(self.host_link());
         for name in ["lo".to_owned(), self.pod_link()] {
             objects.push(Object::Link(Link { place: Place::Sandbox, name, alias: None }));
         }

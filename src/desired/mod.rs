@@ -11,3 +11,4 @@ pub mod attachment;
 pub mod names;
 pub mod node;
 pub mod object;
+pub mod shaping;

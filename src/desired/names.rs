@@ -7,7 +7,7 @@
 //!
 //! | on           | mark                                                                      |
 //! |--------------|---------------------------------------------------------------------------|
-//! | host link    | [`link_group`] in the creating message, then the [`alias`] with the key   |
+//! | node's links | [`link_group`] in the creating message, then the [`alias`] with the key   |
 //! | route        | [`ROUTE_PROTOCOL`]; routes to peers also the network's [`route_metric`]    |
 
 use crate::cni::ids::{AttachmentKey, NetworkName};
@@ -19,7 +19,7 @@ use crate::cni::mac::MacAddr;
 /// proto 102` lists exactly what is ours.
 pub const ROUTE_PROTOCOL: u8 = 102;
 
-/// First bytes of every host link's alias.
+/// First bytes of the alias of every link that ferrule leaves on the node.
 pub const ALIAS_PREFIX: &str = "ferrule:";
 
 /// `IFALIASZ` less the terminating NUL (include/uapi/linux/if.h).
@@ -31,6 +31,17 @@ const ALIAS_MAX: usize = 255;
 /// (cni#77).
 pub fn host_link(key: &AttachmentKey) -> String {
     format!("veth{:011x}", hash(key, "link") >> 20)
+}
+
+/// Name of the link through which goes what the pod sends, where that is limited: the digits of [`host_link`], so
+/// that the two are seen to belong together.
+pub fn ifb_link(key: &AttachmentKey) -> String {
+    format!("ifb{:011x}", hash(key, "link") >> 20)
+}
+
+/// Every link of the node that may be the attachment's.
+pub fn node_links(key: &AttachmentKey) -> [String; 2] {
+    [host_link(key), ifb_link(key)]
 }
 
 /// Hardware address of the node's end. Locally administered, unicast.
@@ -79,9 +90,9 @@ pub fn is_link_group(group: u32) -> bool {
     group >> 24 == 0x66
 }
 
-/// Whether a name has the form of [`host_link`].
-pub fn is_host_link(name: &str) -> bool {
-    let digits = name.strip_prefix("veth").unwrap_or_default();
+/// Whether a name has the form of one of [`node_links`].
+pub fn is_node_link(name: &str) -> bool {
+    let digits = name.strip_prefix("veth").or_else(|| name.strip_prefix("ifb")).unwrap_or_default();
     digits.len() == 11 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
@@ -148,6 +159,7 @@ mod tests {
     #[test]
     fn names_are_the_same_for_ever() {
         assert_eq!(host_link(&key("c1")), "vethc9863206815");
+        assert_eq!(ifb_link(&key("c1")), "ifbc9863206815");
         assert_eq!(host_mac(&key("c1")).to_string(), "b2:91:96:97:8b:4a");
         assert_eq!(link_group(&key("c1").network), 0x6600_0000 | 0x0006_1f56);
         assert_eq!(route_metric(&key("c1").network), 0x0100_0000 | 0x0006_1f56);
@@ -160,7 +172,7 @@ mod tests {
             let key = key(&format!("c{n}"));
             let name = host_link(&key);
             assert_eq!(name.len(), 15);
-            assert!(is_host_link(&name));
+            assert!(is_node_link(&name) && is_node_link(&ifb_link(&key)));
             assert!(seen.insert(name));
             assert_ne!(host_mac(&key), pod_mac(&key));
             assert!(host_mac(&key).is_unicast());
@@ -176,7 +188,7 @@ mod tests {
         for name in
             ["veth", "vethc986320681", "vethC9863206815", "vethc98632068150", "eth0", "vethc9863206815:1"]
         {
-            assert!(!is_host_link(name), "{name}");
+            assert!(!is_node_link(name), "{name}");
         }
     }
 

@@ -33,6 +33,12 @@ pub enum Object {
     Neighbour(Neighbour),
     /// A route.
     Route(Route),
+    /// A link that leads back what is sent through it (drivers/net/ifb.c). Always on the node.
+    Ifb(Ifb),
+    /// A token bucket, through which everything goes that leaves by a link. Always on the node.
+    Shaper(Shaper),
+    /// All that comes in by one link goes through another first. Always on the node.
+    Redirect(Redirect),
 }
 
 /// A veth pair.
@@ -124,6 +130,39 @@ pub struct Route {
     pub advmss: Option<u32>,
 }
 
+/// An ifb link. It outlives the pair, and is removed with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ifb {
+    /// Interface name.
+    pub name: String,
+    /// In bytes.
+    pub mtu: u32,
+    /// Link group: the mark of ownership ([`super::names::link_group`]).
+    pub group: u32,
+}
+
+/// A token bucket (tc-tbf(8)) as the root of a link's queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shaper {
+    /// The link's name.
+    pub link: String,
+    /// Bytes per second.
+    pub rate: u64,
+    /// Size of the bucket, in bytes.
+    pub burst: u32,
+    /// How much may wait, with what the bucket holds, in bytes.
+    pub queue: u32,
+}
+
+/// From the ingress of one link to the egress of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// Name of the link by which packets come in.
+    pub from: String,
+    /// Name of the link that they go through.
+    pub to: String,
+}
+
 /// Where a route leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -143,7 +182,7 @@ impl Object {
     /// The namespace that the object is made in. A pair is made from the node.
     pub fn place(&self) -> Place {
         match self {
-            Self::Pair(_) => Place::Node,
+            Self::Pair(_) | Self::Ifb(_) | Self::Shaper(_) | Self::Redirect(_) => Place::Node,
             Self::Sysctl(it) => it.place,
             Self::Link(it) => it.place,
             Self::Address(it) => it.place,
@@ -185,6 +224,13 @@ impl fmt::Display for Object {
                 f.write_str(" permanent")
             }
             Self::Route(it) => write!(f, "{}: {it}", it.place),
+            Self::Ifb(it) => write!(f, "node: ifb {} mtu {}", it.name, it.mtu),
+            Self::Shaper(Shaper { link, rate, burst, queue }) => {
+                write!(f, "node: qdisc tbf dev {link} rate {rate}bps burst {burst} limit {queue}")
+            }
+            Self::Redirect(it) => {
+                write!(f, "node: filter dev {} ingress, redirect to dev {}", it.from, it.to)
+            }
         }
     }
 }

@@ -7,9 +7,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::addr::{self, Address};
-use super::link::{self, LinkRef, LinkSettings, Mac, VethPair};
+use super::link::{self, Ifb, LinkRef, LinkSettings, Mac, VethPair};
 use super::neigh;
 use super::packet::Request;
+use super::qdisc::{self, Qdisc, Redirect};
 use super::route::{self, AddMode, Route};
 
 /// One change of a namespace's network. One netlink message each.
@@ -17,6 +18,8 @@ use super::route::{self, AddMode, Route};
 pub enum Change {
     /// Makes a pair of links, each end in its final namespace. Refused (EEXIST) if either name is taken.
     CreateVeth(VethPair),
+    /// Makes an ifb link. Refused (EEXIST) if the name is taken.
+    CreateIfb(Ifb),
     /// Changes the given settings of a link and leaves the others. Idempotent.
     SetLink {
         /// Which.
@@ -59,6 +62,16 @@ pub enum Change {
     /// Removes the route that agrees with this one in everything that is given here; in particular none of
     /// another protocol.
     DeleteRoute(Route),
+    /// Gives a link a queueing discipline. Refused (EEXIST) if there is one in that place already, other than the
+    /// kernel's default.
+    AddQdisc {
+        /// The link.
+        index: u32,
+        /// What it gets.
+        qdisc: Qdisc,
+    },
+    /// Leads all that comes in by a link through another. The first needs [`Qdisc::Ingress`].
+    AddRedirect(Redirect),
 }
 
 impl Change {
@@ -66,6 +79,7 @@ impl Change {
     pub(super) fn to_request(&self) -> Request {
         match self {
             Self::CreateVeth(pair) => link::create_veth(pair),
+            Self::CreateIfb(ifb) => link::create_ifb(ifb),
             Self::SetLink { link, settings } => link::set_link(link, settings),
             Self::DeleteLink(link) => link::delete_link(link),
             Self::DeleteLinkGroup(group) => link::delete_link_group(*group),
@@ -75,6 +89,8 @@ impl Change {
             Self::DeleteNeighbour { index, address } => neigh::delete_neighbour(*index, *address),
             Self::AddRoute { route, mode } => route::add_route(route, *mode),
             Self::DeleteRoute(route) => route::delete_route(route),
+            Self::AddQdisc { index, qdisc } => qdisc::add_qdisc(*index, qdisc),
+            Self::AddRedirect(redirect) => qdisc::add_redirect(redirect),
         }
     }
 }
@@ -86,6 +102,7 @@ impl fmt::Display for Change {
                 let netns = peer_netns.path().display();
                 write!(f, "add link {} type veth peer {} netns {netns}", host.name, peer.name)
             }
+            Self::CreateIfb(ifb) => write!(f, "add link {} type ifb", ifb.name),
             Self::SetLink { link, settings } => write!(f, "set link {link}{settings}"),
             Self::DeleteLink(link) => write!(f, "delete link {link}"),
             Self::DeleteLinkGroup(group) => write!(f, "delete links of group {group}"),
@@ -97,6 +114,10 @@ impl fmt::Display for Change {
             Self::DeleteNeighbour { index, address } => write!(f, "delete neighbour {address} dev {index}"),
             Self::AddRoute { route, mode } => write!(f, "{mode} route {route}"),
             Self::DeleteRoute(route) => write!(f, "delete route {route}"),
+            Self::AddQdisc { index, qdisc } => write!(f, "add qdisc dev {index} {qdisc}"),
+            Self::AddRedirect(Redirect { from, to }) => {
+                write!(f, "add filter dev {from} ingress redirect dev {to}")
+            }
         }
     }
 }

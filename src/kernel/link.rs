@@ -81,6 +81,18 @@ pub struct VethPair {
     pub group: u32,
 }
 
+/// A link that hands back what is sent through it, as if it had come in by the link that it was redirected from
+/// (drivers/net/ifb.c).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ifb {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its group, as of [`VethPair`].
+    pub group: u32,
+}
+
 /// IPv4 settings of a link (include/uapi/linux/ip.h, `IPV4_DEVCONF_*`; the sysctls of
 /// /proc/sys/net/ipv4/conf/LINK).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,6 +309,17 @@ pub(super) fn create_veth(pair: &VethPair) -> Request {
         held: Some(pair.peer_netns.clone()),
         ..Request::new(RouteNetlinkMessage::NewLink(message), flags)
     }
+}
+
+/// `ip link add IFB mtu MTU group GROUP type ifb`
+pub(super) fn create_ifb(ifb: &Ifb) -> Request {
+    let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ifb)
+        .name(&ifb.name)
+        .mtu(ifb.mtu)
+        .link_group(ifb.group)
+        .build();
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    Request::new(RouteNetlinkMessage::NewLink(message), flags)
 }
 
 /// `ip link set dev LINK [up|down] [alias TEXT] [group GROUP] [mtu MTU] [addrgenmode none]`; `ip` has no word

@@ -22,6 +22,7 @@ pub mod neigh;
 pub mod netlink;
 pub mod netns;
 mod packet;
+pub mod qdisc;
 pub mod refusal;
 pub mod route;
 pub mod sysctl;

@@ -37,7 +37,15 @@ impl Node {
 
     /// The attachment's host link, if there is one with its marks.
     pub fn host_link(&self, key: &AttachmentKey) -> Option<&Link> {
-        let name = names::host_link(key);
+        self.link_of(key, &names::host_link(key))
+    }
+
+    /// The attachment's link for what the pod sends, likewise.
+    pub fn ifb_link(&self, key: &AttachmentKey) -> Option<&Link> {
+        self.link_of(key, &names::ifb_link(key))
+    }
+
+    fn link_of(&self, key: &AttachmentKey, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name && is_marked(link, key))
     }
 
@@ -53,7 +61,8 @@ impl Node {
 
     /// Every link that bears a mark of ferrule, of whatever network.
     pub fn marked_links(&self) -> impl Iterator<Item = &Link> {
-        self.links.iter().filter(|link| link.kind.as_deref() == Some("veth") && bears_a_mark(link))
+        let is_of_our_kinds = |link: &Link| matches!(link.kind.as_deref(), Some("veth" | "ifb"));
+        self.links.iter().filter(move |link| is_of_our_kinds(link) && bears_a_mark(link))
     }
 
     /// The network's links that belong to none of `recorded`: their records were lost, their pods may live.
@@ -71,6 +80,6 @@ impl Node {
 fn bears_a_mark(link: &Link) -> bool {
     match &link.alias {
         Some(alias) => alias.starts_with(names::ALIAS_PREFIX),
-        None => names::is_link_group(link.group) && names::is_host_link(&link.name),
+        None => names::is_link_group(link.group) && names::is_node_link(&link.name),
     }
 }

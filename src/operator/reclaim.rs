@@ -17,8 +17,10 @@ use super::table::{Table, escape};
 use super::{Outcome, to_json};
 use crate::cni::error::CniError;
 use crate::commands::LOCK_DEADLINE;
+use crate::datapath::detach;
 use crate::desired::names;
 use crate::ipam::Store;
+use crate::kernel::link::Link;
 
 /// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
 #[derive(Serialize)]
@@ -80,7 +82,7 @@ async fn reclaim_network(network: &KnownNetwork, node: &Node, dry_run: bool) -> 
         Some(store) => judge_all(store, node, network).await?,
         None => Vec::new(),
     };
-    let recorded: HashSet<String> = judged.iter().map(|it| names::host_link(&it.key)).collect();
+    let recorded: HashSet<String> = judged.iter().flat_map(|it| names::node_links(&it.key)).collect();
     for link in node.unrecorded_links(&network.name, &recorded) {
         let alias = link.alias.as_deref().unwrap_or("no alias");
         reclaimed.leave(
@@ -109,6 +111,9 @@ async fn reclaim_network(network: &KnownNetwork, node: &Node, dry_run: bool) -> 
     if dry_run {
         reclaimed.foresee(&store, &doomed)?;
     } else {
+        // The pairs went with their namespaces; what does not go with a pair goes now.
+        let links: Vec<Link> = doomed.iter().filter_map(|it| node.ifb_link(&it.key)).cloned().collect();
+        detach::detach_all(&node.netlink, &links).await?;
         reclaimed.free(&store, node, &doomed)?;
     }
     Ok(reclaimed)

@@ -119,7 +119,7 @@ impl Document {
         for network in &networks.known {
             let Some(store) = Store::open_existing(&network.data_dir, &network.name)? else { continue };
             let judged = judge_all(&store, node, network).await?;
-            recorded.extend(judged.iter().map(|it| names::host_link(&it.key)));
+            recorded.extend(judged.iter().flat_map(|it| names::node_links(&it.key)));
             // What cannot be read may be a running pod's.
             self.in_use.extend(judged.iter().filter(|it| !it.is_dead() || it.has_link).map(|it| it.tell()));
             stores.push(PlannedStore {

@@ -8,6 +8,7 @@
 //! | vary one conf or one variable of a call         | [`network::Network`]                                    |
 //! | see whether packets arrive                      | [`packets`]                                             |
 //! | see what the kernel has                         | [`ip`]                                                  |
+//! | see how fast packets may go                     | [`tc`]                                                  |
 //! | see what the store and other files hold         | [`store::Store`], [`files`]                             |
 //! | build something else                            | [`netns::Namespace`], [`files::Scratch`]                |
 //!
@@ -24,6 +25,7 @@ pub mod node;
 pub mod packets;
 pub mod pod;
 pub mod store;
+pub mod tc;
 pub mod underlay;
 
 use std::future::Future;

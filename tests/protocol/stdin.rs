@@ -190,7 +190,8 @@ fn keys_that_nobody_knows_are_passed_over_everywhere() {
         network.conf.pointer_mut(path).unwrap()["x-unknown"] = json!({"any": ["thing", null]});
     }
     network.conf["capabilities"] = json!({"portMappings": true, "io.kubernetes.cri.pod-annotations": true});
-    network.conf["runtimeConfig"] = json!({"portMappings": [], "bandwidth": {"ingressRate": u64::MAX}});
+    network.conf["runtimeConfig"] =
+        json!({"portMappings": [], "cgroupPath": "/kubepods/x", "dns": {"Servers": [u64::MAX]}});
     network.conf["prevResult"] = Value::Null;
     network.call_for("ADD", "c1", &pod).run().success();
 }

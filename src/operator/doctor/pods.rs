@@ -26,7 +26,7 @@ pub async fn examine(
     judged: &[Judged],
 ) -> Result<Vec<Finding>, CniError> {
     let mut findings = Vec::new();
-    let recorded: HashSet<String> = judged.iter().map(|it| names::host_link(&it.key)).collect();
+    let recorded: HashSet<String> = judged.iter().flat_map(|it| names::node_links(&it.key)).collect();
     for link in node.unrecorded_links(&network.name, &recorded) {
         let found =
             format!("link {} ({}) has no record", link.name, link.alias.as_deref().unwrap_or("no alias"));
