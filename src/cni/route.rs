@@ -53,7 +53,14 @@ impl Route {
     /// Reads the list under `routes` in `parent`, with the fields that `version` has. Elements that are
     /// no routes are problems and left out.
     pub fn read_list(parent: &Node<'_, '_>, version: SpecVersion) -> Vec<Self> {
-        let Some(list) = parent.list("routes") else { return Vec::new() };
+        parent.list("routes").map(|list| Self::read_items(&list, version)).unwrap_or_default()
+    }
+
+    /// The same where the node is the list; one that is none is a problem.
+    pub fn read_items(list: &Node<'_, '_>, version: SpecVersion) -> Vec<Self> {
+        if !list.is_list() {
+            return Vec::new();
+        }
         list.items().filter_map(|item| Self::read(&item, version)).collect()
     }
 

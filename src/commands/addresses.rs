@@ -116,7 +116,7 @@ impl Claimant<'_> {
         let (record, hold) = outcome?;
         let acquired = Acquired {
             addresses: record.addresses.iter().map(|&address| locate(address, &sets)).collect(),
-            routes: self.network.routes.clone(),
+            routes: self.network.with_pod_routes(&self.network.routes),
             dns,
         };
         Ok(Claimed { acquired, _hold: hold })
@@ -168,7 +168,8 @@ impl Claimant<'_> {
             gateway: ip.gateway,
             named_gateway: ip.gateway,
         });
-        let acquired = Acquired { addresses: located.collect(), routes: result.routes, dns: result.dns };
+        let routes = self.network.with_pod_routes(&result.routes);
+        let acquired = Acquired { addresses: located.collect(), routes, dns: result.dns };
         Ok(Claimed { acquired, _hold: hold })
     }
 

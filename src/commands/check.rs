@@ -156,5 +156,6 @@ fn recall(network: &Network, record: &Record, previous: &AddResult) -> Result<Ac
         }
     };
     let addresses = record.addresses.iter().map(|&address| locate(address, &sets)).collect();
-    Ok(Acquired { addresses, routes: network.routes.clone(), ..Acquired::default() })
+    let routes = network.with_pod_routes(&network.routes);
+    Ok(Acquired { addresses, routes, ..Acquired::default() })
 }

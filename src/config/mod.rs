@@ -2,6 +2,7 @@
 //!
 //! `cni` reads what was written; here it is judged. Pure: no file is opened, no system call is made.
 
+mod annotations;
 mod attachments;
 pub mod bandwidth;
 pub mod log;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::annotations::Annotations;
 use super::attachments::read_valid_attachments;
 use super::bandwidth::Bandwidth;
 use super::log::LogConf;
@@ -52,9 +53,10 @@ pub struct Network {
     pub version: SpecVersion,
     /// The part that ferrule plays.
     pub role: Role,
-    /// `mtu` in bytes; `None`: that of the link that carries the node's address.
+    /// `ferrule.dev/mtu` of the pod, else `mtu`, in bytes; `None`: that of the link that carries the node's address.
     pub mtu: Option<u32>,
-    /// The hardware address asked for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` of `CNI_ARGS`.
+    /// The hardware address asked for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` of `CNI_ARGS`, else
+    /// `ferrule.dev/mac` of the pod.
     pub mac: Option<MacAddr>,
     /// `runtimeConfig.bandwidth`: how much the pod may send and receive.
     pub bandwidth: Bandwidth,
@@ -64,6 +66,8 @@ pub struct Network {
     pub data_dir: PathBuf,
     /// `ipam.routes`: the pod's routes. Empty where another IPAM plugin gives them.
     pub routes: Vec<Route>,
+    /// `ferrule.dev/routes` of the pod.
+    pub pod_routes: Vec<Route>,
     /// `dns`.
     pub dns: Dns,
     /// `ipam.resolvConf`: the file from which the result's DNS is read, an absolute path.
@@ -72,8 +76,8 @@ pub struct Network {
     pub peers: Vec<Peer>,
     /// `nodeIPs`: this node's own address, one of a family at most.
     pub node_ips: Vec<IpAddr>,
-    /// Addresses asked for, each once: `runtimeConfig.ips`, `args.cni.ips`, `IP` of `CNI_ARGS`. Whether a
-    /// range set has them is for the store to say.
+    /// Addresses asked for, each once: `runtimeConfig.ips`, `args.cni.ips`, `IP` of `CNI_ARGS`; where none of these
+    /// asks, `ferrule.dev/ips` of the pod. Whether a range set has them is for the store to say.
     pub requested: Vec<IpAddr>,
     /// `prevResult`.
     pub prev_result: Option<AddResult>,
@@ -99,11 +103,13 @@ impl Network {
         let is_gc = environment.command == Command::Gc;
         let ipam = root.object("ipam").filter(|_| types.has_own_ipam());
         let sets = if types.has_own_ipam() { read_sets(&root, conf.version, is_gc) } else { Vec::new() };
-        let main = Main::read(&root, types.role(), &sets);
+        let has_ipv6 = sets.iter().any(|set| !set.is_ipv4());
+        let main = Main::read(&root, types.role(), &sets, has_ipv6);
+        let pod = Annotations::read(&root, types.role(), has_ipv6);
         let routes = ipam.as_ref().map(|ipam| Route::read_list(ipam, SpecVersion::NEWEST));
         let resolv_conf = ipam.as_ref().and_then(|ipam| ipam.parsed("resolvConf", parse_absolute));
         let data_dir = read_data_dir(&root, types);
-        let requested = read_requested(&root, environment.args.ip);
+        let requested = read_requested(&root, environment.args.ip, pod.ips);
         let prev_result = root.member("prevResult").map(|node| AddResult::read(&node, conf.version));
         let valid_attachments = if is_gc { read_valid_attachments(&root) } else { Vec::new() };
         let address_management = match types.delegate() {
@@ -116,12 +122,13 @@ impl Network {
             name,
             version: conf.version,
             role: types.role(),
-            mtu: main.mtu,
-            mac: main.mac.or(environment.args.mac),
+            mtu: pod.mtu.or(main.mtu),
+            mac: main.mac.or(environment.args.mac).or(pod.mac),
             bandwidth: main.bandwidth,
             address_management,
             data_dir,
             routes: routes.unwrap_or_default(),
+            pod_routes: pod.routes,
             dns: main.dns,
             resolv_conf,
             peers: main.peers,
@@ -131,6 +138,13 @@ impl Network {
             valid_attachments,
             log: main.log,
         })
+    }
+
+    /// The pod's routes: those `given` by the conf or by another IPAM plugin, and the pod's own wishes, each in the
+    /// place of a given one to the same destination. Idempotent.
+    pub fn with_pod_routes(&self, given: &[Route]) -> Vec<Route> {
+        let is_kept = |route: &&Route| self.pod_routes.iter().all(|wish| wish.dst != route.dst);
+        given.iter().filter(is_kept).chain(&self.pod_routes).cloned().collect()
     }
 
     /// The range sets; none where another plugin manages addresses.
@@ -155,11 +169,11 @@ struct Main {
 }
 
 impl Main {
-    fn read(root: &Node<'_, '_>, role: Role, sets: &[RangeSet]) -> Self {
+    fn read(root: &Node<'_, '_>, role: Role, sets: &[RangeSet], has_ipv6: bool) -> Self {
         match role {
             Role::Ipam => Self::default(),
             Role::Main => Self {
-                mtu: read_mtu(root, sets.iter().any(|set| !set.is_ipv4())),
+                mtu: read_mtu(root, has_ipv6),
                 mac: read_mac(root),
                 bandwidth: Bandwidth::read(root),
                 dns: Dns::read_member(root),
@@ -190,14 +204,24 @@ pub(super) fn conclude(name: Option<NetworkName>, problems: Problems) -> Result<
 
 fn read_mtu(root: &Node<'_, '_>, has_ipv6: bool) -> Option<u32> {
     let node = root.member("mtu")?;
-    let mtu = node.as_number(0..=MTU_MAX).filter(|mtu| *mtu != 0)?;
+    let mtu = node.as_number(0..=MTU_MAX)?;
+    judge_mtu(mtu, has_ipv6).map_err(|error| node.refuse(error)).ok().flatten()
+}
+
+/// An MTU that a link can have; `None` for 0.
+///
+/// # Errors
+/// The text is to follow the path of what was read.
+pub(super) fn judge_mtu(mtu: u32, has_ipv6: bool) -> Result<Option<u32>, String> {
     let (least, family) = if has_ipv6 { (MTU_MIN_IPV6, "IPv6") } else { (MTU_MIN, "IPv4") };
-    if mtu < least {
-        node.refuse(format!(
-            "is {mtu}, and {family} needs {least} at least; 0 takes the MTU of the node's link"
-        ));
+    match mtu {
+        0 => Ok(None),
+        mtu if mtu < least => {
+            Err(format!("is {mtu}, and {family} needs {least} at least; 0 takes the MTU of the node's link"))
+        }
+        mtu if mtu > MTU_MAX => Err(format!("is {mtu}, and no link has more than {MTU_MAX}")),
+        mtu => Ok(Some(mtu)),
     }
-    Some(mtu)
 }
 
 fn read_mac(root: &Node<'_, '_>) -> Option<MacAddr> {
@@ -207,26 +231,33 @@ fn read_mac(root: &Node<'_, '_>) -> Option<MacAddr> {
     runtime.or(args)
 }
 
-fn parse_mac(text: &str) -> Result<MacAddr, String> {
+pub(super) fn parse_mac(text: &str) -> Result<MacAddr, String> {
     let mac = MacAddr::parse(text).filter(|mac| mac.is_unicast());
     mac.ok_or_else(|| {
         format!("is {}, which is no unicast address; write it like 0a:58:0a:f4:01:05", quote(text))
     })
 }
 
-fn read_requested(root: &Node<'_, '_>, from_environment: Option<IpAddr>) -> Vec<IpAddr> {
+fn read_requested(
+    root: &Node<'_, '_>,
+    from_environment: Option<IpAddr>,
+    from_pod: Vec<IpAddr>,
+) -> Vec<IpAddr> {
     let read_ips = |node: &Node<'_, '_>| -> Vec<IpAddr> {
         let Some(list) = node.list("ips") else { return Vec::new() };
         list.items().filter_map(|item| item.parse(parse_ip)).collect()
     };
     let runtime = root.object("runtimeConfig").map(|runtime| read_ips(&runtime));
     let args = with_cni_args(root, read_ips);
-    let all = runtime.into_iter().chain(args).flatten().chain(from_environment);
+    let of_attachment: Vec<IpAddr> =
+        runtime.into_iter().chain(args).flatten().chain(from_environment).collect();
+    let mut all = if of_attachment.is_empty() { from_pod } else { of_attachment };
     let mut seen = HashSet::new();
-    all.filter(|address| seen.insert(*address)).collect()
+    all.retain(|address| seen.insert(*address));
+    all
 }
 
-fn parse_ip(text: &str) -> Result<IpAddr, String> {
+pub(super) fn parse_ip(text: &str) -> Result<IpAddr, String> {
     parse_requested(text)
         .ok_or_else(|| format!("is {}, which is no address; write it like 10.244.1.5", quote(text)))
 }

@@ -52,7 +52,10 @@ pub async fn examine(
             findings.push(
                 Finding::new("attachment-differs", format!("pod {name}: {}", name_some(&differences)))
                     .of(&network.name)
-                    .because("changed behind ferrule, or the conf was changed after the pod was added")
+                    .because(
+                        "changed behind ferrule, or the conf was changed after the pod was added; or the pod asks for \
+                         routes of its own (ferrule.dev/routes) in the place of the conf's, which no record tells",
+                    )
                     .remedy("delete the pod: it is made anew. If it happens again, find out who changes it"),
             );
         }
@@ -108,7 +111,9 @@ async fn examine_mtu(
     if !larger.is_empty() {
         let cause = match meaning.mtu {
             Some(mtu) => format!("the conf says mtu {mtu}; connections may hang once packets get large"),
-            None => "the uplink's was lowered after they were added; connections may hang".to_owned(),
+            None => "the uplink's was lowered after they were added, or ferrule.dev/mtu of a pod is too large; connections \
+                     may hang"
+                .to_owned(),
         };
         let finding = finding("mtu-too-large", "larger", &larger).because(cause);
         return Ok(Some(match meaning.mtu {
@@ -120,7 +125,8 @@ async fn examine_mtu(
     }
     Ok((!smaller.is_empty()).then(|| {
         finding("mtu-too-small", "smaller", &smaller).because(
-            "the uplink's was raised after they were added; they send smaller packets than they could",
+            "the uplink's was raised after they were added, and they send smaller packets than they could; or \
+             ferrule.dev/mtu of a pod asks for that, and all is well",
         )
     }))
 }
