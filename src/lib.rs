@@ -11,7 +11,7 @@
 //! | [`ipam`]     | which address, and remembering it                                 | cni, config, desired     |
 //! | [`kernel`]   | Linux: netns, netlink, sysctl. Knows nothing of ferrule           | nothing of ours          |
 //! | [`datapath`] | makes the kernel what `desired` says, and compares the two        | all of the above but ipam |
-//! | [`log`]      | warnings, to stderr or a file                                     | config                   |
+//! | [`log`]      | lines of `key=value`, to stderr or a file of bounded size         | config                   |
 //! | [`commands`] | ADD DEL CHECK GC STATUS VERSION                                   | all of the above         |
 //! | [`operator`] | what people run by hand: inspect, doctor, reclaim, uninstall      | all of the above         |
 //!

@@ -47,9 +47,11 @@ async fn add_addresses(
 ) -> Result<(), CniError> {
     // Without the namespace there is no telling later whether the attachment is alive; it is still served.
     let netns = request.environment.netns.as_ref().and_then(|path| Netns::open(path.as_path()).ok());
-    let claimant = Claimant { request, network, key, netns: netns.as_ref(), node: None };
+    let claimant =
+        Claimant { request, network, key, netns: netns.as_ref(), steps: &progress.steps, node: None };
     let claimed = claimant.claim(boot).await?;
     progress.mark_claimed();
+    progress.steps.note("ips", claimed.acquired.list());
     let result = answer::ipam_result(network, &claimed.acquired);
     let written = answer::write(stdout, &result.to_json(network.version));
     let Err(failure) = written else { return Ok(()) };
@@ -91,10 +93,18 @@ impl<'a> MainAdd<'a> {
 
     async fn run(&self, progress: &Progress, stdout: &mut dyn Write) -> Result<(), CniError> {
         let (request, network, key) = (self.request, self.network, self.key);
-        let claimant = Claimant { request, network, key, netns: Some(&self.netns), node: Some(&self.node) };
+        let claimant = Claimant {
+            request,
+            network,
+            key,
+            netns: Some(&self.netns),
+            steps: &progress.steps,
+            node: Some(&self.node),
+        };
         let claimed = claimant.claim(&self.boot).await?;
         progress.mark_claimed();
-        let outcome = match tokio::time::timeout(ADD_DEADLINE, self.plumb(&claimed)).await {
+        progress.steps.note("ips", claimed.acquired.list());
+        let outcome = match tokio::time::timeout(ADD_DEADLINE, self.plumb(&claimed, progress)).await {
             Ok(Ok((described, result))) => {
                 let written = answer::write(stdout, &result.to_json(network.version));
                 if written.is_ok() {
@@ -115,7 +125,11 @@ impl<'a> MainAdd<'a> {
     }
 
     /// Makes the kernel what the attachment and its node need.
-    async fn plumb(&self, claimed: &Claimed) -> Result<(Attachment, AddResult), CniError> {
+    async fn plumb(
+        &self,
+        claimed: &Claimed,
+        progress: &Progress,
+    ) -> Result<(Attachment, AddResult), CniError> {
         let state = attachment::describe_node(self.network, &claimed.acquired);
         let uplink = node::find_uplink(&self.node, &state).await?;
         let described = attachment::describe(
@@ -130,7 +144,9 @@ impl<'a> MainAdd<'a> {
         let attached = attach::attach(&self.node, &self.netns, &described);
         let routed = peers::keep_routes(&self.node, self.network, &state, &self.boot, self.key);
         let (prepared, attached, routed) = join3(prepared, attached, routed).await;
-        attached?;
+        let timing = attached?;
+        progress.steps.record("link", timing.link);
+        progress.steps.record("addresses", timing.addresses);
         prepared?;
         // The pod is there. That some other node cannot be reached is no reason to take it away.
         if let Err(error) = routed {

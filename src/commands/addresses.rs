@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use super::journal::Steps;
 use super::liveness;
 use super::{DELEGATE_DEADLINE, HOLD_DEADLINE, LOCK_DEADLINE};
 use crate::cni::dns::Dns;
@@ -35,6 +36,13 @@ pub struct Acquired {
     pub routes: Vec<Route>,
     /// DNS of `resolvConf`, or of the other IPAM plugin.
     pub dns: Dns,
+}
+
+impl Acquired {
+    /// The addresses, parted by commas.
+    pub fn list(&self) -> String {
+        self.addresses.iter().map(|it| it.address.to_string()).collect::<Vec<_>>().join(",")
+    }
 }
 
 /// An address with what its range says of it.
@@ -68,6 +76,8 @@ pub struct Claimant<'a> {
     pub key: &'a AttachmentKey,
     /// The pod's namespace, where the runtime names one.
     pub netns: Option<&'a Netns>,
+    /// Where the steps are noted.
+    pub steps: &'a Steps,
     /// The node's links; `None` where ferrule is the IPAM plugin of another and has no links.
     pub node: Option<&'a Netlink>,
 }
@@ -98,8 +108,9 @@ impl Claimant<'_> {
         };
         let dns = read_resolv_conf(self.network)?;
         let claim = || {
-            let mut locked = store.lock(boot, LOCK_DEADLINE)?;
-            locked.allocate(self.new_claim(), &sets, &self.network.requested)
+            let mut locked = self.steps.time("lock", || store.lock(boot, LOCK_DEADLINE))?;
+            let allocate = || locked.allocate(self.new_claim(), &sets, &self.network.requested);
+            self.steps.time("ipam", allocate)
         };
         let mut outcome = claim();
         if let Err(StoreError::AlreadyAttached { .. }) = outcome {
@@ -135,7 +146,8 @@ impl Claimant<'_> {
             outcome = announce();
         }
         let (_, _announced) = outcome?;
-        let claimed = match delegate.execute(Command::Add, &self.request.conf, DELEGATE_DEADLINE).await {
+        let asked = delegate.execute(Command::Add, &self.request.conf, DELEGATE_DEADLINE);
+        let claimed = match self.steps.time_async("ipam", asked).await {
             Ok(answer) => self.adopt(store, boot, plugin, &answer),
             Err(failure) => Err(failure),
         };

@@ -6,7 +6,7 @@
 //! the pod's namespace, so a stale path that leads to another pod's cannot mislead it (cri-o#2849).
 
 use super::addresses::take_from_delegate;
-use super::{HOLD_DEADLINE, LOCK_DEADLINE};
+use super::{HOLD_DEADLINE, LOCK_DEADLINE, Progress};
 use crate::cni::error::CniError;
 use crate::cni::ids::AttachmentKey;
 use crate::cni::request::Request;
@@ -21,22 +21,22 @@ use crate::kernel::netlink::Netlink;
 /// # Errors
 /// Only what a second attempt can mend: a lock held too long, a kernel that refuses, another IPAM plugin's
 /// own error.
-pub async fn del(request: &Request) -> Result<(), CniError> {
+pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError> {
     let removal = Removal::read(&request.conf)?;
     let key = request.environment.attachment(removal.name.clone())?;
     let boot = current_boot_id()?;
     loop {
         let store = Store::open_existing(&removal.data_dir, &removal.name)?;
-        let grip = grip(store.as_ref(), &key)?;
+        let grip = progress.steps.time("lock", || grip(store.as_ref(), &key))?;
         if removal.role == Role::Main {
             let node = Netlink::open_here();
             let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
-            detach::detach(&node, &key).await?;
+            progress.steps.time_async("link", detach::detach(&node, &key)).await?;
         }
         if let Some(plugin) = &removal.delegate {
-            take_from_delegate(request, plugin).await?;
+            progress.steps.time_async("ipam", take_from_delegate(request, plugin)).await?;
         }
-        if release(&removal, &key, &boot, &grip)? {
+        if progress.steps.time("ipam", || release(&removal, &key, &boot, &grip))? {
             return Ok(());
         }
     }

@@ -22,6 +22,7 @@ mod add;
 mod answer;
 mod del;
 mod gc;
+mod journal;
 mod peers;
 mod status;
 
@@ -52,10 +53,12 @@ pub const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait for another command on the same attachment.
 const HOLD_DEADLINE: Duration = Duration::from_secs(15);
 
-/// How far a command came; what must be known after a panic.
+/// How far a command came; what must be known after a panic, and what the log tells.
 #[derive(Debug, Default)]
 pub struct Progress {
     claimed: Cell<bool>,
+    /// What is told of it in the log.
+    steps: journal::Steps,
 }
 
 impl Progress {
@@ -75,10 +78,16 @@ impl Progress {
 /// # Errors
 /// The answer to give instead. Nothing that this call made remains.
 pub fn run(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Result<(), CniError> {
+    let outcome = execute(request, progress, stdout);
+    journal::tell(request, &progress.steps, &outcome);
+    outcome
+}
+
+fn execute(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Result<(), CniError> {
     match request.environment.command {
         Command::Version => answer::write(stdout, &version_answer(request.conf.version)),
         Command::Add => block_on(add::add(request, progress, stdout)),
-        Command::Del => block_on(del::del(request)),
+        Command::Del => block_on(del::del(request, progress)),
         Command::Check => block_on(check::check(request)),
         Command::Gc => block_on(gc::gc(request)),
         Command::Status => block_on(status::status(request)),
@@ -90,7 +99,7 @@ pub fn run(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Re
 /// # Errors
 /// As DEL.
 pub fn take_back(request: &Request) -> Result<(), CniError> {
-    block_on(del::del(request))
+    block_on(del::del(request, &Progress::default()))
 }
 
 /// Runs a command to its end. One thread is enough: it waits for the kernel, and the kernel answers in order.

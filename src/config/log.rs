@@ -12,11 +12,11 @@ pub enum LogLevel {
     /// What failed.
     Error,
     /// What was not as it should be, and went on.
-    Warn,
-    /// One line per command.
     #[default]
+    Warn,
+    /// One line per command, with how long its phases took.
     Info,
-    /// Every step.
+    /// Every step, and STATUS.
     Debug,
 }
 
@@ -39,9 +39,9 @@ impl LogLevel {
 /// The conf's `log` object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogConf {
-    /// `log.level`; `info` if not said.
+    /// `log.level`; `warn` if not said.
     pub level: LogLevel,
-    /// `log.file`, an absolute path; without one nothing is logged to a file.
+    /// `log.file`, an absolute path; without one, and where it cannot be written, stderr is the log.
     pub file: Option<PathBuf>,
 }
 

@@ -11,6 +11,8 @@
 //! A failure leaves what was made so far. The caller takes it back with [`super::detach::detach`], the same
 //! verb that DEL uses.
 
+use std::time::{Duration, Instant};
+
 use tokio::runtime::Handle;
 
 use super::detach::is_marked;
@@ -25,12 +27,26 @@ use crate::kernel::netns::Netns;
 use crate::kernel::refusal::Refusal;
 use crate::kernel::sysctl;
 
+/// How long the stages took.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// The first: the links.
+    pub link: Duration,
+    /// The others: sysctls, addresses, neighbours, routes, queues.
+    pub addresses: Duration,
+}
+
 /// Makes everything that `attachment` describes, between the node of `node` and `sandbox`; all but the last step,
 /// [`declare_whole`].
 ///
 /// # Errors
 /// All that the kernel refused. What was made stays, for the caller to remove.
-pub async fn attach(node: &Netlink, sandbox: &Netns, attachment: &Attachment) -> Result<(), DatapathError> {
+pub async fn attach(
+    node: &Netlink,
+    sandbox: &Netns,
+    attachment: &Attachment,
+) -> Result<Timing, DatapathError> {
+    let began = Instant::now();
     let objects = attachment.objects();
     for object in &objects {
         match object {
@@ -39,6 +55,7 @@ pub async fn attach(node: &Netlink, sandbox: &Netns, attachment: &Attachment) ->
             _ => {}
         }
     }
+    let link = began.elapsed();
     write_sysctls(&objects, Place::Node)?;
     let ends = Ends::on_node(attachment, &objects)?;
     let runtime = Handle::current();
@@ -53,7 +70,8 @@ pub async fn attach(node: &Netlink, sandbox: &Netns, attachment: &Attachment) ->
     DatapathError::check(Place::Node, node.submit(batch(&objects, Place::Node, &ends)).await)?;
     let in_pod = Ends { pair: pod_end, ifb: None };
     make_in_pod(&pod, batch(&objects, Place::Sandbox, &in_pod)).await?;
-    await_carrier(node, ends.pair).await
+    await_carrier(node, ends.pair).await?;
+    Ok(Timing { link, addresses: began.elapsed().saturating_sub(link) })
 }
 
 async fn make_in_pod(pod: &Netlink, changes: Vec<Change>) -> Result<(), DatapathError> {

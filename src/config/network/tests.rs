@@ -101,7 +101,7 @@ fn the_smallest_conf_has_defaults() {
     .unwrap();
     assert_eq!((network.version, network.mtu, network.mac), (SpecVersion::V0_1_0, None, None));
     assert_eq!(network.data_dir, PathBuf::from("/var/lib/cni/ferrule"));
-    assert_eq!((network.log.level, network.range_sets().len()), (LogLevel::Info, 1));
+    assert_eq!((network.log.level, network.range_sets().len()), (LogLevel::Warn, 1));
 }
 
 #[test]
