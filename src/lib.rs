@@ -9,7 +9,7 @@
 //! | [`config`]   | what a conf means: ranges, networks, problems                     | cni                      |
 //! | [`desired`]  | what must exist in the kernel, as data                            | cni, config              |
 //! | [`ipam`]     | which address, and remembering it                                 | cni, config, desired     |
-//! | [`kernel`]   | Linux: netns, netlink, sysctl. Knows nothing of ferrule           | nothing of ours          |
+//! | [`kernel`]   | Linux: netns, netlink, nf_tables, sysctl. Knows nothing of ferrule | nothing of ours         |
 //! | [`datapath`] | makes the kernel what `desired` says, and compares the two        | all of the above but ipam |
 //! | [`log`]      | lines of `key=value`, to stderr or a file of bounded size         | config                   |
 //! | [`commands`] | ADD DEL CHECK GC STATUS VERSION                                   | all of the above         |

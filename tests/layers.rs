@@ -22,7 +22,9 @@ const CONFINED: &[(&str, &str)] = &[
     ("rtnetlink", "kernel"),
     ("netlink_packet_route", "kernel"),
     ("netlink_packet_core", "kernel"),
+    ("netlink_packet_netfilter", "kernel"),
     ("netlink_proto", "kernel"),
+    ("netlink_sys", "kernel"),
 ];
 
 #[test]

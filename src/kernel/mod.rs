@@ -1,4 +1,4 @@
-//! Linux, as ferrule needs it: network namespaces, route netlink, sysctls.
+//! Linux, as ferrule needs it: network namespaces, route netlink, sysctls, nf_tables, conntrack.
 //!
 //! Knows nothing of pods, networks or stores: what to make comes in as data ([`change::Change`]), what is
 //! there goes out as data ([`link::Link`], [`addr::Address`], [`neigh::Neighbour`], [`route::Route`]). No type
@@ -14,13 +14,18 @@
 //!                                    |               |
 //!                              submit(changes)   link(..) links() addresses(..) routes(..) route_to(..)
 //! ```
+//!
+//! [`nfnetlink::Nfnetlink`] is made in the same two steps, for [`nft`] and [`conntrack`].
 
 pub mod addr;
 pub mod change;
+pub mod conntrack;
 pub mod link;
 pub mod neigh;
 pub mod netlink;
 pub mod netns;
+pub mod nfnetlink;
+pub mod nft;
 mod packet;
 pub mod qdisc;
 pub mod refusal;

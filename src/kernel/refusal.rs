@@ -11,6 +11,9 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 /// Length of the request's header, which an acknowledgement repeats (`struct nlmsghdr`).
 const REQUEST_HEADER_LEN: usize = 16;
 
+/// `ERESTART`: to the kernel's own (include/linux/errno.h), but nfnetlink sends it as it is.
+const RESTART: i32 = 85;
+
 /// A request that was refused.
 ///
 /// Reads as "add route 10.1.2.3/32 dev 7: File exists (os error 17): the kernel's own words".
@@ -46,6 +49,16 @@ impl Refusal {
     /// `unreachable`, EACCES for `prohibit`).
     pub fn is_unreachable(&self) -> bool {
         [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS].iter().any(|errno| self.is(*errno))
+    }
+
+    /// Whether somebody else has what was asked for (EBUSY).
+    pub fn is_taken(&self) -> bool {
+        self.is(Errno::BUSY)
+    }
+
+    /// Whether somebody else made a change first (ERESTART), and it must be thought over again.
+    pub fn is_outrun(&self) -> bool {
+        self.errno == RESTART
     }
 
     fn is(&self, errno: Errno) -> bool {
@@ -94,6 +107,16 @@ impl Reason {
     /// Whether the kernel is still at an earlier dump of the same socket.
     pub(super) fn is_busy(&self) -> bool {
         self.errno == Errno::BUSY.raw_os_error()
+    }
+
+    /// Whether the kernel broke off because what it works on was changed meanwhile.
+    pub(super) fn is_interrupted(&self) -> bool {
+        [Errno::INTR, Errno::AGAIN].iter().any(|errno| self.errno == errno.raw_os_error())
+    }
+
+    /// Whether there is no such thing (ENOENT).
+    pub(super) fn is_not_found(&self) -> bool {
+        self.errno == Errno::NOENT.raw_os_error()
     }
 
     /// The refusal, now that it is said what was attempted.

@@ -1,0 +1,143 @@
+//! Elements of sets and maps.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, SetElementAttribute, SetElementList, SetElementMessage,
+};
+use rtnetlink::packet_core::DefaultNla;
+
+use super::attributes::Attributes;
+use super::table::Table;
+use super::userdata;
+
+/// `IFNAMSIZ`: a link's name in a key, filled up with NULs.
+const LINK_NAME_LENGTH: usize = 16;
+
+/// `NFTA_DATA_VALUE`, and what else netlink-packet-netfilter does not tell of
+/// include/uapi/linux/netfilter/nf_tables.h.
+const DATA_VALUE: u16 = 1;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_USERDATA: u16 = 6;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
+
+/// An element.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Element {
+    /// The key; of a range, its lower end.
+    pub key: Bytes,
+    /// The upper end of a range of concatenations, included in it.
+    pub key_end: Option<Bytes>,
+    /// What a map has under the key.
+    pub data: Option<Bytes>,
+    /// For people; not compared by the kernel. At most 127 bytes are kept.
+    pub comment: Option<String>,
+}
+
+/// A key or data: its fields one after another, each filled up to registers of four bytes, as rules load them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Bytes {
+    /// Adds a link's name.
+    #[must_use]
+    pub fn link_name(self, name: &str) -> Self {
+        let mut field = name.as_bytes().to_vec();
+        field.resize(LINK_NAME_LENGTH, 0);
+        self.field(&field)
+    }
+
+    /// Adds an address.
+    #[must_use]
+    pub fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.field(&address.octets()),
+            IpAddr::V6(address) => self.field(&address.octets()),
+        }
+    }
+
+    /// Adds a number of an IP protocol.
+    #[must_use]
+    pub fn protocol(self, protocol: u8) -> Self {
+        self.field(&[protocol])
+    }
+
+    /// Adds a port.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        self.field(&port.to_be_bytes())
+    }
+
+    /// Adds a link's group, in the order of bytes that ranges need (and rules convert to).
+    #[must_use]
+    pub fn link_group(self, group: u32) -> Self {
+        self.field(&group.to_be_bytes())
+    }
+
+    fn field(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// Reads an address and a port, as a map of hostPorts has them.
+    pub fn to_address_and_port(&self) -> Option<(IpAddr, u16)> {
+        let (address, rest): (IpAddr, _) = match self.0.len() {
+            8 => self.0.split_first_chunk::<4>().map(|(it, rest)| (Ipv4Addr::from(*it).into(), rest))?,
+            20 => self.0.split_first_chunk::<16>().map(|(it, rest)| (Ipv6Addr::from(*it).into(), rest))?,
+            _ => return None,
+        };
+        rest.first_chunk::<2>().map(|port| (address, u16::from_be_bytes(*port)))
+    }
+}
+
+impl Element {
+    /// An element that is its key alone.
+    pub fn of_set(key: Bytes) -> Self {
+        Self { key, key_end: None, data: None, comment: None }
+    }
+
+    fn to_attributes(&self) -> ListAttribute<SetElementAttribute> {
+        let value = |bytes: &Bytes| DataAttribute::Value(bytes.0.clone());
+        let mut attributes = vec![SetElementAttribute::Key(value(&self.key))];
+        attributes.extend(
+            self.key_end
+                .as_ref()
+                .map(|end| SetElementAttribute::KeyEnd(vec![DefaultNla::new(DATA_VALUE, end.0.clone())])),
+        );
+        attributes.extend(self.data.as_ref().map(|data| SetElementAttribute::Data(value(data))));
+        attributes.extend(
+            self.comment
+                .as_ref()
+                .map(|comment| SetElementAttribute::UserData(userdata::from_comment(comment))),
+        );
+        ListAttribute::Element(attributes)
+    }
+
+    /// The elements that a message lists; those that have no key, such as a catch-all, are not among them.
+    pub(super) fn read_all(message: Attributes<'_>) -> Vec<Self> {
+        message.list(NFTA_SET_ELEM_LIST_ELEMENTS).filter_map(Self::read).collect()
+    }
+
+    fn read(attributes: Attributes<'_>) -> Option<Self> {
+        let data = |kind| attributes.nested(kind)?.value(DATA_VALUE).map(|bytes| Bytes(bytes.to_vec()));
+        Some(Self {
+            key: data(NFTA_SET_ELEM_KEY)?,
+            key_end: data(NFTA_SET_ELEM_KEY_END),
+            data: data(NFTA_SET_ELEM_DATA),
+            comment: attributes.value(NFTA_SET_ELEM_USERDATA).and_then(userdata::to_comment),
+        })
+    }
+}
+
+/// A message about `elements` of a set; about the set as a whole if there are none.
+pub(super) fn message_about(table: &Table, set: &str, elements: &[Element]) -> SetElementMessage {
+    let mut attributes = vec![SetElementList::Table(table.name.clone()), SetElementList::Set(set.to_owned())];
+    if !elements.is_empty() {
+        let elements = elements.iter().map(Element::to_attributes).collect();
+        attributes.push(SetElementList::Elements(elements));
+    }
+    SetElementMessage { attributes }
+}

@@ -1,0 +1,49 @@
+//! Rules.
+
+use netlink_packet_netfilter::nftables::{RuleAttribute, RuleMessage};
+
+use super::attributes::Attributes;
+use super::expr::Expr;
+use super::table::Table;
+use super::userdata;
+
+/// include/uapi/linux/netfilter/nf_tables.h
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_RULE_USERDATA: u16 = 7;
+
+/// A rule: the steps that a packet goes through, up to the first that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// Name of the chain that it is in.
+    pub chain: String,
+    /// The steps.
+    pub exprs: Vec<Expr>,
+    /// For people. At most 127 bytes are kept.
+    pub comment: Option<String>,
+}
+
+impl Rule {
+    /// `nft add rule TABLE CHAIN ... comment COMMENT`
+    pub(super) fn to_message(&self, table: &Table) -> RuleMessage {
+        let mut attributes = vec![
+            RuleAttribute::Table(table.name.clone()),
+            RuleAttribute::Chain(self.chain.clone()),
+            RuleAttribute::Expressions(self.exprs.iter().map(Expr::to_netlink).collect()),
+        ];
+        let comment = self.comment.as_ref();
+        attributes.extend(comment.map(|comment| RuleAttribute::UserData(userdata::from_comment(comment))));
+        RuleMessage { attributes }
+    }
+
+    /// Reads what the kernel lists, and which table it is of.
+    pub(super) fn read(attributes: Attributes<'_>) -> (Option<String>, Self) {
+        let rule = Self {
+            chain: attributes.text(NFTA_RULE_CHAIN).unwrap_or_default(),
+            exprs: attributes.list(NFTA_RULE_EXPRESSIONS).map(Expr::read).collect(),
+            comment: attributes.value(NFTA_RULE_USERDATA).and_then(userdata::to_comment),
+        };
+        (attributes.text(NFTA_RULE_TABLE), rule)
+    }
+}
