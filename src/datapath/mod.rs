@@ -7,12 +7,13 @@
 //! | [`observe::observe`]        | reads what there is                                           |
 //! | [`compare::differences`]    | says what is missing or wrong                                 |
 //!
-//! [`node`] and [`peers`] do the same for what a node needs besides its pods.
+//! [`node`] and [`peers`] do the same for what a node needs besides its pods, and [`nft`] for its nftables table.
 
 pub mod attach;
 pub mod compare;
 pub mod detach;
 pub mod error;
+pub mod nft;
 pub mod node;
 pub mod observe;
 pub mod peers;

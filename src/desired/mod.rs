@@ -5,10 +5,13 @@
 //! ADD applies it, CHECK compares it, DEL and GC remove it. So nothing that ADD makes can be forgotten
 //! by the others (DESIGN, section 5).
 //!
+//! The nftables table is described in its own words, in [`nft`].
+//!
 //! Pure: nothing here asks the kernel anything.
 
 pub mod attachment;
 pub mod names;
+pub mod nft;
 pub mod node;
 pub mod object;
 pub mod shaping;
