@@ -16,6 +16,7 @@ mod harness;
 mod ipam_role;
 mod kernel;
 mod layers;
+mod nft;
 mod operator;
 mod peers;
 mod protocol;
