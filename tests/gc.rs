@@ -123,6 +123,28 @@ fn a_link_that_died_before_it_had_an_alias_goes() {
     node.expect_nothing_left();
 }
 
+/// A kill of whoever was about to remove it: the link is in that process' group by then, not in the network's.
+#[test]
+fn a_link_whose_remover_was_killed_goes_by_gc_and_by_del() {
+    let node = Node::new();
+    let conf = node.conf();
+    let (pod, result) = add_pods(&node, &conf, 1).remove(0);
+    let host = host_link_of(&result);
+    node.del(&pod, &conf);
+    // 0x46, and the id of a process that is no more.
+    let leave = || {
+        let group = 0x4600_0000 | 4_194_303;
+        node.namespace()
+            .ip(&format!("link add {host} group {group} type veth peer name peer0 group default"));
+    };
+    leave();
+    node.gc(&conf, &[]).success();
+    node.expect_nothing_left();
+    leave();
+    node.del(&pod, &conf);
+    node.expect_nothing_left();
+}
+
 #[test]
 fn a_damaged_record_goes() {
     let node = Node::new();

@@ -43,7 +43,7 @@ pub async fn detach_all(node: &Netlink, links: &[Link]) -> Result<(), DatapathEr
     if links.is_empty() {
         return Ok(());
     }
-    let group = doomed_group();
+    let group = names::doomed_group(std::process::id());
     let indexes: HashSet<u32> = links.iter().map(|link| link.index).collect();
     let mark = |link: &Link| Change::SetLink {
         link: LinkRef::Index(link.index),
@@ -65,27 +65,28 @@ pub async fn detach_all(node: &Netlink, links: &[Link]) -> Result<(), DatapathEr
 pub fn is_marked(link: &Link, key: &AttachmentKey) -> bool {
     match &link.alias {
         Some(alias) => names::alias_names(alias, key),
-        None => link.group == names::link_group(&key.network),
+        None => bears_group(link, &key.network),
     }
 }
 
 /// Whether a link was made for this network by ferrule: by the alias, or by the link group that it has from
-/// the first moment.
+/// the first moment. One in the group of a process that was about to remove it counts as well: whosever it was, it
+/// was to go.
 pub fn bears_mark_of(link: &Link, network: &NetworkName) -> bool {
     match &link.alias {
         Some(alias) => alias.starts_with(&format!("{}{network}/", names::ALIAS_PREFIX)),
-        None => link.group == names::link_group(network),
+        None => bears_group(link, network),
     }
+}
+
+fn bears_group(link: &Link, network: &NetworkName) -> bool {
+    let was_doomed = names::is_doomed_group(link.group) && names::is_node_link(&link.name);
+    link.group == names::link_group(network) || was_doomed
 }
 
 /// Whether the ADD that made this link lived to answer: the alias is its last step.
 pub fn is_whole(link: &Link, key: &AttachmentKey) -> bool {
     link.alias.as_ref().is_some_and(|alias| names::alias_names(alias, key))
-}
-
-/// A link group that only this process uses: 0x46 and the low 24 bits of its id (pid_max is 2^22).
-fn doomed_group() -> u32 {
-    0x4600_0000 | (std::process::id() & 0x00ff_ffff)
 }
 
 fn is_gone(outcome: &Result<(), Refusal>) -> bool {

@@ -90,6 +90,17 @@ pub fn is_link_group(group: u32) -> bool {
     group >> 24 == 0x66
 }
 
+/// Link group of the links that one process is about to remove: 0x46 and the low 24 bits of its id (pid_max is 2^22).
+pub fn doomed_group(process: u32) -> u32 {
+    0x4600_0000 | (process & 0x00ff_ffff)
+}
+
+/// Whether a link group is that of a process that removes links. On a link that stays, it says that the process was
+/// killed before it came to that.
+pub fn is_doomed_group(group: u32) -> bool {
+    group >> 24 == 0x46
+}
+
 /// Whether a name has the form of one of [`node_links`].
 pub fn is_node_link(name: &str) -> bool {
     let digits = name.strip_prefix("veth").or_else(|| name.strip_prefix("ifb")).unwrap_or_default();

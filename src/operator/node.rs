@@ -80,6 +80,9 @@ impl Node {
 fn bears_a_mark(link: &Link) -> bool {
     match &link.alias {
         Some(alias) => alias.starts_with(names::ALIAS_PREFIX),
-        None => names::is_link_group(link.group) && names::is_node_link(&link.name),
+        None => {
+            let is_ours = names::is_link_group(link.group) || names::is_doomed_group(link.group);
+            is_ours && names::is_node_link(&link.name)
+        }
     }
 }
