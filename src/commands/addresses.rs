@@ -197,6 +197,8 @@ impl Claimant<'_> {
             netns,
             host_link: self.node.and_then(|_| IfName::parse(&names::host_link(self.key)).ok()),
             pod: environment.args.pod.clone(),
+            masquerade: self.network.masquerade.is_on,
+            host_ports: self.network.host_ports.clone(),
         }
     }
 

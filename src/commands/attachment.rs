@@ -74,6 +74,6 @@ pub fn describe_node(network: &Network, acquired: &Acquired) -> NodeState {
         ipv6,
         gateways: acquired.addresses.iter().filter_map(|it| it.named_gateway).collect(),
         node_ips: network.node_ips.clone(),
-        peers: network.peers.clone(),
+        peers: network.peers.listed().to_vec(),
     }
 }

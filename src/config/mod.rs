@@ -5,7 +5,9 @@
 mod annotations;
 mod attachments;
 pub mod bandwidth;
+pub mod host_port;
 pub mod log;
+pub mod masquerade;
 pub mod network;
 pub mod peer;
 pub mod range;

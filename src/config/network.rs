@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use super::annotations::Annotations;
 use super::attachments::read_valid_attachments;
 use super::bandwidth::Bandwidth;
+use super::host_port::{HostPort, read_host_ports};
 use super::log::LogConf;
-use super::peer::{Peer, read_own_addresses, read_peers};
+use super::masquerade::Masquerade;
+use super::peer::{Peers, read_own_addresses, read_peers};
 use super::range::RangeSet;
 use super::role::{Role, Types, parse_absolute, read_data_dir};
 use super::sets::read_sets;
@@ -60,6 +62,10 @@ pub struct Network {
     pub mac: Option<MacAddr>,
     /// `runtimeConfig.bandwidth`: how much the pod may send and receive.
     pub bandwidth: Bandwidth,
+    /// `runtimeConfig.portMappings`: ports of the node that lead to the pod.
+    pub host_ports: Vec<HostPort>,
+    /// `ipMasq` and `nonMasqueradeCIDRs`.
+    pub masquerade: Masquerade,
     /// Where addresses come from.
     pub address_management: AddressManagement,
     /// The store's directory, an absolute path.
@@ -73,7 +79,7 @@ pub struct Network {
     /// `ipam.resolvConf`: the file from which the result's DNS is read, an absolute path.
     pub resolv_conf: Option<PathBuf>,
     /// `peers`.
-    pub peers: Vec<Peer>,
+    pub peers: Peers,
     /// `nodeIPs`: this node's own address, one of a family at most.
     pub node_ips: Vec<IpAddr>,
     /// Addresses asked for, each once: `runtimeConfig.ips`, `args.cni.ips`, `IP` of `CNI_ARGS`; where none of these
@@ -125,6 +131,8 @@ impl Network {
             mtu: pod.mtu.or(main.mtu),
             mac: main.mac.or(environment.args.mac).or(pod.mac),
             bandwidth: main.bandwidth,
+            host_ports: main.host_ports,
+            masquerade: main.masquerade,
             address_management,
             data_dir,
             routes: routes.unwrap_or_default(),
@@ -162,8 +170,10 @@ struct Main {
     mtu: Option<u32>,
     mac: Option<MacAddr>,
     bandwidth: Bandwidth,
+    host_ports: Vec<HostPort>,
+    masquerade: Masquerade,
     dns: Dns,
-    peers: Vec<Peer>,
+    peers: Peers,
     node_ips: Vec<IpAddr>,
     log: LogConf,
 }
@@ -176,6 +186,8 @@ impl Main {
                 mtu: read_mtu(root, has_ipv6),
                 mac: read_mac(root),
                 bandwidth: Bandwidth::read(root),
+                host_ports: read_host_ports(root),
+                masquerade: Masquerade::read(root),
                 dns: Dns::read_member(root),
                 peers: read_peers(root, sets),
                 node_ips: read_own_addresses(root),

@@ -14,6 +14,8 @@ use super::boot::BootId;
 use super::error::{Damaged, StoreError};
 use crate::cni::args::PodName;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, InvalidId, NetnsPath, NetworkName};
+use crate::config::host_port::HostPort;
+use crate::desired::nft::element::PodRules;
 
 /// The format written here.
 const VERSION: u64 = 1;
@@ -39,6 +41,10 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
     /// The pod, if the runtime said which.
     pub pod: Option<PodName>,
+    /// Whether what the pod sends out of its network is masqueraded.
+    pub masquerade: bool,
+    /// Ports of the node that lead to the pod.
+    pub host_ports: Vec<HostPort>,
     /// When it was attached, in seconds since 1970 by the clock of that moment.
     pub created: u64,
 }
@@ -66,14 +72,31 @@ pub struct Claim {
     pub host_link: Option<IfName>,
     /// The pod.
     pub pod: Option<PodName>,
+    /// Whether it is to be masqueraded.
+    pub masquerade: bool,
+    /// Ports of the node that are to lead to it.
+    pub host_ports: Vec<HostPort>,
 }
 
 impl Record {
     pub(super) fn new(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId, created: u64) -> Self {
-        let Claim { key, netns, host_link, pod } = claim;
+        let Claim { key, netns, host_link, pod, masquerade, host_ports } = claim;
         let AttachmentKey { network, container, ifname } = key;
         let version = VERSION;
-        Self { version, network, container, ifname, netns, boot_id, host_link, addresses, pod, created }
+        Self {
+            version,
+            network,
+            container,
+            ifname,
+            netns,
+            boot_id,
+            host_link,
+            addresses,
+            pod,
+            masquerade,
+            host_ports,
+            created,
+        }
     }
 
     /// Whose record it is.
@@ -83,6 +106,20 @@ impl Record {
             container: self.container.clone(),
             ifname: self.ifname.clone(),
         }
+    }
+
+    /// What the attachment has in the nftables table; nothing where ferrule made no link for it.
+    pub fn rules(&self) -> Option<PodRules> {
+        let host_link = self.host_link.as_ref()?.to_string();
+        let name = self.pod.as_ref().map_or_else(|| self.container.to_string(), ToString::to_string);
+        Some(PodRules {
+            network: self.network.clone(),
+            host_link,
+            name: Some(name),
+            addresses: self.addresses.clone(),
+            masquerade: self.masquerade,
+            host_ports: self.host_ports.clone(),
+        })
     }
 
     /// The record was written in that boot. If it was not, its attachment is gone.
@@ -112,6 +149,8 @@ impl Record {
             host_link: self.host_link.as_ref().map(IfName::to_string),
             addresses: self.addresses.clone(),
             pod: self.pod.clone(),
+            masquerade: self.masquerade,
+            host_ports: self.host_ports.clone(),
             created: self.created,
         };
         // Strings and numbers: serialising them cannot fail.
@@ -161,6 +200,10 @@ struct Written {
     addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod: Option<PodName>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    masquerade: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    host_ports: Vec<HostPort>,
     created: u64,
 }
 
@@ -192,6 +235,8 @@ impl Written {
             host_link: host_link.map_err(wrong("hostLink"))?,
             addresses: self.addresses,
             pod: self.pod,
+            masquerade: self.masquerade,
+            host_ports: self.host_ports,
             created: self.created,
         })
     }
@@ -222,6 +267,15 @@ mod tests {
     "namespace": "default",
     "name": "web-0"
   },
+  "masquerade": true,
+  "hostPorts": [
+    {
+      "hostIP": "127.0.0.1",
+      "hostPort": 8080,
+      "containerPort": 80,
+      "protocol": "tcp"
+    }
+  ],
   "created": 1795445360
 }
 "#;
@@ -242,6 +296,7 @@ mod tests {
         let json = r#"{"version":1,"network":"n","container":"c","ifname":"i","bootId":"b",
             "addresses":[],"created":0,"colour":"blue"}"#;
         let record = read(json).unwrap();
+        assert_eq!((record.rules(), record.masquerade, record.host_ports.len()), (None, false, 0));
         assert_eq!((record.netns, record.host_link, record.pod), (None, None, None));
     }
 

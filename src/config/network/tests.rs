@@ -79,7 +79,7 @@ fn the_conf_of_the_design_is_read_whole() {
     assert_eq!((network.routes.len(), network.routes[0].mtu), (2, Some(1400)));
     assert_eq!(network.dns.nameservers, ["10.96.0.10"]);
     assert_eq!(network.resolv_conf, Some(PathBuf::from("/etc/resolv.conf")));
-    let peer = &network.peers[0];
+    let peer = &network.peers.listed()[0];
     let hops: Vec<_> = peer.pod_cidrs.iter().map(|cidr| peer.next_hop(*cidr).unwrap().to_string()).collect();
     assert_eq!(hops, ["192.168.1.11", "fd00:1::11"]);
     assert_eq!(network.node_ips.len(), 2);

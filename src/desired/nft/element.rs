@@ -10,17 +10,7 @@ use super::super::names::{link_group, stable_hash};
 use super::super::object::{Object, Place, Sysctl};
 use super::table::SetName;
 use crate::cni::ids::NetworkName;
-
-/// A transport protocol that hostPorts exist for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
+pub use crate::config::host_port::{HostPort, Protocol};
 
 /// A field of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,19 +52,6 @@ pub struct Owner {
     pub note: Option<String>,
 }
 
-/// A port of the node that leads to a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct HostPort {
-    /// The node's address; every one of both families if absent, every one of its family if it is 0.0.0.0 or `::`.
-    pub host_ip: Option<IpAddr>,
-    /// The node's port. With 0 there is nothing to redirect.
-    pub host_port: u16,
-    /// The pod's port.
-    pub container_port: u16,
-    /// Of this protocol.
-    pub protocol: Protocol,
-}
-
 /// What a pod needs in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRules {
@@ -106,17 +83,6 @@ impl Owner {
     /// Whether a comment in the table says that its element belongs to `network`.
     pub fn names(comment: &str, network: &NetworkName) -> bool {
         comment.split(' ').next() == Some(network.as_str())
-    }
-}
-
-impl Protocol {
-    /// Its number (IANA).
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
     }
 }
 
@@ -238,16 +204,6 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.network.as_str())?;
         self.note.iter().try_for_each(|note| write!(f, " {note}"))
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
     }
 }
 

@@ -106,7 +106,7 @@ proptest! {
             }
         }
         let mut cidrs = HashSet::new();
-        for peer in &network.peers {
+        for peer in network.peers.listed() {
             for cidr in &peer.pod_cidrs {
                 prop_assert!(peer.next_hop(*cidr).is_some());
                 prop_assert!(cidrs.insert(*cidr));
