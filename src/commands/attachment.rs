@@ -11,6 +11,7 @@ use crate::config::{AddressManagement, Network};
 use crate::datapath::node::Uplink;
 use crate::desired::attachment::{Attachment, PodAddress, PodRoute};
 use crate::desired::names;
+use crate::desired::nft::element::InsideNetwork;
 use crate::desired::node::NodeState;
 use crate::kernel::sysctl;
 
@@ -29,6 +30,7 @@ pub fn describe(
         mtu: network.mtu.unwrap_or(uplink.mtu),
         node_has_ipv6: sysctl::has_ipv6(),
         bandwidth: network.bandwidth,
+        host_ports: network.host_ports.clone(),
         addresses: acquired
             .addresses
             .iter()
@@ -52,6 +54,21 @@ pub fn describe(
             })
             .collect(),
     }
+}
+
+/// Describes where the network's pods keep their source address, as far as a conf tells: among all pods and nodes that
+/// it knows, and where it says so.
+pub fn describe_inside(network: &Network, uplink: &Uplink) -> InsideNetwork {
+    let ranges = network.range_sets().iter().flat_map(|set| set.ranges());
+    let mut networks: Vec<IpNetwork> = ranges.map(|range| range.subnet()).collect();
+    for peer in network.peers.listed() {
+        networks.extend(&peer.pod_cidrs);
+        networks.extend(peer.node_ips.iter().map(|&address| IpNetwork::from(address)));
+    }
+    let own = network.node_ips.iter().copied().chain(uplink.ipv4).chain(uplink.ipv6);
+    networks.extend(own.map(IpNetwork::from));
+    networks.extend(&network.masquerade.exempt);
+    InsideNetwork { network: network.name.clone(), networks }
 }
 
 /// Describes the node's part of the network, as far as the pod with these addresses needs it.

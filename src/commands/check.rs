@@ -1,7 +1,7 @@
 //! CHECK: record, prevResult and kernel must agree. Every difference is named, not only the first.
 
 use super::addresses::{Acquired, locate, usable_sets};
-use super::attachment;
+use super::{attachment, firewall};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetnsPath};
@@ -73,7 +73,10 @@ async fn compare_kernel(
     let acquired = recall(network, record, previous)?;
     let uplink = node::find_uplink(&netlink, &attachment::describe_node(network, &acquired)).await?;
     let described = attachment::describe(network, key, record.pod.as_ref(), &uplink, &acquired);
-    compare_described(&netlink, &described, record, request.environment.required_netns()?).await
+    let mut found =
+        compare_described(&netlink, &described, record, request.environment.required_netns()?).await?;
+    found.extend(firewall::differences(network, &uplink, record).await?);
+    Ok(found)
 }
 
 /// CHECK's comparison for an attachment of which only the record is known: what is wrong or missing, in the node's
@@ -93,6 +96,7 @@ pub async fn compare_recorded(
     let Some(netns) = record.netns.as_ref().map(|netns| &netns.path) else { return Ok(Vec::new()) };
     let mut network = network.clone();
     network.mtu = Some(mtu);
+    network.host_ports.clone_from(&record.host_ports);
     if let Ok(sandbox) = Netns::open(netns.as_path())
         && let Ok(sandbox) = Netlink::open_in(&sandbox)
         && let Some(link) = sandbox.link(LinkRef::Name(record.ifname.to_string())).await?
@@ -102,7 +106,9 @@ pub async fn compare_recorded(
     let acquired = recall(&network, record, &AddResult::default())?;
     let uplink = node::find_uplink(node, &attachment::describe_node(&network, &acquired)).await?;
     let described = attachment::describe(&network, &record.key(), record.pod.as_ref(), &uplink, &acquired);
-    compare_described(node, &described, record, netns).await
+    let mut found = compare_described(node, &described, record, netns).await?;
+    found.extend(firewall::differences(&network, &uplink, record).await?);
+    Ok(found)
 }
 
 async fn compare_described(

@@ -6,7 +6,7 @@
 //! the pod's namespace, so a stale path that leads to another pod's cannot mislead it (cri-o#2849).
 
 use super::addresses::take_from_delegate;
-use super::{HOLD_DEADLINE, LOCK_DEADLINE, Progress};
+use super::{HOLD_DEADLINE, LOCK_DEADLINE, Progress, firewall};
 use crate::cni::error::CniError;
 use crate::cni::ids::AttachmentKey;
 use crate::cni::request::Request;
@@ -32,6 +32,7 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
             let node = Netlink::open_here();
             let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
             progress.steps.time_async("link", detach::detach(&node, &key)).await?;
+            progress.steps.time_async("nft", dismiss(&node, store.as_ref(), &key)).await?;
         }
         if let Some(plugin) = &removal.delegate {
             progress.steps.time_async("ipam", take_from_delegate(request, plugin)).await?;
@@ -39,6 +40,14 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
         if progress.steps.time("ipam", || release(&removal, &key, &boot, &grip))? {
             return Ok(());
         }
+    }
+}
+
+/// Removes what the attachment has in the nftables table: what its record says, or what its link's name leads to.
+async fn dismiss(node: &Netlink, store: Option<&Store>, key: &AttachmentKey) -> Result<(), CniError> {
+    match store.map(|store| store.find(key)) {
+        Some(Ok(Some(record))) => firewall::dismiss(node, &[record]).await,
+        _ => firewall::dismiss_unrecorded(key).await,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::cni::error::{CniError, Code};
 use crate::datapath::error::DatapathError;
+use crate::datapath::nft::NftError;
 use crate::desired::object::Place;
 use crate::ipam::StoreError;
 use crate::kernel::netns::NetnsError;
@@ -38,6 +39,25 @@ impl From<DatapathError> for CniError {
             | DatapathError::LinkVanished(_) => Code::KernelRefused,
         };
         CniError::new(code, error.to_string()).with_details(remedy(&error))
+    }
+}
+
+impl From<NftError> for CniError {
+    fn from(error: NftError) -> Self {
+        let (code, remedy) = match &error {
+            NftError::HostPortTaken(_) => (
+                Code::AlreadyTaken,
+                "a port of a node leads to one pod at a time; use another hostPort or hostIP, or another node",
+            ),
+            NftError::Outrun(_) => (Code::TryAgain, "try again"),
+            NftError::Refused(_) | NftError::Rejected(_) if error.lacks_nf_tables() => (
+                Code::KernelRefused,
+                "the kernel lacks a part of nf_tables that ferrule needs: are the modules nf_tables, nft_chain_nat, \
+                 nft_ct, nft_fib_inet, nft_masq and nft_nat there (modprobe)?",
+            ),
+            NftError::Refused(_) | NftError::Rejected(_) => (Code::KernelRefused, ""),
+        };
+        CniError::new(code, error.to_string()).with_details(remedy)
     }
 }
 

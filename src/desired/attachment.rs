@@ -23,6 +23,7 @@ use super::shaping;
 use crate::cni::ids::AttachmentKey;
 use crate::cni::mac::MacAddr;
 use crate::config::bandwidth::Bandwidth;
+use crate::config::host_port::HostPort;
 
 /// Next hop of a pod for IPv4. Link-local (RFC 3927): it is no address of the cluster, every pod may
 /// have the same, and nothing ever asks for it, because its neighbour entry is permanent.
@@ -49,6 +50,8 @@ pub struct Attachment {
     pub node_has_ipv6: bool,
     /// How much the pod may send and receive.
     pub bandwidth: Bandwidth,
+    /// Ports of the node that lead to the pod.
+    pub host_ports: Vec<HostPort>,
     /// The pod's addresses, in the order of the range sets.
     pub addresses: Vec<PodAddress>,
     /// The pod's routes.
@@ -146,6 +149,12 @@ impl Attachment {
         let (host, pod) = (self.host_link(), self.pod_link());
         // Strict: what comes from the pod must have an address whose route leads back to the pod.
         push(Place::Node, &["net", "ipv4", "conf", &host, "rp_filter"], "1");
+        let has_ipv4 = self.addresses.iter().any(|address| address.address.is_ipv4());
+        if has_ipv4 && !self.host_ports.is_empty() {
+            // So that 127.0.0.1 reaches its hostPorts: a packet from there may leave by this link, and by this link
+            // only. The table drops what comes back by it to 127/8 (`desired::nft`).
+            push(Place::Node, &["net", "ipv4", "conf", &host, "route_localnet"], "1");
+        }
         if !self.has_ipv6() && !self.node_has_ipv6 {
             return;
         }

@@ -7,6 +7,7 @@ mod boots;
 mod cost;
 mod crash;
 mod damage;
+mod inside;
 mod races;
 mod survey;
 
