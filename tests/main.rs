@@ -25,3 +25,4 @@ mod reuse;
 mod status;
 mod store_role;
 mod storm;
+mod sysctl;

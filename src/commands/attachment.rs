@@ -29,6 +29,7 @@ pub fn describe(
         mtu: network.mtu.unwrap_or(uplink.mtu),
         node_has_ipv6: sysctl::has_ipv6(),
         bandwidth: network.bandwidth,
+        sysctls: network.sysctls.clone(),
         addresses: acquired
             .addresses
             .iter()

@@ -80,7 +80,8 @@ async fn compare_kernel(
 /// namespace and in the pod's. `node` speaks for the node, `mtu` is that of the host link.
 ///
 /// What only the runtime knows of the ADD cannot be compared, and is taken as it is found: the pod's hardware address,
-/// which it may have asked for. The MTU, which was the uplink's of that day, must be the same at both ends.
+/// which it may have asked for, and the sysctls asked for, of which the pod may have chosen some. The MTU, which was the
+/// uplink's of that day, must fit at both ends.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
@@ -93,6 +94,7 @@ pub async fn compare_recorded(
     let Some(netns) = record.netns.as_ref().map(|netns| &netns.path) else { return Ok(Vec::new()) };
     let mut network = network.clone();
     network.mtu = Some(mtu);
+    network.sysctls.clear();
     if let Ok(sandbox) = Netns::open(netns.as_path())
         && let Ok(sandbox) = Netlink::open_in(&sandbox)
         && let Some(link) = sandbox.link(LinkRef::Name(record.ifname.to_string())).await?

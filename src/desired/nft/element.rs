@@ -151,7 +151,7 @@ impl PodRules {
         }
         let path = ["net", "ipv4", "conf", &self.host_link, "route_localnet"];
         let path = path.into_iter().map(str::to_owned).collect();
-        vec![Object::Sysctl(Sysctl { place: Place::Node, path, value: "1" })]
+        vec![Object::Sysctl(Sysctl { place: Place::Node, path, value: "1".into() })]
     }
 
     /// The element of a hostPort in a family, where both have it.
