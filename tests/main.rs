@@ -5,6 +5,7 @@
 mod add;
 mod annotations;
 mod bandwidth;
+mod chaining;
 mod check;
 mod conf_files;
 mod containerd;

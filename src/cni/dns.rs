@@ -27,6 +27,23 @@ impl Dns {
         *self == Self::default()
     }
 
+    /// This, and behind it what `other` says besides: that of an earlier plugin of a chain.
+    #[must_use]
+    pub fn followed_by(mut self, other: Self) -> Self {
+        let add = |ours: &mut Vec<String>, theirs: Vec<String>| {
+            for word in theirs {
+                if !ours.contains(&word) {
+                    ours.push(word);
+                }
+            }
+        };
+        add(&mut self.nameservers, other.nameservers);
+        add(&mut self.search, other.search);
+        add(&mut self.options, other.options);
+        self.domain = self.domain.or(other.domain);
+        self
+    }
+
     /// Reads the `dns` object under the key of that name in `parent`; nothing said if there is none.
     pub fn read_member(parent: &Node<'_, '_>) -> Self {
         let Some(dns) = parent.object("dns") else { return Self::default() };
