@@ -12,6 +12,9 @@ use crate::cni::problem::quote;
 /// Longest name of a setting, in bytes. The kernel's longest has a quarter of that, with the longest link's name.
 const NAME_MAX: usize = 255;
 
+/// Most settings of one object, and most patterns: more than a kernel has for one namespace.
+const COUNT_MAX: usize = 1024;
+
 /// Stands for the pod's interface where it is a whole part of a name, as with the reference plugin `tuning`.
 const PLACEHOLDER: &str = "IFNAME";
 
@@ -47,6 +50,9 @@ impl Pattern {
     /// Reads `allowedSysctls`.
     pub(super) fn read_list(root: &Node<'_, '_>, judge: Judge<'_>) -> Vec<Self> {
         let Some(list) = root.list(ALLOWED) else { return Vec::new() };
+        if refuse_too_many(&list, list.items().count()) {
+            return Vec::new();
+        }
         list.items().filter_map(|item| item.parse(|text| Self::parse(text, judge.link))).collect()
     }
 
@@ -128,8 +134,12 @@ fn read_object(
     if !object.is_object() {
         return Vec::new();
     }
+    let Some(members) = object.value().as_object() else { return Vec::new() };
+    if refuse_too_many(object, members.len()) {
+        return Vec::new();
+    }
     let mut settings: Vec<Setting> = Vec::new();
-    for name in object.value().as_object().into_iter().flat_map(|members| members.keys()) {
+    for name in members.keys() {
         let Some(node) = object.member(name) else { continue };
         if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
             object.refuse(format!("has the key {}, which is no name of a sysctl", quote(name)));
@@ -156,6 +166,14 @@ fn read_object(
         }
     }
     settings
+}
+
+/// Whether a list or an object has more than can be meant; noted if so.
+fn refuse_too_many(node: &Node<'_, '_>, count: usize) -> bool {
+    if count > COUNT_MAX {
+        node.refuse(format!("has {count} elements; {COUNT_MAX} are the most that is taken"));
+    }
+    count > COUNT_MAX
 }
 
 /// A text, or a whole number, which leaves no doubt how it is written.

@@ -95,6 +95,10 @@ fn every_problem_has_its_place() {
         assert_eq!((settings.len(), problems.len()), (0, 1));
         assert!(problems[0].starts_with("sysctl: has the key ") && problems[0].len() < 200, "{problems:?}");
     }
+    let many: Value = (0..=COUNT_MAX).map(|at| (format!("net.core.x{at}"), json!("1"))).collect();
+    let (settings, problems) = read(json!({ "sysctl": many }), ETH0);
+    assert_eq!((settings.len(), problems.len()), (0, 1));
+    assert!(problems[0].starts_with("sysctl: has 1025 elements; 1024"), "{problems:?}");
     let (_, problems) = read(json!({ "sysctl": ["net.core.somaxconn=1"] }), ETH0);
     assert_eq!(problems, ["sysctl: is a list where an object is needed"]);
 }
