@@ -114,6 +114,22 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_an_earlier_plugin_said_comes_behind_and_nothing_twice() {
+        let dns = |servers: &[&str], domain: Option<&str>| Dns {
+            nameservers: servers.iter().map(|&it| it.to_owned()).collect(),
+            domain: domain.map(str::to_owned),
+            ..Dns::default()
+        };
+        let (ours, theirs) =
+            (dns(&["192.0.2.1", "192.0.2.2"], None), dns(&["192.0.2.2", "192.0.2.3"], Some("x")));
+        let both = dns(&["192.0.2.1", "192.0.2.2", "192.0.2.3"], Some("x"));
+        assert_eq!(ours.clone().followed_by(theirs.clone()), both);
+        assert_eq!(Dns::default().followed_by(theirs.clone()), theirs);
+        assert_eq!(ours.clone().followed_by(Dns::default()), ours);
+        assert_eq!(dns(&[], Some("y")).followed_by(theirs).domain.as_deref(), Some("y"));
+    }
+
     proptest! {
         #[test]
         fn no_resolv_conf_brings_control_characters_into_a_result(text in any::<String>(), word in any::<String>()) {
