@@ -13,9 +13,10 @@ use crate::harness::packets::{answers_ping, inside};
 use crate::harness::pod::host_link_of;
 use crate::harness::tc;
 
-/// ferrule for both families, and behind it `other`.
-fn followed_by(version: &str, other: Value) -> Chain {
+/// ferrule for both families, and behind it `other`, which keeps what it has to keep beside the node's store.
+fn followed_by(version: &str, mut other: Value) -> Chain {
     let node = Node::new();
+    other["dataDir"] = json!(node.scratch().path().join("tuning"));
     let plugins = vec![node.conf(), other];
     Chain::new(node, version, plugins)
 }
@@ -32,14 +33,11 @@ fn expect_pings(chain: &Chain) {
 #[test]
 fn tuning_sets_mtu_promiscuous_mode_and_sysctls() {
     for version in versions(&["tuning"]) {
-        let node = Node::new();
-        let backups = node.scratch().path().join("tuning");
         let tuning = json!({
-            "type": "tuning", "mtu": 1400, "promisc": true, "dataDir": backups,
+            "type": "tuning", "mtu": 1400, "promisc": true,
             "sysctl": { "net.core.somaxconn": "500", "net.ipv4.conf.eth0.arp_notify": "1" },
         });
-        let plugins = vec![node.conf(), tuning];
-        let chain = Chain::new(node, version, plugins);
+        let chain = followed_by(version, tuning);
         let result = chain.add();
         let link = ip::link(chain.pod.namespace(), "eth0").unwrap();
         assert_eq!((&link["mtu"], &link["promiscuity"]), (&json!(1400), &json!(1)), "{link}");
@@ -48,7 +46,7 @@ fn tuning_sets_mtu_promiscuous_mode_and_sysctls() {
         expect_pings(&chain);
         chain.del(&result);
         assert_eq!(ip::link(chain.pod.namespace(), "eth0"), None);
-        assert_eq!(names_in(&backups), Vec::<String>::new());
+        assert_eq!(names_in(&chain.node.scratch().path().join("tuning")), Vec::<String>::new());
         chain.node.expect_nothing_left();
     }
 }
