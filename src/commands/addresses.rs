@@ -197,6 +197,7 @@ impl Claimant<'_> {
             netns,
             host_link: self.node.and_then(|_| IfName::parse(&names::host_link(self.key)).ok()),
             pod: environment.args.pod.clone(),
+            imported_from: None,
         }
     }
 
@@ -233,7 +234,7 @@ impl Claimant<'_> {
         if record.netns.is_some() && liveness::is_namespace_gone(record) {
             return Ok(false);
         }
-        let Some(node) = self.node else { return Ok(true) };
+        let Some(node) = self.node.filter(|_| record.imported_from.is_none()) else { return Ok(true) };
         let link = node.link(LinkRef::Name(names::host_link(self.key))).await?;
         Ok(link.is_some_and(|link| detach::is_whole(&link, self.key)))
     }

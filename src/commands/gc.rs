@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::LOCK_DEADLINE;
+use super::{LOCK_DEADLINE, imported};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::AttachmentKey;
@@ -78,6 +78,16 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
         if let Err(error) = remove_links(node, &doomed, is_leftover).await {
             failures.push(error.into());
             links_are_gone = false;
+        }
+        if let Some(store) = &store {
+            let mut detached = Vec::with_capacity(doomed.len());
+            for (key, hold) in doomed {
+                match imported::detach(store, &key, &boot).await {
+                    Ok(()) => detached.push((key, hold)),
+                    Err(error) => failures.push(error),
+                }
+            }
+            doomed = detached;
         }
     }
     // A link that stays may still use its address.

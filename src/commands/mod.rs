@@ -22,6 +22,7 @@ mod add;
 mod answer;
 mod del;
 mod gc;
+mod imported;
 mod journal;
 mod peers;
 mod status;

@@ -34,6 +34,7 @@ mod cursor;
 pub mod delegate;
 mod dir;
 mod error;
+mod host_local;
 mod lock;
 mod locked;
 mod mend;
@@ -46,6 +47,7 @@ mod world;
 
 pub use boot::{BootId, current_boot_id};
 pub use error::{Damaged, StoreError};
+pub use host_local::{HostLocal, Oddity, Reservation};
 pub use lock::Hold;
 pub use locked::{Locked, Released};
 pub use mend::Mended;

@@ -39,6 +39,9 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
     /// The pod, if the runtime said which.
     pub pod: Option<PodName>,
+    /// host-local's directory that `ferrule import` took it over from; `None` for what ferrule attached. The link and
+    /// the routes of such an attachment are another plugin's work, and `host_link` is that plugin's.
+    pub imported_from: Option<String>,
     /// When it was attached, in seconds since 1970 by the clock of that moment.
     pub created: u64,
 }
@@ -66,14 +69,33 @@ pub struct Claim {
     pub host_link: Option<IfName>,
     /// The pod.
     pub pod: Option<PodName>,
+    /// As [`Record::imported_from`].
+    pub imported_from: Option<String>,
 }
 
 impl Record {
     pub(super) fn new(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId, created: u64) -> Self {
-        let Claim { key, netns, host_link, pod } = claim;
+        let Claim { key, netns, host_link, pod, imported_from } = claim;
         let AttachmentKey { network, container, ifname } = key;
         let version = VERSION;
-        Self { version, network, container, ifname, netns, boot_id, host_link, addresses, pod, created }
+        Self {
+            version,
+            network,
+            container,
+            ifname,
+            netns,
+            boot_id,
+            host_link,
+            addresses,
+            pod,
+            imported_from,
+            created,
+        }
+    }
+
+    /// What would be remembered of a claim, for those who only look.
+    pub fn foreseen(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId) -> Self {
+        Self::new(claim, addresses, boot_id, 0)
     }
 
     /// Whose record it is.
@@ -112,6 +134,7 @@ impl Record {
             host_link: self.host_link.as_ref().map(IfName::to_string),
             addresses: self.addresses.clone(),
             pod: self.pod.clone(),
+            imported_from: self.imported_from.clone(),
             created: self.created,
         };
         // Strings and numbers: serialising them cannot fail.
@@ -161,6 +184,8 @@ struct Written {
     addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod: Option<PodName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    imported_from: Option<String>,
     created: u64,
 }
 
@@ -192,6 +217,7 @@ impl Written {
             host_link: host_link.map_err(wrong("hostLink"))?,
             addresses: self.addresses,
             pod: self.pod,
+            imported_from: self.imported_from,
             created: self.created,
         })
     }
@@ -238,11 +264,21 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_imported_says_from_where() {
+        let mark = "  \"importedFrom\": \"/var/lib/cni/networks/podnet\",\n  \"created\"";
+        let json = GOLDEN.replace("  \"created\"", mark);
+        let record = read(&json).unwrap();
+        assert_eq!(record.imported_from.as_deref(), Some("/var/lib/cni/networks/podnet"));
+        assert_eq!(String::from_utf8(record.to_json()).unwrap(), json);
+    }
+
+    #[test]
     fn what_only_some_attachments_have_may_be_missing() {
         let json = r#"{"version":1,"network":"n","container":"c","ifname":"i","bootId":"b",
             "addresses":[],"created":0,"colour":"blue"}"#;
         let record = read(json).unwrap();
         assert_eq!((record.netns, record.host_link, record.pod), (None, None, None));
+        assert_eq!(record.imported_from, None);
     }
 
     #[test]

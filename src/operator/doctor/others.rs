@@ -1,6 +1,7 @@
 //! What others have left or do on this node: confs that come first, links and routes of another CNI plugin.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -80,8 +81,13 @@ pub fn examine_links(networks: &Networks, node: &Node) -> Vec<Finding> {
     .collect()
 }
 
-/// Looks for routes of others to the network's pods.
-pub async fn examine_routes(network: &KnownNetwork, node: &Node) -> Result<Vec<Finding>, CniError> {
+/// Looks for routes of others to the network's pods. Those that lead to an `imported` pod are the old plugin's, and are
+/// as they should be.
+pub async fn examine_routes(
+    network: &KnownNetwork,
+    node: &Node,
+    imported: &[IpAddr],
+) -> Result<Vec<Finding>, CniError> {
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
     let Some(state) = meaning.map(|it| describe_node(it, &Acquired::default())) else {
         return Ok(Vec::new());
@@ -95,7 +101,8 @@ pub async fn examine_routes(network: &KnownNetwork, node: &Node) -> Result<Vec<F
         for route in node.netlink.routes(RouteFilter::all(family)).await? {
             let is_foreign = route.protocol != ROUTE_PROTOCOL
                 && route.table.is_none()
-                && !gateways.contains(&route.destination);
+                && !gateways.contains(&route.destination)
+                && !imported.iter().any(|&address| route.destination.contains(address));
             let Some(subnet) = subnets.iter().find(|subnet| {
                 is_foreign
                     && subnet.is_ipv4() == route.destination.is_ipv4()
