@@ -43,18 +43,23 @@ pub struct Cached {
 }
 
 /// A port of the node that leads to a pod (capability `portMappings`).
+///
+/// containerd writes the keys with capitals: its type has no JSON names (go-cni, `PortMapping`), and Go's plugins do not
+/// mind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostPort {
     /// The port.
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
     /// That of the pod.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`.
-    #[serde(default)]
+    #[serde(default, alias = "Protocol")]
     pub protocol: String,
     /// The address that it is on, if not all.
-    #[serde(default, rename = "hostIP", skip_serializing_if = "String::is_empty")]
+    #[serde(default, rename = "hostIP", alias = "HostIP", skip_serializing_if = "String::is_empty")]
     pub host_ip: String,
 }
 
@@ -215,6 +220,7 @@ mod tests {
             "capabilityArgs": { "portMappings": [
                 { "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "" },
                 { "hostPort": 0, "containerPort": 81, "protocol": "tcp" },
+                { "HostPort": 53, "ContainerPort": 5353, "Protocol": "udp", "HostIP": "192.0.2.1" },
             ] },
             "result": result(),
         });
@@ -224,8 +230,8 @@ mod tests {
         assert_eq!(cached.netns.unwrap().to_string(), "/run/netns/cni-2");
         assert_eq!(cached.node_links, ["cni0", "veth2101277f"]);
         assert_eq!(cached.pod.unwrap().to_string(), "default/web-0");
-        assert_eq!(cached.host_ports.len(), 1);
-        assert_eq!((cached.host_ports[0].host_port, cached.host_ports[0].container_port), (8080, 80));
+        let ports: Vec<String> = cached.host_ports.iter().map(HostPort::to_string).collect();
+        assert_eq!(ports, ["8080/tcp", "192.0.2.1 53/udp"]);
     }
 
     #[test]
