@@ -279,6 +279,30 @@ fn a_node_moves_from_a_bridge_with_the_steps_that_import_names() {
     assert_eq!(document(node, "doctor", 1)["findings"][0]["id"], "foreign-route");
 }
 
+/// The bridge has the gateway's addresses, and the conf of ferrule names the same: both answer for them.
+#[test]
+fn a_gateway_with_a_name_serves_old_and_new_pods() {
+    let old = OldNode::with_bridge();
+    let (node, pod) = (&old.node, Pod::new("old"));
+    let old_result = old.add(&pod, "web");
+    let conf = node.conf_with(json!([
+        [{ "subnet": SUBNET_V4, "gateway": "10.88.0.1" }],
+        [{ "subnet": SUBNET_V6, "gateway": "fd00:88::1" }],
+    ]));
+    install(node, "10-ferrule.conflist", &conf);
+    old.import(0)["steps"].as_array().unwrap().iter().for_each(|step| old.follow(step));
+    let new = Pod::new("new");
+    let result = node.add(&new, &conf);
+    expect_to_reach_each_other((&pod, &old_result), (&new, &result));
+    for namespace in [pod.namespace(), new.namespace()] {
+        for gateway in ["10.88.0.1", "fd00:88::1"] {
+            assert!(answers_ping_in_time(namespace, gateway), "{gateway}");
+        }
+    }
+    expect_to_be_reached(node, &old_result);
+    expect_all_is_well(node);
+}
+
 /// Three of the five addresses are old pods'.
 #[test]
 fn the_address_of_a_running_old_pod_is_never_given_away() {

@@ -141,6 +141,7 @@ fn parse(network: &NetworkName, rest: &str, text: &str) -> Option<Option<Cached>
     let document: Value = serde_json::from_str(text).ok()?;
     let written = match document.get("kind") {
         Some(_) => serde_json::from_value(document).ok()?,
+        None if !document.is_object() => return None,
         None => {
             let (container_id, if_name) = rest.rsplit_once('-')?;
             Written {
