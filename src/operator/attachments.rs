@@ -95,6 +95,11 @@ impl Judged {
         matches!(self.state, Ok((_, life)) if life.is_dead())
     }
 
+    /// Whether another plugin attached it.
+    pub fn is_imported(&self) -> bool {
+        matches!(&self.state, Ok((record, _)) if record.imported_from.is_some())
+    }
+
     /// The attachment, as it is told of.
     pub fn tell(&self) -> Told {
         let mut told = Told {

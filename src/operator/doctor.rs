@@ -90,7 +90,8 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
         attachments += judged.len();
         findings.extend(store::examine(network, &node, store.as_ref(), &judged));
         findings.extend(pods::examine(network, &node, store.as_ref(), &judged).await?);
-        let has_pods = judged.iter().any(|it| !it.is_dead());
+        // The first ADD makes what a node needs; imported pods had none.
+        let has_pods = judged.iter().any(|it| !it.is_dead() && !it.is_imported());
         findings.extend(node::examine_network(network, &node, has_pods).await?);
         let imported: Vec<IpAddr> =
             pods::imported(&judged).flat_map(|record| record.addresses.iter().copied()).collect();

@@ -335,6 +335,7 @@ fn what_host_local_leaked_is_not_taken_over() {
     let (node, pods) = (&old.node, [Pod::new("dead"), Pod::new("alive")]);
     let results = [old.add(&pods[0], "dead"), old.add(&pods[1], "alive")];
     pods[0].die();
+    wait_until_gone(node, &host_link_of(&results[0]));
     old.install_ferrule();
     let done = old.import(0);
     assert_eq!(states(&done), ["imported"]);
@@ -564,6 +565,43 @@ fn the_way_back_is_the_old_conflist_and_the_documented_lines() {
     assert!(ip::link(new.namespace(), "eth0").is_none());
     assert!(ip::link(node.namespace(), &host_link_of(&new_result)).is_none());
     assert!(addresses_of(&new_result).iter().all(|address| !old.networks().join(address).exists()));
+}
+
+/// As from a container that does not see the node's /run: no path is there, but the links are.
+#[test]
+fn a_pod_whose_namespace_cannot_be_seen_lives_as_long_as_its_link() {
+    let old = OldNode::with_ptp();
+    let (node, pod) = (&old.node, Pod::new("pod"));
+    let result = old.add(&pod, "web");
+    let text = fs::read_to_string(old.result_path(&pod)).unwrap();
+    fs::write(old.result_path(&pod), text.replace("/run/netns/", "/nonexistent/")).unwrap();
+    let conf = old.install_ferrule();
+    assert_eq!(states(&old.import(0)), ["imported"]);
+    let state = |document: &Value| document["networks"][0]["attachments"][0]["state"].clone();
+    assert_eq!(state(&document(node, "inspect", 0)), "alive");
+    expect_all_is_well(node);
+    pod.die();
+    wait_until_gone(node, &host_link_of(&result));
+    assert_eq!(state(&document(node, "inspect", 0)), "dead");
+    node.del(&pod, &conf);
+    node.store().expect_empty();
+}
+
+/// The runtime's path is a living pod's, but not that of the pod whose address it is: paths below /proc come again.
+#[test]
+fn another_pods_namespace_is_never_taken_for_the_old_pods() {
+    let old = OldNode::with_ptp();
+    let (node, pods) = (&old.node, [Pod::new("gone"), Pod::new("alive")]);
+    let results = [old.add(&pods[0], "gone"), old.add(&pods[1], "alive")];
+    let of = |pod: &Pod| pod.namespace().path().to_str().unwrap().to_owned();
+    let text = fs::read_to_string(old.result_path(&pods[0])).unwrap();
+    fs::write(old.result_path(&pods[0]), text.replace(&of(&pods[0]), &of(&pods[1]))).unwrap();
+    let conf = old.install_ferrule();
+    let done = old.import(0);
+    assert_eq!(done["pods"][0]["netns"], json!(null));
+    assert!(done["pods"][0]["notes"][0].as_str().unwrap().contains("another pod's by now"), "{done}");
+    node.del(&pods[0], &conf);
+    expect_to_be_reached(node, &results[1]);
 }
 
 /// Not a pod's: a namespace that only has the name of one.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::results::{Cached, HostPort};
 use crate::cni::args::PodName;
 use crate::cni::error::CniError;
-use crate::cni::ids::{AttachmentKey, ContainerId, IfName, NetworkName};
+use crate::cni::ids::{AttachmentKey, ContainerId, IfName, NetnsPath, NetworkName};
 use crate::config::range::RangeSet;
 use crate::ipam::{Claim, Oddity, RecordedNetns, Reservation};
 use crate::kernel::link::LinkRef;
@@ -39,11 +39,13 @@ pub struct Candidate {
 /// What tells whether a pod runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evidence {
-    /// Its namespace is there.
+    /// Its namespace is there, and has an address of its.
     Stands(RecordedNetns),
-    /// Its namespace is certainly gone.
+    /// Its namespace is not at its path, or not where this process looks; but the node's end of its pair is there.
+    LinkStands(NetnsPath),
+    /// Its namespace is gone, and its link.
     Gone,
-    /// Nobody says where its namespace is, or it cannot be looked at.
+    /// Nobody says where its namespace is, or what is there is not certainly its.
     Unknown,
 }
 
@@ -81,12 +83,8 @@ pub async fn find(
     let mut candidates = Vec::new();
     for ((container, ifname), mut it) in gathered {
         let key = AttachmentKey { network: network.clone(), container, ifname };
-        let evidence = look_for_namespace(it.cached)?;
-        let found = match &evidence {
-            Evidence::Stands(netns) => addresses_in(netns, &key.ifname).await,
-            _ => None,
-        };
-        it.complete(found.as_deref(), odd);
+        let evidence = look_for_namespace(node, it.cached)?;
+        let evidence = it.complete(evidence, &key.ifname, odd).await;
         // What nobody holds for it and it does not have, is none of its.
         if it.addresses.is_empty() {
             continue;
@@ -98,28 +96,33 @@ pub async fn find(
 }
 
 impl Gathered<'_> {
-    /// Adds the addresses that host-local's directory has lost and the pod still uses, as `found` shows.
-    fn complete(&mut self, found: Option<&[IpAddr]>, odd: &mut Vec<Oddity>) {
-        let has = |address: &IpAddr| found.is_some_and(|found| found.contains(address));
-        if let Some(cached) = self.cached {
-            for address in cached.addresses.iter().filter(|address| has(address)) {
-                if self.addresses.contains(address) {
-                    continue;
-                }
+    /// Adds the addresses that host-local's directory has lost and the pod still uses, and says what the evidence is
+    /// worth: a namespace without any of the addresses may be another pod's by now, as paths below /proc are.
+    async fn complete(&mut self, evidence: Evidence, ifname: &IfName, odd: &mut Vec<Oddity>) -> Evidence {
+        let remembered = self.cached.map(|it| it.addresses.as_slice()).unwrap_or_default();
+        let found = match &evidence {
+            Evidence::Stands(netns) => addresses_in(netns, ifname).await,
+            Evidence::LinkStands(_) => Some(remembered.to_vec()),
+            Evidence::Gone | Evidence::Unknown => return evidence,
+        };
+        let has = |address: &IpAddr| found.as_ref().is_some_and(|found| found.contains(address));
+        for address in remembered.iter().filter(|address| has(address)) {
+            if !self.addresses.contains(address) {
                 self.addresses.push(*address);
                 self.notes.push(format!(
-                    "{address} is not in host-local's directory; by the runtime's results, and in its namespace, it is \
-                     this pod's"
+                    "{address} is not in host-local's directory; the runtime remembers it as this pod's, which has it still"
                 ));
                 odd.retain(|it| it.address != Some(*address));
             }
         }
-        if found.is_some() && !self.addresses.iter().any(has) {
-            self.notes.push(
-                "none of its addresses is in its namespace: it is being added or removed, or changed by hand"
-                    .to_owned(),
-            );
+        if self.addresses.iter().any(has) || matches!(evidence, Evidence::LinkStands(_)) {
+            return evidence;
         }
+        self.notes.push(
+            "the namespace that the runtime remembers has none of its addresses; it may be another pod's by now"
+                .to_owned(),
+        );
+        Evidence::Unknown
     }
 
     fn into_candidate(
@@ -146,10 +149,7 @@ impl Gathered<'_> {
                 key.container
             ));
         }
-        let is_veth = |name: &&String| {
-            node.links.iter().any(|link| link.name == **name && link.kind.as_deref() == Some("veth"))
-        };
-        let host_link = cached.and_then(|it| it.node_links.iter().find(is_veth));
+        let host_link = cached.and_then(|it| find_host_link(node, it));
         Candidate {
             key,
             addresses,
@@ -167,7 +167,9 @@ impl Candidate {
     pub fn claim(&self, from: &str) -> Claim {
         let netns = match &self.evidence {
             Evidence::Stands(netns) => Some(netns.clone()),
-            _ => None,
+            // No namespace has such an identity: it counts as gone from its path, and the link decides.
+            Evidence::LinkStands(path) => Some(RecordedNetns { path: path.clone(), dev: 0, ino: 0 }),
+            Evidence::Gone | Evidence::Unknown => None,
         };
         Claim {
             key: self.key.clone(),
@@ -195,9 +197,17 @@ fn name_interface(reservation: &Reservation, cached: &[Cached]) -> Option<(IfNam
     }
 }
 
+/// The node's end of the pod's pair, if it is there.
+fn find_host_link<'a>(node: &Node, cached: &'a Cached) -> Option<&'a String> {
+    cached.node_links.iter().find(|name| {
+        node.links.iter().any(|link| link.name == **name && link.kind.as_deref() == Some("veth"))
+    })
+}
+
 /// Whether the namespace that the runtime remembers is there.
-fn look_for_namespace(cached: Option<&Cached>) -> Result<Evidence, CniError> {
-    let Some(path) = cached.and_then(|it| it.netns.as_ref()) else { return Ok(Evidence::Unknown) };
+fn look_for_namespace(node: &Node, cached: Option<&Cached>) -> Result<Evidence, CniError> {
+    let Some(cached) = cached else { return Ok(Evidence::Unknown) };
+    let Some(path) = &cached.netns else { return Ok(Evidence::Unknown) };
     match Netns::open(path.as_path()) {
         // The node's own: no pod's, whoever wrote that.
         Ok(netns) if netns.identity() == NetnsIdentity::current()? => Ok(Evidence::Unknown),
@@ -205,7 +215,11 @@ fn look_for_namespace(cached: Option<&Cached>) -> Result<Evidence, CniError> {
             let NetnsIdentity { dev, ino } = netns.identity();
             Ok(Evidence::Stands(RecordedNetns { path: path.clone(), dev, ino }))
         }
-        Err(NetnsError::NotFound { .. } | NetnsError::NotNetns { .. }) => Ok(Evidence::Gone),
+        // In a container that does not see the node's /run every path is gone.
+        Err(NetnsError::NotFound { .. } | NetnsError::NotNetns { .. }) => {
+            let has_link = find_host_link(node, cached).is_some();
+            Ok(if has_link { Evidence::LinkStands(path.clone()) } else { Evidence::Gone })
+        }
         Err(_) => Ok(Evidence::Unknown),
     }
 }
