@@ -1,6 +1,7 @@
 //! The verbs for people, on nodes with pods.
 
 mod doctor;
+mod import;
 mod inspect;
 mod limits;
 mod reclaim;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{LOCK_DEADLINE, firewall};
+use super::{LOCK_DEADLINE, firewall, imported};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::AttachmentKey;
@@ -96,6 +96,16 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
         if let Err(error) = dismiss_all(node, &doomed).await {
             failures.push(error);
             is_unused = false;
+        }
+        if let Some(store) = &store {
+            let mut detached = Vec::with_capacity(doomed.len());
+            for it in doomed {
+                match imported::detach(store, &it.key, &boot).await {
+                    Ok(()) => detached.push(it),
+                    Err(error) => failures.push(error),
+                }
+            }
+            doomed = detached;
         }
     }
     // A link that stays may still use its address, and a hostPort may still lead to it.

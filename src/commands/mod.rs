@@ -24,6 +24,7 @@ mod add;
 mod answer;
 mod del;
 mod gc;
+mod imported;
 mod journal;
 mod peers;
 mod status;

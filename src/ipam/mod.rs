@@ -35,6 +35,7 @@ mod cursor;
 pub mod delegate;
 mod dir;
 mod error;
+mod host_local;
 mod inside;
 mod lock;
 mod locked;
@@ -48,6 +49,7 @@ mod world;
 
 pub use boot::{BootId, current_boot_id};
 pub use error::{Damaged, StoreError};
+pub use host_local::{HostLocal, Oddity, Reservation};
 pub use lock::Hold;
 pub use locked::{Locked, Released};
 pub use mend::Mended;

@@ -11,16 +11,22 @@ use crate::cni::problem::quote;
 /// Where runtimes look for conflists unless told otherwise.
 const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 
+/// Where libcni keeps what it was answered (`CacheDir`, libcni/api.go), unless the runtime says otherwise.
+const DEFAULT_RESULTS_DIR: &str = "/var/lib/cni/results";
+
 /// What `--help` says of the verbs.
 pub const USAGE: &str = "  ferrule inspect [NETWORK]     attachments, addresses in use and routes to peers
   ferrule doctor [NETWORK]      what is wrong, why, and what to do; exit status 1 if anything is
   ferrule reclaim [NETWORK]     free what dead attachments and nobody hold
   ferrule uninstall             remove all that ferrule made on this node
+  ferrule import --from DIR     take over the pods whose addresses host-local holds in DIR (docs/OPERATE.md)
 
       --json           one JSON document instead of text
-      --dry-run        say what would be done, and change nothing (reclaim, uninstall)
+      --dry-run        say what would be done, and change nothing (reclaim, uninstall, import)
       --yes-pods-lose-their-network
                        go on though pods are running (uninstall)
+      --network NAME   the network that they become part of; DIR's own name if not said (import)
+      --results DIR    where the runtime keeps its results; /var/lib/cni/results if not said (import)
       --conf-dir DIR   where the conflists are; /etc/cni/net.d if not said
       --data-dir DIR   where the stores are of networks without a conf; /var/lib/cni/ferrule if not said
 ";
@@ -36,11 +42,13 @@ pub enum Verb {
     Reclaim,
     /// Remove everything.
     Uninstall,
+    /// Take over another plugin's pods.
+    Import,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 4] = [Self::Inspect, Self::Doctor, Self::Reclaim, Self::Uninstall];
+    pub const ALL: [Verb; 5] = [Self::Inspect, Self::Doctor, Self::Reclaim, Self::Uninstall, Self::Import];
 
     /// As it stands on the command line.
     pub fn as_str(self) -> &'static str {
@@ -49,13 +57,19 @@ impl Verb {
             Self::Doctor => "doctor",
             Self::Reclaim => "reclaim",
             Self::Uninstall => "uninstall",
+            Self::Import => "import",
         }
     }
 }
 
 impl Verb {
+    /// Whether the name of a network may follow it.
+    fn takes_a_network(self) -> bool {
+        !matches!(self, Self::Uninstall | Self::Import)
+    }
+
     fn changes_something(self) -> bool {
-        matches!(self, Self::Reclaim | Self::Uninstall)
+        matches!(self, Self::Reclaim | Self::Uninstall | Self::Import)
     }
 }
 
@@ -76,8 +90,12 @@ pub struct Arguments {
     pub conf_dir: PathBuf,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
-    /// The one network that it is about; `None`: all.
+    /// The one network that it is about; `None`: all. Of [`Verb::Import`]: `--network`.
     pub network: Option<NetworkName>,
+    /// `--from`. Always there for [`Verb::Import`], which alone has it.
+    pub from: Option<PathBuf>,
+    /// `--results`. Only for [`Verb::Import`].
+    pub results: PathBuf,
 }
 
 impl Arguments {
@@ -102,6 +120,8 @@ impl Arguments {
             conf_dir,
             data_dir: None,
             network: None,
+            from: None,
+            results: PathBuf::from(DEFAULT_RESULTS_DIR),
         };
         while let Some(word) = words.next()? {
             match word {
@@ -113,17 +133,27 @@ impl Arguments {
                 }
                 Arg::Long("conf-dir") => arguments.conf_dir = words.value()?.into(),
                 Arg::Long("data-dir") => arguments.data_dir = Some(words.value()?.into()),
-                Arg::Value(name) if arguments.network.is_none() && verb != Verb::Uninstall => {
-                    let name = name.string()?;
-                    let parsed = NetworkName::parse(&name);
-                    let refuse = |error| format!("{} is no name of a network: it {error}", quote(&name));
-                    arguments.network = Some(parsed.map_err(refuse)?);
+                Arg::Long("from") if verb == Verb::Import => arguments.from = Some(words.value()?.into()),
+                Arg::Long("results") if verb == Verb::Import => arguments.results = words.value()?.into(),
+                Arg::Long("network") if verb == Verb::Import => {
+                    arguments.network = Some(parse_network(words.value()?.string()?)?);
+                }
+                Arg::Value(name) if arguments.network.is_none() && verb.takes_a_network() => {
+                    arguments.network = Some(parse_network(name.string()?)?);
                 }
                 _ => return Err(word.unexpected()),
             }
         }
+        if verb == Verb::Import && !arguments.help && arguments.from.is_none() {
+            return Err("import needs --from DIR, such as /var/lib/cni/networks/NAME".into());
+        }
         Ok(arguments)
     }
+}
+
+fn parse_network(name: String) -> Result<NetworkName, lexopt::Error> {
+    let parsed = NetworkName::parse(&name);
+    Ok(parsed.map_err(|error| format!("{} is no name of a network: it {error}", quote(&name)))?)
 }
 
 #[cfg(test)]
@@ -145,6 +175,16 @@ mod tests {
     }
 
     #[test]
+    fn an_import_has_its_own_options() {
+        let arguments = parse("import --from /a/podnet --dry-run").unwrap();
+        assert_eq!((arguments.from, arguments.network), (Some("/a/podnet".into()), None));
+        assert_eq!(arguments.results, PathBuf::from(DEFAULT_RESULTS_DIR));
+        let arguments = parse("import --network podnet --from=/a --results /b").unwrap();
+        assert_eq!(arguments.network, Some(NetworkName::parse("podnet").unwrap()));
+        assert_eq!(arguments.results, PathBuf::from("/b"));
+    }
+
+    #[test]
     fn what_is_no_use_is_named() {
         for (line, named) in [
             ("inspect --colour", "--colour"),
@@ -157,6 +197,11 @@ mod tests {
             ("inspect --conf-dir", "--conf-dir"),
             ("inspect --json=yes", "yes"),
             ("frobnicate", "verb"),
+            ("import", "--from"),
+            ("import --from", "--from"),
+            ("import --from /a podnet", "podnet"),
+            ("import --from /a --network ../a", "../a"),
+            ("inspect --from /a", "--from"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(named), "{line}: {error}");

@@ -6,13 +6,16 @@
 //! | [`doctor`]    | finds what keeps pods from their network, why, and what to do                          |
 //! | [`reclaim`]   | frees what dead attachments and nobody hold                                           |
 //! | [`uninstall`] | removes all that ferrule made                                                         |
+//! | [`import`]    | takes over the running pods of a plugin that had its addresses from host-local        |
 //!
 //! They read the conflists and stores that they find on the node (`networks`), and judge by the same rules as the
 //! commands of the protocol. None of this runs when a runtime executes the plugin.
 
 pub mod arguments;
 mod attachments;
+mod bridges;
 pub mod doctor;
+pub mod import;
 pub mod inspect;
 mod networks;
 mod node;
@@ -64,6 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, colour: bool
         Verb::Doctor => block_on(doctor::doctor(&arguments, colour)),
         Verb::Reclaim => block_on(reclaim::reclaim(&arguments, colour)),
         Verb::Uninstall => block_on(uninstall::uninstall(&arguments, colour)),
+        Verb::Import => block_on(import::import(&arguments, colour)),
     };
     done.unwrap_or_else(|error: CniError| {
         let complaint = format!("ferrule {}: {error}\n", arguments.verb.as_str());
