@@ -18,6 +18,7 @@ pub mod check;
 pub mod failure;
 pub mod firewall;
 pub mod liveness;
+pub mod node_state;
 pub mod reclaim;
 
 mod add;

@@ -1,6 +1,6 @@
 //! `ferrule uninstall`: removes all that bears ferrule's mark, and says what is left and how to remove that.
 //!
-//! Links first, then routes, the nftables table, and the stores: whoever dies on the way runs it again. Where pods are running it
+//! Links first, then routes, the nftables table, the node's settings, and the stores: whoever dies on the way runs it again. Where pods are running it
 //! refuses, unless told that they may lose their network.
 
 use std::collections::{BTreeSet, HashSet};
@@ -22,7 +22,7 @@ use crate::commands::{LOCK_DEADLINE, firewall};
 use crate::datapath::{detach, nft};
 use crate::desired::names;
 use crate::desired::names::ROUTE_PROTOCOL;
-use crate::ipam::Store;
+use crate::ipam::{Changed, Store};
 use crate::kernel::addr::Address;
 use crate::kernel::change::Change;
 use crate::kernel::link::Link;
@@ -57,7 +57,7 @@ struct Document {
 
 #[derive(Serialize)]
 struct Removed {
-    /// `link`, `route`, `table` or `store`.
+    /// `link`, `route`, `table`, `sysctl` or `store`.
     kind: &'static str,
     what: String,
 }
@@ -74,6 +74,8 @@ struct Plan {
     routes: Vec<Route>,
     /// Whether there is an nftables table of ours.
     has_table: bool,
+    /// Settings that were changed, and still are what they were changed to; the last change first.
+    changed: Vec<Changed>,
     stores: Vec<PlannedStore>,
 }
 
@@ -121,12 +123,18 @@ impl Document {
     async fn plan(&mut self, networks: &Networks, node: &Node) -> Result<Plan, CniError> {
         let mut stores = Vec::new();
         let mut recorded = HashSet::new();
+        let mut changed: Vec<Changed> = Vec::new();
         for network in &networks.known {
             let Some(store) = Store::open_existing(&network.data_dir, &network.name)? else { continue };
             let judged = judge_all(&store, node, network).await?;
             recorded.extend(judged.iter().flat_map(|it| names::node_links(&it.key)));
             // What cannot be read may be a running pod's.
             self.in_use.extend(judged.iter().filter(|it| !it.is_dead() || it.has_link).map(|it| it.tell()));
+            for change in store.changed(&node.boot).unwrap_or_default() {
+                if !changed.iter().any(|it| it.path == change.path) && still_stands(&change) {
+                    changed.push(change);
+                }
+            }
             stores.push(PlannedStore {
                 data_dir: network.data_dir.clone(),
                 network: network.name.clone(),
@@ -137,7 +145,8 @@ impl Document {
         let unrecorded = links.iter().filter(|link| !recorded.contains(&link.name));
         self.links_in_use.extend(unrecorded.map(show_link));
         let has_table = nft::is_there(&firewall::open()?).await?;
-        Ok(Plan { links, routes: own_routes(node).await?, has_table, stores })
+        changed.reverse();
+        Ok(Plan { links, routes: own_routes(node).await?, has_table, changed, stores })
     }
 
     /// Says what [`Document::carry_out`] would do.
@@ -153,6 +162,7 @@ impl Document {
         if plan.has_table {
             self.tell_removed("table", OWN_TABLE.to_owned());
         }
+        plan.changed.iter().for_each(|it| self.tell_removed("sysctl", show_restored(it)));
         plan.stores.iter().for_each(|store| self.tell_removed("store", store.path().display().to_string()));
     }
 
@@ -176,6 +186,12 @@ impl Document {
         if plan.has_table {
             match nft::remove_table(&firewall::open()?).await {
                 Ok(()) => self.tell_removed("table", OWN_TABLE.to_owned()),
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+        for change in &plan.changed {
+            match sysctl::write(&parts(change), &change.before) {
+                Ok(()) => self.tell_removed("sysctl", show_restored(change)),
                 Err(error) => self.problems.push(error.to_string()),
             }
         }
@@ -300,6 +316,19 @@ impl Document {
         text.truncate(text.trim_end().len());
         text + "\n"
     }
+}
+
+/// Whether nobody has set it to something else since.
+fn still_stands(change: &Changed) -> bool {
+    sysctl::read(&parts(change)).is_ok_and(|value| value == change.after)
+}
+
+fn show_restored(change: &Changed) -> String {
+    format!("{} is {} again", change.path.join("/"), change.before)
+}
+
+fn parts(change: &Changed) -> Vec<&str> {
+    change.path.iter().map(String::as_str).collect()
 }
 
 impl PlannedStore {

@@ -4,6 +4,7 @@
 
 mod allocation;
 mod boots;
+mod changed;
 mod cost;
 mod crash;
 mod damage;
