@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod add;
+mod admission;
 mod annotations;
 mod bandwidth;
+mod chaining;
 mod check;
 mod conf_files;
 mod containerd;
@@ -25,3 +27,4 @@ mod reuse;
 mod status;
 mod store_role;
 mod storm;
+mod sysctl;

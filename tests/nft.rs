@@ -6,6 +6,6 @@ mod masquerade;
 mod rebuild;
 mod source;
 mod table;
-mod traffic;
+
 mod transaction;
 mod world;

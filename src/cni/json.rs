@@ -4,7 +4,9 @@
 //! [`Problem`](super::problem::Problem) and reading goes on. Depth is no concern: the parser refuses
 //! documents deeper than 128, and a walk goes only as deep as the keys that its caller names.
 //!
-//! As runtimes and Go plugins have it, `null` and `""` are the same as an absent key.
+//! As runtimes and Go plugins have it, `null` and `""` are the same as an absent key, and a key that is not there as
+//! it is spelled is looked for in any case: Go reads so, and containerd relies on it. Its go-cni writes `HostPort` and
+//! `IngressRate` where the conventions say `hostPort` and `ingressRate`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -64,18 +66,28 @@ pub struct Node<'p, 'v> {
 }
 
 impl<'v> Node<'_, 'v> {
-    /// The value under `key`. `None` if there is none, it is `null` or `""`, or this is no object.
+    /// The value under `key`, in any case if not as it is spelled. `None` if there is none, it is `null` or `""`, or this is no object.
     pub fn member<'n>(&'n self, key: &'n str) -> Option<Node<'n, 'v>> {
-        match self.value.get(key)? {
-            Value::Null => None,
-            Value::String(text) if text.is_empty() => None,
-            value => Some(Node { value, step: Step::Key(key), parent: Some(self), problems: self.problems }),
+        match self.find(key)? {
+            (_, Value::Null) => None,
+            (_, Value::String(text)) if text.is_empty() => None,
+            (key, value) => {
+                Some(Node { value, step: Step::Key(key), parent: Some(self), problems: self.problems })
+            }
         }
+    }
+
+    /// The key as it is written, and what is under it.
+    fn find(&self, key: &str) -> Option<(&'v str, &'v Value)> {
+        let object = self.value.as_object()?;
+        let exact = object.get_key_value(key);
+        let found = exact.or_else(|| object.iter().find(|(written, _)| written.eq_ignore_ascii_case(key)));
+        found.map(|(written, value)| (written.as_str(), value))
     }
 
     /// True if `key` is there, be it with `null`.
     pub fn has(&self, key: &str) -> bool {
-        self.value.get(key).is_some()
+        self.find(key).is_some()
     }
 
     /// The object under `key`; another kind is a problem.
@@ -192,6 +204,14 @@ impl<'v> Node<'_, 'v> {
         parse(self.as_text()?).map_err(|error| self.refuse(error.to_string())).ok()
     }
 
+    /// The value as true or false; another kind is a problem.
+    pub fn as_bool(&self) -> Option<bool> {
+        if !self.value.is_boolean() {
+            self.refuse_kind("true or false");
+        }
+        self.value.as_bool()
+    }
+
     /// The value as it stands.
     pub fn value(&self) -> &'v Value {
         self.value
@@ -254,6 +274,18 @@ fn kind(value: &Value) -> &'static str {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_key_is_found_in_any_case_and_as_it_is_spelled_first() {
+        let value = json!({ "HostPort": 80, "hostip": "x", "hostIP": "10.0.0.1" });
+        let document = Document::new(&value);
+        let root = document.root();
+        assert_eq!(root.number("hostPort", 0..=9), None);
+        assert_eq!(root.text("hostIP"), Some("10.0.0.1"));
+        assert!(root.has("HOSTPORT") && !root.has("port"));
+        // The path is what was written.
+        assert!(document.into_problems().to_string().starts_with("HostPort: "));
+    }
 
     #[test]
     fn wrong_kinds_are_reported_together_each_with_its_path() {

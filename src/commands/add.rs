@@ -2,19 +2,23 @@
 
 use std::io::Write;
 
-use futures_util::future::join3;
+use futures_util::future::join4;
 
 use super::addresses::{Claimant, Claimed, give_back};
+use super::firewall::{self, Admission};
 use super::{ADD_DEADLINE, Progress, answer, attachment, peers};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetnsPath};
 use crate::cni::request::Request;
 use crate::cni::result::AddResult;
+use crate::config::peer::Peers;
+use crate::config::sysctl::judge_beside_ipv6;
 use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::error::DatapathError;
 use crate::datapath::{attach, detach, node};
 use crate::desired::attachment::Attachment;
-use crate::ipam::{BootId, Store, current_boot_id};
+use crate::desired::node::NodeState;
+use crate::ipam::{BootId, Record, Store, current_boot_id};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::{Netns, NetnsIdentity};
 use crate::log;
@@ -120,7 +124,7 @@ impl<'a> MainAdd<'a> {
         };
         match outcome {
             Ok(()) => Ok(()),
-            Err(failure) => Err(with_undo_failure(failure, self.undo().await)),
+            Err(failure) => Err(with_undo_failure(failure, self.undo(&claimed.record).await)),
         }
     }
 
@@ -130,6 +134,11 @@ impl<'a> MainAdd<'a> {
         claimed: &Claimed,
         progress: &Progress,
     ) -> Result<(Attachment, AddResult), CniError> {
+        if claimed.acquired.addresses.iter().any(|it| it.address.is_ipv6()) {
+            // Known from the ranges when the conf was read; that another IPAM plugin gives one is news.
+            judge_beside_ipv6(&self.network.sysctls, self.key.ifname.as_str())
+                .map_err(|why| CniError::new(Code::InvalidConf, why))?;
+        }
         let state = attachment::describe_node(self.network, &claimed.acquired);
         let uplink = node::find_uplink(&self.node, &state).await?;
         let described = attachment::describe(
@@ -139,12 +148,21 @@ impl<'a> MainAdd<'a> {
             &uplink,
             &claimed.acquired,
         );
-        // None of the three needs another, so none waits for another's answers.
+        let admission = Admission {
+            node: &self.node,
+            network: self.network,
+            uplink: &uplink,
+            record: &claimed.record,
+            boot: &self.boot,
+        };
+        // None of the four needs another, so none waits for another's answers.
         let prepared = node::prepare(&self.node, &state);
         let attached = attach::attach(&self.node, &self.netns, &described);
-        let routed = peers::keep_routes(&self.node, self.network, &state, &self.boot, self.key);
-        let (prepared, attached, routed) = join3(prepared, attached, routed).await;
+        let admitted = progress.steps.time_async("nft", admission.admit());
+        let (prepared, attached, admitted, routed) =
+            join4(prepared, attached, admitted, self.keep_routes(&state)).await;
         let timing = attached?;
+        admitted?;
         progress.steps.record("link", timing.link);
         progress.steps.record("addresses", timing.addresses);
         prepared?;
@@ -156,6 +174,16 @@ impl<'a> MainAdd<'a> {
         Ok((described, result))
     }
 
+    /// Makes the routes to listed peers true. Those that the agent keeps are none of ADD's.
+    async fn keep_routes(&self, state: &NodeState) -> Result<(), CniError> {
+        match &self.network.peers {
+            Peers::Listed(_) => {
+                peers::keep_routes(&self.node, self.network, state, &self.boot, self.key).await
+            }
+            Peers::KeptByAgent => Ok(()),
+        }
+    }
+
     /// From here on a second ADD is refused; before, it starts over. The runtime has its answer, so a failure is
     /// for the log: CHECK names it, and DEL does not need what is missing.
     async fn declare_whole(&self, described: &Attachment) {
@@ -165,14 +193,17 @@ impl<'a> MainAdd<'a> {
     }
 
     /// Takes back what was made, in reverse order: links first, the address last.
-    async fn undo(&self) -> Result<(), CniError> {
+    async fn undo(&self, record: &Record) -> Result<(), CniError> {
         let detached = detach::detach(&self.node, self.key).await.map_err(CniError::from);
+        let dismissed = firewall::dismiss(&self.node, std::slice::from_ref(record)).await;
         let delegate = match &self.network.address_management {
             AddressManagement::Delegate(plugin) => Some(plugin.as_str()),
             AddressManagement::Ranges(_) => None,
         };
-        // A link that stays may still use the address: then the address stays too, and DEL or GC tries again.
+        // A link that stays may still use the address, and a hostPort may still lead to it: then the address stays too,
+        // and DEL or GC tries again.
         detached?;
+        dismissed?;
         let store = Store::open_existing(&self.network.data_dir, &self.network.name)?;
         give_back(self.request, delegate, store.as_ref(), self.key, &self.boot).await
     }

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::journal::Steps;
-use super::liveness;
 use super::{DELEGATE_DEADLINE, HOLD_DEADLINE, LOCK_DEADLINE};
+use super::{firewall, liveness, reclaim};
 use crate::cni::dns::Dns;
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
@@ -21,7 +21,7 @@ use crate::config::{AddressManagement, Network};
 use crate::datapath::detach;
 use crate::desired::names;
 use crate::ipam::delegate::Delegate;
-use crate::ipam::{BootId, Claim, Hold, Locked, Record, RecordedNetns, Store, StoreError};
+use crate::ipam::{BootId, Claim, Hold, Record, RecordedNetns, Store, StoreError};
 use crate::kernel::link::LinkRef;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::Netns;
@@ -86,6 +86,8 @@ pub struct Claimant<'a> {
 pub struct Claimed {
     /// What was given.
     pub acquired: Acquired,
+    /// What is remembered of it.
+    pub record: Record,
     /// Keeps other commands off the attachment until dropped.
     _hold: Hold,
 }
@@ -118,9 +120,9 @@ impl Claimant<'_> {
             outcome = claim();
         }
         if let Err(StoreError::Exhausted { .. }) = outcome {
-            let dead = find_dead(&store, boot, self.node).await?;
+            let dead = reclaim::find_dead(&store, boot, self.node).await?;
             let mut locked = store.lock(boot, LOCK_DEADLINE)?;
-            reclaim(&store, &mut locked, &dead)?;
+            reclaim::release_dead(&store, &mut locked, &dead)?;
             // Even where nothing was dead: another ADD may have made room just now, for all that wait.
             outcome = locked.allocate(self.new_claim(), &sets, &self.network.requested);
         }
@@ -130,7 +132,7 @@ impl Claimant<'_> {
             routes: self.network.with_pod_routes(&self.network.routes),
             dns,
         };
-        Ok(Claimed { acquired, _hold: hold })
+        Ok(Claimed { acquired, record, _hold: hold })
     }
 
     /// Asks another IPAM plugin, and writes what it gave to a record of our own.
@@ -173,7 +175,7 @@ impl Claimant<'_> {
         let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.ip()).collect();
         let mut locked = store.lock(boot, LOCK_DEADLINE)?;
         locked.release(self.key)?;
-        let (_, hold) = locked.adopt(self.new_claim(), &addresses)?;
+        let (record, hold) = locked.adopt(self.new_claim(), &addresses)?;
         let located = result.ips.iter().map(|ip| AcquiredAddress {
             address: ip.address.ip(),
             subnet: IpNetwork::new(ip.address.network(), ip.address.prefix()).ok(),
@@ -182,7 +184,7 @@ impl Claimant<'_> {
         });
         let routes = self.network.with_pod_routes(&result.routes);
         let acquired = Acquired { addresses: located.collect(), routes, dns: result.dns };
-        Ok(Claimed { acquired, _hold: hold })
+        Ok(Claimed { acquired, record, _hold: hold })
     }
 
     fn new_claim(&self) -> Claim {
@@ -198,6 +200,8 @@ impl Claimant<'_> {
             host_link: self.node.and_then(|_| IfName::parse(&names::host_link(self.key)).ok()),
             pod: environment.args.pod.clone(),
             imported_from: None,
+            masquerade: self.network.masquerade.is_on,
+            host_ports: self.network.host_ports.clone(),
         }
     }
 
@@ -221,6 +225,7 @@ impl Claimant<'_> {
         }
         if let Some(node) = self.node {
             detach::detach(node, self.key).await?;
+            firewall::dismiss_unrecorded(self.key).await?;
         }
         if let Some(delegate) = delegate {
             delegate.execute(Command::Del, &self.request.conf, DELEGATE_DEADLINE).await?;
@@ -268,44 +273,6 @@ pub async fn give_back(
 pub async fn take_from_delegate(request: &Request, plugin: &str) -> Result<(), CniError> {
     let delegate = Delegate::find(plugin, &request.environment.path)?;
     delegate.execute(Command::Del, &request.conf, DELEGATE_DEADLINE).await.map(|_| ())
-}
-
-/// The attachments whose namespace is gone. Asks the kernel, hence without the store's lock.
-///
-/// # Errors
-/// Where store or kernel cannot be used.
-async fn find_dead(store: &Store, boot: &BootId, node: Option<&Netlink>) -> Result<Vec<Record>, CniError> {
-    let mut dead = Vec::new();
-    for entry in store.attachments()? {
-        let Ok(record) = entry.record else { continue };
-        if liveness::is_dead(&record, boot, node).await? {
-            if let Some(node) = node.filter(|_| record.is_from(boot)) {
-                // The pair went with the namespace; what does not go with the pair goes now.
-                detach::detach(node, &record.key()).await?;
-            }
-            dead.push(record);
-        }
-    }
-    Ok(dead)
-}
-
-/// Frees the addresses of the dead. One that another command works on, or that is no longer what was judged,
-/// is left alone.
-///
-/// Holds are taken below the lock, and without waiting: ADDs that run out of addresses together would else
-/// see each other's holds as work going on, and fail.
-///
-/// # Errors
-/// Where the store cannot be used.
-fn reclaim(store: &Store, locked: &mut Locked<'_>, dead: &[Record]) -> Result<(), CniError> {
-    for record in dead {
-        let key = record.key();
-        let Some(_hold) = store.try_hold(&key)? else { continue };
-        if store.find(&key).is_ok_and(|found| found.as_ref() == Some(record)) {
-            locked.release(&key)?;
-        }
-    }
-    Ok(())
 }
 
 /// The range sets that this node can use: on a kernel without IPv6, those of IPv4.

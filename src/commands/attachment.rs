@@ -11,6 +11,7 @@ use crate::config::{AddressManagement, Network};
 use crate::datapath::node::Uplink;
 use crate::desired::attachment::{Attachment, PodAddress, PodRoute};
 use crate::desired::names;
+use crate::desired::nft::element::InsideNetwork;
 use crate::desired::node::NodeState;
 use crate::kernel::sysctl;
 
@@ -29,6 +30,8 @@ pub fn describe(
         mtu: network.mtu.unwrap_or(uplink.mtu),
         node_has_ipv6: sysctl::has_ipv6(),
         bandwidth: network.bandwidth,
+        host_ports: network.host_ports.clone(),
+        sysctls: network.sysctls.clone(),
         addresses: acquired
             .addresses
             .iter()
@@ -54,6 +57,21 @@ pub fn describe(
     }
 }
 
+/// Describes where the network's pods keep their source address, as far as a conf tells: among all pods and nodes that
+/// it knows, and where it says so.
+pub fn describe_inside(network: &Network, uplink: &Uplink) -> InsideNetwork {
+    let ranges = network.range_sets().iter().flat_map(|set| set.ranges());
+    let mut networks: Vec<IpNetwork> = ranges.map(|range| range.subnet()).collect();
+    for peer in network.peers.listed() {
+        networks.extend(&peer.pod_cidrs);
+        networks.extend(peer.node_ips.iter().map(|&address| IpNetwork::from(address)));
+    }
+    let own = network.node_ips.iter().copied().chain(uplink.ipv4).chain(uplink.ipv6);
+    networks.extend(own.map(IpNetwork::from));
+    networks.extend(&network.masquerade.exempt);
+    InsideNetwork { network: network.name.clone(), networks }
+}
+
 /// Describes the node's part of the network, as far as the pod with these addresses needs it.
 pub fn describe_node(network: &Network, acquired: &Acquired) -> NodeState {
     let (subnets, ipv4, ipv6) = match &network.address_management {
@@ -74,6 +92,6 @@ pub fn describe_node(network: &Network, acquired: &Acquired) -> NodeState {
         ipv6,
         gateways: acquired.addresses.iter().filter_map(|it| it.named_gateway).collect(),
         node_ips: network.node_ips.clone(),
-        peers: network.peers.clone(),
+        peers: network.peers.listed().to_vec(),
     }
 }

@@ -7,7 +7,7 @@
 //! are pods that another plugin made (`commands::imported`).
 
 use super::addresses::take_from_delegate;
-use super::{HOLD_DEADLINE, LOCK_DEADLINE, Progress, imported};
+use super::{HOLD_DEADLINE, LOCK_DEADLINE, Progress, firewall, imported};
 use crate::cni::error::CniError;
 use crate::cni::ids::AttachmentKey;
 use crate::cni::request::Request;
@@ -33,9 +33,7 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
             let node = Netlink::open_here();
             let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
             progress.steps.time_async("link", detach::detach(&node, &key)).await?;
-            if let Some(store) = &store {
-                imported::detach(store, &key, &boot).await?;
-            }
+            progress.steps.time_async("nft", dismiss(&node, store.as_ref(), &key, &boot)).await?;
         }
         if let Some(plugin) = &removal.delegate {
             progress.steps.time_async("ipam", take_from_delegate(request, plugin)).await?;
@@ -43,6 +41,23 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
         if progress.steps.time("ipam", || release(&removal, &key, &boot, &grip))? {
             return Ok(());
         }
+    }
+}
+
+/// Removes what the attachment has in the nftables table: what its record says, or what its link's name leads to. Of an
+/// imported one, the link that another plugin made.
+async fn dismiss(
+    node: &Netlink,
+    store: Option<&Store>,
+    key: &AttachmentKey,
+    boot: &BootId,
+) -> Result<(), CniError> {
+    match store.map(|store| store.find(key)) {
+        Some(Ok(Some(record))) => {
+            imported::detach(&record, boot).await?;
+            firewall::dismiss(node, &[record]).await
+        }
+        _ => firewall::dismiss_unrecorded(key).await,
     }
 }
 

@@ -3,8 +3,11 @@
 //! A code is chosen here and nowhere else; the sentence stays the error's own. Details carry the remedy
 //! where it is known.
 
+use std::io;
+
 use crate::cni::error::{CniError, Code};
 use crate::datapath::error::DatapathError;
+use crate::datapath::nft::NftError;
 use crate::desired::object::Place;
 use crate::ipam::StoreError;
 use crate::kernel::netns::NetnsError;
@@ -33,11 +36,31 @@ impl From<DatapathError> for CniError {
             DatapathError::InterfaceTaken { .. } | DatapathError::HostLinkTaken { .. } => Code::AlreadyTaken,
             DatapathError::Refused { .. }
             | DatapathError::Sysctl(_)
+            | DatapathError::PodSysctl(_)
             | DatapathError::Socket { .. }
             | DatapathError::Index { .. }
             | DatapathError::LinkVanished(_) => Code::KernelRefused,
         };
         CniError::new(code, error.to_string()).with_details(remedy(&error))
+    }
+}
+
+impl From<NftError> for CniError {
+    fn from(error: NftError) -> Self {
+        let (code, remedy) = match &error {
+            NftError::HostPortTaken(_) => (
+                Code::AlreadyTaken,
+                "a port of a node leads to one pod at a time; use another hostPort or hostIP, or another node",
+            ),
+            NftError::Outrun(_) => (Code::TryAgain, "try again"),
+            NftError::Refused(_) | NftError::Rejected(_) if error.lacks_nf_tables() => (
+                Code::KernelRefused,
+                "the kernel lacks a part of nf_tables that ferrule needs: are the modules nf_tables, nft_chain_nat, \
+                 nft_ct, nft_fib_inet, nft_masq and nft_nat there (modprobe)?",
+            ),
+            NftError::Refused(_) | NftError::Rejected(_) => (Code::KernelRefused, ""),
+        };
+        CniError::new(code, error.to_string()).with_details(remedy)
     }
 }
 
@@ -55,7 +78,11 @@ impl From<Refusal> for CniError {
 
 /// What to do, where the errno tells.
 fn remedy(error: &DatapathError) -> &'static str {
-    let DatapathError::Refused { place, refusals } = error else { return "" };
+    let (place, refusals) = match error {
+        DatapathError::Refused { place, refusals } => (place, refusals),
+        DatapathError::PodSysctl(refused) => return sysctl_remedy(refused.source.kind()),
+        _ => return "",
+    };
     let has = |errno: rustix::io::Errno| refusals.iter().any(|refusal| refusal.errno == errno.raw_os_error());
     if has(rustix::io::Errno::PERM) || has(rustix::io::Errno::ACCESS) {
         "ferrule needs CAP_NET_ADMIN in the node's and in the pod's network namespace"
@@ -72,5 +99,24 @@ fn remedy(error: &DatapathError) -> &'static str {
         }
     } else {
         ""
+    }
+}
+
+/// What to do about a setting of the pod's that cannot be written. One that counts for the whole node is not there in
+/// any other namespace than the node's, or cannot be written there (net/core/sysctl_net_core.c).
+fn sysctl_remedy(refused: io::ErrorKind) -> &'static str {
+    match refused {
+        io::ErrorKind::NotFound => {
+            "the kernel has no such setting per namespace, or does not know what the value names: it is misspelled, names an interface that the pod has not, \
+             its module is not loaded, or it counts for the whole node and is set there (sysctl -w)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "a pod cannot have a value of its own: the setting counts for the whole node and is set there (sysctl -w)"
+        }
+        io::ErrorKind::InvalidInput => "the kernel does not take that value for this setting",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "ferrule needs a writable /proc/sys; the runtime that executes it has none"
+        }
+        _ => "",
     }
 }

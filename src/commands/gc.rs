@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{LOCK_DEADLINE, imported};
+use super::{LOCK_DEADLINE, firewall, imported};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::AttachmentKey;
@@ -12,12 +12,18 @@ use crate::datapath::detach::{self, bears_mark_of, is_marked};
 use crate::datapath::error::DatapathError;
 use crate::desired::names;
 use crate::ipam::delegate::Delegate;
-use crate::ipam::{BootId, Hold, Store, StoreError, current_boot_id};
+use crate::ipam::{BootId, Hold, Record, Store, StoreError, current_boot_id};
 use crate::kernel::link::Link;
 use crate::kernel::netlink::Netlink;
 
-/// An attachment that goes, and the hold that keeps other commands off it meanwhile.
-type Doomed = (AttachmentKey, Option<Hold>);
+/// An attachment that goes.
+struct Doomed {
+    key: AttachmentKey,
+    /// What is remembered of it, where that can be read.
+    record: Option<Record>,
+    /// Keeps other commands off it meanwhile. There is none where no record stands, which nobody can hold.
+    _hold: Option<Hold>,
+}
 
 /// Removes every attachment of the network that `cni.dev/valid-attachments` does not name.
 ///
@@ -59,15 +65,23 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
     let mut doomed: Vec<Doomed> = Vec::new();
     if let Some(store) = &store {
         for key in known.iter().filter(|key| !valid.contains(key)) {
-            match store.try_hold(key) {
-                Ok(hold) => doomed.extend(hold.map(|hold| (key.clone(), Some(hold)))),
-                // No record stands there, so nobody can hold it, and it is released all the same.
-                Err(StoreError::Damaged(_)) => doomed.push((key.clone(), None)),
-                Err(error) => failures.push(error.into()),
-            }
+            let hold = match store.try_hold(key) {
+                Ok(Some(hold)) => Some(hold),
+                // Somebody is working on it.
+                Ok(None) => continue,
+                // It is released all the same.
+                Err(StoreError::Damaged(_)) => None,
+                Err(error) => {
+                    failures.push(error.into());
+                    continue;
+                }
+            };
+            // Read under the hold: it is what goes.
+            let record = store.find(key).ok().flatten();
+            doomed.push(Doomed { key: key.clone(), record, _hold: hold });
         }
     }
-    let mut links_are_gone = true;
+    let mut is_unused = true;
     if let Some(node) = &node {
         let spared: HashSet<String> = known.iter().chain(&valid).flat_map(names::node_links).collect();
         let is_leftover = |link: &Link| {
@@ -77,22 +91,25 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
         };
         if let Err(error) = remove_links(node, &doomed, is_leftover).await {
             failures.push(error.into());
-            links_are_gone = false;
+            is_unused = false;
         }
-        if let Some(store) = &store {
-            let mut detached = Vec::with_capacity(doomed.len());
-            for (key, hold) in doomed {
-                match imported::detach(store, &key, &boot).await {
-                    Ok(()) => detached.push((key, hold)),
-                    Err(error) => failures.push(error),
-                }
+        if let Err(error) = dismiss_all(node, &doomed).await {
+            failures.push(error);
+            is_unused = false;
+        }
+        for record in doomed.iter().filter_map(|it| it.record.as_ref()) {
+            if let Err(error) = imported::detach(record, &boot).await {
+                failures.push(error);
+                is_unused = false;
             }
-            doomed = detached;
         }
     }
-    // A link that stays may still use its address.
-    if let Some(store) = store.filter(|_| links_are_gone) {
+    // A link that stays may still use its address, and a hostPort may still lead to it.
+    if let Some(store) = store.filter(|_| is_unused) {
         failures.extend(release_all(&store, &boot, &doomed).err());
+    }
+    if network.role == Role::Main {
+        failures.extend(firewall::sweep(&network.data_dir, &network.name, &boot).await.err());
     }
     if let AddressManagement::Delegate(plugin) = &network.address_management {
         let delegate = Delegate::find(plugin, &request.environment.path);
@@ -115,17 +132,27 @@ async fn remove_links(
     is_leftover: impl Fn(&Link) -> bool,
 ) -> Result<(), DatapathError> {
     let doomed: HashMap<String, &AttachmentKey> =
-        doomed.iter().flat_map(|(key, _)| names::node_links(key).map(|name| (name, key))).collect();
+        doomed.iter().flat_map(|it| names::node_links(&it.key).map(|name| (name, &it.key))).collect();
     let mut links = node.links().await?;
     links.retain(|link| doomed.get(&link.name).is_some_and(|key| is_marked(link, key)) || is_leftover(link));
     detach::detach_all(node, &links).await
 }
 
+/// Removes what the doomed have in the nftables table, in one transaction but for those without a record.
+async fn dismiss_all(node: &Netlink, doomed: &[Doomed]) -> Result<(), CniError> {
+    let records: Vec<Record> = doomed.iter().filter_map(|it| it.record.clone()).collect();
+    firewall::dismiss(node, &records).await?;
+    for it in doomed.iter().filter(|it| it.record.is_none()) {
+        firewall::dismiss_unrecorded(&it.key).await?;
+    }
+    Ok(())
+}
+
 fn release_all(store: &Store, boot: &BootId, doomed: &[Doomed]) -> Result<(), CniError> {
     let mut locked = store.lock(boot, LOCK_DEADLINE)?;
     let mut failures: Vec<CniError> = Vec::new();
-    for (key, _hold) in doomed {
-        failures.extend(locked.release(key).err().map(CniError::from));
+    for it in doomed {
+        failures.extend(locked.release(&it.key).err().map(CniError::from));
     }
     failures.extend(locked.mend().err().map(CniError::from));
     join(failures)

@@ -16,7 +16,9 @@ pub mod addresses;
 pub mod attachment;
 pub mod check;
 pub mod failure;
+pub mod firewall;
 pub mod liveness;
+pub mod reclaim;
 
 mod add;
 mod answer;

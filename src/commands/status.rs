@@ -5,13 +5,14 @@
 //! be reached is not a reason (DESIGN, section 5).
 
 use super::addresses::{Acquired, usable_sets};
-use super::liveness;
+use super::{firewall, liveness};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::range::RangeSet;
 use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::error::DatapathError;
+use crate::datapath::nft::NftError;
 use crate::datapath::peers;
 use crate::ipam::delegate::Delegate;
 use crate::ipam::{self, Store, current_boot_id};
@@ -26,6 +27,10 @@ pub async fn status(request: &Request) -> Result<(), CniError> {
     let network = Network::read(&request.conf, &request.environment)?;
     let node = Netlink::open_here();
     let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
+    if network.role == Role::Main {
+        let usable = firewall::open()?.generation().await.map_err(NftError::from).map_err(CniError::from);
+        usable.map_err(|error| CniError { code: Code::NotAvailable, ..error })?;
+    }
     match &network.address_management {
         AddressManagement::Ranges(sets) => addresses_are_free(&network, &usable_sets(sets)?, &node).await?,
         AddressManagement::Delegate(plugin) => {

@@ -100,6 +100,17 @@ mod tests {
         }
     }
 
+    /// go-cni, of containerd: Go's names of the fields, as its types say nothing of JSON.
+    #[test]
+    fn containerd_spells_the_keys_as_go_does() {
+        let (bandwidth, problems) = read(json!({
+            "IngressRate": 1_000_000, "IngressBurst": u32::MAX, "EgressRate": 2_000_000, "EgressBurst": u32::MAX
+        }));
+        let limit = |rate| Some(Limit { rate, burst: None });
+        assert_eq!((bandwidth.ingress, bandwidth.egress), (limit(1_000_000), limit(2_000_000)));
+        assert_eq!(problems, "");
+    }
+
     #[test]
     fn the_largest_number_of_a_runtime_is_no_burst_that_anybody_asked_for() {
         for burst in [u64::from(u32::MAX), i32::MAX as u64] {

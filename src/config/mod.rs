@@ -5,13 +5,16 @@
 mod annotations;
 mod attachments;
 pub mod bandwidth;
+pub mod host_port;
 pub mod log;
+pub mod masquerade;
 pub mod network;
 pub mod peer;
 pub mod range;
 pub mod removal;
 pub mod role;
 mod sets;
+pub mod sysctl;
 
 pub use network::{AddressManagement, Network};
 pub use removal::Removal;

@@ -1,4 +1,4 @@
-//! The other nodes of a cluster without an agent: whose pods are where.
+//! The other nodes of a cluster: whose pods are where, or that the agent knows.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,7 +7,36 @@ use ipnetwork::IpNetwork;
 
 use super::range::{RangeSet, parse_subnet};
 use crate::cni::json::Node;
+use crate::cni::problem::quote;
 use crate::cni::route::parse_address;
+
+/// `peers`: who looks after the routes to other nodes, and after where pods keep their source address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peers {
+    /// ferrule's ADD, for the nodes of this list.
+    Listed(Vec<Peer>),
+    /// The node agent (`"peers": "agent"`), which follows the cluster. ADD leaves both alone.
+    KeptByAgent,
+}
+
+impl Peers {
+    /// The nodes of the list; none where the agent knows them.
+    pub fn listed(&self) -> &[Peer] {
+        match self {
+            Self::Listed(peers) => peers,
+            Self::KeptByAgent => &[],
+        }
+    }
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
+}
+
+/// What `peers` says where the agent keeps them.
+const AGENT: &str = "agent";
 
 /// Another node. Each of its pod CIDRs has a node address of its family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +58,18 @@ impl Peer {
 }
 
 /// Reads `peers`. `own` are the node's own range sets, which are no peer's.
-pub(super) fn read_peers(root: &Node<'_, '_>, own: &[RangeSet]) -> Vec<Peer> {
-    let Some(list) = root.list("peers") else { return Vec::new() };
+pub(super) fn read_peers(root: &Node<'_, '_>, own: &[RangeSet]) -> Peers {
+    let Some(member) = root.member("peers") else { return Peers::default() };
+    if member.value().is_string() {
+        if member.value().as_str() != Some(AGENT) {
+            member.refuse(format!(
+                "is {}; write a list of nodes, or {AGENT:?}",
+                quote(&member.value().to_string())
+            ));
+        }
+        return Peers::KeptByAgent;
+    }
+    let Some(list) = root.list("peers") else { return Peers::default() };
     // First owner of each CIDR, as indices: a path is made up only for a message.
     let mut owners: HashMap<IpNetwork, (usize, usize)> = HashMap::new();
     let mut peers = Vec::new();
@@ -49,7 +88,7 @@ pub(super) fn read_peers(root: &Node<'_, '_>, own: &[RangeSet]) -> Vec<Peer> {
         };
         peers.push(peer);
     }
-    peers
+    Peers::Listed(peers)
 }
 
 /// A route to a peer inside the node's own subnet would lead its own pods' packets away. The very subnet is not

@@ -62,9 +62,16 @@ pub fn set_alias(link: &Link) -> Option<Change> {
 /// process holds the RTNL lock (addrconf_sysctl_addr_gen_mode, net/ipv6/addrconf.c).
 pub fn link_settings(sysctl: &Sysctl) -> Option<Change> {
     let [_, family, _, link, name] = sysctl.path.as_slice() else { return None };
-    let settings = match (family.as_str(), name.as_str(), sysctl.value) {
+    // These two are no links.
+    if link == "all" || link == "default" {
+        return None;
+    }
+    let settings = match (family.as_str(), name.as_str(), sysctl.value.as_ref()) {
         ("ipv4", "rp_filter", "1") => {
             LinkSettings { ipv4_conf: vec![(Ipv4Conf::RpFilter, 1)], ..LinkSettings::default() }
+        }
+        ("ipv4", "route_localnet", "1") => {
+            LinkSettings { ipv4_conf: vec![(Ipv4Conf::RouteLocalnet, 1)], ..LinkSettings::default() }
         }
         ("ipv6", "addr_gen_mode", "1") => {
             LinkSettings { no_ipv6_link_local: true, ..LinkSettings::default() }

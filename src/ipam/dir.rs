@@ -137,9 +137,14 @@ impl Dir {
     /// # Errors
     /// [`Damaged`] if it is something else than a regular file, or too large.
     pub fn read(&self, name: impl AsRef<OsStr>) -> Result<Option<Content>, StoreError> {
+        self.read_at_most(name, FILE_MAX)
+    }
+
+    /// As [`Dir::read`], for a file that may have up to `max` bytes.
+    pub fn read_at_most(&self, name: impl AsRef<OsStr>, max: u64) -> Result<Option<Content>, StoreError> {
         let name = name.as_ref();
         match self.open_regular(name, OFlags::RDONLY)? {
-            Some((file, stat)) => self.read_opened(name, file, &stat).map(Some),
+            Some((file, stat)) => self.read_opened(name, file, &stat, max).map(Some),
             None => Ok(None),
         }
     }
@@ -150,7 +155,7 @@ impl Dir {
         let name = name.as_ref();
         let opened = self.open_regular(name, OFlags::RDWR | OFlags::CREATE)?;
         let (file, stat) = opened.ok_or_else(|| self.failure("open", name, Errno::NOENT))?;
-        let content = self.read_opened(name, file, &stat)?;
+        let content = self.read_opened(name, file, &stat, FILE_MAX)?;
         if content.has_other_names {
             return Err(Damaged::new(self.path.join(name), "it has a second name (hard link)").into());
         }
@@ -308,17 +313,15 @@ impl Dir {
         }
     }
 
-    fn read_opened(&self, name: &OsStr, file: File, stat: &Stat) -> Result<Content, StoreError> {
+    fn read_opened(&self, name: &OsStr, file: File, stat: &Stat, max: u64) -> Result<Content, StoreError> {
         self.admit("read", false, name)?;
         // Room for the end of the file as well, so that one read finds all of it and one its end.
-        let size = u64::try_from(stat.st_size).unwrap_or_default().min(FILE_MAX);
+        let size = u64::try_from(stat.st_size).unwrap_or_default().min(max);
         let mut bytes = Vec::with_capacity(size as usize + 32);
-        let read = (&file).take(FILE_MAX + 1).read_to_end(&mut bytes);
+        let read = (&file).take(max + 1).read_to_end(&mut bytes);
         read.map_err(|error| self.failure("read", name, error))?;
-        if bytes.len() as u64 > FILE_MAX {
-            return Err(
-                Damaged::new(self.path.join(name), format!("it is larger than {FILE_MAX} bytes")).into()
-            );
+        if bytes.len() as u64 > max {
+            return Err(Damaged::new(self.path.join(name), format!("it is larger than {max} bytes")).into());
         }
         Ok(Content { file, id: FileId::of(stat), has_other_names: stat.st_nlink > 1, bytes })
     }

@@ -7,6 +7,7 @@
 //!   lock                             flock(2)ed by whoever changes anything here
 //!   boot                             the boot in which it was last changed
 //!   next                             the address last handed out, one line per range set
+//!   inside                           where the network's pods keep their source address, one CIDR a line
 //!   peers                            the list of peers last made true; not the store's (`commands::peers`)
 //!   by-id/<container id>@<ifname>    the record: JSON, one file per attachment
 //!   by-ip/<address>                  the same file again (hard link), once per address
@@ -35,6 +36,7 @@ pub mod delegate;
 mod dir;
 mod error;
 mod host_local;
+mod inside;
 mod lock;
 mod locked;
 mod mend;

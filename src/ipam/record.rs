@@ -14,6 +14,8 @@ use super::boot::BootId;
 use super::error::{Damaged, StoreError};
 use crate::cni::args::PodName;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, InvalidId, NetnsPath, NetworkName};
+use crate::config::host_port::HostPort;
+use crate::desired::nft::element::PodRules;
 
 /// The format written here.
 const VERSION: u64 = 1;
@@ -42,6 +44,10 @@ pub struct Record {
     /// host-local's directory that `ferrule import` took it over from; `None` for what ferrule attached. The link and
     /// the routes of such an attachment are another plugin's work, and `host_link` is that plugin's.
     pub imported_from: Option<String>,
+    /// Whether what the pod sends out of its network is masqueraded.
+    pub masquerade: bool,
+    /// Ports of the node that lead to the pod.
+    pub host_ports: Vec<HostPort>,
     /// When it was attached, in seconds since 1970 by the clock of that moment.
     pub created: u64,
 }
@@ -71,11 +77,15 @@ pub struct Claim {
     pub pod: Option<PodName>,
     /// As [`Record::imported_from`].
     pub imported_from: Option<String>,
+    /// Whether it is to be masqueraded.
+    pub masquerade: bool,
+    /// Ports of the node that are to lead to it.
+    pub host_ports: Vec<HostPort>,
 }
 
 impl Record {
     pub(super) fn new(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId, created: u64) -> Self {
-        let Claim { key, netns, host_link, pod, imported_from } = claim;
+        let Claim { key, netns, host_link, pod, imported_from, masquerade, host_ports } = claim;
         let AttachmentKey { network, container, ifname } = key;
         let version = VERSION;
         Self {
@@ -89,6 +99,8 @@ impl Record {
             addresses,
             pod,
             imported_from,
+            masquerade,
+            host_ports,
             created,
         }
     }
@@ -105,6 +117,23 @@ impl Record {
             container: self.container.clone(),
             ifname: self.ifname.clone(),
         }
+    }
+
+    /// What the attachment has in the nftables table; nothing where ferrule made no link for it.
+    pub fn rules(&self) -> Option<PodRules> {
+        if self.imported_from.is_some() {
+            return None;
+        }
+        let host_link = self.host_link.as_ref()?.to_string();
+        let name = self.pod.as_ref().map_or_else(|| self.container.to_string(), ToString::to_string);
+        Some(PodRules {
+            network: self.network.clone(),
+            host_link,
+            name: Some(name),
+            addresses: self.addresses.clone(),
+            masquerade: self.masquerade,
+            host_ports: self.host_ports.clone(),
+        })
     }
 
     /// The record was written in that boot. If it was not, its attachment is gone.
@@ -135,6 +164,8 @@ impl Record {
             addresses: self.addresses.clone(),
             pod: self.pod.clone(),
             imported_from: self.imported_from.clone(),
+            masquerade: self.masquerade,
+            host_ports: self.host_ports.clone(),
             created: self.created,
         };
         // Strings and numbers: serialising them cannot fail.
@@ -186,6 +217,10 @@ struct Written {
     pod: Option<PodName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     imported_from: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    masquerade: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    host_ports: Vec<HostPort>,
     created: u64,
 }
 
@@ -218,6 +253,8 @@ impl Written {
             addresses: self.addresses,
             pod: self.pod,
             imported_from: self.imported_from,
+            masquerade: self.masquerade,
+            host_ports: self.host_ports,
             created: self.created,
         })
     }
@@ -248,6 +285,15 @@ mod tests {
     "namespace": "default",
     "name": "web-0"
   },
+  "masquerade": true,
+  "hostPorts": [
+    {
+      "hostIP": "127.0.0.1",
+      "hostPort": 8080,
+      "containerPort": 80,
+      "protocol": "tcp"
+    }
+  ],
   "created": 1795445360
 }
 "#;
@@ -277,6 +323,7 @@ mod tests {
         let json = r#"{"version":1,"network":"n","container":"c","ifname":"i","bootId":"b",
             "addresses":[],"created":0,"colour":"blue"}"#;
         let record = read(json).unwrap();
+        assert_eq!((record.rules(), record.masquerade, record.host_ports.len()), (None, false, 0));
         assert_eq!((record.netns, record.host_link, record.pod), (None, None, None));
         assert_eq!(record.imported_from, None);
     }

@@ -32,6 +32,10 @@ use super::refusal::{Reason, Refusal};
 /// elements.
 const BUFFER: usize = 4 << 20;
 
+/// Largest datagram that the kernel sends, in bytes: part of a dump, for which it takes at most 32 KiB
+/// (netlink_recvmsg, net/netlink/af_netlink.c).
+const DATAGRAM: usize = 64 << 10;
+
 /// How often a dump that changed under the reader is repeated before that is an error.
 const DUMP_ATTEMPTS: usize = 8;
 
@@ -299,7 +303,9 @@ impl Connection {
 
     /// Waits for a datagram and takes it apart.
     async fn receive(&self) -> Result<Vec<Answer>, Reason> {
-        let (datagram, _) = self.socket.recv_from_full().await.map_err(socket_failed)?;
+        // Not by looking at its length first, which makes two system calls of each.
+        let mut datagram = Vec::with_capacity(DATAGRAM);
+        self.socket.recv(&mut datagram).await.map_err(socket_failed)?;
         let mut answers = Vec::new();
         let mut rest = datagram.as_slice();
         while let Ok(message) = NetlinkBuffer::new_checked(rest) {

@@ -39,6 +39,14 @@ impl Refusal {
         self.is(Errno::INVAL)
     }
 
+    /// Whether the kernel does not know what is asked of it: the request (EINVAL), the address family (EAFNOSUPPORT), the
+    /// protocol (EPROTONOSUPPORT) or the operation (EOPNOTSUPP).
+    pub fn is_unsupported(&self) -> bool {
+        [Errno::INVAL, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::OPNOTSUPP]
+            .iter()
+            .any(|errno| self.is(*errno))
+    }
+
     /// Whether what was to be changed, removed or read is not there: no such link (ENODEV), no such entry
     /// (ENOENT), no such route (ESRCH), no such address (EADDRNOTAVAIL).
     pub fn is_not_found(&self) -> bool {

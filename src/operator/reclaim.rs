@@ -16,10 +16,10 @@ use super::node::Node;
 use super::table::{Table, escape};
 use super::{Outcome, to_json};
 use crate::cni::error::CniError;
-use crate::commands::LOCK_DEADLINE;
+use crate::commands::{LOCK_DEADLINE, firewall};
 use crate::datapath::detach;
 use crate::desired::names;
-use crate::ipam::Store;
+use crate::ipam::{Record, Store};
 use crate::kernel::link::Link;
 
 /// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
@@ -114,6 +114,9 @@ async fn reclaim_network(network: &KnownNetwork, node: &Node, dry_run: bool) -> 
         // The pairs went with their namespaces; what does not go with a pair goes now.
         let links: Vec<Link> = doomed.iter().filter_map(|it| node.ifb_link(&it.key)).cloned().collect();
         detach::detach_all(&node.netlink, &links).await?;
+        let records: Vec<Record> =
+            doomed.iter().filter_map(|it| it.state.as_ref().ok().map(|(record, _)| record.clone())).collect();
+        firewall::dismiss(&node.netlink, &records).await?;
         reclaimed.free(&store, node, &doomed)?;
     }
     Ok(reclaimed)

@@ -1,6 +1,6 @@
 //! `ferrule uninstall`: removes all that bears ferrule's mark, and says what is left and how to remove that.
 //!
-//! Links first, then routes, then the stores: whoever dies on the way runs it again. Where pods are running it
+//! Links first, then routes, the nftables table, and the stores: whoever dies on the way runs it again. Where pods are running it
 //! refuses, unless told that they may lose their network.
 
 use std::collections::{BTreeSet, HashSet};
@@ -18,8 +18,8 @@ use super::table::{Cell, Table, Tone, escape};
 use super::{Outcome, to_json};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetworkName};
-use crate::commands::LOCK_DEADLINE;
-use crate::datapath::detach;
+use crate::commands::{LOCK_DEADLINE, firewall};
+use crate::datapath::{detach, nft};
 use crate::desired::names;
 use crate::desired::names::ROUTE_PROTOCOL;
 use crate::ipam::Store;
@@ -29,6 +29,9 @@ use crate::kernel::link::Link;
 use crate::kernel::refusal::Refusal;
 use crate::kernel::route::{Family, Route, RouteFilter};
 use crate::kernel::sysctl;
+
+/// The nftables table, in `nft`'s words.
+const OWN_TABLE: &str = "inet ferrule";
 
 /// Index of `lo` in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK: u32 = 1;
@@ -54,7 +57,7 @@ struct Document {
 
 #[derive(Serialize)]
 struct Removed {
-    /// `link`, `route` or `store`.
+    /// `link`, `route`, `table` or `store`.
     kind: &'static str,
     what: String,
 }
@@ -69,6 +72,8 @@ struct Left {
 struct Plan {
     links: Vec<Link>,
     routes: Vec<Route>,
+    /// Whether there is an nftables table of ours.
+    has_table: bool,
     stores: Vec<PlannedStore>,
 }
 
@@ -131,7 +136,8 @@ impl Document {
         let links: Vec<Link> = node.marked_links().cloned().collect();
         let unrecorded = links.iter().filter(|link| !recorded.contains(&link.name));
         self.links_in_use.extend(unrecorded.map(show_link));
-        Ok(Plan { links, routes: own_routes(node).await?, stores })
+        let has_table = nft::is_there(&firewall::open()?).await?;
+        Ok(Plan { links, routes: own_routes(node).await?, has_table, stores })
     }
 
     /// Says what [`Document::carry_out`] would do.
@@ -144,6 +150,9 @@ impl Document {
             .iter()
             .filter(of_its_own)
             .for_each(|route| self.tell_removed("route", node.show_route(route)));
+        if plan.has_table {
+            self.tell_removed("table", OWN_TABLE.to_owned());
+        }
         plan.stores.iter().for_each(|store| self.tell_removed("store", store.path().display().to_string()));
     }
 
@@ -162,6 +171,12 @@ impl Document {
             match outcome {
                 Err(refusal) if !Refusal::is_not_found(refusal) => self.problems.push(refusal.to_string()),
                 _ => self.tell_removed("route", node.show_route(route)),
+            }
+        }
+        if plan.has_table {
+            match nft::remove_table(&firewall::open()?).await {
+                Ok(()) => self.tell_removed("table", OWN_TABLE.to_owned()),
+                Err(error) => self.problems.push(error.to_string()),
             }
         }
         let mut data_dirs = BTreeSet::new();

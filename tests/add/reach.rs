@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::ip;
 use crate::harness::netns::Namespace;
+use crate::harness::nft;
 use crate::harness::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
 use crate::harness::packets::{answers_ping, first_sender, ping, source_seen_over_tcp};
 use crate::harness::pod::{Pod, addresses_of, host_link_of};
@@ -88,12 +89,19 @@ fn a_pod_cannot_send_with_an_address_that_is_not_its_own() {
     for all in ["0", "1", "2"] {
         node.namespace().set_sysctl("net/ipv4/conf/all/rp_filter", all);
         let result = expect_no_forgery(&node, &node.conf());
-        // The proof that the test can fail: without the filter, the forged packet is the first.
-        node.namespace().set_sysctl("net/ipv4/conf/all/rp_filter", "0");
+        // Either of the two that prevent it is enough: the kernel's filter, and ferrule's table. The proof that the
+        // test can fail: without both, the forged packet is the first.
         let (pod, own) = (&result.0, &result.1);
-        node.namespace().set_sysctl(&format!("net/ipv4/conf/{}/rp_filter", result.2), "0");
-        let first = first_sender(pod.namespace(), node.outside(), OUTSIDE_V4, "203.0.113.5", own);
-        assert_eq!(first, "203.0.113.5");
+        let first = || first_sender(pod.namespace(), node.outside(), OUTSIDE_V4, "203.0.113.5", own);
+        node.namespace().set_sysctl("net/ipv4/conf/all/rp_filter", "0");
+        let filter = format!("net/ipv4/conf/{}/rp_filter", result.2);
+        node.namespace().set_sysctl(&filter, "0");
+        assert_eq!(first(), *own, "by the table alone");
+        nft::run(node.namespace(), "delete table inet ferrule").unwrap();
+        node.namespace().set_sysctl(&filter, "1");
+        assert_eq!(first(), *own, "by rp_filter alone");
+        node.namespace().set_sysctl(&filter, "0");
+        assert_eq!(first(), "203.0.113.5");
     }
 }
 

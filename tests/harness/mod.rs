@@ -9,6 +9,8 @@
 //! | see whether packets arrive                      | [`packets`]                                             |
 //! | see what the kernel has                         | [`ip`]                                                  |
 //! | see how fast packets may go                     | [`tc`]                                                  |
+//! | ask servers who the client is to them           | [`traffic`]                                             |
+//! | see the nftables                                | [`nft`]                                                 |
 //! | see what the store and other files hold         | [`store::Store`], [`files`]                             |
 //! | build something else                            | [`netns::Namespace`], [`files::Scratch`]                |
 //!
@@ -21,11 +23,13 @@ pub mod files;
 pub mod ip;
 pub mod netns;
 pub mod network;
+pub mod nft;
 pub mod node;
 pub mod packets;
 pub mod pod;
 pub mod store;
 pub mod tc;
+pub mod traffic;
 pub mod underlay;
 
 use std::future::Future;

@@ -205,9 +205,10 @@ impl Node {
     }
 
     /// Panics unless nothing of any pod remains on the node: no link, no route to a pod, no record, no
-    /// address, nothing half-done.
+    /// address, nothing in the nftables table, nothing half-done.
     pub fn expect_nothing_left(&self) {
         assert_eq!(self.host_links(), Vec::<String>::new(), "links");
+        assert_eq!(super::nft::pod_elements(&self.namespace), Vec::<String>::new(), "nftables");
         self.store().expect_empty();
     }
 }

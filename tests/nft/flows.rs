@@ -5,9 +5,9 @@ use ferrule::datapath::nft::{add_pod, remove_pod};
 use ferrule::desired::nft::element::Protocol::Udp;
 use ferrule::kernel::conntrack::FlowFilter;
 
-use super::traffic::{Server, UdpClient, reply};
 use super::world::{World, host_port};
 use crate::harness::block_on;
+use crate::harness::traffic::{Server, UdpClient, reply};
 
 /// containernetworking/plugins#123, kubernetes#66651: a client that never pauses.
 #[test]

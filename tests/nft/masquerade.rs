@@ -2,10 +2,10 @@
 
 use ferrule::datapath::nft::add_pod;
 
-use super::traffic::{Server, reply, tcp};
 use super::world::{World, run_nft};
 use crate::harness::block_on;
 use crate::harness::netns::Namespace;
+use crate::harness::traffic::{Server, reply, tcp};
 
 const PORT: u16 = 9000;
 

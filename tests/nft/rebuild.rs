@@ -7,9 +7,9 @@ use ferrule::datapath::nft::{NftError, add_pod, differences, ensure_inside, ensu
 use ferrule::desired::nft::element::Element;
 use ferrule::desired::nft::element::Protocol::Tcp;
 
-use super::traffic::{Server, reply, tcp};
 use super::world::{World, ensure, host_port, inside, network, run_nft};
 use crate::harness::block_on;
+use crate::harness::traffic::{Server, reply, tcp};
 
 fn from_store(elements: &[Element]) -> impl FnMut() -> Result<Vec<Element>, NftError> {
     let elements = elements.to_vec();

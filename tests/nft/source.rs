@@ -3,8 +3,8 @@
 use ferrule::datapath::nft::{add_pod, ensure_inside};
 use ferrule::desired::nft::element::Protocol::Tcp;
 
-use super::traffic::{BRIEF, PATIENT, Server, UdpClient, receives_udp, reply, send_udp, tcp};
 use super::world::{Pod, World, host_port, inside, set};
+use crate::harness::traffic::{BRIEF, PATIENT, Server, UdpClient, receives_udp, reply, send_udp, tcp};
 use crate::harness::{block_on, ip};
 
 const PORT: u16 = 9000;

@@ -24,6 +24,20 @@ pub enum NftError {
     Outrun(Rejection),
 }
 
+impl NftError {
+    /// Whether the kernel does not know what was asked of it, as one that runs without a module. That of an expression
+    /// in a rule is "not found".
+    pub fn lacks_nf_tables(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_unsupported(),
+            Self::Rejected(rejection) => {
+                rejection.is_because(|refusal| refusal.is_unsupported() || refusal.is_not_found())
+            }
+            Self::HostPortTaken(_) | Self::Outrun(_) => false,
+        }
+    }
+}
+
 /// A hostPort that another pod has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clash {

@@ -1,7 +1,8 @@
 //! Where the pods of a network keep their source address.
 //!
 //! There may be thousands of such places, one a node. So an ADD looks at two of them, which say by a number in their
-//! comments what all the others are (see [`InsideNetwork::elements`]).
+//! comments what all the others are (see [`InsideNetwork::elements`]). That they are there at all tells that the table
+//! knows the network: one that was flushed and made again by another network does not.
 
 use super::compile::{Named, table};
 use super::plan::{additions, deletions};
@@ -18,15 +19,27 @@ use crate::kernel::nfnetlink::Nfnetlink;
 /// # Errors
 /// What the kernel refused.
 pub async fn ensure_inside(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
-    let wanted: Vec<Named> = inside.elements().iter().map(Named::from).collect();
-    let first = |set| wanted.iter().find(|it| it.set == set).cloned();
-    let marks: Vec<Named> = [SetName::Inside4, SetName::Inside6].into_iter().filter_map(first).collect();
-    let found = find(nft, &marks).await?;
-    let stands = |(wanted, found): (&Named, &Option<_>)| found.as_ref() == Some(&wanted.element);
-    if !marks.is_empty() && marks.iter().zip(&found).all(stands) {
+    if inside_stands(nft, inside).await? {
         return Ok(false);
     }
+    let wanted: Vec<Named> = inside.elements().iter().map(Named::from).collect();
     replace(nft, inside.group(), &wanted).await.map(|()| true)
+}
+
+/// Whether the places where `inside`'s network keeps its sources are what they should be, by their marks.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn inside_stands(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
+    let marks: Vec<Named> = inside.marks().iter().map(Named::from).collect();
+    let found = find(nft, &marks).await?;
+    Ok(marks.iter().zip(&found).all(|(wanted, found)| found.as_ref() == Some(&wanted.element)))
+}
+
+/// Whether the table knows the network, whatever it knows of it.
+pub(super) async fn is_known(nft: &Nfnetlink, network: &NetworkName) -> Result<bool, NftError> {
+    let places: Vec<Named> = InsideNetwork::places_of_marks(network).iter().map(Named::from).collect();
+    Ok(find(nft, &places).await?.iter().all(Option::is_some))
 }
 
 /// Removes what a network has here. For one without pods: any that it still had would be masqueraded everywhere.

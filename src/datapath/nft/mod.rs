@@ -7,6 +7,8 @@
 //! | [`ensure_inside`]     | makes a network's exemptions from masquerade what they should be                 |
 //! | [`add_pod`]           | adds a pod's elements; tells who has a hostPort already                          |
 //! | [`remove_pod`]        | removes those that are still the pod's; what is not there is a success          |
+//! | [`sweep`]             | removes what no record asks for                                                 |
+//! | [`remove_link`]       | the same, where nothing is known of the pod but its link                        |
 //! | [`differences`]       | says what is missing or wrong                                                   |
 //! | [`remove_table`]      | removes all of it                                                               |
 //! | [`flows`]             | has flows forgotten that keep to what was before                                |
@@ -20,6 +22,7 @@ mod error;
 pub mod flows;
 mod inside;
 mod plan;
+mod search;
 
 use crate::cni::ids::NetworkName;
 use crate::desired::nft::element::Element;
@@ -32,8 +35,10 @@ use crate::kernel::refusal::Refusal;
 
 use compile::{Named, table};
 pub use error::{Clash, NftError};
-pub use inside::{ensure_inside, remove_inside};
+use inside::is_known;
+pub use inside::{ensure_inside, inside_stands, remove_inside};
 use plan::{Plan, Present, additions, deletions};
+pub use search::remove_link;
 
 /// How often a decision is made anew because somebody was faster. kube-proxy may write every second, and eighty ADDs
 /// at once.
@@ -52,10 +57,10 @@ pub struct Rebuilt {
     pub passed_over: Vec<Element>,
 }
 
-/// Makes the table with all that belongs in it, unless it stands. `None` if it does: then its elements are not looked
-/// at, and the cost does not depend on how many there are.
+/// Makes the table with all that belongs in it, unless it stands and knows all `networks`. `None` if it does: then its
+/// elements are not looked at, and the cost does not depend on how many there are.
 ///
-/// `networks` and `read` as for [`rebuild`].
+/// `read` as for [`rebuild`].
 ///
 /// # Errors
 /// What the kernel refused, and what `read` says.
@@ -64,15 +69,31 @@ pub async fn ensure_table<E: From<NftError>>(
     networks: &[NetworkName],
     read: impl FnMut() -> Result<Vec<Element>, E>,
 ) -> Result<Option<Rebuilt>, E> {
-    if stands(nft).await.map_err(NftError::from)? {
+    if knows(nft, networks).await? {
         return Ok(None);
     }
     rebuild(nft, networks, read).await.map(Some)
 }
 
+/// Whether the table stands and knows all `networks`. Their elements are not looked at.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn knows(nft: &Nfnetlink, networks: &[NetworkName]) -> Result<bool, NftError> {
+    if !stands(nft).await? {
+        return Ok(false);
+    }
+    for network in networks {
+        if !is_known(nft, network).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Makes the table, and the elements of `networks` in it, what they should be. Idempotent.
 ///
-/// `read` is asked for all elements of these networks, each time that the kernel's state was looked at afresh; an ADD
+/// `read` is asked for all elements of these networks, those of [`InsideNetwork`](crate::desired::nft::element::InsideNetwork) among them, each time that the kernel's state was looked at afresh; an ADD
 /// must have written its record before it adds its elements. Elements of other networks stay, even where
 /// the table is made anew.
 ///
@@ -190,6 +211,45 @@ pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<St
         }
     }
     Ok(differences)
+}
+
+/// Removes the pods' elements of `networks` that `read` does not name. Adds nothing, and leaves their exemptions from
+/// masquerade alone. Nothing to do where the table does not stand.
+///
+/// `read` is asked after the kernel: an ADD writes its record before its elements, and a DEL removes it after them, so
+/// what stands in the table by then and is in no record was left behind. Hence this needs no moment in which nobody
+/// else changes anything, which [`rebuild`] has to wait for.
+///
+/// # Errors
+/// What the kernel refused, and what `read` says.
+pub async fn sweep<E: From<NftError>>(
+    nft: &Nfnetlink,
+    networks: &[NetworkName],
+    mut read: impl FnMut() -> Result<Vec<Element>, E>,
+) -> Result<(), E> {
+    let mut attempts = Attempts::default();
+    loop {
+        if !stands(nft).await.map_err(NftError::from)? {
+            return Ok(());
+        }
+        let mut actual = read_elements(nft).await.map_err(NftError::from)?;
+        actual.retain(|it| !it.set.has_ranges());
+        let stale = plan::stale(&actual, networks, &read()?);
+        match nft.commit(None, &deletions(stale)).await {
+            Ok(()) => return Ok(()),
+            // Somebody was faster.
+            Err(rejection) if rejection.is_because(Refusal::is_not_found) => attempts.count(rejection)?,
+            Err(rejection) => return Err(NftError::from(rejection).into()),
+        }
+    }
+}
+
+/// Whether there is a table of ours, be it as it should be or not.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn is_there(nft: &Nfnetlink) -> Result<bool, NftError> {
+    Ok(nft.has_table(&table()).await?)
 }
 
 /// Removes the table with all that is in it. Not there is a success.

@@ -62,6 +62,14 @@ impl Plan {
     }
 }
 
+/// Those of `actual` that belong to `networks`, and are not `wanted`.
+pub fn stale(actual: &[Named], networks: &[NetworkName], wanted: &[Element]) -> Vec<Named> {
+    let wanted: Vec<Named> = wanted.iter().map(Named::from).collect();
+    let wanted = identities(&wanted);
+    let is_stale = |it: &&Named| belongs_to(&it.element, networks) && !wanted.contains(&identity(it));
+    actual.iter().filter(is_stale).cloned().collect()
+}
+
 /// Adds elements, with one change a set.
 pub fn additions(elements: impl IntoIterator<Item = Named>) -> Vec<Change> {
     let change = |(set, elements): (SetName, _)| Change::AddElements {

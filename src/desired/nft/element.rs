@@ -5,22 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
-use super::super::attachment::covers;
+use super::super::attachment::{GATEWAY_V4, GATEWAY_V6, covers};
 use super::super::names::{link_group, stable_hash};
-use super::super::object::{Object, Place, Sysctl};
 use super::table::SetName;
 use crate::cni::ids::NetworkName;
-
-/// A transport protocol that hostPorts exist for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
+pub use crate::config::host_port::{HostPort, Protocol};
 
 /// A field of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,19 +51,6 @@ pub struct Owner {
     pub note: Option<String>,
 }
 
-/// A port of the node that leads to a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct HostPort {
-    /// The node's address; every one of both families if absent, every one of its family if it is 0.0.0.0 or `::`.
-    pub host_ip: Option<IpAddr>,
-    /// The node's port. With 0 there is nothing to redirect.
-    pub host_port: u16,
-    /// The pod's port.
-    pub container_port: u16,
-    /// Of this protocol.
-    pub protocol: Protocol,
-}
-
 /// What a pod needs in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRules {
@@ -109,17 +85,6 @@ impl Owner {
     }
 }
 
-impl Protocol {
-    /// Its number (IANA).
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-}
-
 impl PodRules {
     /// Its elements, each once.
     pub fn elements(&self) -> Vec<Element> {
@@ -140,18 +105,6 @@ impl PodRules {
             }
         }
         elements
-    }
-
-    /// What the pod's link needs besides, so that 127.0.0.1 reaches its hostPorts: with it a packet from 127.0.0.1
-    /// may leave by this link, and by this link only. The table drops what comes back by it to 127/8.
-    pub fn sysctls(&self) -> Vec<Object> {
-        let ipv4 = self.addresses.iter().any(IpAddr::is_ipv4);
-        if !ipv4 || !self.host_ports.iter().any(|port| port.host_port != 0) {
-            return Vec::new();
-        }
-        let path = ["net", "ipv4", "conf", &self.host_link, "route_localnet"];
-        let path = path.into_iter().map(str::to_owned).collect();
-        vec![Object::Sysctl(Sysctl { place: Place::Node, path, value: "1" })]
     }
 
     /// The element of a hostPort in a family, where both have it.
@@ -181,22 +134,44 @@ impl PodRules {
 impl InsideNetwork {
     /// Its elements: no two overlap, which the kernel would refuse.
     ///
-    /// The first of each family bears a number that is another when any of them is, so that one look-up
+    /// Among them is the pods' link-local gateway, which is certainly inside. So each network has an element in either
+    /// family whatever else it has, and at a place that is known: by it one look-up tells whether the table knows the
+    /// network at all. Its comment holds a number that is another when any of the elements is, so the same look-up
     /// tells whether all are as they should be.
     pub fn elements(&self) -> Vec<Element> {
         let mut elements = Vec::new();
-        for (ipv4, set) in [(true, SetName::Inside4), (false, SetName::Inside6)] {
-            let networks = without_overlaps(self.networks.iter().filter(|it| it.is_ipv4() == ipv4));
+        for (set, gateway) in Self::MARKS {
+            let gateway = IpNetwork::from(gateway);
+            let of_family = self.networks.iter().filter(|it| it.is_ipv4() == gateway.is_ipv4());
+            let networks = without_overlaps(of_family.chain([&gateway]));
             let words: Vec<String> = networks.iter().map(ToString::to_string).collect();
-            let mut mark = Some(format!("{:016x}", stable_hash(words.iter().map(String::as_str))));
-            elements.extend(networks.into_iter().map(|network| Element {
-                set,
-                key: vec![Value::Group(self.group()), Value::Network(network)],
-                target: None,
-                owner: Owner { network: self.network.clone(), note: mark.take() },
+            let mark = format!("{:016x}", stable_hash(words.iter().map(String::as_str)));
+            elements.extend(networks.into_iter().map(|network| {
+                let note = covers(network, gateway).then(|| mark.clone());
+                self.element(set, network, note)
             }));
         }
         elements
+    }
+
+    /// Those of the elements that tell of all others.
+    pub fn marks(&self) -> Vec<Element> {
+        let mut elements = self.elements();
+        elements.retain(|element| element.owner.note.is_some());
+        elements
+    }
+
+    /// Where a network's marks are: what is found there belongs to [`InsideNetwork::marks`].
+    pub fn places_of_marks(network: &NetworkName) -> [Element; 2] {
+        let inside = Self { network: network.clone(), networks: Vec::new() };
+        Self::MARKS.map(|(set, gateway)| inside.element(set, gateway.into(), None))
+    }
+
+    const MARKS: [(SetName, IpAddr); 2] = [(SetName::Inside4, GATEWAY_V4), (SetName::Inside6, GATEWAY_V6)];
+
+    fn element(&self, set: SetName, network: IpNetwork, note: Option<String>) -> Element {
+        let key = vec![Value::Group(self.group()), Value::Network(network)];
+        Element { set, key, target: None, owner: Owner { network: self.network.clone(), note } }
     }
 
     /// The link group of the network's pods, by which its elements are told from other networks'.
@@ -238,16 +213,6 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.network.as_str())?;
         self.note.iter().try_for_each(|note| write!(f, " {note}"))
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
     }
 }
 
@@ -361,17 +326,6 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pod_with_host_ports_of_ipv4_lets_127_0_0_1_out_by_its_link() {
-        let sysctls = |pod: PodRules| pod.sysctls().iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(
-            sysctls(pod(&["10.244.1.7"], &[("", 1, Protocol::Tcp)])),
-            ["node: sysctl net/ipv4/conf/veth0/route_localnet = 1"]
-        );
-        assert_eq!(sysctls(pod(&["10.244.1.7"], &[])), [""; 0]);
-        assert_eq!(sysctls(pod(&["fd00:1::7"], &[("", 1, Protocol::Tcp)])), [""; 0]);
-    }
-
-    #[test]
     fn networks_that_overlap_become_those_that_do_not() {
         let inside = |networks: &[&str]| InsideNetwork {
             network: NetworkName::parse("podnet").unwrap(),
@@ -382,15 +336,30 @@ mod tests {
             shown(&one.elements()),
             [
                 "inside4 { 1711677270 . 10.0.0.0/8 }",
+                "inside4 { 1711677270 . 169.254.1.1/32 }",
                 "inside4 { 1711677270 . 192.168.1.10/32 }",
                 "inside6 { 1711677270 . fd00:1::/64 }",
+                "inside6 { 1711677270 . fe80::1/128 }",
             ]
+        );
+        assert_eq!(
+            shown(&one.marks()),
+            [shown(&one.elements())[1].clone(), shown(&one.elements())[4].clone()]
         );
         let same = inside(&["10.0.0.0/8", "fd00:1::/64", "192.168.1.10/32"]);
         assert_eq!(same.elements(), one.elements());
         let other = inside(&["10.0.0.0/8", "fd00:1::/64", "192.168.1.11/32"]);
-        assert_ne!(other.elements()[0].owner, one.elements()[0].owner);
-        assert_eq!(other.elements()[2].owner, one.elements()[2].owner);
+        assert_ne!(other.marks()[0].owner, one.marks()[0].owner);
+        assert_eq!(other.marks()[1].owner, one.marks()[1].owner);
+    }
+
+    #[test]
+    fn a_network_with_nothing_inside_is_known_by_its_marks_and_one_that_covers_them_bears_them() {
+        let network = NetworkName::parse("podnet").unwrap();
+        let bare = InsideNetwork { network: network.clone(), networks: Vec::new() };
+        assert_eq!(shown(&bare.elements()), shown(&InsideNetwork::places_of_marks(&network)));
+        let wide = InsideNetwork { network, networks: vec!["169.254.0.0/16".parse().unwrap()] };
+        assert_eq!(shown(&wide.marks())[0], "inside4 { 1711677270 . 169.254.0.0/16 }");
     }
 
     #[test]

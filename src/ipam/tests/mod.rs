@@ -7,6 +7,7 @@ mod boots;
 mod cost;
 mod crash;
 mod damage;
+mod inside;
 mod races;
 mod survey;
 
@@ -173,6 +174,8 @@ fn claim(container: &str) -> Claim {
         netns: Some(RecordedNetns { path, dev: 4, ino: 4_026_532_000 }),
         host_link: Some(IfName::parse("veth0123456789a").unwrap()),
         pod: Some(PodName { namespace: "default".into(), name: "web-0".into(), uid: None }),
+        masquerade: false,
+        host_ports: Vec::new(),
     }
 }
 

@@ -177,6 +177,9 @@ impl Candidate {
             host_link: self.host_link.clone(),
             pod: self.pod.clone(),
             imported_from: Some(from.to_owned()),
+            // Whatever the old plugin made of the kind is its own, and goes on working.
+            masquerade: false,
+            host_ports: Vec::new(),
         }
     }
 }

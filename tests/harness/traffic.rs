@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ferrule::kernel::netns::Netns;
 
-use crate::harness::netns::Namespace;
+use super::netns::Namespace;
 
 /// How long to wait for what must come: other tests may have the machine.
 pub const PATIENT: Duration = Duration::from_secs(10);

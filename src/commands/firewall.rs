@@ -1,0 +1,217 @@
+//! The nftables table in the commands' hands: which records and which conf its elements come from.
+//!
+//! | command | does                                                                                               |
+//! |---------|----------------------------------------------------------------------------------------------------|
+//! | ADD     | [`Admission::admit`]: the table, where it does not stand; then the pod's elements                  |
+//! | DEL, GC | [`dismiss`]: removes what the records say, while that is still the pod's                           |
+//! | CHECK   | [`differences`]                                                                                    |
+//!
+//! Every element follows from a record, or from the list of [`Store::inside`]. So whoever finds that somebody has
+//! flushed the table makes it again for all pods of all networks of the data directory, their hostPorts too.
+
+use std::path::Path;
+
+use super::attachment::describe_inside;
+use super::{LOCK_DEADLINE, liveness, reclaim};
+use crate::cni::error::CniError;
+use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::config::Network;
+use crate::config::peer::Peers;
+use crate::datapath::detach;
+use crate::datapath::error::DatapathError;
+use crate::datapath::nft::{self, Clash, NftError};
+use crate::datapath::node::Uplink;
+use crate::desired::names;
+use crate::desired::nft::element::{Element, InsideNetwork, PodRules};
+use crate::ipam::{BootId, Record, Store, StoreError};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::nfnetlink::Nfnetlink;
+
+/// What lets a pod's packets through.
+pub struct Admission<'a> {
+    /// The node's links and routes.
+    pub node: &'a Netlink,
+    /// The pod's network.
+    pub network: &'a Network,
+    /// How the node is reached.
+    pub uplink: &'a Uplink,
+    /// What the pod was given.
+    pub record: &'a Record,
+    /// This boot.
+    pub boot: &'a BootId,
+}
+
+impl Admission<'_> {
+    /// Makes the table what the pod needs of it. Idempotent; its cost does not grow with pods, hostPorts or nodes
+    /// as long as the table stands.
+    ///
+    /// # Errors
+    /// Code 101 if another pod that lives has a hostPort of this one; else what kernel or store refuse. What was made
+    /// stays, for [`dismiss`].
+    pub async fn admit(&self) -> Result<(), CniError> {
+        let nft = open()?;
+        let own = std::slice::from_ref(&self.network.name);
+        let is_made = if nft::knows(&nft, own).await? {
+            false
+        } else {
+            rebuild(&nft, &self.network.data_dir, &self.network.name, self.boot).await?;
+            true
+        };
+        if matches!(self.network.peers, Peers::Listed(_)) {
+            let inside = describe_inside(self.network, self.uplink);
+            if nft::ensure_inside(&nft, &inside).await? || is_made {
+                let store = Store::open(&self.network.data_dir, &self.network.name)?;
+                store.lock(self.boot, LOCK_DEADLINE)?.remember_inside(&inside.networks)?;
+            }
+        }
+        let elements = elements_of(self.record);
+        match nft::add_pod(&nft, &elements).await {
+            Err(NftError::HostPortTaken(clashes)) if self.has_freed(&nft, &clashes).await? => {
+                nft::add_pod(&nft, &elements).await?;
+            }
+            added => added?,
+        }
+        nft::flows::forget_redirected(&nft, self.node, &elements).await?;
+        Ok(())
+    }
+
+    /// Frees the hostPorts that lead to pods which are dead, or to none: the runtime never told of their end. `false`
+    /// if a pod that may live has one of them.
+    async fn has_freed(&self, nft: &Nfnetlink, clashes: &[Clash]) -> Result<bool, CniError> {
+        let data_dir = &self.network.data_dir;
+        for network in Store::networks(data_dir)? {
+            let Some(store) = Store::open_existing(data_dir, &network)? else { continue };
+            for entry in store.attachments()? {
+                let Ok(record) = entry.record else { continue };
+                let is_holder = clashes.iter().any(|clash| record.addresses.contains(&clash.holder));
+                if !is_holder || record.key() == self.record.key() {
+                    continue;
+                }
+                if !liveness::is_dead(&record, self.boot, Some(self.node)).await? {
+                    return Ok(false);
+                }
+                detach::detach(self.node, &record.key()).await?;
+                dismiss(self.node, std::slice::from_ref(&record)).await?;
+                let mut locked = store.lock(self.boot, LOCK_DEADLINE)?;
+                reclaim::release_dead(&store, &mut locked, &[record])?;
+            }
+        }
+        // What no record asks for goes.
+        rebuild(nft, data_dir, &self.network.name, self.boot).await?;
+        Ok(true)
+    }
+}
+
+/// Removes what the pods of these records have in the table, as far as it is still theirs. Idempotent. For after
+/// their links are gone, and before their addresses are free.
+///
+/// # Errors
+/// What the kernel refused. That there is no table is none.
+pub async fn dismiss(node: &Netlink, records: &[Record]) -> Result<(), CniError> {
+    let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let nft = open()?;
+    nft::remove_pod(&nft, &elements).await?;
+    nft::flows::forget_redirected(&nft, node, &elements).await?;
+    Ok(())
+}
+
+/// [`dismiss`] for an attachment of which nothing is known but its key.
+///
+/// # Errors
+/// As [`dismiss`].
+pub async fn dismiss_unrecorded(key: &AttachmentKey) -> Result<(), CniError> {
+    Ok(nft::remove_link(&open()?, &key.network, &names::host_link(key)).await?)
+}
+
+/// What is missing or wrong in the table, for the pod of this record.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn differences(
+    network: &Network,
+    uplink: &Uplink,
+    record: &Record,
+) -> Result<Vec<String>, CniError> {
+    let nft = open()?;
+    let mut found = nft::differences(&nft, &elements_of(record)).await?;
+    let stands = match &network.peers {
+        Peers::Listed(_) => nft::inside_stands(&nft, &describe_inside(network, uplink)).await?,
+        Peers::KeptByAgent => nft::knows(&nft, std::slice::from_ref(&network.name)).await?,
+    };
+    if !stands {
+        let text = "nft: the exemptions from masquerade of network";
+        found.push(format!("{text} {} are not what they should be (inside4, inside6)", network.name));
+    }
+    Ok(found)
+}
+
+/// Removes what pods of `network` have in the table and no record asks for.
+///
+/// # Errors
+/// What kernel or store refuse.
+pub async fn sweep(data_dir: &Path, network: &NetworkName, boot: &BootId) -> Result<(), CniError> {
+    let network = std::slice::from_ref(network);
+    nft::sweep(&open()?, network, || read_elements(data_dir, network, boot)).await
+}
+
+/// A way to the nftables of the namespace of the calling thread.
+///
+/// # Errors
+/// The kernel has no netfilter, or no descriptors are left.
+pub fn open() -> Result<Nfnetlink, CniError> {
+    let nft = Nfnetlink::open_here();
+    Ok(nft.map_err(|source| DatapathError::Socket { place: "node", source })?)
+}
+
+/// Makes the table with all that the stores below `data_dir` remember, those of `own` even if it has no store yet.
+///
+/// # Errors
+/// What kernel or stores refuse.
+pub async fn rebuild(
+    nft: &Nfnetlink,
+    data_dir: &Path,
+    own: &NetworkName,
+    boot: &BootId,
+) -> Result<nft::Rebuilt, CniError> {
+    let mut networks = Store::networks(data_dir)?;
+    if !networks.contains(own) {
+        networks.push(own.clone());
+    }
+    nft::rebuild(nft, &networks, || read_elements(data_dir, &networks, boot)).await
+}
+
+/// All that the stores of `networks` say should be in the table. Of two records that claim one hostPort, one whose
+/// namespace stands comes first.
+fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Result<Vec<Element>, CniError> {
+    let (mut elements, mut doubtful) = (Vec::new(), Vec::new());
+    for network in networks {
+        let store = Store::open_existing(data_dir, network)?;
+        let inside = match &store {
+            // What stands there is none of ours to interpret; who knows the list writes it again.
+            Some(store) => store.inside().or_else(|error| match error {
+                StoreError::Damaged(_) => Ok(Vec::new()),
+                error => Err(error),
+            })?,
+            None => Vec::new(),
+        };
+        elements.extend(InsideNetwork { network: network.clone(), networks: inside }.elements());
+        for entry in
+            store.iter().map(Store::attachments).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
+        {
+            let Ok(record) = entry.record else { continue };
+            if record.is_from(boot) {
+                let is_doubtful = liveness::is_namespace_gone(&record);
+                if is_doubtful { &mut doubtful } else { &mut elements }.extend(elements_of(&record));
+            }
+        }
+    }
+    elements.append(&mut doubtful);
+    Ok(elements)
+}
+
+fn elements_of(record: &Record) -> Vec<Element> {
+    record.rules().as_ref().map(PodRules::elements).unwrap_or_default()
+}

@@ -1,0 +1,99 @@
+//! What the commands cost: nothing that grows, and no program of others.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::node::Node;
+use crate::harness::pod::Pod;
+
+/// A conf with all that ferrule does itself where others chain or execute a program: masquerade, hostPorts, bandwidth.
+fn conf_with_everything(node: &Node, ports: std::ops::Range<u16>) -> Value {
+    let mut conf = node.conf();
+    conf["ipMasq"] = json!(true);
+    let ports: Vec<Value> =
+        ports.map(|port| json!({ "hostPort": port, "containerPort": 80, "protocol": "udp" })).collect();
+    conf["runtimeConfig"] = json!({
+        "portMappings": ports,
+        "bandwidth": { "ingressRate": 8_000_000, "ingressBurst": 80_000, "egressRate": 8_000_000, "egressBurst": 80_000 },
+    });
+    conf
+}
+
+/// P3 of what users suffered: no iptables, nft, tc, conntrack or ip stands between a pod and its network.
+#[test]
+fn no_command_executes_a_program() {
+    let node = Node::new();
+    let conf = conf_with_everything(&node, 1000..1002);
+    let pod = Pod::new("pod");
+    let trace = node.scratch().path().join("trace");
+    let watched = |command: &str, conf: &Value| {
+        let strace = ["strace", "-f", "-qq", "-e", "trace=execve,execveat", "-o", trace.to_str().unwrap()];
+        let call = node.call_for(command, &pod, conf).through(strace);
+        let answer = call.run();
+        answer.success();
+        let seen = fs::read_to_string(&trace).unwrap();
+        // strace starts ferrule itself: that it is seen proves that others would be.
+        let executed: Vec<&str> = seen.lines().filter(|line| line.contains("exec")).collect();
+        assert_eq!(executed.len(), 1, "{command}: {executed:#?}");
+        assert!(executed[0].contains("ferrule"), "{executed:?}");
+        answer
+    };
+    let result = watched("ADD", &conf).result();
+    let mut with_result = conf.clone();
+    with_result["prevResult"] = result;
+    watched("CHECK", &with_result);
+    watched("STATUS", &conf);
+    let mut gc = conf.clone();
+    gc["cni.dev/valid-attachments"] = json!([]);
+    watched("GC", &gc);
+    watched("ADD", &conf);
+    watched("DEL", &conf);
+    node.expect_nothing_left();
+}
+
+/// A thousand hostPorts on the node: the next pod with one sends as many messages as the first.
+#[test]
+fn a_thousand_host_ports_do_not_make_the_next_one_dearer() {
+    let node = Node::new();
+    let messages = |command: &str, pod: &Pod, conf: &Value| {
+        let trace = node.scratch().path().join("trace");
+        let strace = [
+            "strace",
+            "-f",
+            "-qq",
+            "-e",
+            "trace=sendto,sendmsg,recvfrom,recvmsg",
+            "-o",
+            trace.to_str().unwrap(),
+        ];
+        node.call_for(command, pod, conf).through(strace).run().success();
+        let seen = fs::read_to_string(&trace).unwrap();
+        let received: u64 = seen
+            .lines()
+            .filter(|line| line.contains("recv"))
+            .filter_map(|line| line.rsplit_once("= ")?.1.parse::<u64>().ok())
+            .sum();
+        (seen.lines().filter(|line| line.contains("send")).count(), received)
+    };
+    let conf_with_ports = |ports| {
+        let mut conf = conf_with_everything(&node, ports);
+        conf["runtimeConfig"].as_object_mut().unwrap().remove("bandwidth");
+        conf
+    };
+    let conf = conf_with_ports(20..21);
+    // The first makes the table.
+    node.add(&Pod::new("first"), &node.conf());
+    let pod = Pod::with_container("pod");
+    let alone = ["ADD", "DEL"].map(|command| messages(command, &pod, &conf));
+    for n in 0..10 {
+        node.add(&Pod::new("many"), &conf_with_ports(1000 + n * 100..1100 + n * 100));
+    }
+
+    let crowded = ["ADD", "DEL"].map(|command| messages(command, &pod, &conf));
+    for (alone, crowded) in alone.into_iter().zip(crowded) {
+        assert!(alone.0 > 5 && alone.1 > 500, "strace saw it: {alone:?}");
+        assert_eq!(alone.0, crowded.0);
+        assert!(crowded.1 < alone.1 + 200, "{alone:?} {crowded:?}");
+    }
+}

@@ -1,0 +1,141 @@
+//! The table is flushed, changed and forgotten by others, and what the pods have in it comes back.
+
+use serde_json::{Value, json};
+
+use crate::harness::nft;
+use crate::harness::node::{NODE_V4, Node, OUTSIDE_V4};
+use crate::harness::pod::{Pod, host_link_of};
+use crate::harness::traffic::{Server, reply, tcp};
+
+const TARGET: u16 = 8080;
+
+fn with_port(mut conf: Value, port: u16) -> Value {
+    conf["ipMasq"] = json!(true);
+    conf["runtimeConfig"] = json!({ "portMappings": [{ "hostPort": port, "containerPort": TARGET }] });
+    conf
+}
+
+/// galaxy#77, firewalld's reload, `nft flush ruleset`
+#[test]
+fn after_a_flush_the_next_add_brings_back_every_pod_of_every_network() {
+    let node = Node::new();
+    let [web, other, late] = ["web", "other", "late"].map(Pod::new);
+    let conf = with_port(node.conf(), 30_080);
+    let result = node.add(&web, &conf);
+    let mut second = with_port(node.conf_with(json!([[{ "subnet": "10.88.9.0/24" }]])), 30_081);
+    second["name"] = json!("second");
+    node.add(&other, &second);
+    let _servers =
+        [Server::tcp(web.namespace(), TARGET, "web"), Server::tcp(other.namespace(), TARGET, "other")];
+    let before = nft::pod_elements(node.namespace());
+    let inside = || nft::run(node.namespace(), "list set inet ferrule inside4").unwrap();
+    let exempt = inside();
+    for ruin in ["flush ruleset", "delete table inet ferrule", "flush chain inet ferrule hostports"] {
+        nft::run(node.namespace(), ruin).unwrap();
+        let complaint = node.check(&web, &conf, &result).complaint(105);
+        assert!(complaint.contains("inet ferrule"), "{complaint}");
+        assert_eq!(tcp(node.outside(), NODE_V4, 30_080), None, "{ruin}");
+        node.add(&late, &node.conf());
+        for (port, name) in [(30_080, "web"), (30_081, "other")] {
+            assert_eq!(tcp(node.outside(), NODE_V4, port), reply(OUTSIDE_V4, name), "{ruin}");
+        }
+        node.check(&web, &conf, &result).success();
+        node.del(&late, &node.conf());
+        assert_eq!(nft::pod_elements(node.namespace()), before, "{ruin}");
+        assert_eq!(inside(), exempt, "{ruin}");
+    }
+    node.del(&web, &conf);
+    let container = other.container();
+    node.call("DEL", &second).container(container).ifname("eth0").run().success();
+    node.expect_nothing_left();
+}
+
+#[test]
+fn one_element_taken_away_is_named_by_check() {
+    let (node, pod) = (Node::new(), Pod::new("pod"));
+    let conf = with_port(node.conf(), 30_080);
+    let result = node.add(&pod, &conf);
+    nft::run(node.namespace(), "delete element inet ferrule any_hostports4 { tcp . 30080 }").unwrap();
+    let complaint = node.check(&pod, &conf, &result).complaint(105);
+    assert!(complaint.contains("any_hostports4 { tcp . 30080 : "), "{complaint}");
+    nft::run(node.namespace(), "flush set inet ferrule inside6").unwrap();
+    let complaint = node.check(&pod, &conf, &result).complaint(105);
+    assert!(complaint.contains("exemptions from masquerade of network podnet"), "{complaint}");
+}
+
+#[test]
+fn a_del_without_table_record_or_link_leaves_nothing() {
+    let node = Node::new();
+    let conf = with_port(node.conf(), 30_080);
+    let del = |pod: &Pod| {
+        node.del(pod, &conf);
+        node.expect_nothing_left();
+    };
+    let pod = Pod::new("flushed");
+    node.add(&pod, &conf);
+    nft::run(node.namespace(), "flush ruleset").unwrap();
+    del(&pod);
+
+    let pod = Pod::new("forgotten");
+    node.add(&pod, &conf);
+    std::fs::remove_dir_all(node.data_dir()).unwrap();
+    assert_eq!(nft::pod_elements(node.namespace()).len(), 7);
+    node.del(&pod, &conf);
+    assert_eq!(nft::pod_elements(node.namespace()), Vec::<String>::new());
+
+    let pod = Pod::new("damaged");
+    node.add(&pod, &conf);
+    std::fs::write(node.record_path(&pod), "torn").unwrap();
+    del(&pod);
+
+    let pod = Pod::new("unplugged");
+    let link = host_link_of(&node.add(&pod, &conf));
+    node.namespace().ip(&format!("link delete {link}"));
+    del(&pod);
+}
+
+#[test]
+fn gc_takes_what_the_gone_had_and_what_no_record_asks_for() {
+    let node = Node::new();
+    let conf = with_port(node.conf(), 30_080);
+    let [kept, gone] = ["kept", "gone"].map(Pod::new);
+    node.add(&gone, &conf);
+    node.add(&kept, &with_port(node.conf(), 30_081));
+    let leftover = "add element inet ferrule any_hostports4 { tcp . 9 comment \"podnet x\" : 10.88.0.9 . 9 }";
+    let foreign =
+        "add element inet ferrule any_hostports4 { tcp . 10 comment \"elsewhere x\" : 10.88.0.9 . 9 }";
+    for element in [leftover, foreign] {
+        nft::run(node.namespace(), element).unwrap();
+    }
+    assert_eq!(nft::pod_elements(node.namespace()).len(), 16);
+    node.gc(&conf, &[&kept]).success();
+    let left = nft::pod_elements(node.namespace());
+    assert_eq!(left.len(), 8, "{left:?}");
+    assert!(left.contains(&"any_hostports4: elsewhere x".to_owned()), "{left:?}");
+}
+
+/// The agent keeps routes and exemptions: an ADD changes neither.
+#[test]
+fn where_the_agent_keeps_the_peers_an_add_leaves_routes_and_exemptions_alone() {
+    let (node, pod) = (Node::new(), Pod::new("pod"));
+    let mut conf = with_port(node.conf(), 30_080);
+    conf["peers"] = json!([{ "node": "peer", "podCIDRs": ["10.88.7.0/24"], "nodeIPs": [OUTSIDE_V4] }]);
+    node.add(&Pod::new("first"), &conf);
+    let state = || {
+        let inside = nft::run(node.namespace(), "list set inet ferrule inside4").unwrap();
+        (inside, node.namespace().ip("-4 route show proto 102 via 198.18.0.1"))
+    };
+    let before = state();
+    assert!(before.0.contains("10.88.7.0/24") && before.1.contains("10.88.7.0/24"), "{before:?}");
+    conf["peers"] = json!("agent");
+    conf["runtimeConfig"] = json!({});
+    let result = node.add(&pod, &conf);
+    assert_eq!(state(), before);
+    node.check(&pod, &conf, &result).success();
+    // Not even a flush loses them: they stand in the store.
+    nft::run(node.namespace(), "flush ruleset").unwrap();
+    node.add(&Pod::new("later"), &conf);
+    assert_eq!(state(), before);
+    conf["peers"] = json!("nobody");
+    assert!(node.try_add(&Pod::new("wrong"), &conf).complaint(7).contains("peers: is"));
+}
