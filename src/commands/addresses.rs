@@ -199,9 +199,9 @@ impl Claimant<'_> {
             netns,
             host_link: self.node.and_then(|_| IfName::parse(&names::host_link(self.key)).ok()),
             pod: environment.args.pod.clone(),
-            imported_from: None,
             masquerade: self.network.masquerade.is_on,
             host_ports: self.network.host_ports.clone(),
+            imported_from: None,
         }
     }
 

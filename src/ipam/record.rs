@@ -41,13 +41,13 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
     /// The pod, if the runtime said which.
     pub pod: Option<PodName>,
-    /// host-local's directory that `ferrule import` took it over from; `None` for what ferrule attached. The link and
-    /// the routes of such an attachment are another plugin's work, and `host_link` is that plugin's.
-    pub imported_from: Option<String>,
     /// Whether what the pod sends out of its network is masqueraded.
     pub masquerade: bool,
     /// Ports of the node that lead to the pod.
     pub host_ports: Vec<HostPort>,
+    /// host-local's directory that `ferrule import` took it over from; `None` for what ferrule attached. The link and
+    /// the routes of such an attachment are another plugin's work, and `host_link` is that plugin's.
+    pub imported_from: Option<String>,
     /// When it was attached, in seconds since 1970 by the clock of that moment.
     pub created: u64,
 }
@@ -75,17 +75,17 @@ pub struct Claim {
     pub host_link: Option<IfName>,
     /// The pod.
     pub pod: Option<PodName>,
-    /// As [`Record::imported_from`].
-    pub imported_from: Option<String>,
     /// Whether it is to be masqueraded.
     pub masquerade: bool,
     /// Ports of the node that are to lead to it.
     pub host_ports: Vec<HostPort>,
+    /// As [`Record::imported_from`].
+    pub imported_from: Option<String>,
 }
 
 impl Record {
     pub(super) fn new(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId, created: u64) -> Self {
-        let Claim { key, netns, host_link, pod, imported_from, masquerade, host_ports } = claim;
+        let Claim { key, netns, host_link, pod, masquerade, host_ports, imported_from } = claim;
         let AttachmentKey { network, container, ifname } = key;
         let version = VERSION;
         Self {
@@ -98,9 +98,9 @@ impl Record {
             host_link,
             addresses,
             pod,
-            imported_from,
             masquerade,
             host_ports,
+            imported_from,
             created,
         }
     }
@@ -119,7 +119,8 @@ impl Record {
         }
     }
 
-    /// What the attachment has in the nftables table; nothing where ferrule made no link for it.
+    /// What the attachment has in the nftables table; nothing where ferrule made no link for it. An imported pod's link
+    /// works as another plugin made it: its pod may have to ask for its gateway by neighbour discovery, say.
     pub fn rules(&self) -> Option<PodRules> {
         if self.imported_from.is_some() {
             return None;
@@ -163,9 +164,9 @@ impl Record {
             host_link: self.host_link.as_ref().map(IfName::to_string),
             addresses: self.addresses.clone(),
             pod: self.pod.clone(),
-            imported_from: self.imported_from.clone(),
             masquerade: self.masquerade,
             host_ports: self.host_ports.clone(),
+            imported_from: self.imported_from.clone(),
             created: self.created,
         };
         // Strings and numbers: serialising them cannot fail.
@@ -215,12 +216,12 @@ struct Written {
     addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod: Option<PodName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    imported_from: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     masquerade: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     host_ports: Vec<HostPort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    imported_from: Option<String>,
     created: u64,
 }
 
@@ -252,9 +253,9 @@ impl Written {
             host_link: host_link.map_err(wrong("hostLink"))?,
             addresses: self.addresses,
             pod: self.pod,
-            imported_from: self.imported_from,
             masquerade: self.masquerade,
             host_ports: self.host_ports,
+            imported_from: self.imported_from,
             created: self.created,
         })
     }

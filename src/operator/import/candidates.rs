@@ -176,6 +176,7 @@ impl Candidate {
             netns,
             host_link: self.host_link.clone(),
             pod: self.pod.clone(),
+            // Both are, and stay, the old plugin's.
             imported_from: Some(from.to_owned()),
             // Whatever the old plugin made of the kind is its own, and goes on working.
             masquerade: false,
