@@ -33,10 +33,7 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
             let node = Netlink::open_here();
             let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
             progress.steps.time_async("link", detach::detach(&node, &key)).await?;
-            if let Some(store) = &store {
-                imported::detach(store, &key, &boot).await?;
-            }
-            progress.steps.time_async("nft", dismiss(&node, store.as_ref(), &key)).await?;
+            progress.steps.time_async("nft", dismiss(&node, store.as_ref(), &key, &boot)).await?;
         }
         if let Some(plugin) = &removal.delegate {
             progress.steps.time_async("ipam", take_from_delegate(request, plugin)).await?;
@@ -47,10 +44,19 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
     }
 }
 
-/// Removes what the attachment has in the nftables table: what its record says, or what its link's name leads to.
-async fn dismiss(node: &Netlink, store: Option<&Store>, key: &AttachmentKey) -> Result<(), CniError> {
+/// Removes what the attachment has in the nftables table: what its record says, or what its link's name leads to. Of an
+/// imported one, the link that another plugin made.
+async fn dismiss(
+    node: &Netlink,
+    store: Option<&Store>,
+    key: &AttachmentKey,
+    boot: &BootId,
+) -> Result<(), CniError> {
     match store.map(|store| store.find(key)) {
-        Some(Ok(Some(record))) => firewall::dismiss(node, &[record]).await,
+        Some(Ok(Some(record))) => {
+            imported::detach(&record, boot).await?;
+            firewall::dismiss(node, &[record]).await
+        }
         _ => firewall::dismiss_unrecorded(key).await,
     }
 }

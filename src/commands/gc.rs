@@ -97,15 +97,11 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
             failures.push(error);
             is_unused = false;
         }
-        if let Some(store) = &store {
-            let mut detached = Vec::with_capacity(doomed.len());
-            for it in doomed {
-                match imported::detach(store, &it.key, &boot).await {
-                    Ok(()) => detached.push(it),
-                    Err(error) => failures.push(error),
-                }
+        for record in doomed.iter().filter_map(|it| it.record.as_ref()) {
+            if let Err(error) = imported::detach(record, &boot).await {
+                failures.push(error);
+                is_unused = false;
             }
-            doomed = detached;
         }
     }
     // A link that stays may still use its address, and a hostPort may still lead to it.

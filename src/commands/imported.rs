@@ -7,9 +7,8 @@
 
 use super::liveness::is_namespace_gone;
 use crate::cni::error::CniError;
-use crate::cni::ids::AttachmentKey;
 use crate::datapath::detach;
-use crate::ipam::{BootId, Record, Store};
+use crate::ipam::{BootId, Record};
 use crate::kernel::netns::{Netns, NetnsError};
 
 /// Removes the pod's link, if the attachment was imported and its namespace still stands. Anything else is a success:
@@ -19,9 +18,8 @@ use crate::kernel::netns::{Netns, NetnsError};
 ///
 /// # Errors
 /// Where the kernel refuses. The link may still be using its addresses then.
-pub async fn detach(store: &Store, key: &AttachmentKey, boot: &BootId) -> Result<(), CniError> {
-    let Ok(Some(record)) = store.find(key) else { return Ok(()) };
-    let Some(sandbox) = open_sandbox(&record, boot)? else { return Ok(()) };
+pub async fn detach(record: &Record, boot: &BootId) -> Result<(), CniError> {
+    let Some(sandbox) = open_sandbox(record, boot)? else { return Ok(()) };
     Ok(detach::detach_imported(&sandbox, record.ifname.as_str()).await?)
 }
 

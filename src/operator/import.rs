@@ -8,20 +8,17 @@
 //! right pod already is left as it is.
 
 mod candidates;
+mod report;
 mod results;
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::arguments::Arguments;
-use super::bridges::{self, Step};
+use super::bridges;
 use super::networks::{KnownNetwork, Networks};
 use super::node::Node;
-use super::table::{Cell, Table, Tone, escape};
 use super::{Outcome, to_json};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetworkName};
@@ -30,52 +27,7 @@ use crate::config::range::RangeSet;
 use crate::config::{AddressManagement, Network};
 use crate::ipam::{HostLocal, Locked, Record, Store, StoreError};
 use candidates::{Candidate, Evidence};
-use results::HostPort;
-
-/// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Document {
-    version: u32,
-    dry_run: bool,
-    /// host-local's directory.
-    from: String,
-    /// The network that the pods are part of now.
-    network: String,
-    /// Pods that were taken over, or would be, and those that are ferrule's already.
-    pods: Vec<ToldPod>,
-    /// Pods that are gone, whose addresses host-local holds still.
-    dead: Vec<ToldPod>,
-    /// What was not touched, and why.
-    left_alone: Vec<LeftAlone>,
-    /// What a person has to do yet.
-    steps: Vec<Step>,
-    /// What kept a pod from being taken over, or needs a person's eye.
-    problems: Vec<String>,
-}
-
-/// A pod as it is told of.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ToldPod {
-    /// `namespace/name`, where the runtime told it.
-    pod: Option<String>,
-    container: String,
-    ifname: String,
-    addresses: Vec<IpAddr>,
-    netns: Option<String>,
-    host_link: Option<String>,
-    host_ports: Vec<HostPort>,
-    /// `imported`, `already` or `dead`.
-    state: &'static str,
-    notes: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct LeftAlone {
-    what: String,
-    reason: String,
-}
+use report::{Document, ToldPod};
 
 /// What the store says of a pod that is to be taken over.
 enum Verdict {
@@ -117,7 +69,7 @@ pub async fn import(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
         problems: Vec::new(),
     };
     let (held, mut odd) = source.read()?;
-    let cached = document.read_results(&arguments.results, &old_name)?;
+    let cached = read_results(&mut document, &arguments.results, &old_name)?;
     let candidates = candidates::find(&node, &network.name, &sets, &held, &mut odd, &cached).await?;
     for it in odd {
         let given = it.address.map(|_| "; the address is free for ferrule to give").unwrap_or_default();
@@ -301,102 +253,24 @@ fn refuse_taken(key: &AttachmentKey, why: &str) -> String {
     )
 }
 
-impl Document {
-    /// What the runtime remembers of the old network.
-    fn read_results(
-        &mut self,
-        directory: &Path,
-        old_name: &NetworkName,
-    ) -> Result<Vec<results::Cached>, CniError> {
-        let Some((cached, unread)) = results::read(directory, old_name)? else {
-            self.leave(
-                directory.display().to_string(),
-                "there is no such directory, so nobody says which pods run; say with --results where the runtime keeps its \
-                 results"
-                    .to_owned(),
-            );
-            return Ok(Vec::new());
-        };
-        if unread > 0 {
-            let what = format!("{unread} files of {} in {}", old_name, directory.display());
-            self.leave(what, "they are no results that libcni wrote".to_owned());
-        }
-        Ok(cached)
+/// What the runtime remembers of the old network.
+fn read_results(
+    document: &mut Document,
+    directory: &Path,
+    old_name: &NetworkName,
+) -> Result<Vec<results::Cached>, CniError> {
+    let Some((cached, unread)) = results::read(directory, old_name)? else {
+        document.leave(
+            directory.display().to_string(),
+            "there is no such directory, so nobody says which pods run; say with --results where the runtime keeps its \
+             results"
+                .to_owned(),
+        );
+        return Ok(Vec::new());
+    };
+    if unread > 0 {
+        let what = format!("{unread} files of {} in {}", old_name, directory.display());
+        document.leave(what, "they are no results that libcni wrote".to_owned());
     }
-
-    fn leave(&mut self, what: String, reason: String) {
-        self.left_alone.push(LeftAlone { what, reason });
-    }
-
-    fn render(&self, colour: bool) -> String {
-        let mut text = String::new();
-        let mut table = Table::new(["POD", "CONTAINER", "ADDRESSES", "OLD LINK", "STATE"]);
-        for it in self.pods.iter().chain(&self.dead) {
-            let state = match (it.state, self.dry_run) {
-                ("imported", true) => "would be imported".into(),
-                ("already", _) => "imported before".into(),
-                ("dead", _) => Cell::toned("dead: its namespace is gone; not imported", Tone::Odd),
-                (state, _) => state.into(),
-            };
-            table.push([
-                it.pod.as_deref().unwrap_or("-").into(),
-                it.container.chars().take(13).collect::<String>().into(),
-                it.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ").into(),
-                it.host_link.as_deref().unwrap_or("-").into(),
-                state,
-            ]);
-        }
-        let table = table.render(colour);
-        let nothing = format!("no pod has an address of {}\n", escape(&self.from));
-        text.push_str(if table.is_empty() { &nothing } else { &table });
-        for it in &self.pods {
-            for note in &it.notes {
-                let _ = writeln!(text, "\n{}: {}", escape(it.name()), escape(note));
-            }
-            if !it.host_ports.is_empty() {
-                let ports: Vec<String> = it.host_ports.iter().map(HostPort::to_string).collect();
-                let _ = writeln!(
-                    text,
-                    "\n{}: its host ports {} are the old portmap's: keep that plugin in the conflist, behind ferrule, \
-                     until this pod is gone",
-                    escape(it.name()),
-                    escape(&ports.join(", "))
-                );
-            }
-        }
-        for it in &self.left_alone {
-            let _ = writeln!(text, "\nleft alone: {}: {}", escape(&it.what), escape(&it.reason));
-        }
-        for step in &self.steps {
-            let _ = writeln!(text, "\nto do: {}\n  {}", escape(&step.reason), escape(&step.command));
-        }
-        for problem in &self.problems {
-            let _ = writeln!(text, "\n{}", escape(problem));
-        }
-        text
-    }
-}
-
-impl ToldPod {
-    fn of(candidate: &Candidate, state: &'static str) -> Self {
-        let netns = match &candidate.evidence {
-            Evidence::Stands(netns) => Some(netns.path.to_string()),
-            _ => None,
-        };
-        Self {
-            pod: candidate.pod.as_ref().map(ToString::to_string),
-            container: candidate.key.container.to_string(),
-            ifname: candidate.key.ifname.to_string(),
-            addresses: candidate.addresses.clone(),
-            netns,
-            host_link: candidate.host_link.as_ref().map(ToString::to_string),
-            host_ports: candidate.host_ports.clone(),
-            state,
-            notes: candidate.notes.clone(),
-        }
-    }
-
-    fn name(&self) -> &str {
-        self.pod.as_deref().unwrap_or(&self.container)
-    }
+    Ok(cached)
 }

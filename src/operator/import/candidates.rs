@@ -177,9 +177,10 @@ impl Candidate {
             host_link: self.host_link.clone(),
             pod: self.pod.clone(),
             // Both are, and stay, the old plugin's.
+            imported_from: Some(from.to_owned()),
+            // Whatever the old plugin made of the kind is its own, and goes on working.
             masquerade: false,
             host_ports: Vec::new(),
-            imported_from: Some(from.to_owned()),
         }
     }
 }
