@@ -13,6 +13,7 @@ mod containerd;
 mod del;
 mod delegation;
 mod exhaustion;
+mod firewall;
 mod gc;
 mod harness;
 mod ipam_role;

@@ -17,8 +17,10 @@ pub mod attachment;
 pub mod check;
 pub mod failure;
 pub mod firewall;
+mod forward;
 pub mod liveness;
 pub mod node_state;
+pub mod peers;
 pub mod reclaim;
 
 mod add;
@@ -27,7 +29,6 @@ mod del;
 mod gc;
 mod imported;
 mod journal;
-mod peers;
 mod status;
 
 use std::cell::Cell;

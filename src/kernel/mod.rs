@@ -31,3 +31,4 @@ pub mod qdisc;
 pub mod refusal;
 pub mod route;
 pub mod sysctl;
+pub mod xtables;

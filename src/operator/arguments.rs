@@ -18,6 +18,7 @@ const DEFAULT_RESULTS_DIR: &str = "/var/lib/cni/results";
 pub const USAGE: &str = "  ferrule inspect [NETWORK]     attachments, addresses in use and routes to peers
   ferrule doctor [NETWORK]      what is wrong, why, and what to do; exit status 1 if anything is
   ferrule reclaim [NETWORK]     free what dead attachments and nobody hold
+  ferrule sync [NETWORK]        make routes, nftables table and forwardAccept true now
   ferrule uninstall             remove all that ferrule made on this node
   ferrule import --from DIR     take over the pods whose addresses host-local holds in DIR (docs/OPERATE.md)
 
@@ -40,6 +41,8 @@ pub enum Verb {
     Doctor,
     /// Free what nobody uses.
     Reclaim,
+    /// Make the node what the confs say.
+    Sync,
     /// Remove everything.
     Uninstall,
     /// Take over another plugin's pods.
@@ -48,7 +51,8 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 5] = [Self::Inspect, Self::Doctor, Self::Reclaim, Self::Uninstall, Self::Import];
+    pub const ALL: [Verb; 6] =
+        [Self::Inspect, Self::Doctor, Self::Reclaim, Self::Sync, Self::Uninstall, Self::Import];
 
     /// As it stands on the command line.
     pub fn as_str(self) -> &'static str {
@@ -56,6 +60,7 @@ impl Verb {
             Self::Inspect => "inspect",
             Self::Doctor => "doctor",
             Self::Reclaim => "reclaim",
+            Self::Sync => "sync",
             Self::Uninstall => "uninstall",
             Self::Import => "import",
         }
@@ -68,7 +73,7 @@ impl Verb {
         !matches!(self, Self::Uninstall | Self::Import)
     }
 
-    fn changes_something(self) -> bool {
+    fn can_foresee(self) -> bool {
         matches!(self, Self::Reclaim | Self::Uninstall | Self::Import)
     }
 }
@@ -82,7 +87,7 @@ pub struct Arguments {
     pub help: bool,
     /// `--json`.
     pub json: bool,
-    /// `--dry-run`: change nothing. Only for verbs that would.
+    /// `--dry-run`: change nothing. Only for verbs that remove something.
     pub dry_run: bool,
     /// `--yes-pods-lose-their-network`. Only for [`Verb::Uninstall`].
     pub may_cut_pods_off: bool,
@@ -127,7 +132,7 @@ impl Arguments {
             match word {
                 Arg::Long("help") | Arg::Short('h') => arguments.help = true,
                 Arg::Long("json") => arguments.json = true,
-                Arg::Long("dry-run") if verb.changes_something() => arguments.dry_run = true,
+                Arg::Long("dry-run") if verb.can_foresee() => arguments.dry_run = true,
                 Arg::Long("yes-pods-lose-their-network") if verb == Verb::Uninstall => {
                     arguments.may_cut_pods_off = true;
                 }
@@ -190,6 +195,7 @@ mod tests {
             ("inspect --colour", "--colour"),
             ("inspect --dry-run", "--dry-run"),
             ("doctor --dry-run", "--dry-run"),
+            ("sync --dry-run", "--dry-run"),
             ("reclaim --yes-pods-lose-their-network", "--yes-pods-lose-their-network"),
             ("uninstall podnet", "podnet"),
             ("inspect a b", "b"),

@@ -2,6 +2,7 @@
 //!
 //! Reads, and changes nothing.
 
+mod firewall;
 mod node;
 mod others;
 mod pods;
@@ -97,6 +98,7 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
             pods::imported(&judged).flat_map(|record| record.addresses.iter().copied()).collect();
         findings.extend(others::examine_routes(network, &node, &imported).await?);
         has_imported |= !imported.is_empty();
+        findings.extend(firewall::examine(network, &node).await?);
     }
     findings.extend(node::examine(&networks));
     // As long as pods of the old plugin run, its links are theirs.

@@ -5,6 +5,7 @@
 //! | [`inspect`]   | shows each network's attachments, ranges and routes to peers                          |
 //! | [`doctor`]    | finds what keeps pods from their network, why, and what to do                          |
 //! | [`reclaim`]   | frees what dead attachments and nobody hold                                           |
+//! | [`sync`]      | makes the node's part of each network true now                                        |
 //! | [`uninstall`] | removes all that ferrule made                                                         |
 //! | [`import`]    | takes over the running pods of a plugin that had its addresses from host-local        |
 //!
@@ -17,9 +18,11 @@ mod bridges;
 pub mod doctor;
 pub mod import;
 pub mod inspect;
+mod legacy;
 mod networks;
 mod node;
 pub mod reclaim;
+pub mod sync;
 mod table;
 pub mod uninstall;
 
@@ -66,6 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, colour: bool
         Verb::Inspect => block_on(inspect::inspect(&arguments, colour)),
         Verb::Doctor => block_on(doctor::doctor(&arguments, colour)),
         Verb::Reclaim => block_on(reclaim::reclaim(&arguments, colour)),
+        Verb::Sync => block_on(sync::sync(&arguments, colour)),
         Verb::Uninstall => block_on(uninstall::uninstall(&arguments, colour)),
         Verb::Import => block_on(import::import(&arguments, colour)),
     };

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::arguments::Arguments;
 use super::attachments::{Told, judge_all};
+use super::legacy::Legacy;
 use super::networks::{KnownNetwork, Networks};
 use super::node::Node;
 use super::table::{Cell, Table, Tone, escape};
@@ -19,13 +20,14 @@ use super::{Outcome, to_json};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::commands::{LOCK_DEADLINE, firewall};
-use crate::datapath::{detach, nft};
+use crate::datapath::{detach, forward, nft};
 use crate::desired::names;
 use crate::desired::names::ROUTE_PROTOCOL;
 use crate::ipam::{Changed, Store};
 use crate::kernel::addr::Address;
 use crate::kernel::change::Change;
 use crate::kernel::link::Link;
+use crate::kernel::nfnetlink::Nfnetlink;
 use crate::kernel::refusal::Refusal;
 use crate::kernel::route::{Family, Route, RouteFilter};
 use crate::kernel::sysctl;
@@ -57,7 +59,7 @@ struct Document {
 
 #[derive(Serialize)]
 struct Removed {
-    /// `link`, `route`, `table`, `sysctl` or `store`.
+    /// `link`, `route`, `table`, `rule`, `sysctl` or `store`.
     kind: &'static str,
     what: String,
 }
@@ -108,8 +110,10 @@ pub async fn uninstall(arguments: &Arguments, colour: bool) -> Result<Outcome, C
     document.refused = is_in_use && !arguments.may_cut_pods_off;
     if arguments.dry_run {
         document.foresee(&plan, &node);
+        document.remove_rules(true).await;
     } else if !document.refused {
         document.carry_out(&plan, &node).await?;
+        document.remove_rules(false).await;
     }
     let on_lo = node.netlink.addresses(Some(LOOPBACK)).await?;
     document.tell_what_is_left(&networks, &node, &on_lo);
@@ -208,6 +212,27 @@ impl Document {
             let _ = fs::remove_dir(data_dir);
         }
         Ok(())
+    }
+
+    /// The rules in iptables' chains that let pods pass.
+    async fn remove_rules(&mut self, dry_run: bool) {
+        if let Ok(nft) = Nfnetlink::open_here() {
+            let rules = match dry_run {
+                true => forward::standing(&nft, None).await,
+                false => forward::remove(&nft, None).await,
+            };
+            match rules {
+                Ok(rules) => rules.into_iter().for_each(|rule| self.tell_removed("rule", rule)),
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+        for legacy in Legacy::find() {
+            let rules = legacy.and_then(|it| if dry_run { Ok(it.standing(None)) } else { it.remove(None) });
+            match rules {
+                Ok(rules) => rules.into_iter().for_each(|rule| self.tell_removed("rule", rule)),
+                Err(error) => self.problems.push(error),
+            }
+        }
     }
 
     fn tell_removed(&mut self, kind: &'static str, what: String) {
