@@ -113,11 +113,9 @@ async fn show(screen: &Screen, network: &Network, lab: &Lab) -> Result<Vec<Strin
         faults.extend(services::show_masquerade(screen, lab, &runtimes, &pods).await?);
         faults.extend(operator::show(screen, lab, &runtimes, &pods).await?);
     } else {
-        let text = format!(
-            "{} has no source check, no hostPort, no masquerade that spares pods, and no verbs for people",
-            network.title()
-        );
-        screen.line(&format!("\n  {}", screen.paint(Mood::Faint, &text)))?;
+        let text = "What ptp alone does not promise, so it is no fault: to refuse forged packets (above), hostPorts, \
+                    masquerade that spares other nodes' pods, verbs for people";
+        screen.line(&format!("\n  {}", screen.paint(Mood::Faint, text)))?;
     }
     if let ([.., node], [.., cri], [.., pod]) = (lab.nodes(), runtimes.as_slice(), pods.as_slice()) {
         faults.extend(facts::show_death(screen, network, cri, node, pod).await?);
