@@ -19,6 +19,7 @@ mod kernel;
 mod layers;
 mod nft;
 mod operator;
+mod overlay;
 mod peers;
 mod protocol;
 mod requested;

@@ -7,7 +7,8 @@
 //! | [`observe::observe`]        | reads what there is                                           |
 //! | [`compare::differences`]    | says what is missing or wrong                                 |
 //!
-//! [`node`] and [`peers`] do the same for what a node needs besides its pods, and [`nft`] for its nftables table.
+//! [`node`] and [`peers`] do the same for what a node needs besides its pods, [`overlay`] for the way to nodes that are not
+//! on-link, and [`nft`] for the nftables table.
 
 pub mod attach;
 pub mod compare;
@@ -16,5 +17,6 @@ pub mod error;
 pub mod nft;
 pub mod node;
 pub mod observe;
+pub mod overlay;
 pub mod peers;
 mod translate;
