@@ -19,4 +19,5 @@ pub mod node;
 pub mod observe;
 pub mod overlay;
 pub mod peers;
+pub mod pods;
 mod translate;

@@ -65,8 +65,44 @@ pub async fn synchronise_with(
     state: &NodeState,
     overlay: &Overlay,
 ) -> Result<Synchronised, DatapathError> {
-    let device = node.link(LinkRef::Name(OVERLAY_DEVICE.into())).await?.map(|link| link.index);
+    let device = overlay_device(node).await?;
     settle(node, state, &state.peer_routes_with(overlay), device).await
+}
+
+/// Sets what is missing or wrong, and removes nothing: for a list of peers that may not be the whole truth.
+///
+/// # Errors
+/// As [`synchronise`].
+pub async fn supplement(
+    node: &Netlink,
+    state: &NodeState,
+    overlay: Option<&Overlay>,
+) -> Result<Synchronised, DatapathError> {
+    let (desired, device) = match overlay {
+        Some(overlay) => (state.peer_routes_with(overlay), overlay_device(node).await?),
+        None => (state.peer_routes(), None),
+    };
+    let actual = own_routes(node, state).await?;
+    let Plan { set, .. } = plan(&desired, &actual, device);
+    Ok(carry_out(node, Plan { set, remove: Vec::new() }, device).await)
+}
+
+/// Makes the direct routes to a few peers what they should be, given what these peers had `before` and have now
+/// (`after`). Reads no routes: the cost is that of these peers, however many others there are. Idempotent.
+pub async fn update(node: &Netlink, before: &NodeState, after: &NodeState) -> Synchronised {
+    let desired = after.peer_routes();
+    let is_gone = |old: &PeerRoute| desired.iter().all(|new| new.route.destination != old.route.destination);
+    // By destination and metric alone: the next hop that it has now is nobody's business.
+    let stale: Vec<Route> = before
+        .peer_routes()
+        .iter()
+        .filter(|old| is_gone(old))
+        .map(|old| Route {
+            metric: Some(route_metric(&before.network)),
+            ..Route::to(old.route.destination, ROUTE_PROTOCOL)
+        })
+        .collect();
+    carry_out(node, Plan { set: desired.iter().collect(), remove: stale.iter().collect() }, None).await
 }
 
 async fn settle(
@@ -76,7 +112,14 @@ async fn settle(
     device: Option<u32>,
 ) -> Result<Synchronised, DatapathError> {
     let actual = own_routes(node, state).await?;
-    let plan = plan(desired, &actual, device);
+    Ok(carry_out(node, plan(desired, &actual, device), device).await)
+}
+
+async fn overlay_device(node: &Netlink) -> Result<Option<u32>, Refusal> {
+    Ok(node.link(LinkRef::Name(OVERLAY_DEVICE.into())).await?.map(|link| link.index))
+}
+
+async fn carry_out(node: &Netlink, plan: Plan<'_>, device: Option<u32>) -> Synchronised {
     // Stale routes go first: one of them may be the very route that makes a next hop unreachable.
     let removals = plan.remove.iter().map(|&route| Change::DeleteRoute(route.clone()));
     let removed = node.submit(removals).await;
@@ -106,7 +149,7 @@ async fn settle(
             }
         }
     }
-    Ok(report)
+    report
 }
 
 /// Whether each of `sample` still stands, by one look-up each: the cost does not depend on the number of
