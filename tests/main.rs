@@ -4,6 +4,8 @@
 
 mod add;
 mod admission;
+#[cfg(feature = "agent")]
+mod agent;
 mod annotations;
 mod bandwidth;
 mod check;
