@@ -14,6 +14,8 @@ use super::due::Due;
 use super::persisted;
 use super::plan::{Desired, Own};
 use super::run::Agent;
+use super::settings::Settings;
+use super::switched;
 use crate::config::peer::Peer;
 
 /// How long a step may take. All of them wait for the kernel or for a disk.
@@ -45,6 +47,8 @@ impl Agent {
                 self.former.clear();
                 is_repaired |= !switched_on.is_empty();
                 self.tell_switched_on(&switched_on);
+                let Settings { data_dir, network, .. } = &self.settings;
+                switched::remember(data_dir, network, self.datapath.boot(), &switched_on);
             }
         }
         if !due.parts.routes

@@ -10,12 +10,14 @@
 //! | [`drift`]                         | which of them an event of the kernel calls for                            |
 //! | [`run`], `act`, `report`, [`due`] | the loop, what it does, what it says, and when                            |
 //! | [`runtime`], [`conflist`], [`install`] | what the container runtime reads, and whether it did                 |
+//! | [`clean`], [`switched`]           | `--uninstall`, and what it must know                                       |
 //! | [`admin`], [`metrics`], [`tail`]  | /metrics, /healthz, /readyz                                               |
 //! | [`log`]                           | lines of `key=value`                                                      |
 
 mod act;
 pub mod admin;
 pub mod backoff;
+pub mod clean;
 pub mod conflist;
 pub mod datapath;
 pub mod drift;
@@ -32,5 +34,6 @@ mod report;
 pub mod run;
 pub mod runtime;
 pub mod settings;
+pub mod switched;
 pub mod tail;
 pub mod watch;

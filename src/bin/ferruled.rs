@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use ferrule::agent::clean;
 use ferrule::agent::run::Agent;
 use ferrule::agent::settings::Settings;
 use tracing::{error, info};
@@ -16,6 +17,9 @@ fn main() -> ExitCode {
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "ferruled: {reason}");
         return ExitCode::from(2);
+    }
+    if settings.uninstall {
+        return if clean::uninstall(&settings) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     // One thread: what the agent waits for is the kernel and the API server, and memory counts on every node.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
