@@ -19,7 +19,7 @@ command -v containerd >/dev/null || need_packages containerd
 command -v runc >/dev/null || need_packages runc
 # Readers that are not the code under test, and the plugins that the same cases run against.
 need_packages iproute2 iperf3 nftables iptables iputils-ping util-linux strace jq busybox-static containernetworking-plugins \
-    conntrack python3-minimal
+    conntrack procps python3-minimal
 # The tools of this script itself.
 need_packages shellcheck binutils
 need_linker

@@ -27,6 +27,23 @@ impl Dns {
         *self == Self::default()
     }
 
+    /// This, and behind it what `other` says besides: that of an earlier plugin of a chain.
+    #[must_use]
+    pub fn followed_by(mut self, other: Self) -> Self {
+        let add = |ours: &mut Vec<String>, theirs: Vec<String>| {
+            for word in theirs {
+                if !ours.contains(&word) {
+                    ours.push(word);
+                }
+            }
+        };
+        add(&mut self.nameservers, other.nameservers);
+        add(&mut self.search, other.search);
+        add(&mut self.options, other.options);
+        self.domain = self.domain.or(other.domain);
+        self
+    }
+
     /// Reads the `dns` object under the key of that name in `parent`; nothing said if there is none.
     pub fn read_member(parent: &Node<'_, '_>) -> Self {
         let Some(dns) = parent.object("dns") else { return Self::default() };
@@ -95,6 +112,22 @@ mod tests {
                 options: ["ndots:5", "edns0", "#", "no", "comment", "here"].map(str::to_owned).into(),
             }
         );
+    }
+
+    #[test]
+    fn what_an_earlier_plugin_said_comes_behind_and_nothing_twice() {
+        let dns = |servers: &[&str], domain: Option<&str>| Dns {
+            nameservers: servers.iter().map(|&it| it.to_owned()).collect(),
+            domain: domain.map(str::to_owned),
+            ..Dns::default()
+        };
+        let (ours, theirs) =
+            (dns(&["192.0.2.1", "192.0.2.2"], None), dns(&["192.0.2.2", "192.0.2.3"], Some("x")));
+        let both = dns(&["192.0.2.1", "192.0.2.2", "192.0.2.3"], Some("x"));
+        assert_eq!(ours.clone().followed_by(theirs.clone()), both);
+        assert_eq!(Dns::default().followed_by(theirs.clone()), theirs);
+        assert_eq!(ours.clone().followed_by(Dns::default()), ours);
+        assert_eq!(dns(&[], Some("y")).followed_by(theirs).domain.as_deref(), Some("y"));
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use crate::cni::ids::{AttachmentKey, NetnsPath};
 use crate::cni::request::Request;
 use crate::cni::result::AddResult;
 use crate::config::peer::Peers;
+use crate::config::sysctl::judge_beside_ipv6;
 use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::error::DatapathError;
 use crate::datapath::{attach, detach, node};
@@ -133,6 +134,11 @@ impl<'a> MainAdd<'a> {
         claimed: &Claimed,
         progress: &Progress,
     ) -> Result<(Attachment, AddResult), CniError> {
+        if claimed.acquired.addresses.iter().any(|it| it.address.is_ipv6()) {
+            // Known from the ranges when the conf was read; that another IPAM plugin gives one is news.
+            judge_beside_ipv6(&self.network.sysctls, self.key.ifname.as_str())
+                .map_err(|why| CniError::new(Code::InvalidConf, why))?;
+        }
         let state = attachment::describe_node(self.network, &claimed.acquired);
         let uplink = node::find_uplink(&self.node, &state).await?;
         let described = attachment::describe(

@@ -23,7 +23,8 @@ pub fn write(stdout: &mut dyn Write, document: &str) -> Result<(), CniError> {
 
 /// The result of the main plugin: both ends of the pair, and the addresses as they stand on the pod's.
 ///
-/// What an earlier plugin of a chain made (`prevResult`) is kept, ours comes behind it.
+/// What an earlier plugin of a chain made (`prevResult`) is kept with its place, which addresses refer to; ours comes
+/// behind it.
 pub fn main_result(
     network: &Network,
     netns: &NetnsPath,
@@ -51,7 +52,7 @@ pub fn main_result(
         interface: Some(pod_end),
     }));
     result.routes.extend(acquired.routes.iter().cloned());
-    result.dns = choose_dns(&network.dns, &acquired.dns, result.dns);
+    result.dns = choose_dns(&network.dns, &acquired.dns).followed_by(result.dns);
     result
 }
 
@@ -65,13 +66,13 @@ pub fn ipam_result(network: &Network, acquired: &Acquired) -> AddResult {
     AddResult {
         ips: ips.collect(),
         routes: acquired.routes.clone(),
-        dns: choose_dns(&network.dns, &acquired.dns, Dns::default()),
+        dns: choose_dns(&network.dns, &acquired.dns),
         ..AddResult::default()
     }
 }
 
-/// The conf's own `dns` comes first, then what address management found (`resolvConf`, a delegate), then an
-/// earlier plugin's: the order of the reference plugins (ptp, host-local).
-fn choose_dns(conf: &Dns, acquired: &Dns, previous: Dns) -> Dns {
-    [conf, acquired].into_iter().find(|dns| !dns.is_empty()).cloned().unwrap_or(previous)
+/// The conf's own `dns` comes before what address management found (`resolvConf`, a delegate), as with the reference
+/// plugins (ptp, host-local).
+fn choose_dns(conf: &Dns, acquired: &Dns) -> Dns {
+    [conf, acquired].into_iter().find(|dns| !dns.is_empty()).cloned().unwrap_or_default()
 }

@@ -31,6 +31,7 @@ pub fn describe(
         node_has_ipv6: sysctl::has_ipv6(),
         bandwidth: network.bandwidth,
         host_ports: network.host_ports.clone(),
+        sysctls: network.sysctls.clone(),
         addresses: acquired
             .addresses
             .iter()

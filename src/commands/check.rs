@@ -12,7 +12,7 @@ use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::compare::differences;
 use crate::datapath::error::DatapathError;
 use crate::datapath::{node, observe};
-use crate::desired::attachment::Attachment;
+use crate::desired::object::{Object, Place};
 use crate::ipam::delegate::Delegate;
 use crate::ipam::{Record, Store};
 use crate::kernel::link::LinkRef;
@@ -73,17 +73,42 @@ async fn compare_kernel(
     let acquired = recall(network, record, previous)?;
     let uplink = node::find_uplink(&netlink, &attachment::describe_node(network, &acquired)).await?;
     let described = attachment::describe(network, key, record.pod.as_ref(), &uplink, &acquired);
+    let mut objects = described.objects();
+    if let Some(mac) = told_mac(previous, key) {
+        set_pod_mac(&mut objects, mac);
+    }
     let mut found =
-        compare_described(&netlink, &described, record, request.environment.required_netns()?).await?;
+        compare_objects(&netlink, &objects, record, request.environment.required_netns()?).await?;
     found.extend(firewall::differences(network, &uplink, record).await?);
     Ok(found)
+}
+
+/// The hardware address of the pod's interface in the result of the whole chain. A plugin behind ferrule (tuning) may
+/// have set another than ADD did, and says so there.
+fn told_mac(previous: &AddResult, key: &AttachmentKey) -> Option<MacAddr> {
+    let mut interfaces = previous.interfaces.iter();
+    let ours = interfaces.find(|it| it.sandbox.is_some() && it.name == key.ifname.as_str())?;
+    MacAddr::parse(ours.mac.as_deref()?)
+}
+
+/// The objects of a pod whose interface got another hardware address after ADD: the node must reach it there. Its
+/// link-local address is still that of the first one.
+fn set_pod_mac(objects: &mut [Object], mac: MacAddr) {
+    for object in objects {
+        match object {
+            Object::Pair(pair) => pair.pod.mac = mac,
+            Object::Neighbour(it) if it.place == Place::Node => it.mac = mac,
+            _ => {}
+        }
+    }
 }
 
 /// CHECK's comparison for an attachment of which only the record is known: what is wrong or missing, in the node's
 /// namespace and in the pod's. `node` speaks for the node, `mtu` is that of the host link.
 ///
 /// What only the runtime knows of the ADD cannot be compared, and is taken as it is found: the pod's hardware address,
-/// which it may have asked for. The MTU, which was the uplink's of that day, must be the same at both ends.
+/// which it may have asked for, and the sysctls asked for, of which the pod may have chosen some. The MTU, which was the
+/// uplink's of that day, must fit at both ends.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
@@ -97,6 +122,7 @@ pub async fn compare_recorded(
     let mut network = network.clone();
     network.mtu = Some(mtu);
     network.host_ports.clone_from(&record.host_ports);
+    network.sysctls.clear();
     if let Ok(sandbox) = Netns::open(netns.as_path())
         && let Ok(sandbox) = Netlink::open_in(&sandbox)
         && let Some(link) = sandbox.link(LinkRef::Name(record.ifname.to_string())).await?
@@ -106,18 +132,17 @@ pub async fn compare_recorded(
     let acquired = recall(&network, record, &AddResult::default())?;
     let uplink = node::find_uplink(node, &attachment::describe_node(&network, &acquired)).await?;
     let described = attachment::describe(&network, &record.key(), record.pod.as_ref(), &uplink, &acquired);
-    let mut found = compare_described(node, &described, record, netns).await?;
+    let mut found = compare_objects(node, &described.objects(), record, netns).await?;
     found.extend(firewall::differences(&network, &uplink, record).await?);
     Ok(found)
 }
 
-async fn compare_described(
+async fn compare_objects(
     netlink: &Netlink,
-    described: &Attachment,
+    objects: &[Object],
     record: &Record,
     netns: &NetnsPath,
 ) -> Result<Vec<String>, CniError> {
-    let objects = described.objects();
     let mut found = Vec::new();
     let sandbox = match Netns::open(netns.as_path()) {
         Ok(sandbox) => {
@@ -128,15 +153,15 @@ async fn compare_described(
             if !is_recorded {
                 found.push(format!("{netns} is another namespace than the one that ADD was given"));
             }
-            Some(observe::observe_sandbox(&sandbox, &objects).await?)
+            Some(observe::observe_sandbox(&sandbox, objects).await?)
         }
         Err(error) => {
             found.push(error.to_string());
             None
         }
     };
-    let on_node = observe::observe(netlink, &objects).await?;
-    found.extend(differences(&objects, &on_node, sandbox.as_ref()).iter().map(ToString::to_string));
+    let on_node = observe::observe(netlink, objects).await?;
+    found.extend(differences(objects, &on_node, sandbox.as_ref()).iter().map(ToString::to_string));
     Ok(found)
 }
 

@@ -3,6 +3,8 @@
 //! A code is chosen here and nowhere else; the sentence stays the error's own. Details carry the remedy
 //! where it is known.
 
+use std::io;
+
 use crate::cni::error::{CniError, Code};
 use crate::datapath::error::DatapathError;
 use crate::datapath::nft::NftError;
@@ -36,6 +38,7 @@ impl From<DatapathError> for CniError {
             | DatapathError::OverlayTaken { .. } => Code::AlreadyTaken,
             DatapathError::Refused { .. }
             | DatapathError::Sysctl(_)
+            | DatapathError::PodSysctl(_)
             | DatapathError::Socket { .. }
             | DatapathError::Index { .. }
             | DatapathError::Overlay { .. }
@@ -78,7 +81,11 @@ impl From<Refusal> for CniError {
 
 /// What to do, where the errno tells.
 fn remedy(error: &DatapathError) -> &'static str {
-    let DatapathError::Refused { place, refusals } = error else { return "" };
+    let (place, refusals) = match error {
+        DatapathError::Refused { place, refusals } => (place, refusals),
+        DatapathError::PodSysctl(refused) => return sysctl_remedy(refused.source.kind()),
+        _ => return "",
+    };
     let has = |errno: rustix::io::Errno| refusals.iter().any(|refusal| refusal.errno == errno.raw_os_error());
     if has(rustix::io::Errno::PERM) || has(rustix::io::Errno::ACCESS) {
         "ferrule needs CAP_NET_ADMIN in the node's and in the pod's network namespace"
@@ -95,5 +102,24 @@ fn remedy(error: &DatapathError) -> &'static str {
         }
     } else {
         ""
+    }
+}
+
+/// What to do about a setting of the pod's that cannot be written. One that counts for the whole node is not there in
+/// any other namespace than the node's, or cannot be written there (net/core/sysctl_net_core.c).
+fn sysctl_remedy(refused: io::ErrorKind) -> &'static str {
+    match refused {
+        io::ErrorKind::NotFound => {
+            "the kernel has no such setting per namespace, or does not know what the value names: it is misspelled, names an interface that the pod has not, \
+             its module is not loaded, or it counts for the whole node and is set there (sysctl -w)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "a pod cannot have a value of its own: the setting counts for the whole node and is set there (sysctl -w)"
+        }
+        io::ErrorKind::InvalidInput => "the kernel does not take that value for this setting",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "ferrule needs a writable /proc/sys; the runtime that executes it has none"
+        }
+        _ => "",
     }
 }

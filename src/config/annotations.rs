@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::network::{judge_mtu, parse_ip, parse_mac};
 use super::role::Role;
+use super::sysctl::{Judge, Pattern, Setting, read_wishes};
 use crate::cni::json::{Document, Node};
 use crate::cni::mac::MacAddr;
 use crate::cni::problem::quote;
@@ -33,23 +34,32 @@ pub(super) struct Annotations {
     pub(super) mtu: Option<u32>,
     /// `ferrule.dev/routes`: a JSON list, as `ipam.routes`.
     pub(super) routes: Vec<Route>,
+    /// `ferrule.dev/sysctl`: a JSON object, as `sysctl` of the conf. Only what the conf lets pods set.
+    pub(super) sysctls: Vec<Setting>,
 }
 
 impl Annotations {
     /// Reads them. What concerns the interface is only read by whoever makes it.
-    pub(super) fn read(root: &Node<'_, '_>, role: Role, has_ipv6: bool) -> Self {
+    pub(super) fn read(
+        root: &Node<'_, '_>,
+        role: Role,
+        judge: Judge<'_>,
+        allowed_sysctls: &[Pattern],
+    ) -> Self {
         let Some(runtime) = root.object("runtimeConfig") else { return Self::default() };
         let Some(all) = runtime.object(CAPABILITY) else { return Self::default() };
         let ips = read_parsed(&all, "ferrule.dev/ips", parse_ips).unwrap_or_default();
         let routes = read_routes(&all, "ferrule.dev/routes");
-        let (mac, mtu) = match role {
-            Role::Ipam => (None, None),
-            Role::Main => (
-                read_parsed(&all, "ferrule.dev/mac", parse_mac),
-                read_parsed(&all, "ferrule.dev/mtu", |text| parse_mtu(text, has_ipv6)).flatten(),
-            ),
-        };
-        Self { ips, mac, mtu, routes }
+        if role == Role::Ipam {
+            return Self { ips, routes, ..Self::default() };
+        }
+        Self {
+            ips,
+            mac: read_parsed(&all, "ferrule.dev/mac", parse_mac),
+            mtu: read_parsed(&all, "ferrule.dev/mtu", |text| parse_mtu(text, judge.has_ipv6)).flatten(),
+            routes,
+            sysctls: read_sysctls(&all, "ferrule.dev/sysctl", judge, allowed_sysctls),
+        }
     }
 }
 
@@ -87,24 +97,39 @@ fn parse_mtu(text: &str, has_ipv6: bool) -> Result<Option<u32>, String> {
     judge_mtu(mtu.ok_or_else(|| format!("is {}, which is no number of bytes", quote(text)))?, has_ipv6)
 }
 
-/// A document within the document: its findings get the place of the annotation before their own.
 fn read_routes(all: &Node<'_, '_>, key: &str) -> Vec<Route> {
+    let example = r#"write a list of routes: [{"dst": "203.0.113.0/24"}]"#;
+    read_json(all, key, example, |list| Route::read_items(list, SpecVersion::NEWEST))
+}
+
+fn read_sysctls(all: &Node<'_, '_>, key: &str, judge: Judge<'_>, allowed: &[Pattern]) -> Vec<Setting> {
+    let example = r#"write an object of settings: {"net.core.somaxconn": "500"}"#;
+    read_json(all, key, example, |object| read_wishes(object, judge, allowed))
+}
+
+/// A document within the document: its findings get the place of the annotation before their own.
+fn read_json<T>(
+    all: &Node<'_, '_>,
+    key: &str,
+    example: &str,
+    read: impl FnOnce(&Node<'_, '_>) -> Vec<T>,
+) -> Vec<T> {
     let Some(node) = all.member(key) else { return Vec::new() };
     let Some(text) = read_text(&node) else { return Vec::new() };
-    let list: Value = match serde_json::from_str(&text) {
-        Ok(list) => list,
+    let value: Value = match serde_json::from_str(&text) {
+        Ok(value) => value,
         Err(error) => {
-            let example = r#"[{"dst": "203.0.113.0/24"}]"#;
-            node.refuse(format!("is no JSON ({error}); write a list of routes: {example}"));
+            node.refuse(format!("is no JSON ({error}); {example}"));
             return Vec::new();
         }
     };
-    let document = Document::new(&list);
-    let routes = Route::read_items(&document.root(), SpecVersion::NEWEST);
+    let document = Document::new(&value);
+    let found = read(&document.root());
     for problem in document.into_problems().shown() {
-        node.refuse_at(&format!("{}{}", node.path(), problem.path), problem.text.clone());
+        let dot = if problem.path.is_empty() || problem.path.starts_with('[') { "" } else { "." };
+        node.refuse_at(&format!("{}{dot}{}", node.path(), problem.path), problem.text.clone());
     }
-    routes
+    found
 }
 
 #[cfg(test)]
@@ -113,15 +138,18 @@ mod tests {
     use serde_json::json;
 
     fn read_as(role: Role, annotations: Value) -> (Annotations, Vec<String>) {
-        let conf = json!({ "runtimeConfig": { CAPABILITY: annotations } });
+        let conf = json!({ "allowedSysctls": ["net.core.*"], "runtimeConfig": { CAPABILITY: annotations } });
         let document = Document::new(&conf);
-        let annotations = Annotations::read(&document.root(), role, true);
+        let judge = Judge { link: Some("eth0"), has_ipv6: true };
+        let root = document.root();
+        let allowed = Pattern::read_list(&root, judge);
+        let annotations = Annotations::read(&root, role, judge, &allowed);
         let problems = document.into_problems();
         (annotations, problems.shown().iter().map(ToString::to_string).collect())
     }
 
     #[test]
-    fn all_four_are_read_as_people_write_them() {
+    fn all_five_are_read_as_people_write_them() {
         let (read, problems) = read_as(
             Role::Main,
             json!({
@@ -129,12 +157,17 @@ mod tests {
                 "ferrule.dev/ips": " 10.244.1.20, fd00::20/64\n", "ferrule.dev/mac": "0a:58:0a:f4:01:05\n",
                 "ferrule.dev/mtu": "1400",
                 "ferrule.dev/routes": "[\n\t{\"dst\": \"203.0.113.0/24\", \"mtu\": 1300}\n]\n",
+                "ferrule.dev/sysctl": "{\n\"net.core.somaxconn\": 500\n}\n",
             }),
         );
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(read.ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.244.1.20", "fd00::20"]);
         assert_eq!((read.mac, read.mtu), (Some(MacAddr([0x0a, 0x58, 0x0a, 0xf4, 1, 5])), Some(1400)));
         assert_eq!((read.routes.len(), read.routes[0].mtu), (1, Some(1300)));
+        assert_eq!(
+            (read.sysctls[0].path.join("."), read.sysctls[0].value.as_str()),
+            ("net.core.somaxconn".into(), "500")
+        );
     }
 
     #[test]
@@ -154,6 +187,11 @@ mod tests {
             ("routes", json!("[{\"dst\": \"203.0.113.1/24\"}]"), "[0].dst", "bits set"),
             ("routes", json!("[1]"), "[0]", "an object is needed"),
             ("routes", json!("[".repeat(TEXT_MAX + 1)), "", "bytes"),
+            ("sysctl", json!("net.core.somaxconn=500"), "", "is no JSON"),
+            ("sysctl", json!("[]"), "", "an object is needed"),
+            ("sysctl", json!("{\"net.ipv4.ip_forward\": 1}"), "[\"net.ipv4.ip_forward\"]", "allowedSysctls"),
+            ("sysctl", json!("{\"kernel\": 1}"), ".kernel", "below net."),
+            ("sysctl", json!("{\"net.core.somaxconn\": true}"), "[\"net.core.somaxconn\"]", "a boolean"),
         ] {
             let (_, problems) = read_as(Role::Main, json!({ format!("ferrule.dev/{key}"): text }));
             let path = format!("runtimeConfig[\"{CAPABILITY}\"][\"ferrule.dev/{key}\"]{at}: ");
@@ -169,7 +207,9 @@ mod tests {
         assert_eq!((read.ips.len(), read.mtu, problems.len()), (0, None, 0));
         let (read, problems) = read_as(
             Role::Ipam,
-            json!({ "ferrule.dev/mac": "x", "ferrule.dev/mtu": "x", "ferrule.dev/ips": "::1" }),
+            json!({
+                "ferrule.dev/mac": "x", "ferrule.dev/mtu": "x", "ferrule.dev/sysctl": "x", "ferrule.dev/ips": "::1",
+            }),
         );
         assert_eq!((read.ips.len(), problems.len()), (1, 0));
     }

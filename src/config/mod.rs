@@ -14,6 +14,7 @@ pub mod range;
 pub mod removal;
 pub mod role;
 mod sets;
+pub mod sysctl;
 
 pub use network::{AddressManagement, Network};
 pub use removal::Removal;

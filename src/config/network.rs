@@ -14,6 +14,7 @@ use super::peer::{Peers, read_own_addresses, read_peers};
 use super::range::RangeSet;
 use super::role::{Role, Types, parse_absolute, read_data_dir};
 use super::sets::read_sets;
+use super::sysctl::{self, Judge, Pattern, Setting};
 use crate::cni::args::parse_requested;
 use crate::cni::conf::Conf;
 use crate::cni::dns::Dns;
@@ -66,6 +67,9 @@ pub struct Network {
     pub host_ports: Vec<HostPort>,
     /// `ipMasq` and `nonMasqueradeCIDRs`.
     pub masquerade: Masquerade,
+    /// `sysctl`, and `ferrule.dev/sysctl` of the pod as far as `allowedSysctls` lists it, in the order in which they
+    /// are to be written.
+    pub sysctls: Vec<Setting>,
     /// Where addresses come from.
     pub address_management: AddressManagement,
     /// The store's directory, an absolute path.
@@ -110,8 +114,9 @@ impl Network {
         let ipam = root.object("ipam").filter(|_| types.has_own_ipam());
         let sets = if types.has_own_ipam() { read_sets(&root, conf.version, is_gc) } else { Vec::new() };
         let has_ipv6 = sets.iter().any(|set| !set.is_ipv4());
-        let main = Main::read(&root, types.role(), &sets, has_ipv6);
-        let pod = Annotations::read(&root, types.role(), has_ipv6);
+        let judge = Judge { link: environment.ifname.as_ref().map(IfName::as_str), has_ipv6 };
+        let main = Main::read(&root, types.role(), &sets, judge);
+        let pod = Annotations::read(&root, types.role(), judge, &main.allowed_sysctls);
         let routes = ipam.as_ref().map(|ipam| Route::read_list(ipam, SpecVersion::NEWEST));
         let resolv_conf = ipam.as_ref().and_then(|ipam| ipam.parsed("resolvConf", parse_absolute));
         let data_dir = read_data_dir(&root, types);
@@ -133,6 +138,7 @@ impl Network {
             bandwidth: main.bandwidth,
             host_ports: main.host_ports,
             masquerade: main.masquerade,
+            sysctls: sysctl::merge(main.sysctls, pod.sysctls),
             address_management,
             data_dir,
             routes: routes.unwrap_or_default(),
@@ -172,6 +178,8 @@ struct Main {
     bandwidth: Bandwidth,
     host_ports: Vec<HostPort>,
     masquerade: Masquerade,
+    sysctls: Vec<Setting>,
+    allowed_sysctls: Vec<Pattern>,
     dns: Dns,
     peers: Peers,
     node_ips: Vec<IpAddr>,
@@ -179,15 +187,17 @@ struct Main {
 }
 
 impl Main {
-    fn read(root: &Node<'_, '_>, role: Role, sets: &[RangeSet], has_ipv6: bool) -> Self {
+    fn read(root: &Node<'_, '_>, role: Role, sets: &[RangeSet], judge: Judge<'_>) -> Self {
         match role {
             Role::Ipam => Self::default(),
             Role::Main => Self {
-                mtu: read_mtu(root, has_ipv6),
+                mtu: read_mtu(root, judge.has_ipv6),
                 mac: read_mac(root),
                 bandwidth: Bandwidth::read(root),
                 host_ports: read_host_ports(root),
                 masquerade: Masquerade::read(root),
+                sysctls: sysctl::read_settings(root, judge),
+                allowed_sysctls: Pattern::read_list(root, judge),
                 dns: Dns::read_member(root),
                 peers: read_peers(root, sets),
                 node_ips: read_own_addresses(root),

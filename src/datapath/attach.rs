@@ -25,7 +25,7 @@ use crate::kernel::link::{self, LinkRef};
 use crate::kernel::netlink::{Netlink, Socket};
 use crate::kernel::netns::Netns;
 use crate::kernel::refusal::Refusal;
-use crate::kernel::sysctl;
+use crate::kernel::sysctl::{self, SysctlError};
 
 /// How long the stages took.
 #[derive(Debug, Clone, Copy)]
@@ -239,7 +239,12 @@ async fn remove_leftover(
 fn write_sysctls(objects: &[Object], place: Place) -> Result<(), DatapathError> {
     for object in objects.iter().filter(|object| object.place() == place) {
         match object {
-            Object::Sysctl(wanted) if translate::link_settings(wanted).is_none() => write_sysctl(wanted)?,
+            Object::Sysctl(wanted) if translate::link_settings(wanted).is_none() => {
+                write_sysctl(wanted).map_err(|refused| match place {
+                    Place::Node => DatapathError::Sysctl(refused),
+                    Place::Sandbox => DatapathError::PodSysctl(refused),
+                })?;
+            }
             _ => {}
         }
     }
@@ -248,12 +253,12 @@ fn write_sysctls(objects: &[Object], place: Place) -> Result<(), DatapathError> 
 
 /// A write to `disable_ipv6` tries the RTNL lock and, where another ADD has it, starts over without sleeping:
 /// eighty ADDs at once spend most of their time so. It is 0 nearly always, and looking takes no lock.
-fn write_sysctl(wanted: &Sysctl) -> Result<(), DatapathError> {
+fn write_sysctl(wanted: &Sysctl) -> Result<(), SysctlError> {
     let path: Vec<&str> = wanted.path.iter().map(String::as_str).collect();
     if path.last() == Some(&"disable_ipv6") {
-        sysctl::write_if_different(&path, wanted.value)?;
+        sysctl::write_if_different(&path, &wanted.value)?;
     } else {
-        sysctl::write(&path, wanted.value)?;
+        sysctl::write(&path, &wanted.value)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! CHECK's verb: what is missing or wrong, object by object. Pure: a list against two snapshots.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use super::observe::Snapshot;
 use super::translate;
@@ -63,18 +64,20 @@ fn fault(object: &Object, here: &Snapshot, sandbox: Option<&Snapshot>) -> Option
 fn pair_fault(pair: &Pair, node: &Snapshot, sandbox: Option<&Snapshot>) -> Option<String> {
     let Some(host) = node.links.get(&pair.host.name) else { return Some("the node's end is missing".into()) };
     let mut faults = Vec::new();
-    let mut compare = |end: &str, link: &kernel::Link, mac: MacAddr| {
+    // The pod's end may have less: tuning behind us sets it, and no result tells. More would be lost at the node's end.
+    let (all_of_it, at_most) = (pair.mtu..=pair.mtu, 0..=pair.mtu);
+    let mut compare = |end: &str, link: &kernel::Link, mac: MacAddr, mtu: RangeInclusive<u32>| {
         if link.mac != Some(translate::kernel_mac(mac)) {
             faults.push(format!("the {end}'s end has address {}", show_mac(link.mac)));
         }
-        if link.mtu != pair.mtu {
+        if !mtu.contains(&link.mtu) {
             faults.push(format!("the {end}'s end has mtu {}", link.mtu));
         }
     };
-    compare("node", host, pair.host.mac);
+    compare("node", host, pair.host.mac, all_of_it);
     match sandbox.map(|sandbox| sandbox.links.get(&pair.pod.name)) {
         Some(Some(pod)) => {
-            compare("pod", pod, pair.pod.mac);
+            compare("pod", pod, pair.pod.mac, at_most);
             if host.peer_index != Some(pod.index) {
                 faults.push(format!("{} is not the peer of {}", pair.pod.name, pair.host.name));
             }
@@ -87,10 +90,31 @@ fn pair_fault(pair: &Pair, node: &Snapshot, sandbox: Option<&Snapshot>) -> Optio
 
 fn sysctl_fault(wanted: &Sysctl, here: &Snapshot) -> Option<String> {
     match here.sysctls.get(&wanted.path) {
-        Some(value) if value == wanted.value => None,
+        Some(value) if is_same(value, &wanted.value) => None,
         Some(value) => Some(format!("it is {value}")),
         None => Some("no such setting".into()),
     }
+}
+
+/// Whether the kernel shows as `found` what was written as `wanted`: word by word, as it puts tabs between them, and
+/// numbers by their value, as it reads them like C (`proc_dointvec`, kernel/sysctl.c).
+fn is_same(found: &str, wanted: &str) -> bool {
+    let same_word = |(found, wanted): (&str, &str)| {
+        found == wanted || c_integer(found).is_some_and(|number| Some(number) == c_integer(wanted))
+    };
+    let (found, wanted) = (found.split_whitespace(), wanted.split_whitespace());
+    found.clone().count() == wanted.clone().count() && found.zip(wanted).all(same_word)
+}
+
+/// A number in C's notation: `0x1f` and `037` are 31.
+fn c_integer(text: &str) -> Option<i128> {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
+    let (digits, radix) = match digits.strip_prefix('0') {
+        Some("") | None => (digits, 10),
+        Some(rest) => rest.strip_prefix(['x', 'X']).map_or((rest, 8), |rest| (rest, 16)),
+    };
+    let is_number = digits.starts_with(|c: char| c.is_digit(radix));
+    i128::from_str_radix(digits, radix).ok().filter(|_| is_number).and_then(|number| number.checked_mul(sign))
 }
 
 fn link_fault(wanted: &Link, here: &Snapshot) -> Option<String> {
@@ -184,4 +208,38 @@ pub fn fulfils(actual: &KernelRoute, wanted: &KernelRoute) -> bool {
 
 fn show_mac(mac: Option<Mac>) -> String {
     mac.map_or_else(|| "none".into(), |mac| mac.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sysctl_is_compared_by_what_the_kernel_understood() {
+        for (found, wanted) in [
+            ("500", "500"),
+            ("32768\t60999", "32768 60999"),
+            ("4096\t131072\t6291456", " 4096  131072 6291456 "),
+            ("16", "0x10"),
+            ("8", "010"),
+            ("-1", "-01"),
+            ("0", "00"),
+            ("cubic", "cubic"),
+        ] {
+            assert!(is_same(found, wanted), "{found:?} {wanted:?}");
+        }
+        for (found, wanted) in [
+            ("500", "501"),
+            ("1\t2", "1"),
+            ("1", "1 2"),
+            ("cubic", "reno"),
+            ("10", "010"),
+            ("1", "0x"),
+            ("1", "+1"),
+            ("0", "--0"),
+            ("", "0"),
+        ] {
+            assert!(!is_same(found, wanted), "{found:?} {wanted:?}");
+        }
+    }
 }

@@ -22,6 +22,9 @@ pub enum DatapathError {
     /// A setting could not be written.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// A setting of the pod's namespace could not be written.
+    #[error("the kernel refused, in the pod's namespace: {0}")]
+    PodSysctl(SysctlError),
     /// No netlink socket could be had.
     #[error("cannot open a netlink socket in the {place}'s namespace: {source}")]
     Socket {

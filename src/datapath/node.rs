@@ -143,7 +143,7 @@ async fn switch_forwarding_on(node: &Netlink, wanted: &Sysctl) -> Result<(), Dat
             }
         }
     }
-    Ok(sysctl::write(&parts(wanted), wanted.value)?)
+    Ok(sysctl::write(&parts(wanted), &wanted.value)?)
 }
 
 fn parts(sysctl: &Sysctl) -> Vec<&str> {

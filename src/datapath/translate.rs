@@ -62,7 +62,11 @@ pub fn set_alias(link: &Link) -> Option<Change> {
 /// process holds the RTNL lock (addrconf_sysctl_addr_gen_mode, net/ipv6/addrconf.c).
 pub fn link_settings(sysctl: &Sysctl) -> Option<Change> {
     let [_, family, _, link, name] = sysctl.path.as_slice() else { return None };
-    let settings = match (family.as_str(), name.as_str(), sysctl.value) {
+    // These two are no links.
+    if link == "all" || link == "default" {
+        return None;
+    }
+    let settings = match (family.as_str(), name.as_str(), sysctl.value.as_ref()) {
         ("ipv4", "rp_filter", "1") => {
             LinkSettings { ipv4_conf: vec![(Ipv4Conf::RpFilter, 1)], ..LinkSettings::default() }
         }

@@ -13,6 +13,7 @@
 //! so nobody asks by ARP or neighbour discovery, the first packet has nothing to wait for, and a reused
 //! address cannot meet a stale entry (kind#3880, plugins#858).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
@@ -24,6 +25,7 @@ use crate::cni::ids::AttachmentKey;
 use crate::cni::mac::MacAddr;
 use crate::config::bandwidth::Bandwidth;
 use crate::config::host_port::HostPort;
+use crate::config::sysctl::Setting;
 
 /// Next hop of a pod for IPv4. Link-local (RFC 3927): it is no address of the cluster, every pod may
 /// have the same, and nothing ever asks for it, because its neighbour entry is permanent.
@@ -52,6 +54,8 @@ pub struct Attachment {
     pub bandwidth: Bandwidth,
     /// Ports of the node that lead to the pod.
     pub host_ports: Vec<HostPort>,
+    /// What was asked for below /proc/sys/net of the pod's namespace, in the order in which it is written.
+    pub sysctls: Vec<Setting>,
     /// The pod's addresses, in the order of the range sets.
     pub addresses: Vec<PodAddress>,
     /// The pod's routes.
@@ -131,6 +135,7 @@ impl Attachment {
         };
         objects.extend(shaping::ifb(&self.bandwidth, &shaped).map(Object::Ifb));
         self.push_sysctls(&mut objects);
+        self.push_asked_sysctls(&mut objects);
         self.push_links(&mut objects);
         shaping::push_limits(&self.bandwidth, &shaped, &mut objects);
         for address in &self.addresses {
@@ -144,7 +149,7 @@ impl Attachment {
     fn push_sysctls(&self, objects: &mut Vec<Object>) {
         let mut push = |place, path: &[&str], value| {
             let path = path.iter().map(|&part| part.to_owned()).collect();
-            objects.push(Object::Sysctl(Sysctl { place, path, value }));
+            objects.push(Object::Sysctl(Sysctl { place, path, value: Cow::Borrowed(value) }));
         };
         let (host, pod) = (self.host_link(), self.pod_link());
         // Strict: what comes from the pod must have an address whose route leads back to the pod.
@@ -183,6 +188,14 @@ impl Attachment {
         for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("addr_gen_mode", "1")] {
             push(Place::Sandbox, &["net", "ipv6", "conf", &pod, name], value);
         }
+    }
+
+    /// Behind ours, which some of them change: `net.ipv6.conf.all.forwarding` reaches every link.
+    fn push_asked_sysctls(&self, objects: &mut Vec<Object>) {
+        objects.extend(self.sysctls.iter().map(|it| {
+            let value = Cow::Owned(it.value.clone());
+            Object::Sysctl(Sysctl { place: Place::Sandbox, path: it.path.clone(), value })
+        }));
     }
 
     fn push_links(&self, objects: &mut Vec<Object>) {

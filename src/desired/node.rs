@@ -51,7 +51,7 @@ impl NodeState {
         let sysctl = |path: &[&str]| Sysctl {
             place: Place::Node,
             path: path.iter().map(|&part| part.to_owned()).collect(),
-            value: "1",
+            value: "1".into(),
         };
         let mut sysctls = Vec::new();
         if self.ipv4 {

@@ -1,5 +1,6 @@
 //! One thing that must exist in the kernel.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -71,7 +72,7 @@ pub struct Sysctl {
     /// Path below /proc/sys, one part an element: a link's name may hold dots.
     pub path: Vec<String>,
     /// The text it must have.
-    pub value: &'static str,
+    pub value: Cow<'static, str>,
 }
 
 /// A link that exists and is up.

@@ -56,9 +56,12 @@ fn full() -> Value {
             "nodeIPs": ["192.168.1.11", "fd00:1::11"]
         }],
         "nodeIPs": ["192.168.1.10", "fd00:1::10"],
+        "sysctl": { "net.core.somaxconn": "500", "net/ipv4/conf/eth0.5/arp_notify": 1 },
+        "allowedSysctls": ["net.core.somaxconn", "net.ipv4.*"],
         "log": { "level": "debug", "file": "/var/log/ferrule.log" },
         "capabilities": { "ips": true, "mac": true },
-        "runtimeConfig": { "ips": ["10.244.1.20/24", "10.244.1.20"], "mac": "0a:58:00:00:00:01" },
+        "runtimeConfig": { "ips": ["10.244.1.20/24", "10.244.1.20"], "mac": "0a:58:00:00:00:01",
+            "io.kubernetes.cri.pod-annotations": { "ferrule.dev/sysctl": "{\"net.core.somaxconn\": \"700\"}" } },
         "args": { "cni": { "ips": ["fd00:10:244:1::20"], "mac": "0a:58:00:00:00:02" } },
         "prevResult": { "interfaces": [], "ips": [{ "address": "10.244.1.5/24" }] },
         "cni.dev/valid-attachments": [{ "containerID": "8e5d", "ifname": "eth0" }]
@@ -85,6 +88,9 @@ fn the_conf_of_the_design_is_read_whole() {
     assert_eq!(network.node_ips.len(), 2);
     let requested: Vec<_> = network.requested.iter().map(ToString::to_string).collect();
     assert_eq!(requested, ["10.244.1.20", "fd00:10:244:1::20"]);
+    let sysctls: Vec<_> =
+        network.sysctls.iter().map(|it| format!("{}={}", it.path.join("/"), it.value)).collect();
+    assert_eq!(sysctls, ["net/core/somaxconn=700", "net/ipv4/conf/eth0.5/arp_notify=1"]);
     assert_eq!(network.prev_result.unwrap().ips.len(), 1);
     assert_eq!(network.valid_attachments, []);
     assert_eq!(

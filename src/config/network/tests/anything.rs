@@ -28,7 +28,9 @@ fn any_json() -> impl Strategy<Value = Value> {
             "::",
             "0.0.0.0/0",
             "/d",
-            "../x"
+            "../x",
+            "net.*",
+            "{\"net.core.x\": 1, \"net/../x\": 1}"
         ])
         .prop_map(Value::from),
     ];
@@ -44,6 +46,8 @@ fn any_json() -> impl Strategy<Value = Value> {
             "cni",
             "ips",
             "level",
+            "net.core.x",
+            "net/../x",
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
@@ -111,6 +115,11 @@ proptest! {
                 prop_assert!(peer.next_hop(*cidr).is_some());
                 prop_assert!(cidrs.insert(*cidr));
             }
+        }
+        for setting in &network.sysctls {
+            let leaves = |part: &String| ["", ".", ".."].contains(&part.as_str()) || part.contains('/');
+            prop_assert!(setting.path[0] == "net" && setting.path.len() > 1 && !setting.path.iter().any(leaves));
+            prop_assert!(!setting.value.is_empty() && !setting.value.contains(char::is_control));
         }
         for route in &network.routes {
             prop_assert_eq!(route.dst.ip(), route.dst.network());
