@@ -6,3 +6,4 @@ mod life;
 mod node;
 mod repair;
 mod scale;
+mod uninstall;

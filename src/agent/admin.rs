@@ -72,7 +72,9 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Healt
     let listener = loop {
         match TcpListener::bind(address).await {
             Ok(listener) => break listener,
-            Err(error) => warn!(%address, %error, "cannot serve /metrics, /healthz and /readyz; trying again"),
+            Err(error) => {
+                warn!(%address, %error, "cannot serve /metrics, /healthz and /readyz; trying again")
+            }
         }
         tokio::time::sleep(RETRY).await;
     };

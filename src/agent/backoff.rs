@@ -64,7 +64,9 @@ mod tests {
             pauses.push((backoff.at().unwrap() - now).as_secs());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert!(!backoff.take_due(now) && backoff.take_due(now + LONGEST) && !backoff.take_due(now + LONGEST));
+        assert!(
+            !backoff.take_due(now) && backoff.take_due(now + LONGEST) && !backoff.take_due(now + LONGEST)
+        );
         backoff.succeed();
         assert_eq!((backoff.at(), backoff.failures()), (None, 0));
         backoff.fail(now);

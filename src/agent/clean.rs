@@ -4,7 +4,7 @@
 //! table, stores); then the plugin, and the forwarding that the agent switched on. Where pods are running it changes
 //! nothing and says so, unless it was told that they may lose their network.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use tracing::{error, info, warn};
@@ -44,7 +44,11 @@ pub fn uninstall(settings: &Settings) -> bool {
     let Some(found) = ask(settings, &["--dry-run"]) else { return false };
     if found.refused && !settings.yes_pods_lose_their_network {
         for it in &found.in_use {
-            warn!(pod = it.pod.as_deref().unwrap_or("unknown"), container = it.container, "it is running here");
+            warn!(
+                pod = it.pod.as_deref().unwrap_or("unknown"),
+                container = it.container,
+                "it is running here"
+            );
         }
         for link in &found.links_in_use {
             warn!(link, "it has no record, its pod may be running");
@@ -103,7 +107,7 @@ fn ask(settings: &Settings, words: &[&str]) -> Option<Answer> {
     }
 }
 
-fn remove(path: &PathBuf, what: &str) -> bool {
+fn remove(path: &Path, what: &str) -> bool {
     match install::remove(path) {
         Ok(true) => info!(path = %path.display(), "{what} removed"),
         Ok(false) => {}

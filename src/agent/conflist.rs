@@ -29,8 +29,7 @@ pub struct Wishes {
 
 /// The file's content. The same for the same input, byte for byte: it is rewritten only where it differs.
 pub fn render(wishes: &Wishes, own: &Own) -> String {
-    let sets: Vec<Value> =
-        own.pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.to_string() }])).collect();
+    let sets: Vec<Value> = own.pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.to_string() }])).collect();
     let default_route = |(ipv4, destination): (bool, &str)| {
         let is_needed = own.pod_cidrs.iter().any(|cidr| cidr.is_ipv4() == ipv4);
         is_needed.then(|| json!({ "dst": destination }))

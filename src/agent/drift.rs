@@ -87,9 +87,7 @@ pub fn concerned(event: &Event, own: &Own) -> Parts {
         // The kernel's own, which nothing of ours depends on.
         Event::Address { address: IpAddr::V6(address), .. } if address.is_unicast_link_local() => none,
         // With a link, or with an address that is a source, IPv4 routes go without a word.
-        Event::Link { .. } | Event::Address { .. } => {
-            Parts { node: true, routes: true, pods: true, ..none }
-        }
+        Event::Link { .. } | Event::Address { .. } => Parts { node: true, routes: true, pods: true, ..none },
         Event::Netconf { of: NetconfOf::All, forwarding: Some(false), .. } => Parts { node: true, ..none },
         Event::Nftables { family: FAMILY_INET, table: Some(table), removed: true, .. }
             if table == "ferrule" =>
@@ -132,8 +130,7 @@ mod tests {
         };
         assert_eq!(parts(&table("ferrule", true)), Parts { table: true, ..none });
         assert_eq!(parts(&table("ferrule", false)), none);
-        let by_us =
-            Event::Nftables { family: 1, table: Some("ferrule".to_owned()), removed: true, port: 7 };
+        let by_us = Event::Nftables { family: 1, table: Some("ferrule".to_owned()), removed: true, port: 7 };
         assert_eq!(parts(&by_us), none);
         let neighbour = |index| Event::Neighbour { removed: true, index, address: None };
         assert_eq!(parts(&neighbour(9)), Parts { routes: true, ..none });

@@ -18,7 +18,8 @@ use crate::log::{push_field, utc};
 /// # Errors
 /// What is wrong with the directives.
 pub fn start(level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(directives(level)).map_err(|error| format!("--log-level {level:?}: {error}"))?;
+    let filter =
+        EnvFilter::try_new(directives(level)).map_err(|error| format!("--log-level {level:?}: {error}"))?;
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -48,7 +49,14 @@ where
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut fields = Fields::default();
         event.record(&mut fields);
-        write!(writer, "time={} level={}{}{}", utc(now), word(*event.metadata().level()), fields.message, fields.rest)?;
+        write!(
+            writer,
+            "time={} level={}{}{}",
+            utc(now),
+            word(*event.metadata().level()),
+            fields.message,
+            fields.rest
+        )?;
         for span in context.event_scope().into_iter().flatten() {
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>().filter(|it| !it.is_empty()) {
                 write!(writer, " {fields}")?;
@@ -117,10 +125,8 @@ mod tests {
     fn a_line_is_key_and_value_and_nothing_from_outside_can_begin_one() {
         let sink = Sink::default();
         let writer = sink.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .event_format(KeyValue)
-            .finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).event_format(KeyValue).finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(node = "b", set = 2, reason = "no\nway", "routes to peers");
         });

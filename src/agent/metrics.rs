@@ -89,12 +89,24 @@ impl Metrics {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register("build", "Version of the agent", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register(
+            "build",
+            "Version of the agent",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
         let mut gauge = |name, help, gauge: &Gauge| registry.register(name, help, gauge.clone());
         gauge("nodes", "Nodes of the cluster that the agent knows, this one included", &self.nodes);
-        gauge("nodes_with_problems", "Nodes that lack routes for a reason of their own", &self.nodes_with_problems);
+        gauge(
+            "nodes_with_problems",
+            "Nodes that lack routes for a reason of their own",
+            &self.nodes_with_problems,
+        );
         gauge("routes_desired", "Routes to other nodes that there should be", &self.routes_desired);
-        gauge("routes_programmed", "Routes to other nodes that stand as they should", &self.routes_programmed);
+        gauge(
+            "routes_programmed",
+            "Routes to other nodes that stand as they should",
+            &self.routes_programmed,
+        );
         gauge("api_answers", "1 if the watch of the API server works", &self.api_answers);
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
         counter("routes_repaired", "Routes put back after somebody took them away", &self.routes_repaired);

@@ -142,7 +142,8 @@ impl Runtime {
         for path in &self.before {
             if let Some(herald) = herald {
                 let (path, ours) = (path.display(), self.conf.display());
-                let note = format!("the runtime uses {path}, which comes before {ours}; remove it to use ferrule");
+                let note =
+                    format!("the runtime uses {path}, which comes before {ours}; remove it to use ferrule");
                 herald.warn("OtherNetworkFirst", note);
             }
         }

@@ -163,7 +163,15 @@ mod tests {
             let all = ["ferruled", "--node-name", "a"].into_iter().chain(words.iter().copied());
             assert!(Settings::try_parse_from(all).is_err(), "{words:?}");
         }
-        let given = ["ferruled", "--node-name", "a", "--mtu", "1400", "--non-masquerade-cidrs", "10.0.0.0/8,fd00::/8"];
+        let given = [
+            "ferruled",
+            "--node-name",
+            "a",
+            "--mtu",
+            "1400",
+            "--non-masquerade-cidrs",
+            "10.0.0.0/8,fd00::/8",
+        ];
         let settings = Settings::try_parse_from(given).unwrap();
         assert_eq!((settings.non_masquerade_cidrs.len(), settings.wishes(Some(1450)).mtu), (2, Some(1400)));
         let given = ["ferruled", "--node-name", "a", "--uninstall", "--masquerade", "false"];

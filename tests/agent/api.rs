@@ -231,8 +231,7 @@ impl Api {
     /// `None` ends the connection.
     fn answer(&self, stream: &TcpStream, era: u64, method: &str, path: &str, body: Value) -> Option<()> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let parameter =
-            |name: &str| query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        let parameter = |name: &str| query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
         if method != "GET" {
             self.change(|state| state.written.push((method.to_owned(), path.to_owned(), body.clone())));
             let answer = if path.contains("/nodes/") {
@@ -324,7 +323,10 @@ fn chunk(mut stream: &TcpStream, event: &Value) -> Option<()> {
 }
 
 fn respond(mut stream: &TcpStream, status: u16, body: &str) -> Option<()> {
-    let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).ok()?;
     stream.write_all(body.as_bytes()).ok()
 }

@@ -31,8 +31,10 @@ fn a_node_that_knows_nothing_becomes_one_that_pods_can_be_added_to() {
     let result = call("ADD").attachment(pod.container(), pod.namespace().path()).run().result();
     assert_eq!(result["ips"][0]["address"], "10.244.1.2/32");
     assert_eq!(result["ips"].as_array().unwrap().len(), 2);
-    assert!(node.nft("list map inet ferrule masquerade4").contains("10.244.1.2")
-        || node.nft("list set inet ferrule masquerade4").contains("10.244.1.2"));
+    assert!(
+        node.nft("list map inet ferrule masquerade4").contains("10.244.1.2")
+            || node.nft("list set inet ferrule masquerade4").contains("10.244.1.2")
+    );
     node.wait("the condition", || {
         node.api.written("/nodes/node-a/status").iter().any(|body| {
             let condition = &body["status"]["conditions"][0];
@@ -40,7 +42,9 @@ fn a_node_that_knows_nothing_becomes_one_that_pods_can_be_added_to() {
         })
     });
     node.wait("metrics", || node.metric("ferrule_addresses_used{subnet=\"10.244.1.0/24\"}") == Some(1.0));
-    node.wait("phases", || node.metric("ferrule_commands_total{command=\"ADD\",outcome=\"success\"}") == Some(1.0));
+    node.wait("phases", || {
+        node.metric("ferrule_commands_total{command=\"ADD\",outcome=\"success\"}") == Some(1.0)
+    });
     assert_eq!(node.metric("ferrule_routes_programmed"), Some(2.0));
     call("DEL").attachment(pod.container(), pod.namespace().path()).run().success();
 }
@@ -59,7 +63,9 @@ fn nodes_come_go_and_change_their_addresses_and_podcidrs() {
     moved.internal_ips = vec!["192.0.2.77".into(), "fd00:aa::77".into()];
     node.api.put(moved.clone());
     let has = |route: &str| node.peer_routes().iter().any(|it| it.starts_with(route));
-    node.wait("the new address", || has("10.244.13.0/24 via 192.0.2.77") && has("fd00:10:13::/64 via fd00:aa::77"));
+    node.wait("the new address", || {
+        has("10.244.13.0/24 via 192.0.2.77") && has("fd00:10:13::/64 via fd00:aa::77")
+    });
     moved.pod_cidrs = vec!["10.244.99.0/24".into()];
     node.api.put(moved);
     node.wait("the new podCIDR", || has("10.244.99.0/24 via 192.0.2.77"));
@@ -182,7 +188,9 @@ fn a_runtime_that_does_not_take_the_conf_is_nudged_and_others_confs_are_told() {
     let first = inode();
     node.wait("the event", || {
         let events = node.api.written("/events");
-        events.iter().any(|event| event["reason"] == "OtherNetworkFirst" && event["regarding"]["name"] == "node-a")
+        events
+            .iter()
+            .any(|event| event["reason"] == "OtherNetworkFirst" && event["regarding"]["name"] == "node-a")
     });
     node.wait("a second writing", || inode() != first);
     assert!(node.has("net.d/05-other.conflist"));

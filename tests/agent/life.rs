@@ -33,7 +33,8 @@ fn after_a_reboot_with_the_api_away_it_makes_what_it_last_knew_and_later_correct
     node.namespace.ip("-6 route flush proto 102");
     node.nft("flush ruleset");
     // Of an earlier life: nobody can say yet that it is stale.
-    let metric = ferrule::desired::names::route_metric(&ferrule::cni::ids::NetworkName::parse("podnet").unwrap());
+    let metric =
+        ferrule::desired::names::route_metric(&ferrule::cni::ids::NetworkName::parse("podnet").unwrap());
     node.namespace.ip(&format!("route add 10.244.66.0/24 via 192.0.2.66 proto 102 metric {metric}"));
     fs::remove_file(node.path("net.d/10-ferrule.conflist")).unwrap();
     node.api.be_away(true);
@@ -73,7 +74,8 @@ fn broken_watches_and_lost_history_lose_no_change() {
     node.api.put(other(12));
     node.wait_for_routes_to(&[11, 12]);
     // History is gone, and with it the news that a node left: only a new list tells.
-    for (by_refusal, gone, come, rest) in [(false, "node-11", 13, [12, 13]), (true, "node-12", 14, [13, 14])] {
+    for (by_refusal, gone, come, rest) in [(false, "node-11", 13, [12, 13]), (true, "node-12", 14, [13, 14])]
+    {
         let (lists, _) = node.api.lists_and_watches();
         node.api.delete_unseen(gone);
         node.api.compact(by_refusal);

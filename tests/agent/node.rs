@@ -61,21 +61,34 @@ impl AgentNode {
     /// Starts the agent. Its log is in the scratch directory, and is shown when a wait is in vain.
     pub fn start(&mut self) {
         assert!(self.agent.is_none());
+        let mut command = self.command();
+        command.args(["--listen", "127.0.0.1:9690"]).arg("--apiserver").arg(self.api.url());
+        self.agent = Some(command.spawn().unwrap());
+    }
+
+    /// Cleans the node; whether that was done.
+    pub fn uninstall(&self, words: &[&str]) -> bool {
+        self.command().arg("--uninstall").args(words).status().unwrap().success()
+    }
+
+    /// The agent on this node, with its directories.
+    fn command(&self) -> Command {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.path("agent.log")).unwrap();
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace.path().display())).arg(FERRULED);
-        command.args(["--node-name", "node-a", "--log-level", "debug", "--listen", "127.0.0.1:9690"]);
-        command.arg("--apiserver").arg(self.api.url());
+        command.args(["--node-name", "node-a", "--log-level", "debug"]);
         command.arg("--bin-dir").arg(self.path("bin")).arg("--conf-dir").arg(self.path("net.d"));
         command.arg("--data-dir").arg(self.path("data")).arg("--plugin").arg(env!("CARGO_BIN_EXE_ferrule"));
         command.env_remove("KUBERNETES_SERVICE_HOST").stdout(Stdio::null()).stderr(log);
-        self.agent = Some(command.spawn().unwrap());
+        command
     }
 
     /// Starts it, and waits until it says that it is ready.
     pub fn start_ready(&mut self) {
         self.start();
-        self.wait("the agent to be ready", || self.page("/readyz").is_some_and(|page| page.contains(" 200 ")));
+        self.wait("the agent to be ready", || {
+            self.page("/readyz").is_some_and(|page| page.contains(" 200 "))
+        });
     }
 
     /// Sends a signal to the agent, and waits for its end. Whether it ended well.

@@ -41,7 +41,8 @@ fn routes_that_somebody_deletes() {
 #[test]
 fn a_route_that_somebody_leads_elsewhere() {
     let node = ready("changed");
-    let metric = ferrule::desired::names::route_metric(&ferrule::cni::ids::NetworkName::parse("podnet").unwrap());
+    let metric =
+        ferrule::desired::names::route_metric(&ferrule::cni::ids::NetworkName::parse("podnet").unwrap());
     node.namespace.ip(&format!("route replace 10.244.11.0/24 via 192.0.2.99 metric {metric}"));
     mended(&node, "a replaced route", || {
         node.peer_routes().contains(&"10.244.11.0/24 via 192.0.2.11 src 192.0.2.10".to_owned())
@@ -62,10 +63,17 @@ fn a_link_that_goes_down_and_up() {
 #[test]
 fn a_table_that_is_flushed_or_gone() {
     let node = ready("table");
-    let stands = || node.nft("list table inet ferrule").contains("fully-random")
-        && node.nft("list set inet ferrule inside4").contains("10.244.12.0/24");
+    let stands = || {
+        node.nft("list table inet ferrule").contains("fully-random")
+            && node.nft("list set inet ferrule inside4").contains("10.244.12.0/24")
+    };
     assert!(stands());
-    for deed in ["flush ruleset", "delete table inet ferrule", "flush table inet ferrule", "flush set inet ferrule inside4"] {
+    for deed in [
+        "flush ruleset",
+        "delete table inet ferrule",
+        "flush table inet ferrule",
+        "flush set inet ferrule inside4",
+    ] {
         node.nft(deed);
         mended(&node, deed, stands);
     }

@@ -24,7 +24,9 @@ fn node(number: u32) -> NodeSpec {
 #[test]
 fn five_thousand_nodes_are_programmed_in_little_memory_and_one_of_them_changes_alone() {
     let mut agent = AgentNode::new("scale");
-    agent.namespace.ip_batch("address add 172.20.255.1/16 dev eth0\naddress add fd00:bb::ffff/64 dev eth0 nodad\n");
+    agent
+        .namespace
+        .ip_batch("address add 172.20.255.1/16 dev eth0\naddress add fd00:bb::ffff/64 dev eth0 nodad\n");
     agent.api.preload((0..NODES).map(node));
     let mut own = super::node::own();
     own.internal_ips = vec!["172.20.255.1".into(), "fd00:bb::ffff".into()];
@@ -44,9 +46,8 @@ fn five_thousand_nodes_are_programmed_in_little_memory_and_one_of_them_changes_a
     assert_eq!((count("-4"), count("-6")), (5_000, 5_000));
     agent.wait("readiness", || agent.page("/readyz").is_some_and(|page| page.contains(" 200 ")));
     println!("VmHWM after the list: {} KiB", agent.peak_memory());
-    let steps = |step: &str| {
-        agent.metric(&format!("ferrule_step_seconds_count{{step=\"{step}\"}}")).unwrap_or(0.0)
-    };
+    let steps =
+        |step: &str| agent.metric(&format!("ferrule_step_seconds_count{{step=\"{step}\"}}")).unwrap_or(0.0);
     let (all, some) = (steps("routes"), steps("routes_of_some"));
     let mut moved = node(77);
     moved.internal_ips = vec!["172.20.200.7".into(), "fd00:bb::c8:7".into()];

@@ -127,7 +127,10 @@ fn what_lies_in_the_own_subnet_is_never_routed_away() {
     old.created = 1;
     index.take(NodeEvent::Changed(old));
     assert!(index.standing("thief").peer.is_none());
-    assert_eq!(told(&index, "thief"), ["podCIDR 10.244.1.128/25 lies in 10.244.1.0/24, which is this node's own"]);
+    assert_eq!(
+        told(&index, "thief"),
+        ["podCIDR 10.244.1.128/25 lies in 10.244.1.0/24, which is this node's own"]
+    );
     // An older node with our very podCIDR: it would keep it, and our pods cannot be reached. That is told of us.
     let mut twin = node("twin", &["10.244.1.0/24"], &["172.18.0.9"]);
     twin.created = 1;
