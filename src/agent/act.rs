@@ -195,6 +195,7 @@ impl Agent {
         name: &'static str,
         step: impl Future<Output = Result<T, E>>,
     ) -> Option<T> {
+        self.health.beat();
         let begin = Instant::now();
         let outcome = timeout(STEP, step).await;
         self.metrics.step_took(name, begin.elapsed());

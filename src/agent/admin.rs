@@ -1,7 +1,8 @@
 //! Three pages for those who look from outside: /metrics, /healthz and /readyz.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -70,7 +71,7 @@ impl Health {
 /// Serves for ever. A port that is taken is no reason to give up: the node's network matters more.
 pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Health>) {
     let listener = loop {
-        match TcpListener::bind(address).await {
+        match bind(address).await {
             Ok(listener) => break listener,
             Err(error) => {
                 warn!(%address, %error, "cannot serve /metrics, /healthz and /readyz; trying again")
@@ -99,6 +100,16 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Healt
             let _ = server.serve_connection(TokioIo::new(stream), answer).await;
             drop(place);
         });
+    }
+}
+
+/// Every address, where that is asked for by `::`, is every IPv4 address on a node without IPv6.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
     }
 }
 

@@ -4,13 +4,14 @@
 //! (images, managed fields), some hundred bytes are ever kept. The list is read in pages for the same reason.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Config};
 use serde::{Deserialize, Deserializer};
 use tokio::sync::mpsc;
@@ -25,8 +26,18 @@ const PAGE: u32 = 100;
 /// How long a watch goes on before it is begun anew. What breaks without a word is noticed after this.
 const WATCH_SECONDS: u32 = 60;
 
-/// How long to wait before a watch is begun anew that had no use any more.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long a connection may take to come about. Before kube-proxy is up nobody answers at the Service's address, and
+/// what waits for that long would only come later.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// First pause after a failure; each further one is twice as long.
+const FIRST: Duration = Duration::from_millis(250);
+
+/// Longest pause until the first list is complete: this node waits for it.
+const LONGEST_AT_FIRST: Duration = Duration::from_secs(4);
+
+/// Longest pause from then on: thousands of agents may be waiting for the same API server.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// What the watch has to tell.
 #[derive(Debug)]
@@ -178,41 +189,69 @@ pub fn connect(settings: &Settings) -> Result<Client, String> {
     if let Some(url) = url {
         config.cluster_url = url;
     }
-    config.connect_timeout = Some(Duration::from_secs(5));
+    config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 15));
     Client::try_from(config).map_err(|error| format!("the API server cannot be asked: {error}"))
 }
 
 /// Tells `told` of every node and of every change, for ever; ends when nobody listens. What goes wrong is told and tried
-/// again, after a time that grows to half a minute.
+/// again, after a time that grows.
 pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
     let api: Api<WatchedNode> = Api::all(client);
     let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
+    let mut events = watch(api.clone(), config.clone()).boxed();
+    let (mut failures, mut longest) = (0_u32, LONGEST_AT_FIRST);
     loop {
-        let mut events = watch(api.clone(), config.clone()).default_backoff().boxed();
-        while let Some(event) = events.next().await {
-            // The history of where the watch was is gone. Servers say so within the watch, which leads to a new list;
-            // one that refuses the watch for it (proxies, older servers) would be asked for the same for ever.
-            let is_expired = matches!(&event, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410);
-            let told_now = match event {
-                Ok(Event::Init) => Told::Node(NodeEvent::ListBegins),
-                Ok(Event::InitApply(node)) => Told::Node(NodeEvent::Listed(node.into_facts())),
-                Ok(Event::InitDone) => Told::Node(NodeEvent::ListEnds),
-                Ok(Event::Apply(node)) => Told::Node(NodeEvent::Changed(node.into_facts())),
-                Ok(Event::Delete(node)) => {
-                    Told::Node(NodeEvent::Gone(node.metadata.name.unwrap_or_default()))
+        let told_now = match events.next().await {
+            Some(Ok(event)) => {
+                failures = 0;
+                tell(event)
+            }
+            Some(Err(error)) => {
+                failures += 1;
+                // The history of where the watch was is gone. Servers say so within the watch, which leads to a new
+                // list; one that refuses the watch for it would be asked for the same for ever.
+                if is_expired(&error) {
+                    events = watch(api.clone(), config.clone()).boxed();
                 }
-                Err(error) => Told::Trouble(error.to_string()),
-            };
-            if told.send(told_now).await.is_err() {
-                return;
+                Told::Trouble(error.to_string())
             }
-            if is_expired {
-                break;
+            None => {
+                events = watch(api.clone(), config.clone()).boxed();
+                continue;
             }
+        };
+        if matches!(told_now, Told::Node(NodeEvent::ListEnds)) {
+            longest = LONGEST;
         }
-        tokio::time::sleep(PAUSE).await;
+        if told.send(told_now).await.is_err() {
+            return;
+        }
+        if failures > 0 {
+            tokio::time::sleep(pause(failures, longest)).await;
+        }
     }
+}
+
+fn tell(event: Event<WatchedNode>) -> Told {
+    Told::Node(match event {
+        Event::Init => NodeEvent::ListBegins,
+        Event::InitApply(node) => NodeEvent::Listed(node.into_facts()),
+        Event::InitDone => NodeEvent::ListEnds,
+        Event::Apply(node) => NodeEvent::Changed(node.into_facts()),
+        Event::Delete(node) => NodeEvent::Gone(node.metadata.name.unwrap_or_default()),
+    })
+}
+
+fn is_expired(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Between half and the whole of what it grew to, so that agents which failed together do not come back together.
+fn pause(failures: u32, longest: Duration) -> Duration {
+    let grown = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
+    let chance = RandomState::new().build_hasher().finish() % 1024;
+    grown / 2 + grown.mul_f64(f64::from(u16::try_from(chance).unwrap_or(0)) / 2048.0)
 }
 
 #[cfg(test)]
@@ -249,6 +288,16 @@ mod tests {
         assert_eq!((facts.pod_cidrs.len(), facts.node_ips.len(), facts.unusable.len()), (2, 2, 0));
         let expected = Condition { ready: false, awaits_network: true, network_unavailable: true };
         assert_eq!(facts.condition, expected);
+    }
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_are_not_all_the_same() {
+        for (failures, grown) in [(1, 250), (2, 500), (5, 4_000), (40, 4_000)] {
+            let pause = pause(failures, LONGEST_AT_FIRST).as_millis();
+            assert!((grown / 2..=grown).contains(&pause), "{failures}: {pause}");
+        }
+        let many: std::collections::HashSet<Duration> = (0..50).map(|_| pause(40, LONGEST)).collect();
+        assert!(many.len() > 10);
     }
 
     #[test]
