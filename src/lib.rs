@@ -13,7 +13,7 @@
 //! | [`datapath`] | makes the kernel what `desired` says, and compares the two        | all of the above but ipam |
 //! | [`log`]      | lines of `key=value`, to stderr or a file of bounded size         | config                   |
 //! | [`commands`] | ADD DEL CHECK GC STATUS VERSION                                   | all of the above         |
-//! | [`operator`] | what people run by hand: inspect, doctor, reclaim, uninstall      | all of the above         |
+//! | [`operator`] | what people run by hand: inspect, doctor, reclaim, import ...     | all of the above         |
 //! | `agent`      | the node agent; the only place that names Kubernetes (feature `agent`) | all of the above    |
 //!
 //! One value's way through an ADD, in one direction: `CNI_CONTAINERID` -> [`cni::ids::ContainerId`]

@@ -7,4 +7,5 @@
 mod life;
 mod node;
 mod reboot;
+mod takeover;
 mod three_nodes;

@@ -1,6 +1,7 @@
 //! The verbs for people, on nodes with pods.
 
 mod doctor;
+mod import;
 mod inspect;
 mod limits;
 mod reclaim;
@@ -17,12 +18,12 @@ use crate::harness::node::Node;
 use crate::harness::pod::Pod;
 
 /// Where the conflists of a node are.
-fn conf_dir(node: &Node) -> PathBuf {
+pub fn conf_dir(node: &Node) -> PathBuf {
     node.scratch().path().join("net.d")
 }
 
 /// Writes a conf as the conflist of the node.
-fn install(node: &Node, file: &str, conf: &Value) {
+pub fn install(node: &Node, file: &str, conf: &Value) {
     let directory = conf_dir(node);
     fs::create_dir_all(&directory).unwrap();
     let mut plugin = conf.clone();
@@ -33,13 +34,13 @@ fn install(node: &Node, file: &str, conf: &Value) {
 }
 
 /// A verb on a node, with its directories.
-fn verb(node: &Node, words: &str) -> Call {
+pub fn verb(node: &Node, words: &str) -> Call {
     let call = words.split(' ').fold(Call::of(FERRULE).silent_stdin().on(node.namespace()), Call::argument);
     call.argument("--conf-dir").argument(conf_dir(node)).argument("--data-dir").argument(node.data_dir())
 }
 
 /// The document of a verb that must end with `status`.
-fn document(node: &Node, words: &str, status: i32) -> Value {
+pub fn document(node: &Node, words: &str, status: i32) -> Value {
     let answer = verb(node, &format!("{words} --json")).run();
     assert_eq!(answer.status.code(), Some(status), "{answer:?}");
     assert_eq!(answer.stderr, "");

@@ -14,8 +14,6 @@ use super::due::Due;
 use super::persisted;
 use super::plan::{Desired, Own};
 use super::run::Agent;
-use super::settings::Settings;
-use super::switched;
 use crate::config::peer::Peer;
 
 /// How long a step may take. All of them wait for the kernel or for a disk.
@@ -47,8 +45,6 @@ impl Agent {
                 self.former.clear();
                 is_repaired |= !switched_on.is_empty();
                 self.tell_switched_on(&switched_on);
-                let Settings { data_dir, network, .. } = &self.settings;
-                switched::remember(data_dir, network, self.datapath.boot(), &switched_on);
             }
         }
         if !due.parts.routes
@@ -89,6 +85,11 @@ impl Agent {
                 is_repaired = true;
                 info!(routes, "routes to this node's pods mended");
             }
+        }
+        if due.parts.forward {
+            let looked = self.step("forward", self.datapath.forward(&desired)).await;
+            failed.forward = looked.is_none();
+            self.report_forward(looked.unwrap_or_default());
         }
         if let Some(since) = due.drifted.filter(|_| is_repaired) {
             let took = since.elapsed();

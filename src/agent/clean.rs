@@ -1,8 +1,8 @@
 //! `ferruled --uninstall`: a node as if ferrule had never been there. Run once, after the agent is gone.
 //!
 //! The conf goes first, so that no pod comes meanwhile; then what `ferrule uninstall` removes (links, overlay, routes,
-//! table, stores); then the plugin, and the forwarding that the agent switched on. Where pods are running it changes
-//! nothing and says so, unless it was told that they may lose their network.
+//! table, settings, stores); then the plugin. Where pods are running it changes nothing and says so, unless it was told
+//! that they may lose their network.
 
 use std::path::Path;
 
@@ -11,7 +11,6 @@ use tracing::{error, info, warn};
 
 use super::install;
 use super::settings::Settings;
-use super::switched;
 use crate::operator;
 
 /// What is read of the operator verb's answer.
@@ -59,8 +58,6 @@ pub fn uninstall(settings: &Settings) -> bool {
         );
         return false;
     }
-    // Read before the stores go, which hold it.
-    let switched = switched::read(&settings.data_dir, &settings.network);
     let conf = settings.conf_file();
     let content = std::fs::read(&conf).ok();
     let mut is_clean = remove(&conf, "network configuration");
@@ -82,7 +79,6 @@ pub fn uninstall(settings: &Settings) -> bool {
     }
     is_clean &= done.problems.is_empty();
     is_clean &= remove(&settings.plugin_target(), "plugin");
-    switched::switch_off(&switched);
     if is_clean {
         info!("nothing of ferrule is left on this node");
     }

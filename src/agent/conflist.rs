@@ -25,6 +25,8 @@ pub struct Wishes {
     pub masquerade: bool,
     /// Destinations that see the pod's own address besides those in the cluster.
     pub non_masquerade: Vec<IpNetwork>,
+    /// Whether iptables' chain FORWARD may be told to let pods pass.
+    pub forward_accept: bool,
 }
 
 /// The file's content. The same for the same input, byte for byte: it is rewritten only where it differs.
@@ -59,6 +61,9 @@ pub fn render(wishes: &Wishes, own: &Own) -> String {
     if !wishes.non_masquerade.is_empty() {
         let exempt: Vec<String> = wishes.non_masquerade.iter().map(ToString::to_string).collect();
         plugin["nonMasqueradeCIDRs"] = json!(exempt);
+    }
+    if wishes.forward_accept {
+        plugin["forwardAccept"] = json!(true);
     }
     if let Some(mtu) = wishes.mtu {
         plugin["mtu"] = json!(mtu);
@@ -118,6 +123,7 @@ mod tests {
             mtu: None,
             masquerade: true,
             non_masquerade: vec![],
+            forward_accept: false,
         }
     }
 
@@ -149,7 +155,9 @@ mod tests {
         assert_eq!(plugin["ipam"]["routes"], json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]));
         assert_eq!(plugin["nodeIPs"], json!(["172.18.0.2", "fd00::2"]));
         assert_eq!((&plugin["peers"], &plugin["ipMasq"]), (&json!("agent"), &json!(true)));
-        assert_eq!((&plugin["mtu"], &plugin["nonMasqueradeCIDRs"]), (&Value::Null, &Value::Null));
+        for absent in ["mtu", "nonMasqueradeCIDRs", "forwardAccept"] {
+            assert_eq!(plugin[absent], Value::Null);
+        }
     }
 
     #[test]

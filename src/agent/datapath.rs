@@ -11,11 +11,12 @@ use super::plan::Desired;
 use super::settings::Settings;
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
-use crate::commands::{LOCK_DEADLINE, firewall, reclaim};
+use crate::commands::{LOCK_DEADLINE, firewall, node_state, reclaim};
 use crate::config::peer::Peer;
 use crate::config::range::RangeSet;
 use crate::datapath::error::DatapathError;
-use crate::datapath::nft::{self, Rebuilt};
+use crate::datapath::forward::{self, Judgement, Traffic};
+use crate::datapath::nft::{self, NftError, Rebuilt};
 use crate::datapath::node;
 use crate::datapath::overlay::{self, OverlayDone, Ways};
 use crate::datapath::peers::{self, Synchronised};
@@ -23,7 +24,7 @@ use crate::datapath::pods::{self, PodAddresses};
 use crate::desired::names::{self, ROUTE_PROTOCOL};
 use crate::desired::nft::element::InsideNetwork;
 use crate::desired::node::NodeState;
-use crate::desired::object::{Place, Sysctl};
+use crate::desired::object::Place;
 use crate::desired::overlay::{Routing, local_end, pod_mtu};
 use crate::ipam::{BootId, Record, Store, Usage, current_boot_id};
 use crate::kernel::change::Change;
@@ -44,8 +45,18 @@ pub struct Datapath {
     boot: BootId,
     routing: Routing,
     vxlan: overlay::Settings,
+    forward_accept: bool,
     /// What we are to the kernel when it tells who changed something.
     ports: Vec<u32>,
+}
+
+/// What firewalls of others do.
+#[derive(Debug, Default)]
+pub struct Forward {
+    /// Chains that got rules which let the pods pass.
+    pub accepting: Vec<String>,
+    /// Chains that let no pod reach other nodes, and what to do.
+    pub dropping: Vec<(String, String)>,
 }
 
 /// What became of the ways to other nodes.
@@ -81,6 +92,7 @@ impl Datapath {
             exempt: settings.non_masquerade_cidrs.clone(),
             boot: current_boot_id()?,
             routing: settings.routing,
+            forward_accept: settings.forward_accept,
             vxlan: overlay::Settings {
                 id: settings.vxlan_id,
                 port: settings.vxlan_port,
@@ -109,20 +121,10 @@ impl Datapath {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn prepare(
-        &self,
-        desired: &Desired,
-        former: &[IpNetwork],
-    ) -> Result<Vec<String>, DatapathError> {
+    pub async fn prepare(&self, desired: &Desired, former: &[IpNetwork]) -> Result<Vec<String>, CniError> {
         let mut state = desired.state_with(&self.network, Vec::new());
         state.ipv6 &= sysctl::has_ipv6();
-        let is_off = |wanted: &Sysctl| {
-            let path: Vec<&str> = wanted.path.iter().map(String::as_str).collect();
-            sysctl::read(&path).is_ok_and(|value| value != wanted.value)
-        };
-        let off: Vec<String> =
-            state.forwarding().iter().filter(|it| is_off(it)).map(|it| it.path.join(".")).collect();
-        node::prepare(&self.netlink, &state).await?;
+        let switches = node_state::prepare_in(&self.netlink, &self.data_dir, &state, &self.boot).await?;
         let stale = former.iter().filter(|cidr| !desired.own.pod_cidrs.contains(cidr)).map(|&cidr| {
             let route = Route::to(cidr, ROUTE_PROTOCOL);
             Change::DeleteRoute(Route { kind: RouteKind::Unreachable, metric: Some(u32::MAX), ..route })
@@ -130,7 +132,30 @@ impl Datapath {
         let outcomes = self.netlink.submit(stale.collect::<Vec<_>>()).await;
         let is_told = |it: &Result<(), Refusal>| !it.as_ref().is_err_and(Refusal::is_not_found);
         DatapathError::check(Place::Node, outcomes.into_iter().filter(is_told))?;
-        Ok(off)
+        Ok(switches.into_iter().map(|switch| switch.path.join(".")).collect())
+    }
+
+    /// Looks whether a firewall of others drops what pods and other nodes send each other; where the administrator
+    /// wishes so, iptables' chain FORWARD lets it pass.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn forward(&self, desired: &Desired) -> Result<Forward, CniError> {
+        let traffic = Traffic::find(&self.netlink, &desired.node_state(&self.network)).await?;
+        let mut found = Forward::default();
+        if self.forward_accept {
+            let accepted = forward::accept(&self.nft, &self.network, &traffic).await?;
+            found.accepting = accepted.into_iter().filter(|it| it.inserted > 0).map(|it| it.chain).collect();
+        } else {
+            forward::remove(&self.nft, Some(&self.network)).await?;
+        }
+        if traffic.has_others() {
+            let obstacles = forward::obstacles(&self.nft, &traffic).await.map_err(NftError::from)?;
+            let dropping = obstacles.into_iter().filter(|(_, judgement)| *judgement == Judgement::Drops);
+            found.dropping =
+                dropping.map(|(filter, _)| (filter.to_string(), filter.remedy(&traffic))).collect();
+        }
+        Ok(found)
     }
 
     /// Compares all ways to peers with the kernel's and sets what is missing or wrong: the overlay to those that are not

@@ -20,13 +20,16 @@ pub struct Parts {
     pub pods: bool,
     /// The nftables table.
     pub table: bool,
+    /// Firewalls of others.
+    pub forward: bool,
     /// The conflist and the plugin.
     pub files: bool,
 }
 
 impl Parts {
     /// All of them.
-    pub const ALL: Self = Self { node: true, routes: true, pods: true, table: true, files: true };
+    pub const ALL: Self =
+        Self { node: true, routes: true, pods: true, table: true, forward: true, files: true };
 
     /// All that the kernel has.
     const KERNEL: Self = Self { files: false, ..Self::ALL };
@@ -44,6 +47,7 @@ impl Parts {
             routes: self.routes || other.routes,
             pods: self.pods || other.pods,
             table: self.table || other.table,
+            forward: self.forward || other.forward,
             files: self.files || other.files,
         }
     }

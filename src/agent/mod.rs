@@ -10,7 +10,7 @@
 //! | [`drift`]                         | which of them an event of the kernel calls for                            |
 //! | [`run`], `act`, `report`, [`due`] | the loop, what it does, what it says, and when                            |
 //! | [`runtime`], [`conflist`], [`install`] | what the container runtime reads, and whether it did                 |
-//! | [`clean`], [`switched`]           | `--uninstall`, and what it must know                                       |
+//! | [`clean`]                         | `--uninstall`                                                             |
 //! | [`admin`], [`metrics`], [`tail`]  | /metrics, /healthz, /readyz                                               |
 //! | [`log`]                           | lines of `key=value`                                                      |
 
@@ -34,6 +34,5 @@ mod report;
 pub mod run;
 pub mod runtime;
 pub mod settings;
-pub mod switched;
 pub mod tail;
 pub mod watch;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
-use super::datapath::Routed;
+use super::datapath::{Forward, Routed};
 use super::index::Problem;
 use super::plan::Desired;
 use super::run::Agent;
@@ -14,6 +14,9 @@ use crate::datapath::peers::Synchronised;
 
 /// How many of a kind are told one by one; of what is beyond, the number.
 const TOLD: usize = 16;
+
+/// What the plugin's verb says of the way out; with an agent it is the agent that does it.
+const SYNC: &str = "set \"forwardAccept\": true in the conf and run: ferrule sync";
 
 impl Agent {
     /// Tells what became of all ways to other nodes; returns whether something was mended.
@@ -84,6 +87,24 @@ impl Agent {
         for element in passed_over.iter().take(TOLD) {
             warn!(%element, "two pods claim one place in the nftables table; the other one has it");
         }
+    }
+
+    /// Tells of firewalls of others.
+    pub(super) fn report_forward(&mut self, found: Forward) {
+        for chain in found.accepting {
+            info!(chain, "a firewall lets the pods pass from now on");
+        }
+        for (chain, remedy) in &found.dropping {
+            let remedy = remedy.replace(SYNC, "start the agents with --forward-accept");
+            if !self.dropping.contains(chain) {
+                warn!(chain, remedy, "a firewall lets no pod reach the pods of other nodes");
+            }
+            self.warn_cluster(
+                "FirewallDropsPods",
+                format!("{chain} lets no pod reach other nodes: {remedy}"),
+            );
+        }
+        self.dropping = found.dropping.into_iter().map(|(chain, _)| chain).collect();
     }
 
     /// Tells which forwarding was off.

@@ -94,6 +94,8 @@ pub struct Agent {
     pub(super) save_at: Option<Instant>,
     pub(super) problems: BTreeMap<String, Vec<Problem>>,
     pub(super) unreachable: BTreeMap<String, String>,
+    /// Chains of others that drop what pods send to other nodes.
+    pub(super) dropping: Vec<String>,
     pub(super) started: Instant,
     pub(super) is_ready: bool,
     pub(super) is_available: bool,
@@ -139,6 +141,7 @@ impl Agent {
             save_at: None,
             problems: BTreeMap::new(),
             unreachable: BTreeMap::new(),
+            dropping: Vec::new(),
             started: Instant::now(),
             is_ready: false,
             is_available: false,

@@ -74,10 +74,6 @@ pub struct Settings {
     #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub forward_accept: bool,
 
-    /// Write drop-ins that keep systemd-networkd and NetworkManager away from ferrule's routes and links
-    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub drop_ins: bool,
-
     /// Where /metrics, /healthz and /readyz are served; ":9690" is that port of every address
     #[arg(long, env, default_value = ":9690", value_parser = parse_listen)]
     pub listen: SocketAddr,
@@ -118,6 +114,7 @@ impl Settings {
             mtu: Some(self.mtu).filter(|&mtu| mtu != 0).or(mtu),
             masquerade: self.masquerade,
             non_masquerade: self.non_masquerade_cidrs.clone(),
+            forward_accept: self.forward_accept,
         }
     }
 }
@@ -146,7 +143,7 @@ mod tests {
         assert_eq!(settings.conf_file(), PathBuf::from("/etc/cni/net.d/10-ferrule.conflist"));
         assert_eq!(settings.plugin_target(), PathBuf::from("/opt/cni/bin/ferrule"));
         assert_eq!(settings.listen, "[::]:9690".parse().unwrap());
-        assert!(settings.masquerade && !settings.uninstall && !settings.drop_ins);
+        assert!(settings.masquerade && !settings.uninstall && !settings.forward_accept);
         assert_eq!(settings.wishes(Some(1450)).mtu, Some(1450));
     }
 

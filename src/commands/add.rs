@@ -6,7 +6,7 @@ use futures_util::future::join4;
 
 use super::addresses::{Claimant, Claimed, give_back};
 use super::firewall::{self, Admission};
-use super::{ADD_DEADLINE, Progress, answer, attachment, peers};
+use super::{ADD_DEADLINE, Progress, answer, attachment, node_state, peers};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetnsPath};
 use crate::cni::request::Request;
@@ -156,7 +156,7 @@ impl<'a> MainAdd<'a> {
             boot: &self.boot,
         };
         // None of the four needs another, so none waits for another's answers.
-        let prepared = node::prepare(&self.node, &state);
+        let prepared = node_state::prepare(&self.node, self.network, &state, &self.boot);
         let attached = attach::attach(&self.node, &self.netns, &described);
         let admitted = progress.steps.time_async("nft", admission.admit());
         let (prepared, attached, admitted, routed) =

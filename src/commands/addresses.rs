@@ -201,6 +201,7 @@ impl Claimant<'_> {
             pod: environment.args.pod.clone(),
             masquerade: self.network.masquerade.is_on,
             host_ports: self.network.host_ports.clone(),
+            imported_from: None,
         }
     }
 
@@ -238,7 +239,7 @@ impl Claimant<'_> {
         if record.netns.is_some() && liveness::is_namespace_gone(record) {
             return Ok(false);
         }
-        let Some(node) = self.node else { return Ok(true) };
+        let Some(node) = self.node.filter(|_| record.imported_from.is_none()) else { return Ok(true) };
         let link = node.link(LinkRef::Name(names::host_link(self.key))).await?;
         Ok(link.is_some_and(|link| detach::is_whole(&link, self.key)))
     }

@@ -1,7 +1,7 @@
 //! CHECK: record, prevResult and kernel must agree. Every difference is named, not only the first.
 
 use super::addresses::{Acquired, locate, usable_sets};
-use super::{attachment, firewall};
+use super::{attachment, firewall, liveness};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetnsPath};
@@ -44,8 +44,19 @@ pub async fn check(request: &Request) -> Result<(), CniError> {
         delegate.execute(Command::Check, &request.conf, super::DELEGATE_DEADLINE).await?;
     }
     if let (Role::Main, Some(record)) = (network.role, &record) {
+        // What another plugin made is not what we describe. That the addresses agree is all that can be asked.
+        if record.imported_from.is_some() {
+            if liveness::is_namespace_gone(record) {
+                found.push("its namespace is not the one that was imported".to_owned());
+            }
+            return answer(&key, &found);
+        }
         found.extend(compare_kernel(request, &network, &key, record, previous).await?);
     }
+    answer(&key, &found)
+}
+
+fn answer(key: &AttachmentKey, found: &[String]) -> Result<(), CniError> {
     if found.is_empty() {
         return Ok(());
     }

@@ -3,10 +3,11 @@
 //! Needs the container id and the interface name, and of the conf the network's name and the store's place.
 //! No namespace, another's namespace at the path, no link, no record, a damaged record, a conf that changed
 //! since: all of these are a success, because what DEL promises holds (k8s#57465, cilium#40459). It never enters
-//! the pod's namespace, so a stale path that leads to another pod's cannot mislead it (cri-o#2849).
+//! the pod's namespace, so a stale path that leads to another pod's cannot mislead it (cri-o#2849). The one exception
+//! are pods that another plugin made (`commands::imported`).
 
 use super::addresses::take_from_delegate;
-use super::{HOLD_DEADLINE, LOCK_DEADLINE, Progress, firewall};
+use super::{HOLD_DEADLINE, LOCK_DEADLINE, Progress, firewall, imported};
 use crate::cni::error::CniError;
 use crate::cni::ids::AttachmentKey;
 use crate::cni::request::Request;
@@ -32,7 +33,7 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
             let node = Netlink::open_here();
             let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
             progress.steps.time_async("link", detach::detach(&node, &key)).await?;
-            progress.steps.time_async("nft", dismiss(&node, store.as_ref(), &key)).await?;
+            progress.steps.time_async("nft", dismiss(&node, store.as_ref(), &key, &boot)).await?;
         }
         if let Some(plugin) = &removal.delegate {
             progress.steps.time_async("ipam", take_from_delegate(request, plugin)).await?;
@@ -43,10 +44,19 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
     }
 }
 
-/// Removes what the attachment has in the nftables table: what its record says, or what its link's name leads to.
-async fn dismiss(node: &Netlink, store: Option<&Store>, key: &AttachmentKey) -> Result<(), CniError> {
+/// Removes what the attachment has in the nftables table: what its record says, or what its link's name leads to. Of an
+/// imported one, the link that another plugin made.
+async fn dismiss(
+    node: &Netlink,
+    store: Option<&Store>,
+    key: &AttachmentKey,
+    boot: &BootId,
+) -> Result<(), CniError> {
     match store.map(|store| store.find(key)) {
-        Some(Ok(Some(record))) => firewall::dismiss(node, &[record]).await,
+        Some(Ok(Some(record))) => {
+            imported::detach(&record, boot).await?;
+            firewall::dismiss(node, &[record]).await
+        }
         _ => firewall::dismiss_unrecorded(key).await,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{LOCK_DEADLINE, firewall};
+use super::{LOCK_DEADLINE, firewall, imported};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::AttachmentKey;
@@ -96,6 +96,12 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
         if let Err(error) = dismiss_all(node, &doomed).await {
             failures.push(error);
             is_unused = false;
+        }
+        for record in doomed.iter().filter_map(|it| it.record.as_ref()) {
+            if let Err(error) = imported::detach(record, &boot).await {
+                failures.push(error);
+                is_unused = false;
+            }
         }
     }
     // A link that stays may still use its address, and a hostPort may still lead to it.

@@ -7,7 +7,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::desired::names;
 use crate::ipam::{BootId, Record};
 use crate::kernel::link::LinkRef;
 use crate::kernel::netlink::Netlink;
@@ -84,9 +83,8 @@ pub async fn judge(record: &Record, boot: &BootId, node: Option<&Netlink>) -> Re
         return Ok(Life::NamespaceStands);
     }
     match (node, &record.host_link) {
-        (Some(node), Some(_)) => {
-            let name = names::host_link(&record.key());
-            let link = node.link(LinkRef::Name(name)).await?;
+        (Some(node), Some(link)) => {
+            let link = node.link(LinkRef::Name(link.to_string())).await?;
             Ok(if link.is_some() { Life::LinkStands } else { Life::NamespaceGone })
         }
         _ if record.is_younger_than(GRACE, now()) => Ok(Life::Young),

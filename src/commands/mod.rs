@@ -17,15 +17,18 @@ pub mod attachment;
 pub mod check;
 pub mod failure;
 pub mod firewall;
+mod forward;
 pub mod liveness;
+pub mod node_state;
+pub mod peers;
 pub mod reclaim;
 
 mod add;
 mod answer;
 mod del;
 mod gc;
+mod imported;
 mod journal;
-mod peers;
 mod status;
 
 use std::cell::Cell;

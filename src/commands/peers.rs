@@ -71,14 +71,30 @@ pub async fn keep_routes(
         return Ok(());
     }
     let done = peers::synchronise(node, state).await?;
+    stamp.write(&done.unsettled);
     for failure in done.failures.iter().take(TOLD) {
         log::warn(&network.log, &failure.to_string());
     }
     if let Some(more) = done.failures.len().checked_sub(TOLD).filter(|more| *more > 0) {
         log::warn(&network.log, &format!("and {more} more routes to peers could not be set"));
     }
-    stamp.write(&done.unsettled);
     Ok(())
+}
+
+/// The same without a look at the stamp first, and what was done: for a person who asks for it.
+///
+/// # Errors
+/// Where the kernel's routes cannot be read at all.
+pub async fn make_routes(
+    node: &Netlink,
+    network: &Network,
+    state: &NodeState,
+    boot: &BootId,
+) -> Result<peers::Synchronised, CniError> {
+    let (count, digest) = state.fingerprint();
+    let done = peers::synchronise(node, state).await?;
+    Stamp::new(network, count, digest, boot)?.write(&done.unsettled);
+    Ok(done)
 }
 
 /// A few of the routes, others for each attachment; none that is known not to stand.

@@ -5,7 +5,7 @@
 //! be reached is not a reason (DESIGN, section 5).
 
 use super::addresses::{Acquired, usable_sets};
-use super::{firewall, liveness};
+use super::{firewall, forward, liveness};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::request::Request;
@@ -21,8 +21,8 @@ use crate::kernel::netlink::Netlink;
 /// Whether ADD would work.
 ///
 /// # Errors
-/// Code 50 where no address is free or the store cannot be used; 51 where not one peer can be reached; code 7
-/// where the conf is wrong; the other IPAM plugin's own.
+/// Code 50 where no address is free or the store cannot be used; 51 where not one peer can be reached, or a firewall
+/// of somebody else drops what pods send to other nodes; code 7 where the conf is wrong; the other IPAM plugin's own.
 pub async fn status(request: &Request) -> Result<(), CniError> {
     let network = Network::read(&request.conf, &request.environment)?;
     let node = Netlink::open_here();
@@ -41,11 +41,10 @@ pub async fn status(request: &Request) -> Result<(), CniError> {
     if network.role == Role::Ipam {
         return Ok(());
     }
-    let unreachable =
-        peers::unreachable_peers(&node, &super::attachment::describe_node(&network, &Acquired::default()))
-            .await?;
+    let state = super::attachment::describe_node(&network, &Acquired::default());
+    let unreachable = peers::unreachable_peers(&node, &state).await?;
     if unreachable.is_empty() {
-        return Ok(());
+        return forward::lets_pods_pass(&node, &state).await;
     }
     let message = "no other node can be reached: none of the peers' addresses is on-link";
     let details = format!("{}; is the node's uplink up (ip addr, ip route)?", unreachable.join(", "));

@@ -84,6 +84,9 @@ pub struct Network {
     pub resolv_conf: Option<PathBuf>,
     /// `peers`.
     pub peers: Peers,
+    /// `forwardAccept`: iptables' chain FORWARD, where it drops, may be given a rule that lets the pods pass. Never by
+    /// a command of the protocol.
+    pub forward_accept: bool,
     /// `nodeIPs`: this node's own address, one of a family at most.
     pub node_ips: Vec<IpAddr>,
     /// Addresses asked for, each once: `runtimeConfig.ips`, `args.cni.ips`, `IP` of `CNI_ARGS`; where none of these
@@ -146,6 +149,7 @@ impl Network {
             dns: main.dns,
             resolv_conf,
             peers: main.peers,
+            forward_accept: main.forward_accept,
             node_ips: main.node_ips,
             requested,
             prev_result,
@@ -182,6 +186,7 @@ struct Main {
     allowed_sysctls: Vec<Pattern>,
     dns: Dns,
     peers: Peers,
+    forward_accept: bool,
     node_ips: Vec<IpAddr>,
     log: LogConf,
 }
@@ -200,6 +205,7 @@ impl Main {
                 allowed_sysctls: Pattern::read_list(root, judge),
                 dns: Dns::read_member(root),
                 peers: read_peers(root, sets),
+                forward_accept: root.member("forwardAccept").and_then(|node| node.as_bool()).unwrap_or(false),
                 node_ips: read_own_addresses(root),
                 log: LogConf::read(root),
             },

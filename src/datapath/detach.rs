@@ -14,6 +14,7 @@ use crate::desired::object::Place;
 use crate::kernel::change::Change;
 use crate::kernel::link::{Link, LinkRef, LinkSettings};
 use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::Netns;
 use crate::kernel::refusal::Refusal;
 
 /// Removes the attachment's links from the node. Not there is a success, and so is a link of the same name
@@ -30,6 +31,21 @@ pub async fn detach(node: &Netlink, key: &AttachmentKey) -> Result<(), DatapathE
     let [link] = links.as_slice() else { return detach_all(node, &links).await };
     let outcome = node.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await;
     DatapathError::check(Place::Node, outcome.into_iter().filter(|outcome| !is_gone(outcome)))
+}
+
+/// Removes the link `ifname` from the namespace of a pod that another plugin attached, if it is one end of a pair whose
+/// other end is elsewhere; what else a plugin may have put there goes with the namespace. Not there is a success.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn detach_imported(sandbox: &Netns, ifname: &str) -> Result<(), DatapathError> {
+    let inside = Netlink::open_in(sandbox)?;
+    let refuse = |refusal| DatapathError::Refused { place: Place::Sandbox, refusals: vec![refusal] };
+    let link = inside.link(LinkRef::Name(ifname.to_owned())).await.map_err(refuse)?;
+    let is_pods = |link: &Link| link.kind.as_deref() == Some("veth") && link.peer_netns_id.is_some();
+    let Some(link) = link.filter(is_pods) else { return Ok(()) };
+    let outcome = inside.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await;
+    DatapathError::check(Place::Sandbox, outcome.into_iter().filter(|outcome| !is_gone(outcome)))
 }
 
 /// Removes many links of one network in one message, so that they share the kernel's grace periods.

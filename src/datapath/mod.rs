@@ -8,12 +8,13 @@
 //! | [`compare::differences`]    | says what is missing or wrong                                 |
 //!
 //! [`node`] and [`peers`] do the same for what a node needs besides its pods, [`overlay`] for the way to nodes that are not
-//! on-link, and [`nft`] for the nftables table.
+//! on-link, and [`nft`] for the nftables table. [`forward`] is about the firewalls of others.
 
 pub mod attach;
 pub mod compare;
 pub mod detach;
 pub mod error;
+pub mod forward;
 pub mod nft;
 pub mod node;
 pub mod observe;

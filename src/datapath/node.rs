@@ -7,7 +7,7 @@ use futures_util::future::{join, join_all};
 use super::error::DatapathError;
 use super::translate;
 use crate::desired::node::NodeState;
-use crate::desired::object::{Place, Route, Sysctl};
+use crate::desired::object::{Place, Route};
 use crate::kernel::change::Change;
 use crate::kernel::link::LinkRef;
 use crate::kernel::netlink::Netlink;
@@ -110,15 +110,44 @@ fn anywhere(ipv4: bool) -> IpAddr {
     }
 }
 
-/// Switches forwarding on where it is off, and adds the node's standing routes and addresses. Idempotent.
+/// A setting of the node that is to change, and what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switch {
+    /// Components below /proc/sys.
+    pub path: Vec<String>,
+    /// Its value before.
+    pub before: String,
+    /// The value that is needed.
+    pub after: String,
+}
+
+/// The settings that the node needs and has not, in the order in which they are to be written; none on a node that
+/// serves the network already. Changes nothing, so that the caller can remember what was before.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn prepare(node: &Netlink, state: &NodeState) -> Result<(), DatapathError> {
+pub async fn find_switches(node: &Netlink, state: &NodeState) -> Result<Vec<Switch>, DatapathError> {
+    let mut switches = Vec::new();
     for wanted in state.forwarding() {
-        if sysctl::read(&parts(&wanted))? != wanted.value {
-            switch_forwarding_on(node, &wanted).await?;
+        let before = sysctl::read(&parts(&wanted.path))?;
+        if before == wanted.value {
+            continue;
         }
+        if wanted.path.iter().any(|part| part == "ipv6") {
+            switches.extend(listening_uplinks(node).await?);
+        }
+        switches.push(Switch { path: wanted.path, before, after: wanted.value.to_string() });
+    }
+    Ok(switches)
+}
+
+/// Writes the settings found by [`find_switches`], and adds the node's standing routes and addresses. Idempotent.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn prepare(node: &Netlink, state: &NodeState, switches: &[Switch]) -> Result<(), DatapathError> {
+    for switch in switches {
+        sysctl::write(&parts(&switch.path), &switch.after)?;
     }
     let add = |route: &Route| translate::add_route(route, translate::route_link(route).map(|_| LOOPBACK));
     let mut changes: Vec<Change> = state.standing_routes().iter().map(add).collect();
@@ -133,19 +162,22 @@ pub async fn prepare(node: &Netlink, state: &NodeState) -> Result<(), DatapathEr
 /// A host that forwards no longer listens to router advertisements, and the kernel drops the default route
 /// that came from one at that moment; unless the link says `accept_ra` 2 (Documentation/networking/ip-sysctl).
 /// So links that live on such a route are told so first (cilium#21819, k3s#5019).
-async fn switch_forwarding_on(node: &Netlink, wanted: &Sysctl) -> Result<(), DatapathError> {
-    if wanted.path.iter().any(|part| part == "ipv6") {
-        let filter = RouteFilter { protocol: Some(PROTOCOL_RA), ..RouteFilter::all(Family::V6) };
-        for route in node.routes(filter).await? {
-            let Some(device) = route.device.filter(|_| route.destination.prefix() == 0) else { continue };
-            if let Some(link) = node.link(LinkRef::Index(device)).await? {
-                sysctl::write(&["net", "ipv6", "conf", &link.name, "accept_ra"], "2")?;
+async fn listening_uplinks(node: &Netlink) -> Result<Vec<Switch>, DatapathError> {
+    let filter = RouteFilter { protocol: Some(PROTOCOL_RA), ..RouteFilter::all(Family::V6) };
+    let mut switches: Vec<Switch> = Vec::new();
+    for route in node.routes(filter).await? {
+        let Some(device) = route.device.filter(|_| route.destination.prefix() == 0) else { continue };
+        if let Some(link) = node.link(LinkRef::Index(device)).await? {
+            let path = ["net", "ipv6", "conf", &link.name, "accept_ra"].map(str::to_owned).to_vec();
+            let before = sysctl::read(&parts(&path))?;
+            if before != "2" && !switches.iter().any(|switch| switch.path == path) {
+                switches.push(Switch { path, before, after: "2".to_owned() });
             }
         }
     }
-    Ok(sysctl::write(&parts(wanted), &wanted.value)?)
+    Ok(switches)
 }
 
-fn parts(sysctl: &Sysctl) -> Vec<&str> {
-    sysctl.path.iter().map(String::as_str).collect()
+fn parts(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
 }

@@ -224,7 +224,11 @@ pub async fn standings(
     Ok(state.peer_routes().into_iter().map(standing).collect())
 }
 
-async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<Route>, DatapathError> {
+/// The network's routes to other nodes, as they stand.
+///
+/// # Errors
+/// Where the kernel's routes cannot be read.
+pub(super) async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<Route>, DatapathError> {
     let metric = Some(route_metric(&state.network));
     let mut routes = Vec::new();
     for family in [Family::V4, Family::V6] {

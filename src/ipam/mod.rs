@@ -7,6 +7,7 @@
 //!   lock                             flock(2)ed by whoever changes anything here
 //!   boot                             the boot in which it was last changed
 //!   next                             the address last handed out, one line per range set
+//!   changed                          settings of the node that were changed, and what they were
 //!   inside                           where the network's pods keep their source address, one CIDR a line
 //!   peers                            the list of peers last made true; not the store's (`commands::peers`)
 //!   by-id/<container id>@<ifname>    the record: JSON, one file per attachment
@@ -31,10 +32,12 @@
 
 mod alloc;
 mod boot;
+mod changed;
 mod cursor;
 pub mod delegate;
 mod dir;
 mod error;
+mod host_local;
 mod inside;
 mod lock;
 mod locked;
@@ -47,7 +50,9 @@ mod survey;
 mod world;
 
 pub use boot::{BootId, current_boot_id};
+pub use changed::Changed;
 pub use error::{Damaged, StoreError};
+pub use host_local::{HostLocal, Oddity, Reservation};
 pub use lock::Hold;
 pub use locked::{Locked, Released};
 pub use mend::Mended;

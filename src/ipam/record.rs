@@ -45,6 +45,9 @@ pub struct Record {
     pub masquerade: bool,
     /// Ports of the node that lead to the pod.
     pub host_ports: Vec<HostPort>,
+    /// host-local's directory that `ferrule import` took it over from; `None` for what ferrule attached. The link and
+    /// the routes of such an attachment are another plugin's work, and `host_link` is that plugin's.
+    pub imported_from: Option<String>,
     /// When it was attached, in seconds since 1970 by the clock of that moment.
     pub created: u64,
 }
@@ -76,11 +79,13 @@ pub struct Claim {
     pub masquerade: bool,
     /// Ports of the node that are to lead to it.
     pub host_ports: Vec<HostPort>,
+    /// As [`Record::imported_from`].
+    pub imported_from: Option<String>,
 }
 
 impl Record {
     pub(super) fn new(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId, created: u64) -> Self {
-        let Claim { key, netns, host_link, pod, masquerade, host_ports } = claim;
+        let Claim { key, netns, host_link, pod, masquerade, host_ports, imported_from } = claim;
         let AttachmentKey { network, container, ifname } = key;
         let version = VERSION;
         Self {
@@ -95,8 +100,14 @@ impl Record {
             pod,
             masquerade,
             host_ports,
+            imported_from,
             created,
         }
+    }
+
+    /// What would be remembered of a claim, for those who only look.
+    pub fn foreseen(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId) -> Self {
+        Self::new(claim, addresses, boot_id, 0)
     }
 
     /// Whose record it is.
@@ -108,8 +119,12 @@ impl Record {
         }
     }
 
-    /// What the attachment has in the nftables table; nothing where ferrule made no link for it.
+    /// What the attachment has in the nftables table; nothing where ferrule made no link for it. An imported pod's link
+    /// works as another plugin made it: its pod may have to ask for its gateway by neighbour discovery, say.
     pub fn rules(&self) -> Option<PodRules> {
+        if self.imported_from.is_some() {
+            return None;
+        }
         let host_link = self.host_link.as_ref()?.to_string();
         let name = self.pod.as_ref().map_or_else(|| self.container.to_string(), ToString::to_string);
         Some(PodRules {
@@ -151,6 +166,7 @@ impl Record {
             pod: self.pod.clone(),
             masquerade: self.masquerade,
             host_ports: self.host_ports.clone(),
+            imported_from: self.imported_from.clone(),
             created: self.created,
         };
         // Strings and numbers: serialising them cannot fail.
@@ -204,6 +220,8 @@ struct Written {
     masquerade: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     host_ports: Vec<HostPort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    imported_from: Option<String>,
     created: u64,
 }
 
@@ -237,6 +255,7 @@ impl Written {
             pod: self.pod,
             masquerade: self.masquerade,
             host_ports: self.host_ports,
+            imported_from: self.imported_from,
             created: self.created,
         })
     }
@@ -292,12 +311,22 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_imported_says_from_where() {
+        let mark = "  \"importedFrom\": \"/var/lib/cni/networks/podnet\",\n  \"created\"";
+        let json = GOLDEN.replace("  \"created\"", mark);
+        let record = read(&json).unwrap();
+        assert_eq!(record.imported_from.as_deref(), Some("/var/lib/cni/networks/podnet"));
+        assert_eq!(String::from_utf8(record.to_json()).unwrap(), json);
+    }
+
+    #[test]
     fn what_only_some_attachments_have_may_be_missing() {
         let json = r#"{"version":1,"network":"n","container":"c","ifname":"i","bootId":"b",
             "addresses":[],"created":0,"colour":"blue"}"#;
         let record = read(json).unwrap();
         assert_eq!((record.rules(), record.masquerade, record.host_ports.len()), (None, false, 0));
         assert_eq!((record.netns, record.host_link, record.pod), (None, None, None));
+        assert_eq!(record.imported_from, None);
     }
 
     #[test]

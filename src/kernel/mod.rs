@@ -35,3 +35,4 @@ pub mod route;
 pub mod rule;
 pub mod sysctl;
 pub mod vxlan;
+pub mod xtables;

@@ -21,7 +21,7 @@ pub struct Judged {
     pub key: AttachmentKey,
     /// Its record, and whether it lives; or why that cannot be known.
     pub state: Result<(Record, Life), StoreError>,
-    /// Whether its host link is there.
+    /// Whether its host link is there; that of the old plugin, where it was imported.
     pub has_link: bool,
 }
 
@@ -37,8 +37,10 @@ pub struct Told {
     pub ifname: String,
     /// Its addresses; none where the record cannot be read.
     pub addresses: Vec<IpAddr>,
-    /// The node's end of its pair, where ferrule made one.
+    /// The node's end of its pair, where ferrule made one, or the old plugin and it is known.
     pub host_link: Option<String>,
+    /// host-local's directory that it was taken over from; null for what ferrule attached.
+    pub imported_from: Option<String>,
     /// When it was attached, in seconds since 1970.
     pub created: Option<u64>,
     /// How long ago that was; 0 for a time to come.
@@ -58,7 +60,11 @@ pub async fn judge_all(store: &Store, node: &Node, network: &KnownNetwork) -> Re
     let netlink = (network.role != Some(Role::Ipam)).then_some(&node.netlink);
     let mut judged = Vec::new();
     for entry in store.attachments()? {
-        let has_link = node.host_link(&entry.key).is_some();
+        let imported_link = entry.record.as_ref().ok().filter(|record| record.imported_from.is_some());
+        let has_link = match imported_link.and_then(|record| record.host_link.as_ref()) {
+            Some(name) => node.links.iter().any(|link| link.name == name.as_str()),
+            None => node.host_link(&entry.key).is_some(),
+        };
         let state = match entry.record {
             Ok(record) => {
                 let life = liveness::judge(&record, &node.boot, netlink).await?;
@@ -89,6 +95,11 @@ impl Judged {
         matches!(self.state, Ok((_, life)) if life.is_dead())
     }
 
+    /// Whether another plugin attached it.
+    pub fn is_imported(&self) -> bool {
+        matches!(&self.state, Ok((record, _)) if record.imported_from.is_some())
+    }
+
     /// The attachment, as it is told of.
     pub fn tell(&self) -> Told {
         let mut told = Told {
@@ -97,6 +108,7 @@ impl Judged {
             ifname: self.key.ifname.to_string(),
             addresses: Vec::new(),
             host_link: self.has_link.then(|| names::host_link(&self.key)),
+            imported_from: None,
             created: None,
             age_seconds: None,
             state: "unknown",
@@ -106,6 +118,7 @@ impl Judged {
             Ok((record, life)) => {
                 told.addresses.clone_from(&record.addresses);
                 told.host_link = record.host_link.as_ref().map(ToString::to_string);
+                told.imported_from.clone_from(&record.imported_from);
                 told.created = Some(record.created);
                 told.age_seconds = Some(liveness::now().saturating_sub(record.created));
                 told.state = if life.is_dead() { "dead" } else { "alive" };

@@ -2,6 +2,7 @@
 //!
 //! Reads, and changes nothing.
 
+mod firewall;
 mod node;
 mod others;
 mod pods;
@@ -9,6 +10,7 @@ mod store;
 mod systemd;
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -77,6 +79,7 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
     let node = Node::look().await?;
     let mut findings = others::examine_confs(&networks, arguments);
     let mut attachments = 0;
+    let mut has_imported = false;
     for network in &networks.known {
         let (store, judged) = match open(network, &node).await {
             Ok(opened) => opened,
@@ -88,12 +91,20 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
         attachments += judged.len();
         findings.extend(store::examine(network, &node, store.as_ref(), &judged));
         findings.extend(pods::examine(network, &node, store.as_ref(), &judged).await?);
-        let has_pods = judged.iter().any(|it| !it.is_dead());
+        // The first ADD makes what a node needs; imported pods had none.
+        let has_pods = judged.iter().any(|it| !it.is_dead() && !it.is_imported());
         findings.extend(node::examine_network(network, &node, has_pods).await?);
-        findings.extend(others::examine_routes(network, &node).await?);
+        let imported: Vec<IpAddr> =
+            pods::imported(&judged).flat_map(|record| record.addresses.iter().copied()).collect();
+        findings.extend(others::examine_routes(network, &node, &imported).await?);
+        has_imported |= !imported.is_empty();
+        findings.extend(firewall::examine(network, &node).await?);
     }
     findings.extend(node::examine(&networks));
-    findings.extend(others::examine_links(&networks, &node));
+    // As long as pods of the old plugin run, its links are theirs.
+    if !has_imported {
+        findings.extend(others::examine_links(&networks, &node));
+    }
     let document = Document { version: 1, findings };
     let status = u8::from(!document.findings.is_empty());
     let text = if arguments.json {

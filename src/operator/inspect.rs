@@ -178,8 +178,14 @@ impl Inspected {
                 "alive" => Tone::Odd,
                 _ => Tone::Bad,
             };
-            let state =
-                if it.is_well() { it.state.to_owned() } else { format!("{}: {}", it.state, it.reason) };
+            let mut state = it.state.to_owned();
+            if it.imported_from.is_some() {
+                state.push_str(", imported");
+            }
+            if !it.is_well() {
+                state.push_str(": ");
+                state.push_str(&it.reason);
+            }
             table.push([
                 it.pod.as_deref().unwrap_or("-").into(),
                 it.short_container().into(),

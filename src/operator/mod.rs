@@ -5,18 +5,24 @@
 //! | [`inspect`]   | shows each network's attachments, ranges and routes to peers                          |
 //! | [`doctor`]    | finds what keeps pods from their network, why, and what to do                          |
 //! | [`reclaim`]   | frees what dead attachments and nobody hold                                           |
+//! | [`sync`]      | makes the node's part of each network true now                                        |
 //! | [`uninstall`] | removes all that ferrule made                                                         |
+//! | [`import`]    | takes over the running pods of a plugin that had its addresses from host-local        |
 //!
 //! They read the conflists and stores that they find on the node (`networks`), and judge by the same rules as the
 //! commands of the protocol. None of this runs when a runtime executes the plugin.
 
 pub mod arguments;
 mod attachments;
+mod bridges;
 pub mod doctor;
+pub mod import;
 pub mod inspect;
+mod legacy;
 mod networks;
 mod node;
 pub mod reclaim;
+pub mod sync;
 mod table;
 pub mod uninstall;
 
@@ -63,7 +69,9 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, colour: bool
         Verb::Inspect => block_on(inspect::inspect(&arguments, colour)),
         Verb::Doctor => block_on(doctor::doctor(&arguments, colour)),
         Verb::Reclaim => block_on(reclaim::reclaim(&arguments, colour)),
+        Verb::Sync => block_on(sync::sync(&arguments, colour)),
         Verb::Uninstall => block_on(uninstall::uninstall(&arguments, colour)),
+        Verb::Import => block_on(import::import(&arguments, colour)),
     };
     done.unwrap_or_else(|error: CniError| {
         let complaint = format!("ferrule {}: {error}\n", arguments.verb.as_str());

@@ -1,6 +1,6 @@
 //! `ferrule uninstall`: removes all that bears ferrule's mark, and says what is left and how to remove that.
 //!
-//! Links first, then routes, the nftables table, and the stores: whoever dies on the way runs it again. Where pods are running it
+//! Links first, then routes, the nftables table, the node's settings, and the stores: whoever dies on the way runs it again. Where pods are running it
 //! refuses, unless told that they may lose their network.
 
 use std::collections::{BTreeSet, HashSet};
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::arguments::Arguments;
 use super::attachments::{Told, judge_all};
+use super::legacy::Legacy;
 use super::networks::{KnownNetwork, Networks};
 use super::node::Node;
 use super::table::{Cell, Table, Tone, escape};
@@ -19,13 +20,14 @@ use super::{Outcome, to_json};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::commands::{LOCK_DEADLINE, firewall};
-use crate::datapath::{detach, nft, overlay};
+use crate::datapath::{detach, forward, nft, overlay};
 use crate::desired::names;
 use crate::desired::names::ROUTE_PROTOCOL;
-use crate::ipam::Store;
+use crate::ipam::{Changed, Store};
 use crate::kernel::addr::Address;
 use crate::kernel::change::Change;
 use crate::kernel::link::Link;
+use crate::kernel::nfnetlink::Nfnetlink;
 use crate::kernel::refusal::Refusal;
 use crate::kernel::route::{Family, Route, RouteFilter};
 use crate::kernel::sysctl;
@@ -57,7 +59,7 @@ struct Document {
 
 #[derive(Serialize)]
 struct Removed {
-    /// `link`, `route`, `rule`, `table` or `store`.
+    /// `link`, `route`, `table`, `rule`, `sysctl` or `store`.
     kind: &'static str,
     what: String,
 }
@@ -75,6 +77,8 @@ struct Plan {
     routes: Vec<Route>,
     /// Whether there is an nftables table of ours.
     has_table: bool,
+    /// Settings that were changed, and still are what they were changed to; the last change first.
+    changed: Vec<Changed>,
     stores: Vec<PlannedStore>,
 }
 
@@ -107,8 +111,10 @@ pub async fn uninstall(arguments: &Arguments, colour: bool) -> Result<Outcome, C
     document.refused = is_in_use && !arguments.may_cut_pods_off;
     if arguments.dry_run {
         document.foresee(&plan, &node);
+        document.remove_rules(true).await;
     } else if !document.refused {
         document.carry_out(&plan, &node).await?;
+        document.remove_rules(false).await;
     }
     let on_lo = node.netlink.addresses(Some(LOOPBACK)).await?;
     document.tell_what_is_left(&networks, &node, &on_lo);
@@ -122,12 +128,18 @@ impl Document {
     async fn plan(&mut self, networks: &Networks, node: &Node) -> Result<Plan, CniError> {
         let mut stores = Vec::new();
         let mut recorded = HashSet::new();
+        let mut changed: Vec<Changed> = Vec::new();
         for network in &networks.known {
             let Some(store) = Store::open_existing(&network.data_dir, &network.name)? else { continue };
             let judged = judge_all(&store, node, network).await?;
             recorded.extend(judged.iter().flat_map(|it| names::node_links(&it.key)));
             // What cannot be read may be a running pod's.
             self.in_use.extend(judged.iter().filter(|it| !it.is_dead() || it.has_link).map(|it| it.tell()));
+            for change in store.changed(&node.boot).unwrap_or_default() {
+                if !changed.iter().any(|it| it.path == change.path) && still_stands(&change) {
+                    changed.push(change);
+                }
+            }
             stores.push(PlannedStore {
                 data_dir: network.data_dir.clone(),
                 network: network.name.clone(),
@@ -139,7 +151,8 @@ impl Document {
         self.links_in_use.extend(unrecorded.map(show_link));
         let overlay = overlay::find(&node.netlink).await?;
         let has_table = nft::is_there(&firewall::open()?).await?;
-        Ok(Plan { links, overlay, routes: own_routes(node).await?, has_table, stores })
+        changed.reverse();
+        Ok(Plan { links, overlay, routes: own_routes(node).await?, has_table, changed, stores })
     }
 
     /// Says what [`Document::carry_out`] would do.
@@ -157,6 +170,7 @@ impl Document {
         if plan.has_table {
             self.tell_removed("table", OWN_TABLE.to_owned());
         }
+        plan.changed.iter().for_each(|it| self.tell_removed("sysctl", show_restored(it)));
         plan.stores.iter().for_each(|store| self.tell_removed("store", store.path().display().to_string()));
     }
 
@@ -187,6 +201,12 @@ impl Document {
                 Err(error) => self.problems.push(error.to_string()),
             }
         }
+        for change in &plan.changed {
+            match sysctl::write(&parts(change), &change.before) {
+                Ok(()) => self.tell_removed("sysctl", show_restored(change)),
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
         let mut data_dirs = BTreeSet::new();
         for store in &plan.stores {
             match store.remove(node) {
@@ -205,6 +225,27 @@ impl Document {
     fn tell_overlay(&mut self, overlay: &overlay::Remains) {
         overlay.device.iter().for_each(|link| self.tell_removed("link", show_link(link)));
         overlay.rules.iter().for_each(|rule| self.tell_removed("rule", rule.to_string()));
+    }
+
+    /// The rules in iptables' chains that let pods pass.
+    async fn remove_rules(&mut self, dry_run: bool) {
+        if let Ok(nft) = Nfnetlink::open_here() {
+            let rules = match dry_run {
+                true => forward::standing(&nft, None).await,
+                false => forward::remove(&nft, None).await,
+            };
+            match rules {
+                Ok(rules) => rules.into_iter().for_each(|rule| self.tell_removed("rule", rule)),
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+        for legacy in Legacy::find() {
+            let rules = legacy.and_then(|it| if dry_run { Ok(it.standing(None)) } else { it.remove(None) });
+            match rules {
+                Ok(rules) => rules.into_iter().for_each(|rule| self.tell_removed("rule", rule)),
+                Err(error) => self.problems.push(error),
+            }
+        }
     }
 
     fn tell_removed(&mut self, kind: &'static str, what: String) {
@@ -313,6 +354,19 @@ impl Document {
         text.truncate(text.trim_end().len());
         text + "\n"
     }
+}
+
+/// Whether nobody has set it to something else since.
+fn still_stands(change: &Changed) -> bool {
+    sysctl::read(&parts(change)).is_ok_and(|value| value == change.after)
+}
+
+fn show_restored(change: &Changed) -> String {
+    format!("{} is {} again", change.path.join("/"), change.before)
+}
+
+fn parts(change: &Changed) -> Vec<&str> {
+    change.path.iter().map(String::as_str).collect()
 }
 
 impl PlannedStore {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{add_named, conf_dir, document, install, text, verb};
 use crate::harness::files::listing;
 use crate::harness::ip;
+use crate::harness::nft;
 use crate::harness::node::Node;
 use crate::harness::pod::{Pod, addresses_of, host_link_of};
 
@@ -40,6 +41,10 @@ fn picture(node: &Node) -> Vec<Value> {
         let routes = ip::routes(node.namespace(), &format!("{family} table all"));
         found.extend(routes.into_iter().filter(|route| route["protocol"] != "kernel"));
     }
+    found.push(nft::run(node.namespace(), "list tables").unwrap().into());
+    for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        found.push(json!([path, node.namespace().sysctl(path)]));
+    }
     found
 }
 
@@ -54,6 +59,10 @@ fn everything_that_bears_our_mark_goes_and_nothing_else() {
          link set cni0 group 1717986918\n\
          route add 203.0.113.0/24 dev uplink proto 99\n",
     );
+    // IPv4 was off, and somebody else has switched IPv6 on.
+    node.namespace().set_sysctl("net/ipv4/ip_forward", "0");
+    node.namespace().set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    nft::run(node.namespace(), "add table inet theirs").unwrap();
     let conf = node.conf();
     let before = picture(&node);
     let mut with_peer = conf.clone();
@@ -77,9 +86,13 @@ fn everything_that_bears_our_mark_goes_and_nothing_else() {
     assert!(pods.iter().all(|pod| ip::link(pod.namespace(), "eth0").is_none()));
     // And what is left is named with the way to remove it.
     assert!(conf_dir(&node).join("10-ferrule.conflist").exists());
-    for word in
-        ["10-ferrule.conflist", "rm ", "sysctl -w net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"]
-    {
+    for word in [
+        "10-ferrule.conflist",
+        "rm ",
+        "net/ipv4/ip_forward is 0 again",
+        "sysctl -w net.ipv6.conf.all.forwarding=0",
+        "inet ferrule",
+    ] {
         assert!(text(&answer).contains(word), "{word}: {}", text(&answer));
     }
     let again = verb(&node, "uninstall").run();

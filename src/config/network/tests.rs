@@ -58,6 +58,7 @@ fn full() -> Value {
         "nodeIPs": ["192.168.1.10", "fd00:1::10"],
         "sysctl": { "net.core.somaxconn": "500", "net/ipv4/conf/eth0.5/arp_notify": 1 },
         "allowedSysctls": ["net.core.somaxconn", "net.ipv4.*"],
+        "forwardAccept": true,
         "log": { "level": "debug", "file": "/var/log/ferrule.log" },
         "capabilities": { "ips": true, "mac": true },
         "runtimeConfig": { "ips": ["10.244.1.20/24", "10.244.1.20"], "mac": "0a:58:00:00:00:01",
@@ -85,7 +86,7 @@ fn the_conf_of_the_design_is_read_whole() {
     let peer = &network.peers.listed()[0];
     let hops: Vec<_> = peer.pod_cidrs.iter().map(|cidr| peer.next_hop(*cidr).unwrap().to_string()).collect();
     assert_eq!(hops, ["192.168.1.11", "fd00:1::11"]);
-    assert_eq!(network.node_ips.len(), 2);
+    assert_eq!((network.node_ips.len(), network.forward_accept), (2, true));
     let requested: Vec<_> = network.requested.iter().map(ToString::to_string).collect();
     assert_eq!(requested, ["10.244.1.20", "fd00:10:244:1::20"]);
     let sysctls: Vec<_> =
@@ -109,6 +110,7 @@ fn the_smallest_conf_has_defaults() {
     assert_eq!((network.version, network.mtu, network.mac), (SpecVersion::V0_1_0, None, None));
     assert_eq!(network.data_dir, PathBuf::from("/var/lib/cni/ferrule"));
     assert_eq!((network.log.level, network.range_sets().len()), (LogLevel::Warn, 1));
+    assert!(!network.forward_accept);
 }
 
 #[test]
@@ -151,6 +153,7 @@ fn a_missing_ipam_names_the_remedy() {
 fn every_problem_is_named_at_once() {
     let conf = json!({
         "cniVersion": "1.0.0", "name": "../n", "type": "ferrule", "mtu": 1200, "dns": [], "nodeIPs": ["10.0.0.1", "10.0.0.2", "::1"],
+        "forwardAccept": "yes",
         "ipam": {
             "type": "ferrule", "dataDir": "var/lib", "resolvConf": 1,
             "ranges": [
@@ -176,6 +179,7 @@ fn every_problem_is_named_at_once() {
             "args.cni.ips",
             "args.cni.mac",
             "dns",
+            "forwardAccept",
             "ipam.dataDir",
             "ipam.ranges[0][1].rangeEnd",
             "ipam.ranges[1][0]",

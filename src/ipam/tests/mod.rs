@@ -4,6 +4,7 @@
 
 mod allocation;
 mod boots;
+mod changed;
 mod cost;
 mod crash;
 mod damage;
@@ -169,6 +170,7 @@ fn key(container: &str) -> AttachmentKey {
 fn claim(container: &str) -> Claim {
     let path = NetnsPath::parse(&format!("/run/netns/cni-{container}")).unwrap();
     Claim {
+        imported_from: None,
         key: key(container),
         netns: Some(RecordedNetns { path, dev: 4, ino: 4_026_532_000 }),
         host_link: Some(IfName::parse("veth0123456789a").unwrap()),

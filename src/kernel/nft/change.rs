@@ -9,7 +9,7 @@ use super::super::nfnetlink::{Nfnetlink, Request};
 use super::super::refusal::Refusal;
 use super::element::{Element, message_about};
 use super::message;
-use super::rule::Rule;
+use super::rule::{PlacedRule, Rule};
 use super::set::Set;
 use super::table::{Chain, Table};
 
@@ -30,6 +30,17 @@ pub enum Change {
     AddSet(Table, Set),
     /// Adds a rule to the end of its chain.
     AddRule(Table, Rule),
+    /// Puts a rule before all others of its chain.
+    InsertRule(Table, Rule),
+    /// Removes a rule. Refused (ENOENT) if it is not there.
+    DeleteRule {
+        /// Its table.
+        table: Table,
+        /// Its chain.
+        chain: String,
+        /// Its [`PlacedRule::handle`].
+        handle: u64,
+    },
     /// Adds elements. One that is there already is a success, but refused (EEXIST; EBUSY by older
     /// kernels) if a map has other data under its key.
     AddElements {
@@ -123,6 +134,14 @@ impl Change {
             Self::AddRule(table, rule) => {
                 one(table, NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(rule.to_message(table)))
             }
+            // nft insert rule FAMILY TABLE CHAIN ...
+            Self::InsertRule(table, rule) => {
+                one(table, NLM_F_CREATE, NfTablesMessage::NewRule(rule.to_message(table)))
+            }
+            // nft delete rule FAMILY TABLE CHAIN handle HANDLE
+            Self::DeleteRule { table, chain, handle } => {
+                one(table, 0, NfTablesMessage::DeleteRule(PlacedRule::to_question(table, chain, *handle)))
+            }
             // nft add element TABLE SET { KEY : DATA, ... }
             Self::AddElements { table, set, elements } => elements
                 .chunks(ELEMENTS_PER_MESSAGE)
@@ -150,6 +169,10 @@ impl fmt::Display for Change {
             Self::AddChain(table, chain) => write!(f, "add chain {table} {}", chain.name),
             Self::AddSet(table, set) => write!(f, "add set {table} {}", set.name),
             Self::AddRule(table, rule) => write!(f, "add rule {table} {}", rule.chain),
+            Self::InsertRule(table, rule) => write!(f, "insert rule {table} {}", rule.chain),
+            Self::DeleteRule { table, chain, handle } => {
+                write!(f, "delete rule {table} {chain} handle {handle}")
+            }
             Self::AddElements { table, set, .. } => write!(f, "add element {table} {set}"),
             Self::DeleteElements { table, set, .. } => write!(f, "delete element {table} {set}"),
         }

@@ -10,78 +10,11 @@ use netlink_packet_netfilter::nftables::{
 };
 use rtnetlink::packet_core::DefaultNla;
 
+mod extension;
 mod read;
+mod uapi;
 
-/// Numbers of include/uapi/linux/netfilter/nf_tables.h.
-mod uapi {
-    pub const NFT_REG32_00: u32 = 8;
-
-    pub const NF_DROP: u32 = 0;
-    pub const NF_ACCEPT: u32 = 1;
-    pub const NFT_JUMP: u32 = -3_i32 as u32;
-    pub const NFT_GOTO: u32 = -4_i32 as u32;
-    pub const NFT_RETURN: u32 = -5_i32 as u32;
-
-    pub const NFTA_EXPR_NAME: u16 = 1;
-    pub const NFTA_EXPR_DATA: u16 = 2;
-
-    pub const NFTA_DATA_VALUE: u16 = 1;
-    pub const NFTA_DATA_VERDICT: u16 = 2;
-    pub const NFTA_VERDICT_CODE: u16 = 1;
-    pub const NFTA_VERDICT_CHAIN: u16 = 2;
-
-    pub const NFTA_META_DREG: u16 = 1;
-    pub const NFTA_META_KEY: u16 = 2;
-
-    pub const NFTA_PAYLOAD_DREG: u16 = 1;
-    pub const NFTA_PAYLOAD_BASE: u16 = 2;
-    pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
-    pub const NFTA_PAYLOAD_LEN: u16 = 4;
-
-    pub const NFTA_CMP_SREG: u16 = 1;
-    pub const NFTA_CMP_OP: u16 = 2;
-    pub const NFTA_CMP_DATA: u16 = 3;
-
-    pub const NFTA_BITWISE_SREG: u16 = 1;
-    pub const NFTA_BITWISE_DREG: u16 = 2;
-    pub const NFTA_BITWISE_MASK: u16 = 4;
-    pub const NFTA_BITWISE_XOR: u16 = 5;
-    pub const NFTA_BITWISE_OP: u16 = 6;
-
-    pub const NFTA_LOOKUP_SET: u16 = 1;
-    pub const NFTA_LOOKUP_SREG: u16 = 2;
-    pub const NFTA_LOOKUP_DREG: u16 = 3;
-    pub const NFTA_LOOKUP_FLAGS: u16 = 5;
-
-    pub const NFTA_IMMEDIATE_DATA: u16 = 2;
-
-    pub const NFTA_BYTEORDER_SREG: u16 = 1;
-    pub const NFTA_BYTEORDER_DREG: u16 = 2;
-    pub const NFTA_BYTEORDER_OP: u16 = 3;
-    pub const NFTA_BYTEORDER_LEN: u16 = 4;
-    pub const NFTA_BYTEORDER_SIZE: u16 = 5;
-    pub const NFT_BYTEORDER_HTON: u32 = 1;
-
-    pub const NFTA_NAT_TYPE: u16 = 1;
-    pub const NFTA_NAT_FAMILY: u16 = 2;
-    pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
-    pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
-    pub const NFT_NAT_DNAT: u32 = 1;
-
-    pub const NFTA_MASQ_FLAGS: u16 = 1;
-    /// include/uapi/linux/netfilter/nf_nat.h
-    pub const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
-
-    pub const NFTA_FIB_DREG: u16 = 1;
-    pub const NFTA_FIB_RESULT: u16 = 2;
-    pub const NFTA_FIB_FLAGS: u16 = 3;
-    pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
-    pub const NFTA_FIB_F_DADDR: u32 = 1 << 1;
-
-    pub const NFTA_CT_DREG: u16 = 1;
-    pub const NFTA_CT_KEY: u16 = 2;
-    pub const NFT_CT_STATUS: u32 = 2;
-}
+pub use extension::Extension;
 use uapi::*;
 
 /// A register: the first of four bytes is number 0, the last number 15. What is longer takes the next ones too.
@@ -214,11 +147,27 @@ pub enum Expr {
         /// Whereto.
         to: Reg,
     },
-    /// Loads the state of the flow (`IPS_*`), four bytes in the host's order.
+    /// Loads what has become of the flow (`IPS_*`), four bytes in the host's order.
     FlowStatus {
         /// Whereto.
         to: Reg,
     },
+    /// Loads whether the flow is new, established and so on (`NF_CT_STATE_BIT`), four bytes in the host's order.
+    FlowState {
+        /// Whereto.
+        to: Reg,
+    },
+    /// Decides by what a map has under the key; ends the rule if it has nothing.
+    VerdictMap {
+        /// Its name.
+        map: String,
+        /// The key.
+        key: Reg,
+    },
+    /// Counts the packet. What it has counted is not told.
+    Counter,
+    /// A match or target of iptables, as iptables-nft writes those that nf_tables has no expression for.
+    Extension(Extension),
     /// One that is here only because somebody else put it into the rule.
     Foreign(String),
 }
@@ -361,6 +310,16 @@ impl Expr {
             Self::FlowStatus { to } => {
                 other("ct", &[(NFTA_CT_KEY, NFT_CT_STATUS), (NFTA_CT_DREG, to.number())])
             }
+            Self::FlowState { to } => {
+                other("ct", &[(NFTA_CT_KEY, NFT_CT_STATE), (NFTA_CT_DREG, to.number())])
+            }
+            Self::VerdictMap { map, key } => Expressions::Lookup(vec![
+                Lookup::Set(map.clone()),
+                Lookup::SourceRegister(key.to_netlink()),
+                Lookup::DestinationRegister(Register::Verdict),
+            ]),
+            Self::Counter => other("counter", &[]),
+            Self::Extension(extension) => extension.to_netlink(),
             Self::Foreign(name) => other(name, &[]),
         };
         expressions.into()

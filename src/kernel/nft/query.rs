@@ -1,4 +1,5 @@
-//! What tables hold. Nothing but what is asked for is listed: neither other tables nor other sets.
+//! What tables hold. Nothing but what is asked for is listed: neither other tables nor other sets. The kernel lists
+//! chains by family only, so [`Nfnetlink::base_chains`] passes over those of all tables of one.
 
 use netlink_packet_netfilter::nftables::{
     ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
@@ -9,12 +10,14 @@ use rustix::io::Errno;
 use super::super::nfnetlink::{Nfnetlink, Object};
 use super::super::refusal::{Reason, Refusal};
 use super::attributes::Attributes;
-use super::element::{Element, message_about};
+use super::element::{Element, Member, message_about};
 use super::message;
-use super::rule::Rule;
+use super::rule::{PlacedRule, Rule};
 use super::table::{Chain, Family, Table};
 
 /// include/uapi/linux/netfilter/nf_tables.h
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_GEN_ID: u16 = 1;
 
 impl Nfnetlink {
@@ -52,6 +55,62 @@ impl Nfnetlink {
             });
         }
         Ok(chains)
+    }
+
+    /// The chains of all tables of `family` where packets enter, each with its table. None where the kernel has no
+    /// nf_tables. A chain of a kind that [`Chain`] has no word for is not among them.
+    ///
+    /// `nft list chains FAMILY`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn base_chains(&self, family: Family) -> Result<Vec<(Table, Chain)>, Refusal> {
+        let question = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let answers = self.dump(message(family, question), "list chains").await?;
+        let mut chains = Vec::new();
+        for answer in &answers {
+            let attributes = Attributes(&answer.body);
+            // Before the rest is read: kube-proxy has thousands of other chains.
+            let (Some(name), Some(_)) =
+                (attributes.text(NFTA_CHAIN_TABLE), attributes.value(NFTA_CHAIN_HOOK))
+            else {
+                continue;
+            };
+            let chain = ChainMessage::parse(&answer.body).ok().and_then(|it| Chain::read(&it));
+            chains.extend(chain.map(|chain| (Table { family, name }, chain)));
+        }
+        Ok(chains)
+    }
+
+    /// The rules of one chain in their order. None if there is no such chain.
+    ///
+    /// `nft list chain FAMILY TABLE NAME`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn chain_rules(&self, table: &Table, chain: &str) -> Result<Vec<PlacedRule>, Refusal> {
+        let attributes =
+            vec![RuleAttribute::Table(table.name.clone()), RuleAttribute::Chain(chain.to_owned())];
+        let question = message(table.family, NfTablesMessage::GetRule(RuleMessage { attributes }));
+        let answers = match self.dump(question, format!("list rules of chain {table} {chain}")).await {
+            Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
+            answers => answers?,
+        };
+        Ok(answers.iter().filter_map(|answer| PlacedRule::read(Attributes(&answer.body))).collect())
+    }
+
+    /// All members of a set or map of verdicts, ranges included. None if there is no such set.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn members(&self, table: &Table, set: &str) -> Result<Vec<Member>, Refusal> {
+        let question = NfTablesMessage::GetSetElement(message_about(table, set, &[]));
+        let operation = format!("list elements of set {table} {set}");
+        let answers = match self.dump(message(table.family, question), operation).await {
+            Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
+            answers => answers?,
+        };
+        Ok(answers.iter().flat_map(|answer| Member::read_all(Attributes(&answer.body))).collect())
     }
 
     /// All rules of `table`, those of a chain in their order. None if there is no such table.

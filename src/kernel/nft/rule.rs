@@ -10,6 +10,7 @@ use super::userdata;
 /// include/uapi/linux/netfilter/nf_tables.h
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_RULE_USERDATA: u16 = 7;
 
@@ -22,6 +23,30 @@ pub struct Rule {
     pub exprs: Vec<Expr>,
     /// For people. At most 127 bytes are kept.
     pub comment: Option<String>,
+}
+
+/// A rule that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PlacedRule {
+    /// Tells it from all other rules of its table, those that were there before included.
+    pub handle: u64,
+    /// What it says.
+    pub rule: Rule,
+}
+
+impl PlacedRule {
+    pub(super) fn read(attributes: Attributes<'_>) -> Option<Self> {
+        let handle = attributes.value(NFTA_RULE_HANDLE)?.first_chunk::<8>()?;
+        Some(Self { handle: u64::from_be_bytes(*handle), rule: Rule::read(attributes).1 })
+    }
+
+    /// The place of the rule with that handle.
+    pub(super) fn to_question(table: &Table, chain: &str, handle: u64) -> RuleMessage {
+        let name = RuleAttribute::Chain(chain.to_owned());
+        RuleMessage {
+            attributes: vec![RuleAttribute::Table(table.name.clone()), name, RuleAttribute::Handle(handle)],
+        }
+    }
 }
 
 impl Rule {

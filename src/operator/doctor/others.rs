@@ -1,6 +1,7 @@
 //! What others have left or do on this node: confs that come first, links and routes of another CNI plugin.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -11,7 +12,7 @@ use crate::commands::attachment::describe_node;
 use crate::config::Role;
 use crate::desired::attachment::covers;
 use crate::desired::names::ROUTE_PROTOCOL;
-use crate::kernel::route::{Family, RouteFilter};
+use crate::kernel::route::{Family, Route, RouteFilter};
 use crate::operator::arguments::Arguments;
 use crate::operator::networks::{KnownNetwork, Networks};
 use crate::operator::node::Node;
@@ -80,8 +81,13 @@ pub fn examine_links(networks: &Networks, node: &Node) -> Vec<Finding> {
     .collect()
 }
 
-/// Looks for routes of others to the network's pods.
-pub async fn examine_routes(network: &KnownNetwork, node: &Node) -> Result<Vec<Finding>, CniError> {
+/// Looks for routes of others to the network's pods. Those by a link that leads to one of the addresses `imported` are
+/// the old plugin's, and are as they should be.
+pub async fn examine_routes(
+    network: &KnownNetwork,
+    node: &Node,
+    imported: &[IpAddr],
+) -> Result<Vec<Finding>, CniError> {
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
     let Some(state) = meaning.map(|it| describe_node(it, &Acquired::default())) else {
         return Ok(Vec::new());
@@ -90,32 +96,31 @@ pub async fn examine_routes(network: &KnownNetwork, node: &Node) -> Result<Vec<F
     let subnets: Vec<IpNetwork> = state.subnets.iter().chain(peers).copied().collect();
     // Of an address on `lo` the kernel makes a route of its own.
     let gateways: HashSet<IpNetwork> = network.named_gateways().map(IpNetwork::from).collect();
+    let leads_into = |route: &Route| {
+        let mut all = subnets.iter();
+        all.find(|it| it.is_ipv4() == route.destination.is_ipv4() && covers(**it, route.destination)).copied()
+    };
+    let mut routes = node.netlink.routes(RouteFilter::all(Family::V4)).await?;
+    routes.extend(node.netlink.routes(RouteFilter::all(Family::V6)).await?);
+    let is_imported = |route: &&Route| imported.iter().any(|&address| route.destination.contains(address));
+    let of_imported: HashSet<Option<u32>> =
+        routes.iter().filter(is_imported).filter(|it| leads_into(it).is_some()).map(|it| it.device).collect();
     let mut findings = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        for route in node.netlink.routes(RouteFilter::all(family)).await? {
-            let is_foreign = route.protocol != ROUTE_PROTOCOL
-                && route.table.is_none()
-                && !gateways.contains(&route.destination);
-            let Some(subnet) = subnets.iter().find(|subnet| {
-                is_foreign
-                    && subnet.is_ipv4() == route.destination.is_ipv4()
-                    && covers(**subnet, route.destination)
-            }) else {
-                continue;
-            };
-            findings.push(
-                Finding::new(
-                    "foreign-route",
-                    format!("route {} leads into {subnet}", node.show_route(&route)),
-                )
+    for route in &routes {
+        let is_foreign = route.protocol != ROUTE_PROTOCOL
+            && route.table.is_none()
+            && !gateways.contains(&route.destination)
+            && (route.device.is_none() || !of_imported.contains(&route.device));
+        let Some(subnet) = leads_into(route).filter(|_| is_foreign) else { continue };
+        findings.push(
+            Finding::new("foreign-route", format!("route {} leads into {subnet}", node.show_route(route)))
                 .of(&network.name)
                 .because("somebody else routes the addresses of this network's pods; it may win over ours")
                 .remedy(format!(
                     "find out whose it is; if nobody's any more: ip route delete {}",
                     route.destination
                 )),
-            );
-        }
+        );
     }
     Ok(findings)
 }

@@ -15,6 +15,7 @@ use crate::desired::names;
 use crate::ipam::{Record, Store};
 use crate::kernel::link::{Link, LinkRef};
 use crate::operator::attachments::Judged;
+use crate::operator::bridges;
 use crate::operator::networks::KnownNetwork;
 use crate::operator::node::Node;
 
@@ -46,6 +47,10 @@ pub async fn examine(
     let (Some(meaning), Some(store)) = (meaning, store) else { return Ok(findings) };
     for it in judged {
         let Ok((record, Life::NamespaceStands)) = &it.state else { continue };
+        // Their links and routes are another plugin's work, which nothing here describes.
+        if record.imported_from.is_some() {
+            continue;
+        }
         let differences = compare(meaning, node, store, record).await?;
         if !differences.is_empty() {
             let name = record.pod.as_ref().map_or_else(|| it.key.to_string(), ToString::to_string);
@@ -61,7 +66,31 @@ pub async fn examine(
         }
     }
     findings.extend(examine_mtu(network, meaning, node, judged).await?);
+    findings.extend(examine_imported(network, node, judged).await?);
     Ok(findings)
+}
+
+/// Whether imported pods and those of ferrule reach each other.
+async fn examine_imported(
+    network: &KnownNetwork,
+    node: &Node,
+    judged: &[Judged],
+) -> Result<Option<Finding>, CniError> {
+    let steps = bridges::remaining_steps(node, imported(judged)).await?;
+    let reasons: Vec<&String> = steps.iter().map(|step| &step.reason).collect();
+    let commands: Vec<&str> = steps.iter().map(|step| step.command.as_str()).collect();
+    Ok((!steps.is_empty()).then(|| {
+        Finding::new("imported-cut-off", format!("imported pods: {}", name_some(&reasons)))
+            .of(&network.name)
+            .because("they take the network's subnet for their bridge, where nobody answers for pods that are not on it")
+            .remedy(format!("delete them, or run: {}", commands.join("; ")))
+    }))
+}
+
+/// The records of imported attachments that live.
+pub fn imported(judged: &[Judged]) -> impl Iterator<Item = &Record> {
+    let alive = judged.iter().filter(|it| !it.is_dead()).filter_map(|it| it.state.as_ref().ok());
+    alive.map(|(record, _)| record).filter(|record| record.imported_from.is_some())
 }
 
 /// The record's attachment against the kernel. A pod that comes or goes right now does not differ.

@@ -5,7 +5,7 @@
 
 use super::super::attributes::Attributes;
 use super::uapi::*;
-use super::{Comparison, Expr, Header, MetaField, Reg, Verdict};
+use super::{Comparison, Expr, Extension, Header, MetaField, Reg, Verdict};
 
 impl Expr {
     /// Reads one expression. [`Expr::Foreign`] if it is none that [`Expr`] has a word for.
@@ -24,9 +24,28 @@ impl Expr {
             "masq" => fields.read_masquerade(),
             "fib" => fields.read_fib(),
             "ct" => fields.read_flow(),
+            "counter" => Some(Self::Counter),
+            "match" => fields.read_extension(false).map(Self::Extension),
+            "target" => fields.read_extension(true).map(Self::Extension),
             _ => None,
         };
         expr.unwrap_or(Self::Foreign(name))
+    }
+}
+
+impl Verdict {
+    /// Reads the data of an immediate or of a map's element; `None` if that is no verdict of these.
+    pub(in super::super) fn read(data: Attributes<'_>) -> Option<Self> {
+        let verdict = data.nested(NFTA_DATA_VERDICT)?;
+        let chain = || verdict.text(NFTA_VERDICT_CHAIN);
+        match verdict.number(NFTA_VERDICT_CODE)? {
+            NF_ACCEPT => Some(Self::Accept),
+            NF_DROP => Some(Self::Drop),
+            NFT_RETURN => Some(Self::Return),
+            NFT_JUMP => chain().map(Self::Jump),
+            NFT_GOTO => chain().map(Self::Goto),
+            _ => None,
+        }
     }
 }
 
@@ -95,24 +114,25 @@ impl Fields<'_> {
         if self.0.number(NFTA_LOOKUP_FLAGS).unwrap_or(0) != 0 {
             return None;
         }
-        Some(Expr::Lookup {
-            set: self.0.text(NFTA_LOOKUP_SET)?,
-            key: self.register(NFTA_LOOKUP_SREG)?,
-            data: self.register(NFTA_LOOKUP_DREG),
+        let (set, key) = (self.0.text(NFTA_LOOKUP_SET)?, self.register(NFTA_LOOKUP_SREG)?);
+        Some(match self.0.number(NFTA_LOOKUP_DREG) {
+            None => Expr::Lookup { set, key, data: None },
+            Some(NFT_REG_VERDICT) => Expr::VerdictMap { map: set, key },
+            Some(data) => Expr::Lookup { set, key, data: Some(Reg::from_number(data)?) },
         })
     }
 
     fn read_verdict(&self) -> Option<Verdict> {
-        let verdict = self.0.nested(NFTA_IMMEDIATE_DATA)?.nested(NFTA_DATA_VERDICT)?;
-        let chain = || verdict.text(NFTA_VERDICT_CHAIN);
-        match verdict.number(NFTA_VERDICT_CODE)? {
-            NF_ACCEPT => Some(Verdict::Accept),
-            NF_DROP => Some(Verdict::Drop),
-            NFT_RETURN => Some(Verdict::Return),
-            NFT_JUMP => chain().map(Verdict::Jump),
-            NFT_GOTO => chain().map(Verdict::Goto),
-            _ => None,
-        }
+        Verdict::read(self.0.nested(NFTA_IMMEDIATE_DATA)?)
+    }
+
+    fn read_extension(&self, is_target: bool) -> Option<Extension> {
+        Some(Extension {
+            is_target,
+            name: self.0.text(NFTA_MATCH_NAME)?,
+            revision: self.0.number(NFTA_MATCH_REV)?,
+            info: self.0.value(NFTA_MATCH_INFO)?.to_vec(),
+        })
     }
 
     fn read_nat(&self) -> Option<Expr> {
@@ -142,7 +162,11 @@ impl Fields<'_> {
 
     fn read_flow(&self) -> Option<Expr> {
         let to = self.register(NFTA_CT_DREG)?;
-        self.says(NFTA_CT_KEY, NFT_CT_STATUS).then_some(Expr::FlowStatus { to })
+        match self.0.number(NFTA_CT_KEY)? {
+            NFT_CT_STATE => Some(Expr::FlowState { to }),
+            NFT_CT_STATUS => Some(Expr::FlowStatus { to }),
+            _ => None,
+        }
     }
 }
 
@@ -180,7 +204,17 @@ mod tests {
             Expr::Masquerade { fully_random: false },
             Expr::DestinationType { to: b },
             Expr::FlowStatus { to: a },
-            Expr::Foreign("counter".into()),
+            Expr::FlowState { to: b },
+            Expr::VerdictMap { map: "m".into(), key: a },
+            Expr::Counter,
+            Expr::Extension(Extension::comment("ferrule: podnet")),
+            Expr::Extension(Extension {
+                is_target: true,
+                name: "REJECT".into(),
+                revision: 0,
+                info: vec![3; 4],
+            }),
+            Expr::Foreign("limit".into()),
         ];
         for expr in written {
             assert_eq!(read(expr.to_netlink()), expr);
