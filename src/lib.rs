@@ -14,6 +14,7 @@
 //! | [`log`]      | lines of `key=value`, to stderr or a file of bounded size         | config                   |
 //! | [`commands`] | ADD DEL CHECK GC STATUS VERSION                                   | all of the above         |
 //! | [`operator`] | what people run by hand: inspect, doctor, reclaim, import ...     | all of the above         |
+//! | `agent`      | the node agent; the only place that names Kubernetes (feature `agent`) | all of the above    |
 //!
 //! One value's way through an ADD, in one direction: `CNI_CONTAINERID` -> [`cni::ids::ContainerId`]
 //! (checked once, at the edge) -> [`cni::ids::AttachmentKey`] -> file name, host link name, alias, each
@@ -22,6 +23,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "agent")]
+pub mod agent;
 pub mod cni;
 pub mod commands;
 pub mod config;

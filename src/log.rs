@@ -37,18 +37,23 @@ impl Entry {
     /// Adds a field. `key` is ours, the value anybody's.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {
-        let is_word = |c: char| c.is_ascii_graphic() && !['"', '\\', '='].contains(&c);
-        self.fields.push(' ');
-        self.fields.push_str(key);
-        if !value.is_empty() && value.chars().all(is_word) {
-            self.fields.push('=');
-            self.fields.push_str(value);
-        } else {
-            self.fields.push_str("=\"");
-            self.fields.push_str(&escape(value));
-            self.fields.push('"');
-        }
+        push_field(&mut self.fields, key, value);
         self
+    }
+}
+
+/// Adds ` key=value` to a line, the value in quotes where it is no plain word.
+pub fn push_field(line: &mut String, key: &str, value: &str) {
+    let is_word = |c: char| c.is_ascii_graphic() && !['"', '\\', '='].contains(&c);
+    line.push(' ');
+    line.push_str(key);
+    if !value.is_empty() && value.chars().all(is_word) {
+        line.push('=');
+        line.push_str(value);
+    } else {
+        line.push_str("=\"");
+        line.push_str(&escape(value));
+        line.push('"');
     }
 }
 
@@ -119,7 +124,7 @@ fn is_trace(text: &str) -> bool {
 }
 
 /// `2026-11-23T16:04:05.678Z` (RFC 3339), from the time since 1970.
-fn utc(since_1970: Duration) -> String {
+pub fn utc(since_1970: Duration) -> String {
     let seconds = since_1970.as_secs();
     let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
     // Years that begin in March end with the leap day; 400 of them are one cycle of 146,097 days. The first of

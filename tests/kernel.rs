@@ -1,6 +1,7 @@
 //! The kernel layer against the kernel: what is asked for is there, as `ip` sees it.
 
 mod link;
+mod monitor;
 mod netlink;
 mod netns;
 mod route;

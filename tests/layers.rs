@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Which layers each layer may name. Whatever is not here may not exist below `src`.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -15,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("log", &["config"]),
     ("commands", &["cni", "config", "desired", "ipam", "kernel", "datapath", "log"]),
     ("operator", &["cni", "config", "desired", "ipam", "kernel", "datapath", "log", "commands"]),
+    ("agent", &["cni", "config", "desired", "ipam", "kernel", "datapath", "log", "commands", "operator"]),
 ];
 
 /// Crates that must stay inside one layer, because their types change with each of their releases.
@@ -25,7 +27,15 @@ const CONFINED: &[(&str, &str)] = &[
     ("netlink_packet_netfilter", "kernel"),
     ("netlink_proto", "kernel"),
     ("netlink_sys", "kernel"),
+    ("kube", "agent"),
+    ("k8s_openapi", "agent"),
+    ("hyper", "agent"),
+    ("prometheus_client", "agent"),
+    ("tracing", "agent"),
 ];
+
+/// Binaries: they name the library from outside.
+const OUTSIDE: &[&str] = &["lib", "main", "bin"];
 
 #[test]
 fn each_layer_uses_only_those_above_it() {
@@ -33,7 +43,7 @@ fn each_layer_uses_only_those_above_it() {
     let mut seen = 0;
     for (layer, file, text) in sources() {
         let Some(allowed) = allowed.get(layer.as_str()) else {
-            assert!(["lib", "main"].contains(&layer.as_str()), "{} belongs to no layer", file.display());
+            assert!(OUTSIDE.contains(&layer.as_str()), "{} belongs to no layer", file.display());
             continue;
         };
         for used in layers_named(&text) {
@@ -55,8 +65,29 @@ fn no_type_of_the_netlink_crates_leaves_the_kernel_layer() {
             let named = text
                 .lines()
                 .any(|line| !line.trim_start().starts_with("//") && line.contains(&format!("{name}::")));
-            assert!(layer == *home || !named, "{} names {name}, which belongs in src/{home}", file.display());
+            let is_home = layer == *home || (*home == "agent" && layer == "bin");
+            assert!(is_home || !named, "{} names {name}, which belongs in src/{home}", file.display());
         }
+    }
+}
+
+/// The plugin starts anew for each pod: what only the agent needs must not be in it.
+#[test]
+fn the_plugin_depends_on_nothing_that_only_the_agent_needs() {
+    let tree = |features: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none"]);
+        cargo.args(["--package", "ferrule", "--format", "{p}"]).args(features);
+        let run = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let names = String::from_utf8(run.stdout).unwrap();
+        names.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (plugin, agent) = (tree(&[]), tree(&["--features", "agent"]));
+    for name in ["kube", "k8s-openapi", "hyper", "rustls", "clap", "tracing-subscriber", "prometheus-client"]
+    {
+        assert!(agent.iter().any(|it| it == name), "the test no longer sees {name}");
+        assert!(!plugin.iter().any(|it| it == name), "the plugin depends on {name}");
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod add;
 mod admission;
+#[cfg(feature = "agent")]
+mod agent;
 mod annotations;
 mod bandwidth;
 mod chaining;
@@ -21,6 +23,7 @@ mod kernel;
 mod layers;
 mod nft;
 mod operator;
+mod overlay;
 mod peers;
 mod protocol;
 mod requested;

@@ -33,12 +33,15 @@ impl From<DatapathError> for CniError {
     fn from(error: DatapathError) -> Self {
         let code = match &error {
             DatapathError::Netns(_) => Code::NetnsUnusable,
-            DatapathError::InterfaceTaken { .. } | DatapathError::HostLinkTaken { .. } => Code::AlreadyTaken,
+            DatapathError::InterfaceTaken { .. }
+            | DatapathError::HostLinkTaken { .. }
+            | DatapathError::OverlayTaken { .. } => Code::AlreadyTaken,
             DatapathError::Refused { .. }
             | DatapathError::Sysctl(_)
             | DatapathError::PodSysctl(_)
             | DatapathError::Socket { .. }
             | DatapathError::Index { .. }
+            | DatapathError::Overlay { .. }
             | DatapathError::LinkVanished(_) => Code::KernelRefused,
         };
         CniError::new(code, error.to_string()).with_details(remedy(&error))

@@ -49,6 +49,24 @@ pub enum DatapathError {
         /// Its alias, as far as known.
         found: String,
     },
+    /// The node has a link of the overlay's name that is not ours.
+    #[error(
+        "the node has a link {name:?} already ({found}), which ferrule did not make; rename or remove it"
+    )]
+    OverlayTaken {
+        /// The overlay's name.
+        name: &'static str,
+        /// Its kind and group.
+        found: String,
+    },
+    /// The overlay's device cannot be made.
+    #[error("the overlay's device cannot be made: {refusal}{remedy}")]
+    Overlay {
+        /// What the kernel said.
+        refusal: Refusal,
+        /// What to do, where that is known; begins with its own separator.
+        remedy: &'static str,
+    },
     /// A link that was just made cannot be looked up.
     #[error("cannot look up link {name:?}: {source}")]
     Index {

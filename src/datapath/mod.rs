@@ -7,8 +7,8 @@
 //! | [`observe::observe`]        | reads what there is                                           |
 //! | [`compare::differences`]    | says what is missing or wrong                                 |
 //!
-//! [`node`] and [`peers`] do the same for what a node needs besides its pods, and [`nft`] for its nftables table.
-//! [`forward`] is about the firewalls of others.
+//! [`node`] and [`peers`] do the same for what a node needs besides its pods, [`overlay`] for the way to nodes that are not
+//! on-link, and [`nft`] for the nftables table. [`forward`] is about the firewalls of others.
 
 pub mod attach;
 pub mod compare;
@@ -18,5 +18,7 @@ pub mod forward;
 pub mod nft;
 pub mod node;
 pub mod observe;
+pub mod overlay;
 pub mod peers;
+pub mod pods;
 mod translate;

@@ -3,6 +3,9 @@
 //! Ours are the routes with our protocol and the network's own metric. No other is read for more than the
 //! comparison, changed, or removed: a foreign route to the same subnet has another metric and stays beside
 //! ours. One peer that cannot be routed to never stops the others (kindnet#46).
+//!
+//! A peer that is not on-link has its routes by the overlay's device instead, with the same marks: so one that comes
+//! nearer or moves away is a route that differs, and is replaced in one step.
 
 use std::collections::HashMap;
 
@@ -10,11 +13,13 @@ use ipnetwork::IpNetwork;
 
 use super::compare::fulfils;
 use super::error::DatapathError;
-use super::translate::kernel_route;
-use crate::desired::names::{ROUTE_PROTOCOL, route_metric};
+use super::translate::{kernel_route, route_link};
+use crate::desired::names::{OVERLAY_DEVICE, ROUTE_PROTOCOL, route_metric};
 use crate::desired::node::{NodeState, PeerRoute};
 use crate::desired::object::Target;
+use crate::desired::overlay::Overlay;
 use crate::kernel::change::Change;
+use crate::kernel::link::LinkRef;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::refusal::Refusal;
 use crate::kernel::route::{AddMode, Family, Route, RouteFilter, RouteKind};
@@ -47,16 +52,81 @@ pub struct PeerFailure {
 /// # Errors
 /// Only where the kernel's routes cannot be read. A peer's own trouble is in the answer.
 pub async fn synchronise(node: &Netlink, state: &NodeState) -> Result<Synchronised, DatapathError> {
-    let desired = state.peer_routes();
+    settle(node, state, &state.peer_routes(), None).await
+}
+
+/// The same, but by `overlay` to the peers that it leads to. Its device should be there
+/// ([`super::overlay::keep`]): those peers fail without.
+///
+/// # Errors
+/// As [`synchronise`].
+pub async fn synchronise_with(
+    node: &Netlink,
+    state: &NodeState,
+    overlay: &Overlay,
+) -> Result<Synchronised, DatapathError> {
+    let device = overlay_device(node).await?;
+    settle(node, state, &state.peer_routes_with(overlay), device).await
+}
+
+/// Sets what is missing or wrong, and removes nothing: for a list of peers that may not be the whole truth.
+///
+/// # Errors
+/// As [`synchronise`].
+pub async fn supplement(
+    node: &Netlink,
+    state: &NodeState,
+    overlay: Option<&Overlay>,
+) -> Result<Synchronised, DatapathError> {
+    let (desired, device) = match overlay {
+        Some(overlay) => (state.peer_routes_with(overlay), overlay_device(node).await?),
+        None => (state.peer_routes(), None),
+    };
     let actual = own_routes(node, state).await?;
-    let plan = plan(&desired, &actual);
+    let Plan { set, .. } = plan(&desired, &actual, device);
+    Ok(carry_out(node, Plan { set, remove: Vec::new() }, device).await)
+}
+
+/// Makes the direct routes to a few peers what they should be, given what these peers had `before` and have now
+/// (`after`). Reads no routes: the cost is that of these peers, however many others there are. Idempotent.
+pub async fn update(node: &Netlink, before: &NodeState, after: &NodeState) -> Synchronised {
+    let desired = after.peer_routes();
+    let is_gone = |old: &PeerRoute| desired.iter().all(|new| new.route.destination != old.route.destination);
+    // By destination and metric alone: the next hop that it has now is nobody's business.
+    let stale: Vec<Route> = before
+        .peer_routes()
+        .iter()
+        .filter(|old| is_gone(old))
+        .map(|old| Route {
+            metric: Some(route_metric(&before.network)),
+            ..Route::to(old.route.destination, ROUTE_PROTOCOL)
+        })
+        .collect();
+    carry_out(node, Plan { set: desired.iter().collect(), remove: stale.iter().collect() }, None).await
+}
+
+async fn settle(
+    node: &Netlink,
+    state: &NodeState,
+    desired: &[PeerRoute],
+    device: Option<u32>,
+) -> Result<Synchronised, DatapathError> {
+    let actual = own_routes(node, state).await?;
+    Ok(carry_out(node, plan(desired, &actual, device), device).await)
+}
+
+async fn overlay_device(node: &Netlink) -> Result<Option<u32>, Refusal> {
+    Ok(node.link(LinkRef::Name(OVERLAY_DEVICE.into())).await?.map(|link| link.index))
+}
+
+async fn carry_out(node: &Netlink, plan: Plan<'_>, device: Option<u32>) -> Synchronised {
     // Stale routes go first: one of them may be the very route that makes a next hop unreachable.
     let removals = plan.remove.iter().map(|&route| Change::DeleteRoute(route.clone()));
     let removed = node.submit(removals).await;
     let additions = plan
         .set
         .iter()
-        .map(|wanted| Change::AddRoute { route: kernel_route(&wanted.route, None), mode: AddMode::Replace });
+        .map(|wanted| Change::AddRoute { route: in_kernel(wanted, device), mode: AddMode::Replace });
     let set = node.submit(additions).await;
 
     let mut report = Synchronised::default();
@@ -79,7 +149,7 @@ pub async fn synchronise(node: &Netlink, state: &NodeState) -> Result<Synchronis
             }
         }
     }
-    Ok(report)
+    report
 }
 
 /// Whether each of `sample` still stands, by one look-up each: the cost does not depend on the number of
@@ -176,13 +246,18 @@ struct Plan<'a> {
     remove: Vec<&'a Route>,
 }
 
-fn plan<'a>(desired: &'a [PeerRoute], actual: &'a [Route]) -> Plan<'a> {
+/// The route in the kernel layer's words; `device` is the overlay's index.
+fn in_kernel(wanted: &PeerRoute, device: Option<u32>) -> Route {
+    kernel_route(&wanted.route, route_link(&wanted.route).and(device))
+}
+
+fn plan<'a>(desired: &'a [PeerRoute], actual: &'a [Route], device: Option<u32>) -> Plan<'a> {
     let standing: HashMap<IpNetwork, &Route> =
         actual.iter().map(|route| (route.destination, route)).collect();
     let mut wanted_at = HashMap::new();
     let mut set = Vec::new();
     for wanted in desired {
-        let route = kernel_route(&wanted.route, None);
+        let route = in_kernel(wanted, device);
         if !standing.get(&route.destination).is_some_and(|actual| fulfils(actual, &route)) {
             set.push(wanted);
         }
@@ -242,7 +317,7 @@ mod tests {
     fn nothing_is_done_when_all_stand() {
         let desired = state(&[("10.244.1.0/24", "192.168.1.11"), ("10.244.2.0/24", "192.168.1.12")]);
         let (routes, actual) = (desired.peer_routes(), standing(&desired));
-        assert_eq!(plan(&routes, &actual), Plan { set: vec![], remove: vec![] });
+        assert_eq!(plan(&routes, &actual, None), Plan { set: vec![], remove: vec![] });
     }
 
     #[test]
@@ -250,7 +325,7 @@ mod tests {
         let before = state(&[("10.244.1.0/24", "192.168.1.11"), ("10.244.2.0/24", "192.168.1.12")]);
         let after = state(&[("10.244.1.0/24", "192.168.1.99"), ("10.244.3.0/24", "192.168.1.13")]);
         let (routes, actual) = (after.peer_routes(), standing(&before));
-        let plan = plan(&routes, &actual);
+        let plan = plan(&routes, &actual, None);
         assert_eq!(plan.set, routes.iter().collect::<Vec<_>>());
         assert_eq!(plan.remove, [&actual[1]]);
     }
@@ -260,6 +335,6 @@ mod tests {
         let before = state(&[("10.244.1.0/24", "192.168.1.11")]);
         let after = NodeState { node_ips: vec!["192.168.1.20".parse().unwrap()], ..before.clone() };
         let (routes, actual) = (after.peer_routes(), standing(&before));
-        assert_eq!(plan(&routes, &actual).set.len(), 1);
+        assert_eq!(plan(&routes, &actual, None).set.len(), 1);
     }
 }

@@ -5,6 +5,8 @@
 //! ADD applies it, CHECK compares it, DEL and GC remove it. So nothing that ADD makes can be forgotten
 //! by the others (DESIGN, section 5).
 //!
+//! Nodes that are not on-link are reached by an [`overlay::Overlay`].
+//!
 //! The nftables table is described in its own words, in [`nft`].
 //!
 //! Pure: nothing here asks the kernel anything.
@@ -14,4 +16,5 @@ pub mod names;
 pub mod nft;
 pub mod node;
 pub mod object;
+pub mod overlay;
 pub mod shaping;

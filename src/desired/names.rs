@@ -9,6 +9,10 @@
 //! |--------------|---------------------------------------------------------------------------|
 //! | node's links | [`link_group`] in the creating message, then the [`alias`] with the key   |
 //! | route        | [`ROUTE_PROTOCOL`]; routes to peers also the network's [`route_metric`]    |
+//! | rule         | [`ROUTE_PROTOCOL`] and [`RULE_PRIORITY`]                                  |
+//! | VXLAN link   | [`OVERLAY_DEVICE`] and, in the creating message, [`OVERLAY_GROUP`]        |
+
+use std::net::IpAddr;
 
 use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::cni::mac::MacAddr;
@@ -21,6 +25,19 @@ pub const ROUTE_PROTOCOL: u8 = 102;
 
 /// First bytes of the alias of every link that ferrule leaves on the node.
 pub const ALIAS_PREFIX: &str = "ferrule:";
+
+/// Name of the VXLAN link to nodes that are not on-link.
+pub const OVERLAY_DEVICE: &str = "ferrule-vxlan";
+
+/// Link group of that link: none that a pod's link has ([`is_link_group`]), so that nobody takes it for one.
+pub const OVERLAY_GROUP: u32 = 0x6e00_0066;
+
+/// Alias of that link, for people. Without [`ALIAS_PREFIX`], which says of a link that it is a pod's.
+pub const OVERLAY_ALIAS: &str = "ferrule, to pods of nodes that are not on-link";
+
+/// Place of the rules for what pods send, among the rules of policy routing. Before the main table (32766), and
+/// before the places that `ip rule add` gives from there downwards, unless somebody adds hundreds.
+pub const RULE_PRIORITY: u32 = 32_102;
 
 /// `IFALIASZ` less the terminating NUL (include/uapi/linux/if.h).
 const ALIAS_MAX: usize = 255;
@@ -115,6 +132,16 @@ pub fn route_metric(network: &NetworkName) -> u32 {
     0x0100_0000 | low24(network)
 }
 
+/// The table in which pods find the other nodes: the number of [`link_group`], which nobody else has for a table.
+pub fn nodes_table(network: &NetworkName) -> u32 {
+    link_group(network)
+}
+
+/// Hardware address of the VXLAN link of the node that has this address. Every node computes those of all others.
+pub fn vtep_mac(node: IpAddr) -> MacAddr {
+    local_mac(stable_hash([node.to_string().as_str(), "vtep"]))
+}
+
 fn low24(network: &NetworkName) -> u32 {
     u32::try_from(stable_hash([network.as_str(), "network"]) >> 40).unwrap_or(0)
 }
@@ -174,6 +201,16 @@ mod tests {
         assert_eq!(host_mac(&key("c1")).to_string(), "b2:91:96:97:8b:4a");
         assert_eq!(link_group(&key("c1").network), 0x6600_0000 | 0x0006_1f56);
         assert_eq!(route_metric(&key("c1").network), 0x0100_0000 | 0x0006_1f56);
+        // Nodes of two versions must agree on these.
+        assert_eq!(vtep_mac("192.168.1.10".parse().unwrap()).to_string(), "a6:de:57:15:7e:09");
+        assert_eq!(vtep_mac("fd01::10".parse().unwrap()).to_string(), "da:01:54:de:5b:14");
+    }
+
+    #[test]
+    fn the_overlays_link_is_no_pods_link() {
+        assert!(!is_link_group(OVERLAY_GROUP) && !is_doomed_group(OVERLAY_GROUP));
+        assert!(!is_node_link(OVERLAY_DEVICE) && !OVERLAY_ALIAS.starts_with(ALIAS_PREFIX));
+        assert!(OVERLAY_DEVICE.len() <= 15 && OVERLAY_ALIAS.len() <= ALIAS_MAX);
     }
 
     #[test]

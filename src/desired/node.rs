@@ -1,5 +1,6 @@
 //! What a node needs besides its pods: forwarding, the catch-all of its own subnets, the routes to peers.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -7,6 +8,7 @@ use ipnetwork::IpNetwork;
 use super::attachment::{LOCAL_TABLE, covers, plain_route};
 use super::names;
 use super::object::{Address, Place, Route, Sysctl, Target};
+use super::overlay::Overlay;
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
 
@@ -107,6 +109,13 @@ impl NodeState {
         self.hops().map(|hop| self.peer_route(&hop)).collect()
     }
 
+    /// The same, but by the overlay to the peers that it leads to.
+    pub fn peer_routes_with(&self, overlay: &Overlay) -> Vec<PeerRoute> {
+        let inside: HashSet<&str> = overlay.peers.iter().map(|peer| peer.node.as_str()).collect();
+        let direct = self.hops().filter(|hop| !inside.contains(hop.peer.node.as_str()));
+        direct.map(|hop| self.peer_route(&hop)).chain(overlay.pod_routes()).collect()
+    }
+
     /// Those of [`NodeState::peer_routes`] at the given places, in their order. Makes no other.
     pub fn peer_routes_at(&self, places: &[usize]) -> Vec<PeerRoute> {
         let picked = self.hops().enumerate().filter(|(place, _)| places.contains(place));
@@ -172,7 +181,7 @@ fn octets(address: IpAddr) -> impl Iterator<Item = u8> {
     [family].into_iter().chain(octets)
 }
 
-fn of_family(addresses: &[IpAddr], ipv4: bool) -> Option<IpAddr> {
+pub(super) fn of_family(addresses: &[IpAddr], ipv4: bool) -> Option<IpAddr> {
     addresses.iter().copied().find(|address| address.is_ipv4() == ipv4)
 }
 

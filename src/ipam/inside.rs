@@ -43,7 +43,11 @@ impl Store {
         };
         let mut networks = Vec::new();
         for entry in entries {
-            let name = entry.map_err(|error| StoreError::io("list", data_dir, error))?.file_name();
+            let entry = entry.map_err(|error| StoreError::io("list", data_dir, error))?;
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let name = entry.file_name();
             networks.extend(name.to_str().and_then(|name| NetworkName::parse(name).ok()));
         }
         networks.sort_by(|a, b| a.as_str().cmp(b.as_str()));

@@ -53,7 +53,7 @@ impl Netlink {
 }
 
 impl Address {
-    fn read(message: &AddressMessage) -> Option<Self> {
+    pub(super) fn read(message: &AddressMessage) -> Option<Self> {
         let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
         let (mut address, mut local) = (None, None);
         for attribute in &message.attributes {

@@ -12,6 +12,8 @@ use super::neigh;
 use super::packet::Request;
 use super::qdisc::{self, Qdisc, Redirect};
 use super::route::{self, AddMode, Route};
+use super::rule::{self, Rule};
+use super::vxlan::{self, ForwardingEntry, Vxlan};
 
 /// One change of a namespace's network. One netlink message each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum Change {
     CreateVeth(VethPair),
     /// Makes an ifb link. Refused (EEXIST) if the name is taken.
     CreateIfb(Ifb),
+    /// Makes a VXLAN link. Refused (EEXIST) if the name is taken, or if another link has the same identifier and port.
+    CreateVxlan(Vxlan),
     /// Changes the given settings of a link and leaves the others. Idempotent.
     SetLink {
         /// Which.
@@ -52,6 +56,10 @@ pub enum Change {
         /// Its address.
         address: IpAddr,
     },
+    /// Has a VXLAN link send frames to an address to one other end, in place of any other. Idempotent.
+    SetForwardingEntry(ForwardingEntry),
+    /// Removes a forwarding entry.
+    DeleteForwardingEntry(ForwardingEntry),
     /// Adds a route.
     AddRoute {
         /// The route.
@@ -62,6 +70,10 @@ pub enum Change {
     /// Removes the route that agrees with this one in everything that is given here; in particular none of
     /// another protocol.
     DeleteRoute(Route),
+    /// Adds a rule. Refused (EEXIST) if there is the same already.
+    AddRule(Rule),
+    /// Removes the rule that is the same.
+    DeleteRule(Rule),
     /// Gives a link a queueing discipline. Refused (EEXIST) if there is one in that place already, other than the
     /// kernel's default.
     AddQdisc {
@@ -80,6 +92,7 @@ impl Change {
         match self {
             Self::CreateVeth(pair) => link::create_veth(pair),
             Self::CreateIfb(ifb) => link::create_ifb(ifb),
+            Self::CreateVxlan(vxlan) => vxlan::create_vxlan(vxlan),
             Self::SetLink { link, settings } => link::set_link(link, settings),
             Self::DeleteLink(link) => link::delete_link(link),
             Self::DeleteLinkGroup(group) => link::delete_link_group(*group),
@@ -87,8 +100,12 @@ impl Change {
             Self::DeleteAddress(address) => addr::delete_address(address),
             Self::AddNeighbour { index, address, mac } => neigh::add_neighbour(*index, *address, *mac),
             Self::DeleteNeighbour { index, address } => neigh::delete_neighbour(*index, *address),
+            Self::SetForwardingEntry(entry) => vxlan::set_forwarding_entry(entry),
+            Self::DeleteForwardingEntry(entry) => vxlan::delete_forwarding_entry(entry),
             Self::AddRoute { route, mode } => route::add_route(route, *mode),
             Self::DeleteRoute(route) => route::delete_route(route),
+            Self::AddRule(rule) => rule::add_rule(rule),
+            Self::DeleteRule(rule) => rule::delete_rule(rule),
             Self::AddQdisc { index, qdisc } => qdisc::add_qdisc(*index, qdisc),
             Self::AddRedirect(redirect) => qdisc::add_redirect(redirect),
         }
@@ -103,6 +120,7 @@ impl fmt::Display for Change {
                 write!(f, "add link {} type veth peer {} netns {netns}", host.name, peer.name)
             }
             Self::CreateIfb(ifb) => write!(f, "add link {} type ifb", ifb.name),
+            Self::CreateVxlan(vxlan) => write!(f, "add link {} type {}", vxlan.name, vxlan.tunnel),
             Self::SetLink { link, settings } => write!(f, "set link {link}{settings}"),
             Self::DeleteLink(link) => write!(f, "delete link {link}"),
             Self::DeleteLinkGroup(group) => write!(f, "delete links of group {group}"),
@@ -112,8 +130,12 @@ impl fmt::Display for Change {
                 write!(f, "set neighbour {address} lladdr {mac} dev {index}")
             }
             Self::DeleteNeighbour { index, address } => write!(f, "delete neighbour {address} dev {index}"),
+            Self::SetForwardingEntry(entry) => write!(f, "set forwarding entry {entry}"),
+            Self::DeleteForwardingEntry(entry) => write!(f, "delete forwarding entry {entry}"),
             Self::AddRoute { route, mode } => write!(f, "{mode} route {route}"),
             Self::DeleteRoute(route) => write!(f, "delete route {route}"),
+            Self::AddRule(rule) => write!(f, "add rule {rule}"),
+            Self::DeleteRule(rule) => write!(f, "delete rule {rule}"),
             Self::AddQdisc { index, qdisc } => write!(f, "add qdisc dev {index} {qdisc}"),
             Self::AddRedirect(Redirect { from, to }) => {
                 write!(f, "add filter dev {from} ingress redirect dev {to}")

@@ -251,7 +251,7 @@ impl Netlink {
 }
 
 impl Link {
-    fn read(message: LinkMessage) -> Self {
+    pub(super) fn read(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
             name: String::new(),

@@ -15,12 +15,14 @@
 //!                              submit(changes)   link(..) links() addresses(..) routes(..) route_to(..)
 //! ```
 //!
-//! [`nfnetlink::Nfnetlink`] is made in the same two steps, for [`nft`] and [`conntrack`].
+//! [`nfnetlink::Nfnetlink`] is made in the same two steps, for [`nft`] and [`conntrack`]. [`monitor::Monitor`] hears what
+//! others change.
 
 pub mod addr;
 pub mod change;
 pub mod conntrack;
 pub mod link;
+pub mod monitor;
 pub mod neigh;
 pub mod netlink;
 pub mod netns;
@@ -30,5 +32,7 @@ mod packet;
 pub mod qdisc;
 pub mod refusal;
 pub mod route;
+pub mod rule;
 pub mod sysctl;
+pub mod vxlan;
 pub mod xtables;

@@ -68,6 +68,20 @@ impl Socket {
         options.set_rx_buf_sz(RECEIVE_BUFFER)?;
         Ok(Self(socket))
     }
+
+    /// The number by which the kernel names this socket when it tells others what was changed over it
+    /// (the `port` of a [`monitor::Event`](super::monitor::Event)). It is the same for the life of the socket.
+    ///
+    /// # Errors
+    /// The kernel's: no number is left.
+    pub fn bind(&mut self) -> io::Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        self.0.socket_ref().get_address(&mut address)?;
+        match address.port_number() {
+            0 => Ok(self.0.socket_mut().bind_auto()?.port_number()),
+            port => Ok(port),
+        }
+    }
 }
 
 /// Speaks to the kernel about one namespace. Clones share the socket.

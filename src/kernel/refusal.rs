@@ -64,6 +64,21 @@ impl Refusal {
         self.is(Errno::BUSY)
     }
 
+    /// Whether the kernel has no such thing at all (EOPNOTSUPP).
+    pub fn is_unknown_kind(&self) -> bool {
+        self.is(Errno::OPNOTSUPP)
+    }
+
+    /// Whether it has no such address family, in general or on this link (EAFNOSUPPORT).
+    pub fn is_unsupported_family(&self) -> bool {
+        self.is(Errno::AFNOSUPPORT)
+    }
+
+    /// Whether an address or port belongs to somebody else (EADDRINUSE).
+    pub fn is_in_use(&self) -> bool {
+        self.is(Errno::ADDRINUSE)
+    }
+
     /// Whether somebody else made a change first (ERESTART), and it must be thought over again.
     pub fn is_outrun(&self) -> bool {
         self.errno == RESTART

@@ -19,7 +19,7 @@ use super::packet::Request;
 pub use query::{Family, Resolved, RouteFilter};
 
 /// The table that routes are in unless said otherwise (RT_TABLE_MAIN).
-const MAIN_TABLE: u32 = 254;
+pub(super) const MAIN_TABLE: u32 = 254;
 
 /// The metric that the kernel gives to an IPv6 route without one (IP6_RT_PRIO_USER).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
@@ -224,7 +224,7 @@ impl Attributes {
 
 impl Route {
     /// `None` for what is no route to IP addresses, or a copy that the kernel keeps for its own use.
-    fn read(message: &RouteMessage) -> Option<Self> {
+    pub(super) fn read(message: &RouteMessage) -> Option<Self> {
         let header = &message.header;
         let default = match header.address_family {
             AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),

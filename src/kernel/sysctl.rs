@@ -3,9 +3,15 @@
 //! What is below /proc/sys/net belongs to the namespace of the *calling thread*: wrap a call in
 //! [`Netns::run`](super::netns::Netns::run) to reach another. A key is its path's components, never a dotted
 //! name: links may have dots in theirs (`eth0.100`).
+//!
+//! In a container that is not privileged /proc/sys is read-only, and nothing may be mounted over it. What the container
+//! is to write all the same is mounted at [`MOUNTED`]; it is looked for only where the first place refuses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+/// Where a container has what it may write of /proc/sys: a mount of the node's /proc/sys/net at `net` below this.
+pub const MOUNTED: &str = "/host/proc/sys";
 
 /// Why a sysctl could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +57,22 @@ pub fn read(key: &[&str]) -> Result<String, SysctlError> {
 /// Names the file, the value and the kernel's reason.
 pub fn write(key: &[&str], value: &str) -> Result<(), SysctlError> {
     let path = path_of(key, Some(value))?;
-    // Not created if absent: procfs would refuse with a reason that misleads.
-    let written = fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| {
-        use io::Write;
-        file.write_all(value.as_bytes())
-    });
+    let mut written = write_existing(&path, value);
+    if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem) {
+        let mut mounted = PathBuf::from(MOUNTED);
+        mounted.extend(key);
+        // That nothing is mounted there is no better reason than the first.
+        if fs::exists(&mounted).unwrap_or(false) {
+            written = write_existing(&mounted, value);
+        }
+    }
     written.map_err(|source| SysctlError { path, value: Some(value.to_owned()), source })
+}
+
+/// Not created if absent: procfs would refuse with a reason that misleads.
+fn write_existing(path: &Path, value: &str) -> io::Result<()> {
+    use io::Write;
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
 /// Writes `value` to the sysctl `key` unless it is there already; returns whether it wrote.

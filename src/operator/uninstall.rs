@@ -20,7 +20,7 @@ use super::{Outcome, to_json};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::commands::{LOCK_DEADLINE, firewall};
-use crate::datapath::{detach, forward, nft};
+use crate::datapath::{detach, forward, nft, overlay};
 use crate::desired::names;
 use crate::desired::names::ROUTE_PROTOCOL;
 use crate::ipam::{Changed, Store};
@@ -73,6 +73,7 @@ struct Left {
 /// What there is to be removed.
 struct Plan {
     links: Vec<Link>,
+    overlay: overlay::Remains,
     routes: Vec<Route>,
     /// Whether there is an nftables table of ours.
     has_table: bool,
@@ -148,16 +149,19 @@ impl Document {
         let links: Vec<Link> = node.marked_links().cloned().collect();
         let unrecorded = links.iter().filter(|link| !recorded.contains(&link.name));
         self.links_in_use.extend(unrecorded.map(show_link));
+        let overlay = overlay::find(&node.netlink).await?;
         let has_table = nft::is_there(&firewall::open()?).await?;
         changed.reverse();
-        Ok(Plan { links, routes: own_routes(node).await?, has_table, changed, stores })
+        Ok(Plan { links, overlay, routes: own_routes(node).await?, has_table, changed, stores })
     }
 
     /// Says what [`Document::carry_out`] would do.
     fn foresee(&mut self, plan: &Plan, node: &Node) {
-        let links: HashSet<u32> = plan.links.iter().map(|link| link.index).collect();
+        let links: HashSet<u32> =
+            plan.links.iter().chain(&plan.overlay.device).map(|link| link.index).collect();
         plan.links.iter().for_each(|link| self.tell_removed("link", show_link(link)));
-        // Those of a pod go with its link.
+        self.tell_overlay(&plan.overlay);
+        // Those by a link of ours go with it.
         let of_its_own = |route: &&Route| route.device.is_none_or(|device| !links.contains(&device));
         plan.routes
             .iter()
@@ -178,6 +182,10 @@ impl Document {
                 self.problems.push(error.to_string());
                 return Ok(());
             }
+        }
+        match overlay::remove(&node.netlink).await {
+            Ok(removed) => self.tell_overlay(&removed),
+            Err(error) => self.problems.push(error.to_string()),
         }
         let routes = own_routes(node).await?;
         let removals = routes.iter().map(|route| Change::DeleteRoute(route.clone()));
@@ -212,6 +220,11 @@ impl Document {
             let _ = fs::remove_dir(data_dir);
         }
         Ok(())
+    }
+
+    fn tell_overlay(&mut self, overlay: &overlay::Remains) {
+        overlay.device.iter().for_each(|link| self.tell_removed("link", show_link(link)));
+        overlay.rules.iter().for_each(|rule| self.tell_removed("rule", rule.to_string()));
     }
 
     /// The rules in iptables' chains that let pods pass.

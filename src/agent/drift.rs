@@ -1,0 +1,153 @@
+//! What somebody else did to the node, told by the kernel: which part of it has to be looked at again.
+
+use std::net::IpAddr;
+
+use crate::cni::ids::NetworkName;
+use crate::desired::names;
+use crate::kernel::monitor::{Event, NetconfOf};
+
+/// `NFPROTO_INET` (include/uapi/linux/netfilter.h).
+const FAMILY_INET: u8 = 1;
+
+/// Parts of the node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Forwarding and catch-all routes.
+    pub node: bool,
+    /// Routes to peers.
+    pub routes: bool,
+    /// Routes to the node's own pods.
+    pub pods: bool,
+    /// The nftables table.
+    pub table: bool,
+    /// Firewalls of others.
+    pub forward: bool,
+    /// The conflist and the plugin.
+    pub files: bool,
+}
+
+impl Parts {
+    /// All of them.
+    pub const ALL: Self =
+        Self { node: true, routes: true, pods: true, table: true, forward: true, files: true };
+
+    /// All that the kernel has.
+    const KERNEL: Self = Self { files: false, ..Self::ALL };
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            node: self.node || other.node,
+            routes: self.routes || other.routes,
+            pods: self.pods || other.pods,
+            table: self.table || other.table,
+            forward: self.forward || other.forward,
+            files: self.files || other.files,
+        }
+    }
+}
+
+/// What must be known to tell whose an event is.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// The network.
+    pub network: NetworkName,
+    /// Names of our own sockets: what we did ourselves needs no look.
+    pub ports: Vec<u32>,
+    /// Index of the overlay's device, where there is one.
+    pub overlay: Option<u32>,
+}
+
+/// The parts that an event of the kernel makes worth a look. What comes and goes with every pod costs none, or little.
+pub fn concerned(event: &Event, own: &Own) -> Parts {
+    let none = Parts::default();
+    let network = &own.network;
+    match event {
+        Event::Route { port, .. } | Event::Nftables { port, .. } if own.ports.contains(port) => none,
+        Event::Route { removed, protocol, metric, .. } => {
+            let is_ours = *protocol == names::ROUTE_PROTOCOL;
+            let is_to_peer = *metric == Some(names::route_metric(network));
+            match (removed, is_ours) {
+                (true, true) if is_to_peer => Parts { routes: true, ..none },
+                (true, true) if *metric == Some(u32::MAX) => Parts { node: true, ..none },
+                // A pod's, or the gateway's.
+                (true, true) => Parts { node: true, pods: true, ..none },
+                // In the place of ours.
+                (false, false) if is_to_peer => Parts { routes: true, ..none },
+                _ => none,
+            }
+        }
+        Event::Link { name, .. } if names::is_node_link(name) => Parts { pods: true, ..none },
+        Event::Neighbour { index, .. } if Some(*index) == own.overlay => Parts { routes: true, ..none },
+        Event::Rule { removed: true, protocol, .. } if *protocol == names::ROUTE_PROTOCOL => {
+            Parts { routes: true, ..none }
+        }
+        // The kernel's own, which nothing of ours depends on.
+        Event::Address { address: IpAddr::V6(address), .. } if address.is_unicast_link_local() => none,
+        // With a link, or with an address that is a source, IPv4 routes go without a word.
+        Event::Link { .. } | Event::Address { .. } => Parts { node: true, routes: true, pods: true, ..none },
+        Event::Netconf { of: NetconfOf::All, forwarding: Some(false), .. } => Parts { node: true, ..none },
+        Event::Nftables { family: FAMILY_INET, table: Some(table), removed: true, .. }
+            if table == "ferrule" =>
+        {
+            Parts { table: true, ..none }
+        }
+        Event::Missed => Parts::KERNEL,
+        _ => none,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Own {
+        Own { network: NetworkName::parse("podnet").unwrap(), ports: vec![7], overlay: Some(9) }
+    }
+
+    fn route(removed: bool, protocol: u8, metric: Option<u32>) -> Event {
+        let destination = "10.244.2.0/24".parse().unwrap();
+        Event::Route { removed, protocol, table: 254, destination, metric, port: 0 }
+    }
+
+    #[test]
+    fn only_what_is_ours_makes_work() {
+        let ours = Some(names::route_metric(&own().network));
+        let parts = |event: &Event| concerned(event, &own());
+        let none = Parts::default();
+        assert_eq!(parts(&route(true, 102, ours)), Parts { routes: true, ..none });
+        assert_eq!(parts(&route(false, 102, ours)), none, "we set it");
+        assert_eq!(parts(&route(true, 4, None)), none);
+        assert_eq!(parts(&route(false, 4, ours)), Parts { routes: true, ..none }, "it took our place");
+        assert_eq!(parts(&route(true, 102, Some(u32::MAX))), Parts { node: true, ..none });
+        let table = |table: &str, removed| Event::Nftables {
+            family: 1,
+            table: Some(table.to_owned()),
+            removed,
+            port: 0,
+        };
+        assert_eq!(parts(&table("ferrule", true)), Parts { table: true, ..none });
+        assert_eq!(parts(&table("ferrule", false)), none);
+        let by_us = Event::Nftables { family: 1, table: Some("ferrule".to_owned()), removed: true, port: 7 };
+        assert_eq!(parts(&by_us), none);
+        let neighbour = |index| Event::Neighbour { removed: true, index, address: None };
+        assert_eq!(parts(&neighbour(9)), Parts { routes: true, ..none });
+        assert_eq!(parts(&neighbour(8)), none);
+        assert_eq!(parts(&table("kube-proxy", true)), none);
+        let forwarding = |value| Event::Netconf {
+            ipv4: true,
+            of: NetconfOf::All,
+            forwarding: Some(value),
+            rp_filter: None,
+        };
+        assert_eq!(parts(&forwarding(false)), Parts { node: true, ..none });
+        assert_eq!(parts(&forwarding(true)), none);
+        assert_eq!(parts(&Event::Missed), Parts::KERNEL);
+    }
+}

@@ -1,0 +1,178 @@
+//! What the administrator decides: flags, each with an environment variable of the same name in capitals.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Parser;
+use ipnetwork::IpNetwork;
+
+use super::conflist::Wishes;
+use crate::cni::ids::NetworkName;
+use crate::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, MAX_ID, Routing};
+
+/// The flags of `ferruled`.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "ferruled",
+    version,
+    about = "The node agent of ferrule: makes it the network of a Kubernetes cluster, and keeps it so."
+)]
+pub struct Settings {
+    /// Name of the Node that this is (spec.nodeName by the downward API)
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+
+    /// Name of the network; it names the store's directory, so keep it
+    #[arg(long, env, default_value = "podnet", value_parser = parse_network)]
+    pub network: NetworkName,
+
+    /// Directory of the runtime's CNI plugins
+    #[arg(long, env, default_value = "/opt/cni/bin")]
+    pub bin_dir: PathBuf,
+
+    /// Directory of the runtime's network confs
+    #[arg(long, env, default_value = "/etc/cni/net.d")]
+    pub conf_dir: PathBuf,
+
+    /// File name of our conf in it; runtimes take the first by name
+    #[arg(long, env, default_value = "10-ferrule.conflist")]
+    pub conf_name: String,
+
+    /// Directory of the stores; the same path for the agent and for the plugin
+    #[arg(long, env, default_value = "/var/lib/cni/ferrule")]
+    pub data_dir: PathBuf,
+
+    /// The plugin's binary to install
+    #[arg(long, env, default_value = "/ferrule")]
+    pub plugin: PathBuf,
+
+    /// How packets get to other nodes: by routes alone, through VXLAN, or through VXLAN to those that are not on-link
+    #[arg(long, env, default_value = "auto", value_name = "direct|vxlan|auto")]
+    pub routing: Routing,
+
+    /// UDP port of VXLAN
+    #[arg(long, env, default_value_t = DEFAULT_PORT)]
+    pub vxlan_port: u16,
+
+    /// VXLAN network identifier
+    #[arg(long, env, default_value_t = DEFAULT_ID, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ID)))]
+    pub vxlan_id: u32,
+
+    /// MTU of pods in bytes; 0 takes the uplink's
+    #[arg(long, env, default_value_t = 0)]
+    pub mtu: u32,
+
+    /// Whether what leaves the cluster has the node's address
+    #[arg(long, env, default_value_t = true, action = clap::ArgAction::Set)]
+    pub masquerade: bool,
+
+    /// Destinations, besides those in the cluster, that see a pod's own address
+    #[arg(long, env, value_delimiter = ',')]
+    pub non_masquerade_cidrs: Vec<IpNetwork>,
+
+    /// Let pods' packets pass a FORWARD policy of DROP that another tool has set
+    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub forward_accept: bool,
+
+    /// Where /metrics, /healthz and /readyz are served; ":9690" is that port of every address
+    #[arg(long, env, default_value = ":9690", value_parser = parse_listen)]
+    pub listen: SocketAddr,
+
+    /// error, warn, info, debug or trace; or directives such as "info,kube=debug"
+    #[arg(long, env, default_value = "info")]
+    pub log_level: String,
+
+    /// URL of the API server, where the one of the pod's environment cannot be reached (no kube-proxy yet)
+    #[arg(long, env)]
+    pub apiserver: Option<String>,
+
+    /// Clean this node of ferrule, once, and exit
+    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub uninstall: bool,
+
+    /// With --uninstall: go on though pods are running
+    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub yes_pods_lose_their_network: bool,
+}
+
+impl Settings {
+    /// Where our conf is.
+    pub fn conf_file(&self) -> PathBuf {
+        self.conf_dir.join(&self.conf_name)
+    }
+
+    /// Where the plugin is to be.
+    pub fn plugin_target(&self) -> PathBuf {
+        self.bin_dir.join("ferrule")
+    }
+
+    /// What concerns the conf. `mtu` is what the way to other nodes asks for; one that was given comes before it.
+    pub fn wishes(&self, mtu: Option<u32>) -> Wishes {
+        Wishes {
+            network: self.network.clone(),
+            data_dir: self.data_dir.clone(),
+            mtu: Some(self.mtu).filter(|&mtu| mtu != 0).or(mtu),
+            masquerade: self.masquerade,
+            non_masquerade: self.non_masquerade_cidrs.clone(),
+            forward_accept: self.forward_accept,
+        }
+    }
+}
+
+fn parse_network(text: &str) -> Result<NetworkName, String> {
+    NetworkName::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    // Both families: an IPv6 socket takes IPv4 as well, unless the node has bindv6only.
+    let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let parsed = match text.strip_prefix(':') {
+        Some(port) => port.parse().ok().map(|port| SocketAddr::new(everywhere, port)),
+        None => text.parse().ok(),
+    };
+    parsed.ok_or_else(|| format!("{text:?} is no address; write it like :9690 or 127.0.0.1:9690"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_have_the_defaults_of_a_common_node() {
+        let settings = Settings::try_parse_from(["ferruled", "--node-name", "a"]).unwrap();
+        assert_eq!(settings.conf_file(), PathBuf::from("/etc/cni/net.d/10-ferrule.conflist"));
+        assert_eq!(settings.plugin_target(), PathBuf::from("/opt/cni/bin/ferrule"));
+        assert_eq!(settings.listen, "[::]:9690".parse().unwrap());
+        assert!(settings.masquerade && !settings.uninstall && !settings.forward_accept);
+        assert_eq!(settings.wishes(Some(1450)).mtu, Some(1450));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for words in [
+            vec!["--network", "a/b"],
+            vec!["--routing", "magic"],
+            vec!["--non-masquerade-cidrs", "10.0.0.0/8,x"],
+            vec!["--listen", "9690"],
+            vec!["--vxlan-id", "16777216"],
+            vec!["--masquerade", "maybe"],
+        ] {
+            let all = ["ferruled", "--node-name", "a"].into_iter().chain(words.iter().copied());
+            assert!(Settings::try_parse_from(all).is_err(), "{words:?}");
+        }
+        let given = [
+            "ferruled",
+            "--node-name",
+            "a",
+            "--mtu",
+            "1400",
+            "--non-masquerade-cidrs",
+            "10.0.0.0/8,fd00::/8",
+        ];
+        let settings = Settings::try_parse_from(given).unwrap();
+        assert_eq!((settings.non_masquerade_cidrs.len(), settings.wishes(Some(1450)).mtu), (2, Some(1400)));
+        let given = ["ferruled", "--node-name", "a", "--uninstall", "--masquerade", "false"];
+        let settings = Settings::try_parse_from(given).unwrap();
+        assert!(settings.uninstall && !settings.masquerade);
+    }
+}

@@ -1,0 +1,44 @@
+//! `ferruled`: the node agent ([`ferrule::agent`]). Wires settings, log and loop together.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ferrule::agent::clean;
+use ferrule::agent::run::Agent;
+use ferrule::agent::settings::Settings;
+use tracing::{error, info};
+
+fn main() -> ExitCode {
+    let settings = Settings::parse();
+    if let Err(reason) = ferrule::agent::log::start(&settings.log_level) {
+        // There is no log to say it in.
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "ferruled: {reason}");
+        return ExitCode::from(2);
+    }
+    if settings.uninstall {
+        return if clean::uninstall(&settings) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    // One thread: what the agent waits for is the kernel and the API server, and memory counts on every node.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(reason) => {
+            error!(%reason, "the runtime cannot be started");
+            return ExitCode::FAILURE;
+        }
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), node = settings.node_name, network = %settings.network, "ferruled begins");
+    let ended = runtime.block_on(async {
+        let agent = Agent::new(settings).map_err(|reason| reason.to_string())?;
+        agent.run().await.map_err(|reason| reason.to_string())
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            error!(reason, "ferruled cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}

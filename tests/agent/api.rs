@@ -1,0 +1,357 @@
+//! An API server that knows Nodes: list by pages, watch with bookmarks, and whatever goes wrong with them. Plain HTTP,
+//! a thread a connection. It listens inside a node's namespace, on 127.0.0.1.
+//!
+//! What it serves has the shape and size of real Nodes, so that what the agent does not need is there to be ignored.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ferrule::kernel::netns::Netns;
+use serde_json::{Value, json};
+
+use crate::harness::netns::Namespace;
+
+/// A Node as tests speak of it.
+#[derive(Clone)]
+pub struct NodeSpec {
+    pub name: String,
+    pub pod_cidrs: Vec<String>,
+    pub internal_ips: Vec<String>,
+    pub created: String,
+    pub ready: bool,
+    pub awaits_network: bool,
+    /// Changes with each heartbeat, and means nothing.
+    pub heartbeat: u64,
+}
+
+impl NodeSpec {
+    pub fn new(name: &str, pod_cidrs: &[&str], internal_ips: &[&str]) -> Self {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Self {
+            name: name.to_owned(),
+            pod_cidrs: texts(pod_cidrs),
+            internal_ips: texts(internal_ips),
+            created: "2026-11-23T16:04:05Z".to_owned(),
+            ready: true,
+            awaits_network: false,
+            heartbeat: 0,
+        }
+    }
+
+    fn to_json(&self, version: u64) -> Value {
+        let message = if self.awaits_network {
+            "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:x"
+        } else {
+            "kubelet is posting ready status"
+        };
+        let images: Vec<Value> = (0..30)
+            .map(|n| json!({ "names": [format!("registry.example/image-{n}@sha256:{:064x}", n)], "sizeBytes": 123_456_789 }))
+            .collect();
+        let mut spec = json!({ "providerID": format!("x://{}", self.name) });
+        if let Some(first) = self.pod_cidrs.first() {
+            spec["podCIDR"] = json!(first);
+            spec["podCIDRs"] = json!(self.pod_cidrs);
+        }
+        let addresses: Vec<Value> = self
+            .internal_ips
+            .iter()
+            .map(|ip| json!({ "type": "InternalIP", "address": ip }))
+            .chain([json!({ "type": "Hostname", "address": self.name })])
+            .collect();
+        json!({
+            "kind": "Node", "apiVersion": "v1",
+            "metadata": {
+                "name": self.name, "uid": format!("uid-{}", self.name), "resourceVersion": version.to_string(),
+                "creationTimestamp": self.created,
+                "labels": { "kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux" },
+                "managedFields": [{ "manager": "kubelet", "operation": "Update", "fieldsType": "FieldsV1",
+                    "fieldsV1": { "f:status": { "f:conditions": { "k:{\"type\":\"Ready\"}": { "f:lastHeartbeatTime": {} } } } } }],
+            },
+            "spec": spec,
+            "status": {
+                "addresses": addresses,
+                "conditions": [
+                    { "type": "MemoryPressure", "status": "False", "reason": format!("at {}", self.heartbeat) },
+                    { "type": "Ready", "status": if self.ready { "True" } else { "False" }, "message": message },
+                ],
+                "images": images,
+            },
+        })
+    }
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    nodes: BTreeMap<String, (NodeSpec, u64)>,
+    /// Version, kind and object of each change.
+    history: Vec<(u64, &'static str, NodeSpec)>,
+    /// Watches from before this are gone (410).
+    oldest: u64,
+    /// Connections of an earlier time are cut.
+    era: u64,
+    is_away: bool,
+    refuses_expired: bool,
+    lists: usize,
+    watches: usize,
+    /// What was written: method, path, body.
+    written: Vec<(String, String, Value)>,
+}
+
+/// The server, for as long as its guard.
+#[derive(Clone)]
+pub struct Api {
+    address: SocketAddr,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl Api {
+    /// Starts one on the loopback of `namespace`.
+    pub fn start(namespace: &Namespace) -> Self {
+        let netns = Netns::open(namespace.path()).unwrap();
+        let listener = netns.run(|| TcpListener::bind("127.0.0.1:0")).unwrap().unwrap();
+        let api = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
+        api.change(|state| state.version = 1);
+        let server = api.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = server.clone();
+                thread::spawn(move || server.serve(stream));
+            }
+        });
+        api
+    }
+
+    /// For `--apiserver`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let (state, changed) = &*self.state;
+        let done = change(&mut state.lock().unwrap());
+        changed.notify_all();
+        done
+    }
+
+    /// Adds or changes a Node.
+    pub fn put(&self, node: NodeSpec) {
+        self.change(|state| {
+            state.version += 1;
+            let kind = if state.nodes.contains_key(&node.name) { "MODIFIED" } else { "ADDED" };
+            state.nodes.insert(node.name.clone(), (node.clone(), state.version));
+            state.history.push((state.version, kind, node));
+        });
+    }
+
+    /// Adds many at once, as if they had always been there.
+    pub fn preload(&self, nodes: impl Iterator<Item = NodeSpec>) {
+        self.change(|state| {
+            state.version += 1;
+            let version = state.version;
+            state.nodes.extend(nodes.map(|node| (node.name.clone(), (node, version))));
+            state.oldest = version;
+        });
+    }
+
+    /// Removes a Node.
+    pub fn delete(&self, name: &str) {
+        self.change(|state| {
+            state.version += 1;
+            let (node, _) = state.nodes.remove(name).unwrap();
+            state.history.push((state.version, "DELETED", node));
+        });
+    }
+
+    /// Removes a Node so that no watch tells: only the next list does.
+    pub fn delete_unseen(&self, name: &str) {
+        self.change(|state| {
+            state.version += 1;
+            state.nodes.remove(name);
+        });
+    }
+
+    /// Cuts every connection.
+    pub fn cut(&self) {
+        self.change(|state| state.era += 1);
+    }
+
+    /// Forgets history: who watches from an earlier version is told 410 Gone, within the watch as Kubernetes does it,
+    /// or by a refusal.
+    pub fn compact(&self, by_refusal: bool) {
+        self.change(|state| {
+            state.refuses_expired = by_refusal;
+            state.version += 1;
+            state.oldest = state.version;
+            state.history.clear();
+            state.era += 1;
+        });
+    }
+
+    /// Goes away: connections are cut, new ones get no answer; or comes back.
+    pub fn be_away(&self, is_away: bool) {
+        self.change(|state| {
+            state.is_away = is_away;
+            state.era += 1;
+        });
+    }
+
+    /// How often Nodes were listed (pages are one), and watched.
+    pub fn lists_and_watches(&self) -> (usize, usize) {
+        self.change(|state| (state.lists, state.watches))
+    }
+
+    /// What was written to a path that contains `part`.
+    pub fn written(&self, part: &str) -> Vec<Value> {
+        self.change(|state| {
+            let matching = state.written.iter().filter(|(_, path, _)| path.contains(part));
+            matching.map(|(_, _, body)| body.clone()).collect()
+        })
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        let era = self.change(|state| state.era);
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        loop {
+            let Some((method, path, body)) = read_request(&mut reader) else { return };
+            if self.change(|state| state.is_away) {
+                return;
+            }
+            if self.answer(&stream, era, &method, &path, body).is_none() {
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+                return;
+            }
+        }
+    }
+
+    /// `None` ends the connection.
+    fn answer(&self, stream: &TcpStream, era: u64, method: &str, path: &str, body: Value) -> Option<()> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let parameter = |name: &str| query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        if method != "GET" {
+            self.change(|state| state.written.push((method.to_owned(), path.to_owned(), body.clone())));
+            let answer = if path.contains("/nodes/") {
+                let name = path.split("/nodes/").nth(1)?.split('/').next()?;
+                self.change(|state| state.nodes.get(name).map(|(node, version)| node.to_json(*version)))?
+            } else {
+                body
+            };
+            return respond(stream, 200, &answer.to_string());
+        }
+        if path != "/api/v1/nodes" {
+            return respond(stream, 404, "{}");
+        }
+        if parameter("watch").is_some_and(|value| value == "true" || value == "1") {
+            self.watch(stream, era, parameter("resourceVersion")?.parse().ok()?)
+        } else {
+            let limit = parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
+            let from = parameter("continue").and_then(|at| at.parse().ok()).unwrap_or(0);
+            self.list(stream, limit, from)
+        }
+    }
+
+    fn list(&self, stream: &TcpStream, limit: usize, from: usize) -> Option<()> {
+        let (version, total, page) = self.change(|state| {
+            state.lists += usize::from(from == 0);
+            let page: Vec<(NodeSpec, u64)> = state.nodes.values().skip(from).take(limit).cloned().collect();
+            (state.version, state.nodes.len(), page)
+        });
+        let rest = total.saturating_sub(from + page.len());
+        let mut metadata = json!({ "resourceVersion": version.to_string() });
+        if rest > 0 {
+            metadata["continue"] = json!((from + page.len()).to_string());
+            metadata["remainingItemCount"] = json!(rest);
+        }
+        let items: Vec<Value> = page.iter().map(|(node, version)| node.to_json(*version)).collect();
+        let list = json!({ "kind": "NodeList", "apiVersion": "v1", "metadata": metadata, "items": items });
+        respond(stream, 200, &list.to_string())
+    }
+
+    fn watch(&self, mut stream: &TcpStream, era: u64, mut version: u64) -> Option<()> {
+        let (is_gone, by_refusal) = self.change(|state| {
+            state.watches += 1;
+            (version < state.oldest, state.refuses_expired)
+        });
+        if is_gone {
+            let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "too old resource version", "reason": "Expired", "code": 410 });
+            if by_refusal {
+                return respond(stream, 410, &status.to_string());
+            }
+            let event = json!({ "type": "ERROR", "object": status }).to_string();
+            return respond(stream, 200, &event);
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).ok()?;
+        let (state, changed) = &*self.state;
+        let mut marked = Instant::now();
+        loop {
+            let events: Vec<(u64, &str, NodeSpec)> = {
+                let mut state = state.lock().unwrap();
+                loop {
+                    if state.era != era {
+                        return None;
+                    }
+                    let new: Vec<_> = state.history.iter().filter(|it| it.0 > version).cloned().collect();
+                    if !new.is_empty() || marked.elapsed() > Duration::from_secs(1) {
+                        break new;
+                    }
+                    state = changed.wait_timeout(state, Duration::from_millis(200)).unwrap().0;
+                }
+            };
+            if events.is_empty() {
+                marked = Instant::now();
+                let object = json!({ "kind": "Node", "apiVersion": "v1",
+                    "metadata": { "resourceVersion": version.to_string(), "creationTimestamp": null } });
+                chunk(stream, &json!({ "type": "BOOKMARK", "object": object }))?;
+            }
+            for (at, kind, node) in events {
+                chunk(stream, &json!({ "type": kind, "object": node.to_json(at) }))?;
+                version = at;
+            }
+        }
+    }
+}
+
+fn chunk(mut stream: &TcpStream, event: &Value) -> Option<()> {
+    let line = format!("{event}\n");
+    stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).ok()
+}
+
+fn respond(mut stream: &TcpStream, status: u16, body: &str) -> Option<()> {
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body.as_bytes()).ok()
+}
+
+/// Method, path with query, and the body where it is JSON.
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, String, Value)> {
+    let mut line = String::new();
+    if reader.read_line(&mut line).ok()? == 0 {
+        return None;
+    }
+    let mut words = line.split(' ');
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let header = header.trim_end().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((method, path, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+}

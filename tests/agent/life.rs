@@ -1,0 +1,93 @@
+//! Agents end, API servers go away, and pods notice neither.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::node::{AgentNode, other};
+
+#[test]
+fn it_ends_well_and_leaves_the_network_running() {
+    let mut node = AgentNode::new("ends");
+    node.api.put(other(11));
+    node.start_ready();
+    node.wait_for_routes_to(&[11]);
+    assert!(node.end(Signal::TERM));
+    node.wait_for_routes_to(&[11]);
+    assert!(node.nft("list table inet ferrule").contains("fully-random"));
+    assert!(node.has("net.d/10-ferrule.conflist"));
+    assert!(node.has("data/podnet/agent.json"), "what it knew is remembered");
+}
+
+#[test]
+fn after_a_reboot_with_the_api_away_it_makes_what_it_last_knew_and_later_corrects_it() {
+    let mut node = AgentNode::new("reboot");
+    node.api.put(other(11));
+    node.api.put(other(12));
+    node.start_ready();
+    node.wait_for_routes_to(&[11, 12]);
+    node.wait("its memory", || node.has("data/podnet/agent.json"));
+    node.end(Signal::TERM);
+    node.namespace.ip("route flush proto 102");
+    node.namespace.ip("-6 route flush proto 102");
+    node.nft("flush ruleset");
+    // Of an earlier life: nobody can say yet that it is stale.
+    let metric =
+        ferrule::desired::names::route_metric(&ferrule::cni::ids::NetworkName::parse("podnet").unwrap());
+    node.namespace.ip(&format!("route add 10.244.66.0/24 via 192.0.2.66 proto 102 metric {metric}"));
+    fs::remove_file(node.path("net.d/10-ferrule.conflist")).unwrap();
+    node.api.be_away(true);
+    node.api.delete_unseen("node-12");
+    node.start();
+    let has = |route: &str| node.peer_routes().iter().any(|it| it.starts_with(route));
+    node.wait("what it last knew", || has("10.244.11.0/24 via 192.0.2.11") && has("10.244.12.0/24"));
+    node.wait("the table", || node.nft("list table inet ferrule").contains("fully-random"));
+    node.wait("the conf", || node.has("net.d/10-ferrule.conflist"));
+    assert!(has("10.244.66.0/24"), "not before the list is complete");
+    node.api.be_away(false);
+    node.wait_for_routes_to(&[11]);
+}
+
+#[test]
+fn killed_and_started_again_it_disturbs_nothing() {
+    let mut node = AgentNode::new("killed");
+    node.api.put(other(11));
+    node.start_ready();
+    node.wait_for_routes_to(&[11]);
+    let before = node.namespace.ip("-s route show table all proto 102");
+    let handle = node.nft("-a list table inet ferrule");
+    node.end(Signal::KILL);
+    node.start_ready();
+    assert_eq!(node.namespace.ip("-s route show table all proto 102"), before);
+    assert_eq!(node.nft("-a list table inet ferrule"), handle, "no rule and no set was made anew");
+}
+
+#[test]
+fn broken_watches_and_lost_history_lose_no_change() {
+    let mut node = AgentNode::new("broken");
+    node.api.put(other(11));
+    node.start_ready();
+    node.wait_for_routes_to(&[11]);
+    // Cut in the middle: it goes on from where it was.
+    node.api.cut();
+    node.api.put(other(12));
+    node.wait_for_routes_to(&[11, 12]);
+    // History is gone, and with it the news that a node left: only a new list tells.
+    for (by_refusal, gone, come, rest) in [(false, "node-11", 13, [12, 13]), (true, "node-12", 14, [13, 14])]
+    {
+        let (lists, _) = node.api.lists_and_watches();
+        node.api.delete_unseen(gone);
+        node.api.compact(by_refusal);
+        node.api.put(other(come));
+        node.wait_for_routes_to(&rest);
+        assert!(node.api.lists_and_watches().0 > lists, "410 Gone asks for a list");
+    }
+    // Away for a while, and back.
+    node.api.be_away(true);
+    std::thread::sleep(Duration::from_millis(500));
+    node.api.put(other(15));
+    node.api.be_away(false);
+    node.wait_for_routes_to(&[13, 14, 15]);
+    assert!(node.page("/healthz").unwrap().contains(" 200 "));
+}

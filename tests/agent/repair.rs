@@ -1,0 +1,89 @@
+//! What somebody else does to the node is mended at once.
+
+use std::time::Duration;
+
+use super::node::{AgentNode, other};
+
+/// Far more than the hundred milliseconds that are promised of an idle node: these tests run beside all others.
+const SOON: Duration = Duration::from_secs(5);
+
+fn ready(role: &str) -> AgentNode {
+    let mut node = AgentNode::new(role);
+    node.api.put(other(11));
+    node.api.put(other(12));
+    node.start_ready();
+    node.wait_for_routes_to(&[11, 12]);
+    node
+}
+
+fn mended(node: &AgentNode, what: &str, condition: impl Fn() -> bool) {
+    let took = node.wait(what, condition);
+    println!("{what}: mended after {took:?}");
+    assert!(took < SOON, "{what}: {took:?}");
+}
+
+#[test]
+fn routes_that_somebody_deletes() {
+    let node = ready("deleted");
+    let metric = || node.metric("ferrule_routes_repaired_total").unwrap();
+    node.namespace.ip("route delete 10.244.11.0/24 proto 102");
+    mended(&node, "one route", || node.peer_routes().len() == 4);
+    node.namespace.ip("route flush proto 102");
+    node.namespace.ip("-6 route flush proto 102");
+    mended(&node, "all routes", || {
+        node.peer_routes().len() == 4
+            && node.namespace.ip("route show proto 102").contains("unreachable 10.244.1.0/24")
+    });
+    assert!(metric() >= 5.0, "{}", metric());
+    assert!(node.log().contains("it is repaired"));
+}
+
+#[test]
+fn a_route_that_somebody_leads_elsewhere() {
+    let node = ready("changed");
+    let metric =
+        ferrule::desired::names::route_metric(&ferrule::cni::ids::NetworkName::parse("podnet").unwrap());
+    node.namespace.ip(&format!("route replace 10.244.11.0/24 via 192.0.2.99 metric {metric}"));
+    mended(&node, "a replaced route", || {
+        node.peer_routes().contains(&"10.244.11.0/24 via 192.0.2.11 src 192.0.2.10".to_owned())
+    });
+}
+
+#[test]
+fn a_link_that_goes_down_and_up() {
+    let node = ready("flap");
+    node.namespace.ip("link set eth0 down");
+    assert!(node.peer_routes().len() < 4);
+    node.namespace.ip("link set eth0 up");
+    // The kernel forgets IPv6 addresses of a link that goes down; whoever gave it them gives them again.
+    node.namespace.ip("address add fd00:aa::10/64 dev eth0 nodad");
+    mended(&node, "routes after a link flapped", || node.peer_routes().len() == 4);
+}
+
+#[test]
+fn a_table_that_is_flushed_or_gone() {
+    let node = ready("table");
+    let stands = || {
+        node.nft("list table inet ferrule").contains("fully-random")
+            && node.nft("list set inet ferrule inside4").contains("10.244.12.0/24")
+    };
+    assert!(stands());
+    for deed in [
+        "flush ruleset",
+        "delete table inet ferrule",
+        "flush table inet ferrule",
+        "flush set inet ferrule inside4",
+    ] {
+        node.nft(deed);
+        mended(&node, deed, stands);
+    }
+}
+
+#[test]
+fn forwarding_that_is_switched_off() {
+    let node = ready("forwarding");
+    for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        node.namespace.set_sysctl(path, "0");
+        mended(&node, path, || node.namespace.sysctl(path) == "1");
+    }
+}

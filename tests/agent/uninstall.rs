@@ -1,0 +1,52 @@
+//! A node as if ferrule had never been there.
+
+use rustix::process::Signal;
+
+use super::node::{AgentNode, other};
+use crate::harness::call::Call;
+use crate::harness::pod::Pod;
+
+#[test]
+fn it_refuses_while_pods_run_and_then_leaves_nothing() {
+    let mut node = AgentNode::new("uninstall");
+    node.namespace.set_sysctl("net/ipv4/ip_forward", "0");
+    node.api.put(other(11));
+    node.start_ready();
+    node.wait_for_routes_to(&[11]);
+    assert_eq!(node.namespace.sysctl("net/ipv4/ip_forward"), "1");
+    let conf = node.conf();
+    let pod = Pod::new("pod");
+    let call = |command: &str| {
+        let call = Call::ferrule(command).on(&node.namespace).conf(&conf);
+        call.attachment(pod.container(), pod.namespace().path())
+    };
+    call("ADD").run().result();
+    let del = call("DEL");
+    node.end(Signal::TERM);
+    assert!(!node.uninstall(&[]), "a pod is running");
+    assert!(node.has("net.d/10-ferrule.conflist") && node.has("bin/ferrule"));
+    assert!(!node.peer_routes().is_empty());
+    del.run().success();
+    assert!(node.uninstall(&[]));
+    assert_eq!(node.namespace.ip("route show table all proto 102"), "");
+    assert_eq!(node.namespace.ip("-6 route show table all proto 102"), "");
+    assert_eq!(node.nft("list tables"), "");
+    for name in ["net.d/10-ferrule.conflist", "bin/ferrule", "data/podnet"] {
+        assert!(!node.has(name), "{name}");
+    }
+    assert_eq!(node.namespace.sysctl("net/ipv4/ip_forward"), "0", "as it was");
+    assert!(node.uninstall(&[]), "twice is a success");
+}
+
+#[test]
+fn told_that_pods_may_lose_their_network_it_goes_on() {
+    let mut node = AgentNode::new("forced");
+    node.start_ready();
+    let pod = Pod::new("pod");
+    let call = Call::ferrule("ADD").on(&node.namespace).conf(&node.conf());
+    call.attachment(pod.container(), pod.namespace().path()).run().result();
+    node.end(Signal::TERM);
+    assert!(node.uninstall(&["--yes-pods-lose-their-network"]));
+    assert!(!node.namespace.ip("link show").contains("ferrule:"));
+    assert!(!node.has("data/podnet") && !node.has("net.d/10-ferrule.conflist"));
+}

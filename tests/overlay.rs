@@ -1,0 +1,8 @@
+//! Nodes that are not on-link: what is kept for them, and what packets do.
+
+mod keep;
+mod reach;
+mod size;
+mod trouble;
+mod uninstall;
+mod world;

@@ -1,0 +1,310 @@
+//! Three nodes with a pod each, and a router that knows nothing of pods.
+//!
+//! ```text
+//!   node 1  192.168.1.11, fd01::11 ┐                                     ┌ node 2  192.168.2.12, fd02::12
+//!   node 3  192.168.1.13, fd01::13 ┴ br0  router  192.168.n.1, fd0n::1  ─┘
+//!   pod of node n  10.244.n.10, fd00:n::10
+//! ```
+//!
+//! Made with `ip`. rp_filter is strict everywhere, as on many a node, and on the router too: it drops what comes from a
+//! pod's address, as a cloud does.
+
+use ferrule::cni::ids::NetworkName;
+use ferrule::config::peer::Peer;
+use ferrule::datapath::error::DatapathError;
+use ferrule::datapath::overlay::{self, OverlayDone, Settings, Ways};
+use ferrule::datapath::peers::{self, Synchronised};
+use ferrule::desired::node::NodeState;
+use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Overlay, Routing};
+use ferrule::kernel::netlink::Netlink;
+use serde_json::Value;
+
+use crate::harness::netns::Namespace;
+use crate::harness::packets::inside;
+use crate::harness::{block_on, ip};
+
+/// What an agent would take if nobody said anything.
+pub const SETTINGS: Settings = Settings { id: DEFAULT_ID, port: DEFAULT_PORT, mtu: None };
+
+/// The device, as people see it.
+pub const DEVICE: &str = "ferrule-vxlan";
+
+/// All of it.
+pub struct World {
+    /// Knows the two subnets of nodes.
+    pub router: Namespace,
+    /// Nodes 1, 2 and 3.
+    pub nodes: Vec<Node>,
+}
+
+/// A node and its pod.
+pub struct Node {
+    /// The node.
+    pub namespace: Namespace,
+    /// Its pod.
+    pub pod: Namespace,
+    /// Its number.
+    pub n: u8,
+    /// Its addresses, as Kubernetes would tell them.
+    pub addresses: Vec<String>,
+    /// Its pods' subnets.
+    pub pod_cidrs: Vec<String>,
+}
+
+/// What one round of an agent did.
+#[derive(Debug)]
+pub struct Round {
+    /// Who is reached how.
+    pub ways: Ways,
+    /// The overlay, where there is one.
+    pub overlay: Option<OverlayDone>,
+    /// The peers' routes.
+    pub routes: Synchronised,
+}
+
+impl Round {
+    /// Whether nothing had to be done and nothing failed.
+    pub fn changed_nothing(&self) -> bool {
+        let overlay = self.overlay.clone().unwrap_or_default();
+        overlay == OverlayDone::default() && self.routes == Synchronised::default()
+    }
+
+    /// All failures, as text.
+    pub fn failures(&self) -> Vec<String> {
+        let overlay = self.overlay.iter().flat_map(|done| &done.failures);
+        self.ways
+            .failures
+            .iter()
+            .chain(overlay)
+            .chain(&self.routes.failures)
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+impl World {
+    /// Makes them, without any route between pods.
+    pub fn new() -> Self {
+        let router = Namespace::new("router");
+        forward(&router);
+        router.ip_batch(
+            "link add br0 address 02:00:00:00:00:01 type bridge\nlink set br0 up\n\
+             address add 192.168.1.1/24 dev br0\naddress add fd01::1/64 dev br0 nodad\n",
+        );
+        let nodes = (1..=3).map(|n| Node::new(n, &router)).collect();
+        router.ip_batch(
+            "link set port1 master br0\nlink set port3 master br0\n\
+             address add 192.168.2.1/24 dev port2\naddress add fd02::1/64 dev port2 nodad\n",
+        );
+        Self { router, nodes }
+    }
+
+    /// Node `n`.
+    pub fn node(&self, n: u8) -> &Node {
+        &self.nodes[usize::from(n) - 1]
+    }
+
+    /// The others as node `n` is told of them.
+    pub fn peers_of(&self, n: u8) -> Vec<Peer> {
+        self.nodes.iter().filter(|node| node.n != n).map(Node::as_peer).collect()
+    }
+
+    /// One round on each node, in which nothing may fail.
+    pub fn settle(&self, routing: Routing) {
+        for node in &self.nodes {
+            let round = node.round(routing, self.peers_of(node.n)).unwrap();
+            assert_eq!(round.failures(), [""; 0], "node {}", node.n);
+        }
+    }
+}
+
+impl Node {
+    fn new(n: u8, router: &Namespace) -> Self {
+        let subnet = if n == 2 { 2 } else { 1 };
+        let node = Self {
+            namespace: Namespace::new(&format!("node{n}")),
+            pod: Namespace::new(&format!("pod{n}")),
+            n,
+            addresses: vec![format!("192.168.{subnet}.1{n}"), format!("fd0{subnet}::1{n}")],
+            pod_cidrs: vec![format!("10.244.{n}.0/24"), format!("fd00:{n}::/64")],
+        };
+        forward(&node.namespace);
+        router.ip(&format!("link add port{n} type veth peer name up0 netns {}", node.namespace.name()));
+        router.ip(&format!("link set port{n} up"));
+        node.namespace.ip("link set lo up");
+        node.raise_uplink();
+        node.attach_pod(1500);
+        node
+    }
+
+    /// Gives the uplink its addresses and default routes.
+    pub fn raise_uplink(&self) {
+        let subnet = if self.n == 2 { 2 } else { 1 };
+        let [four, six] = self.addresses.as_slice() else { panic!("two addresses") };
+        self.namespace.ip_batch(&format!(
+            "link set up0 up\naddress replace {four}/24 dev up0\naddress replace {six}/64 dev up0 nodad\n\
+             route replace default via 192.168.{subnet}.1\nroute replace default via fd0{subnet}::1\n"
+        ));
+    }
+
+    /// Makes the pod as ADD does.
+    fn attach_pod(&self, mtu: u32) {
+        let [four, six] = self.pod_addresses();
+        let (host_mac, pod_mac) =
+            (format!("02:00:00:00:01:0{}", self.n), format!("02:00:00:00:02:0{}", self.n));
+        let [node_four, node_six] = self.addresses.as_slice() else { panic!("two addresses") };
+        self.namespace.ip_batch(&format!(
+            "link add vethpod mtu {mtu} address {host_mac} type veth peer eth0 mtu {mtu} address {pod_mac} netns {}\n\
+             link set vethpod addrgenmode none\nlink set vethpod up\n\
+             neighbour add {four} lladdr {pod_mac} dev vethpod nud permanent\n\
+             neighbour add {six} lladdr {pod_mac} dev vethpod nud permanent\n\
+             route add {four}/32 dev vethpod src {node_four} proto 102\n\
+             route add {six}/128 dev vethpod src {node_six} proto 102\n",
+            self.pod.name()
+        ));
+        self.pod.ip_batch(&format!(
+            "link set lo up\nlink set eth0 up\naddress add {four}/32 dev eth0\naddress add {six}/128 dev eth0 nodad\n\
+             neighbour add 169.254.1.1 lladdr {host_mac} dev eth0 nud permanent\n\
+             neighbour add fe80::1 lladdr {host_mac} dev eth0 nud permanent\n\
+             route add default via 169.254.1.1 dev eth0 onlink\nroute add default via fe80::1 dev eth0 onlink\n"
+        ));
+    }
+
+    /// The pod's addresses.
+    pub fn pod_addresses(&self) -> [String; 2] {
+        [format!("10.244.{}.10", self.n), format!("fd00:{}::10", self.n)]
+    }
+
+    /// How others are told of it.
+    pub fn as_peer(&self) -> Peer {
+        Peer {
+            node: format!("node-{}", self.n),
+            pod_cidrs: self.pod_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
+            node_ips: self.addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+
+    /// What it is told of itself and of `peers`.
+    pub fn state(&self, peers: Vec<Peer>) -> NodeState {
+        let own = self.as_peer();
+        NodeState {
+            network: NetworkName::parse("podnet").unwrap(),
+            subnets: own.pod_cidrs,
+            ipv4: true,
+            ipv6: true,
+            gateways: vec![],
+            node_ips: own.node_ips,
+            peers,
+        }
+    }
+
+    /// Does `work` on the node.
+    pub fn on<T: Send>(&self, work: impl AsyncFnOnce(&Netlink) -> T + Send) -> T {
+        inside(&self.namespace, || block_on(async { work(&Netlink::open_here().unwrap()).await }))
+    }
+
+    /// What an agent does after any event.
+    pub fn round(&self, routing: Routing, peers: Vec<Peer>) -> Result<Round, DatapathError> {
+        self.round_with(routing, peers, SETTINGS)
+    }
+
+    /// The same with other settings.
+    pub fn round_with(
+        &self,
+        routing: Routing,
+        peers: Vec<Peer>,
+        settings: Settings,
+    ) -> Result<Round, DatapathError> {
+        let state = self.state(peers);
+        self.on(async |netlink| {
+            let ways = overlay::ways(netlink, &state, routing).await?;
+            match overlay::describe(netlink, &state, &ways, settings).await? {
+                Some(wanted) => {
+                    let done = overlay::keep(netlink, &wanted).await?;
+                    let routes = peers::synchronise_with(netlink, &state, &wanted).await?;
+                    Ok(Round { ways, overlay: Some(done), routes })
+                }
+                None => {
+                    let routes = peers::synchronise(netlink, &state).await?;
+                    overlay::remove(netlink).await?;
+                    Ok(Round { ways, overlay: None, routes })
+                }
+            }
+        })
+    }
+
+    /// The overlay that it would make.
+    pub fn overlay(&self, routing: Routing, peers: Vec<Peer>) -> Option<Overlay> {
+        let state = self.state(peers);
+        self.on(async |netlink| {
+            let ways = overlay::ways(netlink, &state, routing).await.unwrap();
+            overlay::describe(netlink, &state, &ways, SETTINGS).await.unwrap()
+        })
+    }
+
+    /// All that is kept for peers, as text to compare: device, forwarding entries, neighbours, rules, routes.
+    pub fn picture(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if let Some(link) = ip::link(&self.namespace, DEVICE) {
+            let data = &link["linkinfo"]["info_data"];
+            found.push(format!(
+                "link {} mtu {} id {} port {} local {}{} learning {} {}",
+                text(&link["address"]),
+                link["mtu"],
+                data["id"],
+                data["port"],
+                text(&data["local"]),
+                text(&data["local6"]),
+                data["learning"],
+                link["flags"]
+            ));
+            found.extend(self.forwarding_entries());
+        }
+        let here = ip::neighbours(&self.namespace);
+        let here = here.iter().filter(|it| it["dev"] == DEVICE && it["state"][0] == "PERMANENT");
+        found.extend(here.map(|it| format!("neighbour {} {}", text(&it["dst"]), text(&it["lladdr"]))));
+        for family in ["-4", "-6"] {
+            let rules = self.namespace.ip(&format!("{family} -j rule show"));
+            let rules: Vec<Value> = serde_json::from_str(&rules).unwrap();
+            let ours = rules.iter().filter(|rule| rule["protocol"] == "102");
+            found.extend(ours.map(|rule| format!("rule {} {}", rule["priority"], text(&rule["src"]))));
+            for route in ip::routes(&self.namespace, &format!("{family} table all proto 102")) {
+                let table = route["table"].as_str().unwrap_or("main");
+                let via = text(&route["gateway"]);
+                found.push(format!(
+                    "route {} via {via} dev {} table {table}",
+                    text(&route["dst"]),
+                    text(&route["dev"])
+                ));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// The device's, as `bridge` lists them.
+    pub fn forwarding_entries(&self) -> Vec<String> {
+        let words = ["-n", self.namespace.name(), "-j", "fdb", "show", "dev", DEVICE];
+        let run = std::process::Command::new("bridge").args(words).output().unwrap();
+        let entries: Vec<Value> = serde_json::from_slice(&run.stdout).unwrap();
+        let text = |it: &Value| {
+            assert_eq!((&it["state"], &it["flags"][0]), (&"permanent".into(), &"self".into()), "{it}");
+            format!("fdb {} {}", it["mac"].as_str().unwrap(), it["dst"].as_str().unwrap())
+        };
+        let mut entries: Vec<String> = entries.iter().map(text).collect();
+        entries.sort();
+        entries
+    }
+}
+
+fn forward(namespace: &Namespace) {
+    for (path, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+        ("net/ipv4/conf/all/rp_filter", "1"),
+        ("net/ipv4/conf/default/rp_filter", "1"),
+    ] {
+        namespace.set_sysctl(path, value);
+    }
+}
