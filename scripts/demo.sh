@@ -42,7 +42,7 @@ build() { if [ -t 2 ]; then "$@"; else quietly "$@"; fi; }
 
 say "building (the first time takes a minute or two)"
 if [ "$plugin" = ferrule ]; then
-    build scripts/build.sh dist
+    build scripts/build.sh dist ferrule
     order=(dist/ferrule)
 else
     order=(--plugin ptp)
