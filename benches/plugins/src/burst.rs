@@ -2,7 +2,7 @@
 
 use crate::contender::Group;
 use crate::invocation::Invocation;
-use crate::lab::Lab;
+use crate::lab::{Lab, Pod};
 use crate::report::{Report, Samples, Table};
 use crate::{Effort, Failure};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,10 +21,11 @@ pub fn measure(lab: &Lab, group: &Group, effort: &Effort, report: &mut Report) -
     for round in 0..effort.bursts {
         for i in (0..contenders.len()).map(|i| (i + round) % contenders.len()) {
             let pods = lab.make_pods(PODS)?;
-            adds[i]
-                .push(run_all(&pods.iter().map(|pod| contenders[i].add(pod)).collect::<Vec<_>>(), AT_ONCE)?);
-            dels[i]
-                .push(run_all(&pods.iter().map(|pod| contenders[i].del(pod)).collect::<Vec<_>>(), AT_ONCE)?);
+            let all = |run: &dyn Fn(&Pod) -> Invocation| pods.iter().map(run).collect::<Vec<_>>();
+            lab.settle(PODS);
+            adds[i].push(run_all(&all(&|pod| contenders[i].add(pod)), AT_ONCE)?);
+            lab.settle(PODS);
+            dels[i].push(run_all(&all(&|pod| contenders[i].del(pod)), AT_ONCE)?);
         }
     }
     for (verb, samples) in [("80 ADD", adds), ("80 DEL", dels)] {

@@ -74,7 +74,10 @@ impl Node {
     fn add_and_delete(&mut self, lab: &Lab) -> Result<(), Failure> {
         let pod = lab.make_pod()?;
         let measured: Result<(Duration, Duration), Failure> = in_node(&self.namespace, || {
-            Ok((self.contender.add(&pod).run()?.elapsed, self.contender.del(&pod).run()?.elapsed))
+            lab.settle(1);
+            let add = self.contender.add(&pod).run()?.elapsed;
+            lab.settle(1);
+            Ok((add, self.contender.del(&pod).run()?.elapsed))
         });
         let (add, del) = measured?;
         self.adds.push(add);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// The node's address of each family. `benches/floor.c` has them too.
 pub const NODE_IPS: [&str; 2] = ["192.168.0.1", "fd00:1::1"];
@@ -73,6 +74,15 @@ impl Lab {
     /// Several of them.
     pub fn make_pods(&self, count: usize) -> Result<Vec<Pod>, Failure> {
         (0..count).map(|_| self.make_pod()).collect()
+    }
+
+    /// Lets the kernel finish what was left to it: links and elements that wait for a grace period, sockets that wait for
+    /// those. It belongs to nobody who is measured, and would hit the next, who is always the same one.
+    pub fn settle(&self, pods: usize) {
+        thread::sleep(
+            Duration::from_millis(20)
+                .saturating_add(Duration::from_millis(5) * u32::try_from(pods).unwrap_or(u32::MAX)),
+        );
     }
 
     /// Ends the pod's namespace, as a killed sandbox does.

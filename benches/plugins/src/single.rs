@@ -40,12 +40,14 @@ fn rounds(
         contenders.iter().map(|contender| (contender.name, AddsAndDels::default())).collect();
     for round in 0..rounds {
         let pods = lab.make_pods(contenders.len())?;
-        // Another one begins each time, as what one leaves to the kernel to finish hits the next.
+        // Another one begins each time: the first has the pods' namespaces made right before it.
         let turn = |i: usize| (i + round) % contenders.len();
         for i in (0..contenders.len()).map(turn) {
+            lab.settle(1);
             samples[i].1.0.push(contenders[i].add(&pods[i]).run()?.elapsed);
         }
         for i in (0..contenders.len()).map(turn) {
+            lab.settle(1);
             samples[i].1.1.push(contenders[i].del(&pods[i]).run()?.elapsed);
         }
     }
