@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PODS: usize = 80;
+const PODS: u32 = 80;
 const AT_ONCE: usize = 16;
 
 /// Fills "80 ADD" and "80 DEL" of the report, for the group's job.
@@ -20,7 +20,7 @@ pub fn measure(lab: &Lab, group: &Group, effort: &Effort, report: &mut Report) -
     let mut dels = adds.clone();
     for round in 0..effort.bursts {
         for i in (0..contenders.len()).map(|i| (i + round) % contenders.len()) {
-            let pods = lab.make_pods(PODS)?;
+            let pods = lab.make_pods(PODS as usize)?;
             let all = |run: &dyn Fn(&Pod) -> Invocation| pods.iter().map(run).collect::<Vec<_>>();
             lab.settle(PODS);
             adds[i].push(run_all(&all(&|pod| contenders[i].add(pod)), AT_ONCE)?);

@@ -78,11 +78,12 @@ impl Lab {
 
     /// Lets the kernel finish what was left to it: links and elements that wait for a grace period, sockets that wait for
     /// those. It belongs to nobody who is measured, and would hit the next, who is always the same one.
-    pub fn settle(&self, pods: usize) {
-        thread::sleep(
-            Duration::from_millis(20)
-                .saturating_add(Duration::from_millis(5) * u32::try_from(pods).unwrap_or(u32::MAX)),
-        );
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a grace period of the kernel tells nobody that it is over"
+    )]
+    pub fn settle(&self, pods: u32) {
+        thread::sleep(Duration::from_millis(20) + Duration::from_millis(5) * pods);
     }
 
     /// Ends the pod's namespace, as a killed sandbox does.
