@@ -3,11 +3,14 @@
  * dual-stack pod. It reads no configuration, remembers nothing, checks nothing and answers nothing, so what ferrule
  * needs beyond its time is what ferrule's own work costs.
  *
- *     floor add NETNS NUMBER     the pod's network; names, MACs and addresses follow from NUMBER (0 to 65,000)
- *     floor del NUMBER           deletes the host's end, and with it everything: what a DEL cannot avoid
+ *     floor add NETNS NUMBER [served]    the pod's network; names, MACs and addresses follow from NUMBER (0 to 60,000);
+ *                                        `served`: with masquerade, and with port 5000 + NUMBER of the node for its 80
+ *     floor del NUMBER [served]          deletes the host's end, and with it everything but the elements of nftables,
+ *                                        and those: what a DEL cannot avoid
  *
- * Run in the node's network namespace, where NODE_V4 and NODE_V6 must be on some link. The list of objects is in
- * add(), at the end; when ferrule makes another object, it is added there and nowhere else.
+ * Run in the node's network namespace, where NODE_V4 and NODE_V6 must be on some link, and where ferrule has made its
+ * table. The list of objects is in add(), at the end; when ferrule makes another object, it is added there and nowhere
+ * else.
  *
  * It may do what no plugin should: it fixes the addresses at compile time, and asks the kernel to acknowledge only the
  * last message of a batch (a failed one answers unasked), so that a batch is one send and one receive.
@@ -20,11 +23,15 @@
 #include <linux/if_link.h>
 #include <linux/ip.h>
 #include <linux/neighbour.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +46,8 @@
 #define ROUTE_PROTOCOL 102
 #define LINK_GROUP 0x66000000
 #define MTU 1500
+#define NFT_TABLE "ferrule"
+#define FIRST_HOST_PORT 5000
 
 static void fail(const char *what)
 {
@@ -95,20 +104,19 @@ static void address(int type, int family, const char *value)
     attribute(type, &bytes, family == AF_INET ? 4 : 16);
 }
 
-static void start(void)
+static void start(int protocol)
 {
-    batch.socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    batch.socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
     if (batch.socket < 0)
         fail("netlink socket");
 }
 
-static void submit(const char *what)
+static void exchange(const char *what)
 {
     char reply[1024];
     const struct nlmsghdr *header = (void *)reply;
     const struct nlmsgerr *error = NLMSG_DATA(header);
 
-    batch.last->nlmsg_flags |= NLM_F_ACK;
     if (send(batch.socket, batch.bytes, batch.length, 0) < 0 || recv(batch.socket, reply, sizeof(reply), 0) < 0)
         fail(what);
     errno = header->nlmsg_type == NLMSG_ERROR ? -error->error : EPROTO;
@@ -116,6 +124,12 @@ static void submit(const char *what)
         fail(what);
     batch.length = 0;
     batch.last = NULL;
+}
+
+static void submit(const char *what)
+{
+    batch.last->nlmsg_flags |= NLM_F_ACK;
+    exchange(what);
 }
 
 static int index_of(const char *link)
@@ -189,12 +203,12 @@ static void veth(const char *host, const unsigned char *host_mac, const unsigned
 }
 
 /*
- * ip link set dev INDEX [alias ..] addrgenmode none, and sysctl net.ipv4.conf.LINK.rp_filter=1
+ * ip link set dev INDEX [alias ..] addrgenmode none, and sysctl net.ipv4.conf.LINK.rp_filter=1 [.route_localnet=1]
  *
  * Not through /proc/sys: a write to addr_gen_mode there spins for as long as anybody holds the RTNL lock, sixteen of
  * them on all cores. Not in the message that sets the link up either, which acts on the flag first.
  */
-static void configure(int link, const char *alias, int rp_filter)
+static void configure(int link, const char *alias, int rp_filter, bool route_localnet)
 {
     const unsigned char none = IN6_ADDR_GEN_MODE_NONE;
     MESSAGE(RTM_NEWLINK, 0, (struct ifinfomsg){ .ifi_index = link });
@@ -208,6 +222,8 @@ static void configure(int link, const char *alias, int rp_filter)
         struct rtattr *v4 = nest(AF_INET);
         struct rtattr *conf = nest(IFLA_INET_CONF);
         number(IPV4_DEVCONF_RP_FILTER, rp_filter);
+        if (route_localnet)
+            number(IPV4_DEVCONF_ROUTE_LOCALNET, 1);
         end(conf);
         end(v4);
     }
@@ -268,7 +284,7 @@ static void local(int link, const char *to)
 }
 
 struct pod {
-    char host_link[IFNAMSIZ], alias[160], v4[INET_ADDRSTRLEN], v6[INET6_ADDRSTRLEN], link_local[INET6_ADDRSTRLEN];
+    char host_link[IFNAMSIZ], alias[160], comment[96], v4[INET_ADDRSTRLEN], v6[INET6_ADDRSTRLEN], link_local[INET6_ADDRSTRLEN];
     unsigned char host_mac[6], pod_mac[6];
 };
 
@@ -278,20 +294,106 @@ static struct pod pod_of(unsigned n)
     snprintf(pod.host_link, sizeof(pod.host_link), "veth%011x", n);
     /* As long as a real one: a network, 64 digits of container id, an interface, a namespace and a pod. */
     snprintf(pod.alias, sizeof(pod.alias), "ferrule:benchnet/%064x/eth0 default/pod-%u", n, n);
+    snprintf(pod.comment, sizeof(pod.comment), "floor default/pod-%u", n);
     snprintf(pod.v4, sizeof(pod.v4), "10.204.%u.%u", (n + 2) >> 8 & 255, (n + 2) & 255);
     snprintf(pod.v6, sizeof(pod.v6), "fd00:10:204::%x", n + 2);
     snprintf(pod.link_local, sizeof(pod.link_local), "fe80::%x", n + 2);
     return pod;
 }
 
-static void add(const char *netns, unsigned n)
+/* A key or data of a set: fields one after another, each filled up to four bytes. */
+struct fields {
+    char bytes[64];
+    size_t length;
+};
+
+static void field(struct fields *fields, const void *data, size_t length)
+{
+    memcpy(fields->bytes + fields->length, data, length);
+    fields->length += NLMSG_ALIGN(length);
+}
+
+static void address_field(struct fields *fields, int family, const char *value)
+{
+    struct in6_addr bytes;
+    if (inet_pton(family, value, &bytes) != 1)
+        fail(value);
+    field(fields, &bytes, family == AF_INET ? 4 : 16);
+}
+
+static void value(int type, const struct fields *fields)
+{
+    struct rtattr *outer = nest(type);
+    attribute(NFTA_DATA_VALUE, fields->bytes, fields->length);
+    end(outer);
+}
+
+/* nft add element inet ferrule SET { KEY [: DATA] comment ".." }, or delete element without data and comment */
+static void element(int verb, const char *set, const struct fields *key, const struct fields *data, const char *comment)
+{
+    MESSAGE(NFNL_SUBSYS_NFTABLES << 8 | verb, verb == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
+            (struct nfgenmsg){ .nfgen_family = NFPROTO_INET });
+    text(NFTA_SET_ELEM_LIST_TABLE, NFT_TABLE);
+    text(NFTA_SET_ELEM_LIST_SET, set);
+    struct rtattr *list = nest(NFTA_SET_ELEM_LIST_ELEMENTS);
+    struct rtattr *entry = nest(NFTA_LIST_ELEM);
+    value(NFTA_SET_ELEM_KEY, key);
+    if (verb == NFT_MSG_NEWSETELEM) {
+        /* As nft writes it: type, length, text. */
+        char userdata[130] = { 0, strlen(comment) + 1 };
+        strcpy(userdata + 2, comment);
+        if (data)
+            value(NFTA_SET_ELEM_DATA, data);
+        attribute(NFTA_SET_ELEM_USERDATA, userdata, strlen(comment) + 3);
+    }
+    end(entry);
+    end(list);
+}
+
+/* All elements of a pod, in one transaction. */
+static void elements(int verb, const struct pod *pod, unsigned n, bool served)
+{
+    const struct nfgenmsg control = { .res_id = htons(NFNL_SUBSYS_NFTABLES) };
+    struct fields link = { 0 }, sources[2], any = { 0 }, targets[2] = { 0 };
+    const unsigned char tcp = IPPROTO_TCP;
+    const uint16_t host_port = htons(FIRST_HOST_PORT + n), port = htons(80);
+
+    field(&link, pod->host_link, IFNAMSIZ);
+    sources[0] = sources[1] = link;
+    address_field(&sources[0], AF_INET, pod->v4);
+    address_field(&sources[1], AF_INET6, pod->v6);
+    field(&any, &tcp, sizeof(tcp));
+    field(&any, &host_port, sizeof(host_port));
+    address_field(&targets[0], AF_INET, pod->v4);
+    address_field(&targets[1], AF_INET6, pod->v6);
+    field(&targets[0], &port, sizeof(port));
+    field(&targets[1], &port, sizeof(port));
+
+    start(NETLINK_NETFILTER);
+    MESSAGE(NFNL_MSG_BATCH_BEGIN, 0, control);
+    element(verb, "pods", &link, NULL, pod->comment);
+    element(verb, "sources4", &sources[0], NULL, pod->comment);
+    element(verb, "sources6", &sources[1], NULL, pod->comment);
+    if (served) {
+        element(verb, "masquerade4", &sources[0], NULL, pod->comment);
+        element(verb, "masquerade6", &sources[1], NULL, pod->comment);
+        element(verb, "any_hostports4", &any, &targets[0], pod->comment);
+        element(verb, "any_hostports6", &any, &targets[1], pod->comment);
+    }
+    batch.last->nlmsg_flags |= NLM_F_ACK;
+    MESSAGE(NFNL_MSG_BATCH_END, 0, control);
+    exchange("change the elements of inet " NFT_TABLE ", which ferrule makes");
+}
+
+static void add(const char *netns, unsigned n, bool served)
 {
     struct pod pod = pod_of(n);
     int namespace = open(netns, O_RDONLY | O_CLOEXEC);
     if (namespace < 0)
         fail(netns);
 
-    start();
+    elements(NFT_MSG_NEWSETELEM, &pod, n, served);
+    start(NETLINK_ROUTE);
     veth(pod.host_link, pod.host_mac, pod.pod_mac, namespace);
     submit("create the pair");
 
@@ -303,7 +405,7 @@ static void add(const char *netns, unsigned n)
     int host = index_of(pod.host_link);
     must_be('0', "/proc/sys/net/ipv6/conf/%s/disable_ipv6", pod.host_link);
     sysctl("0", "/proc/sys/net/ipv6/conf/%s/accept_ra", pod.host_link);
-    configure(host, pod.alias, 1);
+    configure(host, pod.alias, 1, served);
     up(host);
     neighbour(host, AF_INET, pod.v4, pod.pod_mac);
     neighbour(host, AF_INET6, pod.v6, pod.pod_mac);
@@ -316,12 +418,12 @@ static void add(const char *netns, unsigned n)
     /* The pod's end. */
     if (setns(namespace, CLONE_NEWNET) < 0)
         fail(netns);
-    start();
+    start(NETLINK_ROUTE);
     int eth0 = index_of("eth0");
     must_be('0', "/proc/sys/net/ipv6/conf/eth0/disable_ipv6");
     sysctl("0", "/proc/sys/net/ipv6/conf/eth0/accept_ra");
     up(1); /* lo has index 1 in every namespace */
-    configure(eth0, NULL, 0);
+    configure(eth0, NULL, 0, false);
     up(eth0);
     assign(eth0, AF_INET, pod.v4, 32, RT_SCOPE_UNIVERSE);
     assign(eth0, AF_INET6, pod.v6, 128, RT_SCOPE_UNIVERSE);
@@ -335,22 +437,26 @@ static void add(const char *netns, unsigned n)
 }
 
 /* ip link delete HOST */
-static void del(unsigned n)
+static void del(unsigned n, bool served)
 {
-    start();
+    struct pod pod = pod_of(n);
+    start(NETLINK_ROUTE);
     MESSAGE(RTM_DELLINK, 0, (struct ifinfomsg){ 0 });
-    text(IFLA_IFNAME, pod_of(n).host_link);
+    text(IFLA_IFNAME, pod.host_link);
     submit("delete the pair");
+    elements(NFT_MSG_DELSETELEM, &pod, n, served);
 }
 
 int main(int count, char **arguments)
 {
+    bool served = count > 3 && !strcmp(arguments[count - 1], "served");
+    count -= served;
     if (count == 4 && !strcmp(arguments[1], "add"))
-        add(arguments[2], strtoul(arguments[3], NULL, 10));
+        add(arguments[2], strtoul(arguments[3], NULL, 10), served);
     else if (count == 3 && !strcmp(arguments[1], "del"))
-        del(strtoul(arguments[2], NULL, 10));
+        del(strtoul(arguments[2], NULL, 10), served);
     else {
-        fputs("usage: floor add NETNS NUMBER | floor del NUMBER\n", stderr);
+        fputs("usage: floor add NETNS NUMBER [served] | floor del NUMBER [served]\n", stderr);
         return 2;
     }
     return 0;

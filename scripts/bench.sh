@@ -39,7 +39,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 say "building"
-scripts/build.sh "$work/bin"
+scripts/build.sh "$work/bin" ferrule
 cc -O2 -static -o "$work/floor" benches/floor.c
 cc -O2 -static -o "$work/peak" benches/peak.c
 cargo build --release --locked --package bench

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds what goes onto a node, and leaves it in DIR:
 #
-#     scripts/build.sh [DIR]          default: dist/
+#     scripts/build.sh [DIR [BINARY...]]          default: dist/, and both: ferrule and ferruled
 #
 # Release binaries that need nothing of the machine they run on: static against musl where that target is installed
 # (rustup target add "$(uname -m)-unknown-linux-musl"), else against glibc.
@@ -10,7 +10,13 @@ cd "$(dirname "$0")/.."
 . scripts/debian.sh
 
 dir=${1:-dist}
-binaries=(ferrule)
+binaries=("${@:2}")
+[ "${#binaries[@]}" -gt 0 ] || binaries=(ferrule ferruled)
+# The plugin is built without what only the agent needs.
+declare -A features=([ferrule]="" [ferruled]=agent)
+for binary in "${binaries[@]}"; do
+    [ -n "${features[$binary]+known}" ] || die "no such binary: $binary"
+done
 
 command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
 need_linker
@@ -23,8 +29,10 @@ target=${host%%-*}-unknown-linux-musl
 
 # Not position-independent: nothing is relocated at each start, which a plugin makes for every pod.
 # Without --target the flags would reach procedural macros too, and those are dynamic libraries.
-RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static" \
-    cargo build --release --locked --target "$target" "${binaries[@]/#/--bin=}"
+export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static"
+for binary in "${binaries[@]}"; do
+    cargo build --release --locked --target "$target" --bin "$binary" --features "${features[$binary]}"
+done
 
 built=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 for binary in "${binaries[@]}"; do

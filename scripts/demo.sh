@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Three nodes, six pods, everybody reaches everybody: ferrule at work under real containerd, on one machine.
+# Three nodes, six pods, everybody reaches everybody, a hostPort, masquerade, a pod that lies, and what ferrule says of a
+# node: ferrule at work under real containerd, on one machine.
 #
 #     scripts/demo.sh [--keep] [--plugin ptp]
 #
@@ -33,7 +34,7 @@ command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
 # containerd may be here from elsewhere than Debian, and Debian's would replace it.
 command -v containerd >/dev/null || need_packages containerd
 command -v runc >/dev/null || need_packages runc
-need_packages busybox-static containernetworking-plugins iproute2 util-linux
+need_packages busybox-static containernetworking-plugins iproute2 nftables util-linux
 need_linker
 
 # Somebody who watches sees cargo's progress.
@@ -41,7 +42,7 @@ build() { if [ -t 2 ]; then "$@"; else quietly "$@"; fi; }
 
 say "building (the first time takes a minute or two)"
 if [ "$plugin" = ferrule ]; then
-    build scripts/build.sh dist
+    build scripts/build.sh dist ferrule
     order=(dist/ferrule)
 else
     order=(--plugin ptp)

@@ -43,7 +43,7 @@ part() {
 # build.sh refuses a binary that asks for a loader; the kernel is asked as well, where nothing else exists.
 build_and_run_alone() {
     scripts/build.sh "$scratch/root" || return
-    chroot "$scratch/root" /ferrule --version
+    chroot "$scratch/root" /ferrule --version && chroot "$scratch/root" /ferruled --version
 }
 
 test_everything() {
@@ -58,7 +58,7 @@ if cargo deny --version >/dev/null 2>&1; then
 else
     skipped+=("licences and sources: cargo-deny is not installed (cargo install cargo-deny)")
 fi
-part "static binary" build_and_run_alone
+part "static binaries" build_and_run_alone
 part "all tests" test_everything
 
 say ""

@@ -149,6 +149,9 @@ fn conflists() -> BTreeMap<String, Value> {
                 pending.push(path);
                 continue;
             }
+            if path.extension().is_none_or(|extension| extension != "conflist") {
+                continue;
+            }
             let name = path.strip_prefix(&conf).unwrap().to_str().unwrap().to_owned();
             let list = serde_json::from_slice(&fs::read(&path).unwrap());
             found.insert(name.clone(), list.unwrap_or_else(|error| panic!("conf/{name}: {error}")));

@@ -7,5 +7,6 @@
 mod life;
 mod node;
 mod reboot;
+mod services;
 mod takeover;
 mod three_nodes;

@@ -90,7 +90,7 @@ async fn compare_kernel(
     }
     let mut found =
         compare_objects(&netlink, &objects, record, request.environment.required_netns()?).await?;
-    found.extend(firewall::differences(network, &uplink, record).await?);
+    found.extend(firewall::differences(network, &uplink, std::slice::from_ref(record)).await?);
     Ok(found)
 }
 
@@ -115,7 +115,7 @@ fn set_pod_mac(objects: &mut [Object], mac: MacAddr) {
 }
 
 /// CHECK's comparison for an attachment of which only the record is known: what is wrong or missing, in the node's
-/// namespace and in the pod's. `node` speaks for the node, `mtu` is that of the host link.
+/// namespace and in the pod's; but for the nftables table ([`firewall::differences`]). `node` speaks for the node, `mtu` is that of the host link.
 ///
 /// What only the runtime knows of the ADD cannot be compared, and is taken as it is found: the pod's hardware address,
 /// which it may have asked for, and the sysctls asked for, of which the pod may have chosen some. The MTU, which was the
@@ -143,9 +143,7 @@ pub async fn compare_recorded(
     let acquired = recall(&network, record, &AddResult::default())?;
     let uplink = node::find_uplink(node, &attachment::describe_node(&network, &acquired)).await?;
     let described = attachment::describe(&network, &record.key(), record.pod.as_ref(), &uplink, &acquired);
-    let mut found = compare_objects(node, &described.objects(), record, netns).await?;
-    found.extend(firewall::differences(&network, &uplink, record).await?);
-    Ok(found)
+    compare_objects(node, &described.objects(), record, netns).await
 }
 
 async fn compare_objects(

@@ -126,17 +126,18 @@ pub async fn dismiss_unrecorded(key: &AttachmentKey) -> Result<(), CniError> {
     Ok(nft::remove_link(&open()?, &key.network, &names::host_link(key)).await?)
 }
 
-/// What is missing or wrong in the table, for the pod of this record.
+/// What is missing or wrong in the table, for the pods of these records.
 ///
 /// # Errors
 /// What the kernel refused.
 pub async fn differences(
     network: &Network,
     uplink: &Uplink,
-    record: &Record,
+    records: &[Record],
 ) -> Result<Vec<String>, CniError> {
     let nft = open()?;
-    let mut found = nft::differences(&nft, &elements_of(record)).await?;
+    let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
+    let mut found = nft::differences(&nft, &elements).await?;
     let stands = match &network.peers {
         Peers::Listed(_) => nft::inside_stands(&nft, &describe_inside(network, uplink)).await?,
         Peers::KeptByAgent => nft::knows(&nft, std::slice::from_ref(&network.name)).await?,

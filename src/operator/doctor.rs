@@ -8,6 +8,7 @@ mod others;
 mod pods;
 mod store;
 mod systemd;
+mod table;
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -91,6 +92,7 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
         attachments += judged.len();
         findings.extend(store::examine(network, &node, store.as_ref(), &judged));
         findings.extend(pods::examine(network, &node, store.as_ref(), &judged).await?);
+        findings.extend(table::examine(network, &node, store.as_ref(), &judged).await?);
         // The first ADD makes what a node needs; imported pods had none.
         let has_pods = judged.iter().any(|it| !it.is_dead() && !it.is_imported());
         findings.extend(node::examine_network(network, &node, has_pods).await?);

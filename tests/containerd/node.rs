@@ -38,6 +38,7 @@ fn write_conflist(node: &NodePlan, all: &[NodePlan], subnet_v4: &str) -> String 
         .collect();
     let conf = json!({ "cniVersion": "1.0.0", "name": "podnet", "plugins": [{
         "type": "ferrule",
+        "capabilities": { "portMappings": true, "bandwidth": true },
         "ipam": {
             "type": "ferrule",
             "ranges": [[{ "subnet": subnet_v4 }], [{ "subnet": node.pod_cidr_v6 }]],
@@ -63,13 +64,18 @@ pub struct Pod {
 
 /// Runs a pod with a server.
 pub async fn run_server(node: &Node, name: &str) -> Result<Pod> {
+    run_server_as(node, node.pod("default", name)).await
+}
+
+/// Runs such a pod with a server.
+pub async fn run_server_as(node: &Node, config: PodSandboxConfig) -> Result<Pod> {
     let cri = node.cri().await?;
-    let config = node.pod("default", name);
+    let name = config.hostname.clone();
     let id = cri.run_pod(&config).await?;
     let words = ["httpd", "-f", "-p", "80", "-h", "/www"];
     let server = cri.run_container(&id, &config, ContainerConfig::new("server", IMAGE, &words)).await?;
     let status = cri.pod_status(&id).await?;
-    Ok(Pod { name: name.to_owned(), id, config, server, addresses: status.addresses, pid: status.pid })
+    Ok(Pod { name, id, config, server, addresses: status.addresses, pid: status.pid })
 }
 
 /// Runs bare sandboxes, all at once; for each the id or the runtime's complaint, in no order.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{add_named, conf_dir, install, text, verb};
 use crate::harness::files::listing;
 use crate::harness::ip;
+use crate::harness::nft;
 use crate::harness::node::Node;
 use crate::harness::pod::{Pod, addresses_of, host_link_of};
 
@@ -70,6 +71,24 @@ fn a_node_that_is_well_has_no_finding_and_stays_as_it_is() {
     assert_eq!(patient.findings(), Vec::<Value>::new());
     let after = (listing(&patient.node.data_dir()), asked(patient.node.namespace()));
     assert_eq!(before, after);
+}
+
+#[test]
+fn a_table_that_was_flushed_or_changed_is_one_finding_and_sync_mends_it() {
+    let patient = Patient::new();
+    let namespace = patient.node.namespace();
+    for (ruin, word) in [
+        ("flush ruleset", "chain inet ferrule arriving is missing"),
+        ("flush set inet ferrule sources6", "element sources6 { "),
+        ("flush set inet ferrule inside4", "exemptions from masquerade"),
+        ("flush chain inet ferrule from_pod", "rules of chain inet ferrule from_pod differ"),
+    ] {
+        nft::run(namespace, ruin).unwrap();
+        patient.expect_one("table-differs", &[word, "ferrule sync"]);
+        let synchronised = verb(&patient.node, "sync").run();
+        assert!(synchronised.status.success(), "{synchronised:?}");
+        assert_eq!(patient.findings(), Vec::<Value>::new(), "{ruin}");
+    }
 }
 
 /// An address and a hardware address that were asked for are no difference.

@@ -1,6 +1,6 @@
 //! A node that starts: 80 ADDs, sixteen at a time, and then 80 DELs.
 
-use crate::contender::{Contender, FERRULE, FERRULE_V4, FLOOR, PTP};
+use crate::contender::Group;
 use crate::invocation::Invocation;
 use crate::lab::Lab;
 use crate::report::{Report, Samples, Table};
@@ -12,14 +12,10 @@ use std::time::{Duration, Instant};
 const PODS: usize = 80;
 const AT_ONCE: usize = 16;
 
-/// Fills "80 ADD" and "80 DEL" of the report.
-pub fn measure(
-    lab: &Lab,
-    contenders: &[Contender],
-    effort: &Effort,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    eprintln!("{AT_ONCE} at once: {} rounds", effort.bursts);
+/// Fills "80 ADD" and "80 DEL" of the report, for the group's job.
+pub fn measure(lab: &Lab, group: &Group, effort: &Effort, report: &mut Report) -> Result<(), Failure> {
+    let (contenders, job) = (&group.contenders, group.job);
+    eprintln!("{AT_ONCE} at once{job}: {} rounds", effort.bursts);
     let mut adds = vec![Samples::default(); contenders.len()];
     let mut dels = adds.clone();
     for round in 0..effort.bursts {
@@ -32,13 +28,13 @@ pub fn measure(
         }
     }
     for (verb, samples) in [("80 ADD", adds), ("80 DEL", dels)] {
-        let title = format!("{verb}s, {AT_ONCE} at once, until the last one has ended");
-        let mut table = Table::new(&title, &[FLOOR, PTP]);
+        let title = format!("{verb}s{job}, {AT_ONCE} at once, until the last one has ended");
+        let mut table = Table::new(&title, &group.pairs.map(|(_, reference)| reference));
         for (contender, samples) in contenders.iter().zip(&samples) {
             table.row(contender.name, samples);
         }
-        for (name, reference) in [(FERRULE, FLOOR), (FERRULE_V4, PTP)] {
-            report.measured(&format!("{verb} to {reference}"), table.ratio(name, reference));
+        for (name, reference) in group.pairs {
+            report.measured(&format!("{verb}{job} to {reference}"), table.ratio(name, reference));
         }
         report.show(table);
     }

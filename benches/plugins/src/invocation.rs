@@ -2,6 +2,7 @@
 //! exit status. What is timed is all of it.
 
 use crate::Failure;
+use serde_json::Value;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,6 +15,7 @@ pub struct Invocation {
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     stdin: String,
+    next: Option<Box<Invocation>>,
 }
 
 /// A run that succeeded.
@@ -34,6 +36,7 @@ impl Invocation {
             arguments: arguments.to_owned(),
             environment: Vec::new(),
             stdin: String::new(),
+            next: None,
         }
     }
 
@@ -56,7 +59,13 @@ impl Invocation {
             environment.push(("CNI_NETNS", netns.display().to_string()));
             environment.push(("CNI_IFNAME", "eth0".to_owned()));
         }
-        Invocation { program: program.to_owned(), arguments: Vec::new(), environment, stdin: conf.to_owned() }
+        Invocation {
+            program: program.to_owned(),
+            arguments: Vec::new(),
+            environment,
+            stdin: conf.to_owned(),
+            next: None,
+        }
     }
 
     /// The same, run by another program that takes it as its arguments.
@@ -66,8 +75,33 @@ impl Invocation {
         self
     }
 
-    /// Runs it to its end. A failed run is a `Failure` with the answer in it.
+    /// The next plugin of a list: it runs after this one, and gets its answer as `prevResult`.
+    pub fn followed_by(mut self, next: Invocation) -> Invocation {
+        self.next = Some(Box::new(next));
+        self
+    }
+
+    /// Runs it, and what follows it, to the end. A failed run is a `Failure` with the answer in it. The time that the
+    /// runtime takes between two plugins is not counted.
     pub fn run(&self) -> Result<Ended, Failure> {
+        let ended = self.execute(&self.stdin)?;
+        let Some(next) = &self.next else { return Ok(ended) };
+        let mut last = next.execute(&next.stdin_after(&ended.answer)?)?;
+        last.elapsed += ended.elapsed;
+        Ok(last)
+    }
+
+    /// What it is given if the plugin before it answered so. A DEL answers nothing.
+    fn stdin_after(&self, answer: &str) -> Result<String, Failure> {
+        if answer.trim().is_empty() {
+            return Ok(self.stdin.clone());
+        }
+        let mut conf: Value = serde_json::from_str(&self.stdin)?;
+        conf["prevResult"] = serde_json::from_str(answer)?;
+        Ok(conf.to_string())
+    }
+
+    fn execute(&self, input: &str) -> Result<Ended, Failure> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
@@ -81,7 +115,7 @@ impl Invocation {
         let mut child = command.spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
         if let Some(mut stdin) = child.stdin.take() {
             // A plugin may answer without reading its conf; how it ends tells whether that was right.
-            let _ = stdin.write_all(self.stdin.as_bytes());
+            let _ = stdin.write_all(input.as_bytes());
         }
         if let Some(mut stdout) = child.stdout.take() {
             stdout.read_to_string(&mut answer)?;

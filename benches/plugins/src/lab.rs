@@ -2,10 +2,13 @@
 //! directories for what the plugins remember.
 
 use crate::Failure;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// The node's address of each family. `benches/floor.c` has them too.
 pub const NODE_IPS: [&str; 2] = ["192.168.0.1", "fd00:1::1"];
@@ -19,7 +22,7 @@ pub struct Lab {
 
 /// An empty network namespace, for one ADD.
 pub struct Pod {
-    /// What tells it from every other of this run; below 65,000.
+    /// What tells it from every other of this run; below 60,000.
     pub number: usize,
     /// Its container id: 64 hex digits, as containerd's are.
     pub container: String,
@@ -118,6 +121,16 @@ impl Lab {
     pub fn data_dir(&self, name: &str) -> PathBuf {
         self.work.join("data").join(name)
     }
+}
+
+/// Runs it with another network namespace, on a thread that ends with it.
+pub fn in_node<T: Send>(node: &File, run: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+    let entered = || {
+        move_into_link_name_space(node.as_fd(), Some(LinkNameSpaceType::Network))?;
+        run()
+    };
+    thread::scope(|scope| scope.spawn(entered).join())
+        .map_err(|_| Failure::from("a node's thread panicked"))?
 }
 
 /// Runs a program of the system for its effect, and returns what it wrote.

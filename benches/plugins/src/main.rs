@@ -12,6 +12,7 @@
 mod burst;
 mod contender;
 mod gc;
+mod host_ports;
 mod invocation;
 mod ipam;
 mod lab;
@@ -20,7 +21,7 @@ mod peers;
 mod report;
 mod single;
 
-use contender::Contender;
+use contender::{Contender, Group};
 use lab::Lab;
 use report::{Report, Target};
 use std::path::PathBuf;
@@ -41,13 +42,23 @@ pub struct Effort {
     pub collections: usize,
     /// Rounds of the address management call, at each fill.
     pub calls: usize,
-    /// How many addresses are held when that call is measured.
+    /// How many pods of ten hostPorts there are when the next one is measured.
+    pub serving: usize,
+    /// How many addresses are held when the address management call is measured.
     pub held: &'static [usize],
 }
 
-const FULL: Effort =
-    Effort { single: 101, slow: 5, bursts: 7, collections: 5, calls: 51, held: &[0, 250, 4_000, 60_000] };
-const QUICK: Effort = Effort { single: 7, slow: 1, bursts: 1, collections: 1, calls: 7, held: &[0, 250] };
+const FULL: Effort = Effort {
+    single: 101,
+    slow: 5,
+    bursts: 7,
+    collections: 5,
+    calls: 51,
+    serving: 100,
+    held: &[0, 250, 4_000, 60_000],
+};
+const QUICK: Effort =
+    Effort { single: 7, slow: 1, bursts: 1, collections: 1, calls: 7, serving: 5, held: &[0, 250] };
 
 fn main() -> ExitCode {
     match run() {
@@ -72,12 +83,17 @@ fn run() -> Result<(), Failure> {
     lab.set_up_node()?;
 
     let mut report = Report::new(&lab, &peers_version);
-    let mut contenders = Vec::new();
-    for contender in Contender::all(&lab) {
-        // One try before anything is timed: the first bridge plugin makes the bridge, the first ferrule its routes.
-        match contender.works(&lab) {
-            Ok(()) => contenders.push(contender),
-            Err(reason) => report.left_out(contender.name, &reason.to_string()),
+    let mut groups = [Group::plain(&lab), Group::served(&lab)];
+    for group in &mut groups {
+        for contenders in [&mut group.contenders, &mut group.slow] {
+            // One try before anything is timed: the first bridge plugin makes the bridge, the first ferrule its routes.
+            contenders.retain(|contender: &Contender| match contender.works(&lab) {
+                Ok(()) => true,
+                Err(reason) => {
+                    report.left_out(&format!("{}{}", contender.name, group.job), &reason.to_string());
+                    false
+                }
+            });
         }
     }
 
@@ -88,14 +104,18 @@ fn run() -> Result<(), Failure> {
             failed.push(format!("{what}: {failure}"));
         }
     };
-    attempt("one after another", single::measure(&lab, &contenders, &effort, &mut report));
-    attempt("at once", burst::measure(&lab, &contenders, &effort, &mut report));
-    if contenders.iter().any(|contender| contender.name == contender::FERRULE) {
+    for group in &groups {
+        attempt("one after another", single::measure(&lab, group, &effort, &mut report));
+        attempt("at once", burst::measure(&lab, group, &effort, &mut report));
+    }
+    let [plain, _] = &groups;
+    attempt("hostPorts", host_ports::measure(&lab, &effort, &mut report));
+    if plain.contenders.iter().any(|contender| contender.name == contender::FERRULE) {
         attempt("garbage collection", gc::measure(&lab, &effort, &mut report));
         attempt("static peers", peers::measure(&lab, &effort, &mut report));
     }
     attempt("address management", ipam::measure(&lab, &effort, &mut report));
-    attempt("memory", memory::measure(&lab, &contenders, &mut report));
+    attempt("memory", memory::measure(&lab, &plain.contenders, &mut report));
 
     println!("{}", report.text(&Target::of_this_project()));
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }

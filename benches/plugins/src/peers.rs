@@ -1,14 +1,11 @@
 //! Routes to other nodes must not cost an ADD anything once they are there.
 
 use crate::contender::{Contender, FERRULE, ferrule_conf};
-use crate::lab::Lab;
+use crate::lab::{Lab, in_node};
 use crate::report::{Report, Samples, Table};
 use crate::{Effort, Failure};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::os::fd::AsFd;
-use std::thread;
 use std::time::Duration;
 
 const PEERS: usize = 5_000;
@@ -64,14 +61,4 @@ fn peer(i: usize) -> Value {
         "podCIDRs": [format!("11.{high}.{low}.0/24"), format!("fd00:11:{high:x}:{low:x}::/64")],
         "nodeIPs": [format!("192.168.{}.{}", high + 1, low + 1), format!("fd00:1::{:x}:{:x}", high + 1, low + 1)],
     })
-}
-
-/// Runs it with another network namespace, on a thread that ends with it.
-fn in_node<T: Send>(node: &File, run: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
-    let entered = || {
-        move_into_link_name_space(node.as_fd(), Some(LinkNameSpaceType::Network))?;
-        run()
-    };
-    thread::scope(|scope| scope.spawn(entered).join())
-        .map_err(|_| Failure::from("a node's thread panicked"))?
 }

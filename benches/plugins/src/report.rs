@@ -102,11 +102,38 @@ impl Target {
         [
             ("ADD, times the floor", "ADD to floor", AtMost(1.5)),
             ("ADD, times faster than ptp", "ADD to ptp + host-local", TimesFaster(4.0)),
-            ("DEL, times deleting the link alone", "DEL to floor", AtMost(1.1)),
+            ("DEL, times the floor", "DEL to floor", AtMost(1.1)),
             ("80 ADDs, 16 at once, times the floor", "80 ADD to floor", AtMost(1.5)),
             ("80 ADDs, 16 at once, times faster than ptp", "80 ADD to ptp + host-local", TimesFaster(4.0)),
             ("80 DELs, 16 at once, times the floor", "80 DEL to floor", AtMost(1.2)),
             ("80 DELs, 16 at once, times faster than ptp", "80 DEL to ptp + host-local", TimesFaster(2.5)),
+            ("served ADD, times the floor", "ADD with masquerade and a hostPort to floor", AtMost(2.0)),
+            (
+                "served ADD, times faster than portmap",
+                "ADD with masquerade and a hostPort to bridge + host-local + portmap",
+                TimesFaster(12.0),
+            ),
+            ("served DEL, times the floor", "DEL with masquerade and a hostPort to floor", AtMost(1.1)),
+            (
+                "served DEL, times faster than portmap",
+                "DEL with masquerade and a hostPort to bridge + host-local + portmap",
+                TimesFaster(4.0),
+            ),
+            (
+                "80 served ADDs, 16 at once, times faster than portmap",
+                "80 ADD with masquerade and a hostPort to bridge + host-local + portmap",
+                TimesFaster(25.0),
+            ),
+            (
+                "80 served DELs, 16 at once, times faster than portmap",
+                "80 DEL with masquerade and a hostPort to bridge + host-local + portmap",
+                TimesFaster(20.0),
+            ),
+            (
+                "served ADD with 1,000 hostPorts on the node, times with none",
+                "ADD at 1000 hostPorts",
+                AtMost(1.1),
+            ),
             ("GC of 200 dead attachments, ms", "GC in ms", AtMost(100.0)),
             ("IPAM ADD with 60,000 held, times the empty store", "IPAM ADD at 60,000 to empty", AtMost(1.3)),
             ("IPAM DEL with 60,000 held, times the empty store", "IPAM DEL at 60,000 to empty", AtMost(1.3)),
@@ -178,8 +205,8 @@ impl Report {
         let mut text = format!("\n{}{}", self.machine, self.left_out.concat());
         let _ = writeln!(
             text,
-            "whole processes, in turns; floor = benches/floor.c, for DEL the deletion of the link alone; \
-             ptp and bridge with IPv4 only where not said otherwise\n"
+            "whole processes, in turns; floor = benches/floor.c, for DEL the deletion of link and elements alone; \
+             ptp and bridge with IPv4 only where not said otherwise; served = with masquerade and a hostPort\n"
         );
         for table in self.tables.iter().map(Table::text).chain(self.memory.clone()) {
             let _ = writeln!(text, "{table}");

@@ -1,36 +1,28 @@
 //! One ADD, then one DEL, of each contender in turn.
 
-use crate::contender::{Contender, FERRULE, FERRULE_V4, FLOOR, PTP};
+use crate::contender::{Contender, Group};
 use crate::lab::Lab;
 use crate::report::{Report, Samples, Table};
 use crate::{Effort, Failure};
 
-/// Fills "ADD" and "DEL" of the report.
-pub fn measure(
-    lab: &Lab,
-    contenders: &[Contender],
-    effort: &Effort,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    eprintln!("one after another: {} rounds", effort.single);
-    let mut samples = rounds(lab, contenders, effort.single)?;
-
+/// Fills "ADD" and "DEL" of the report, for the group's job.
+pub fn measure(lab: &Lab, group: &Group, effort: &Effort, report: &mut Report) -> Result<(), Failure> {
+    let job = group.job;
+    eprintln!("one after another{job}: {} rounds", effort.single);
+    let mut samples = rounds(lab, &group.contenders, effort.single)?;
     // Apart from the others: in turns with them it would take minutes.
-    let slow = [Contender::dual_stack_ptp(lab)];
-    match slow.iter().try_for_each(|contender| contender.works(lab)) {
-        Ok(()) => samples.extend(rounds(lab, &slow, effort.slow)?),
-        Err(reason) => slow.iter().for_each(|contender| report.left_out(contender.name, &reason.to_string())),
-    }
+    samples.extend(rounds(lab, &group.slow, effort.slow)?);
 
-    let mut adds = Table::new("ADD, one after another", &[FLOOR, PTP]);
-    let mut dels = Table::new("DEL, one after another", &[FLOOR, PTP]);
+    let references = group.pairs.map(|(_, reference)| reference);
+    let mut adds = Table::new(&format!("ADD{job}, one after another"), &references);
+    let mut dels = Table::new(&format!("DEL{job}, one after another"), &references);
     for (name, (add, del)) in &samples {
         adds.row(name, add);
         dels.row(name, del);
     }
-    for (name, reference) in [(FERRULE, FLOOR), (FERRULE_V4, PTP)] {
-        report.measured(&format!("ADD to {reference}"), adds.ratio(name, reference));
-        report.measured(&format!("DEL to {reference}"), dels.ratio(name, reference));
+    for (name, reference) in group.pairs {
+        report.measured(&format!("ADD{job} to {reference}"), adds.ratio(name, reference));
+        report.measured(&format!("DEL{job} to {reference}"), dels.ratio(name, reference));
     }
     report.show(adds);
     report.show(dels);

@@ -1,10 +1,13 @@
 //! `demo`: three nodes, six pods, and everybody reaches everybody; `scripts/demo.sh` builds and runs it.
 
 mod facts;
+mod forgery;
 mod network;
+mod operator;
 mod pods;
 mod reach;
 mod screen;
+mod services;
 mod stage;
 
 use std::io::Write;
@@ -102,6 +105,17 @@ async fn show(screen: &Screen, network: &Network, lab: &Lab) -> Result<Vec<Strin
     faults.extend(reach::show_localhost(screen, &runtimes, &pods).await?);
     if let ([node, ..], Some(pod)) = (lab.nodes(), pods.first()) {
         facts::show_kernel(screen, node, pod)?;
+    }
+    let forged = forgery::show(screen, lab, &pods)?;
+    if network.has_services() {
+        faults.extend(forged);
+        faults.extend(services::show_host_port(screen, lab, &runtimes, &pods).await?);
+        faults.extend(services::show_masquerade(screen, lab, &runtimes, &pods).await?);
+        faults.extend(operator::show(screen, lab, &runtimes, &pods).await?);
+    } else {
+        let text = "What ptp alone does not promise, so it is no fault: to refuse forged packets (above), hostPorts, \
+                    masquerade that spares other nodes' pods, verbs for people";
+        screen.line(&format!("\n  {}", screen.paint(Mood::Faint, text)))?;
     }
     if let ([.., node], [.., cri], [.., pod]) = (lab.nodes(), runtimes.as_slice(), pods.as_slice()) {
         faults.extend(facts::show_death(screen, network, cri, node, pod).await?);

@@ -42,6 +42,8 @@ impl Network {
         let plugin = match self {
             Self::Ferrule(_) => json!({
                 "type": "ferrule",
+                "ipMasq": true,
+                "capabilities": {"portMappings": true, "bandwidth": true},
                 "ipam": {"type": "ferrule", "ranges": ranges, "routes": routes, "dataDir": "/var/lib/cni/ferrule"},
                 "peers": peers_of(node, all),
             }),
@@ -52,6 +54,14 @@ impl Network {
         };
         // containerd 1.6 knows the protocol up to 1.0.0.
         format!("{:#}", json!({"cniVersion": "1.0.0", "name": "podnet", "plugins": [plugin]}))
+    }
+
+    /// Whether it has more than addresses and routes: masquerade, hostPorts, a source check, verbs for people.
+    ///
+    /// ptp's `ipMasq` hides pods from the pods of other nodes as well, so it is off; for hostPorts it takes `portmap`
+    /// behind it.
+    pub fn has_services(&self) -> bool {
+        matches!(self, Self::Ferrule(_))
     }
 
     /// What the plugin itself does not do for a node.

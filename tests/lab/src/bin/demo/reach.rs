@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lab::cri::Client;
 use lab::{Lab, Node};
 
-use crate::pods::{Answers, Pod, ask_from_node};
+use crate::pods::{Answers, PORT, Pod, ask_from_node};
 use crate::screen::{Mood, Screen};
 
 type Shown<T> = Result<T, Box<dyn std::error::Error>>;
@@ -26,7 +26,7 @@ impl Row {
     /// Why this pod, at this address, was not reached as it should be.
     fn fault(&self, pod: &Pod, address: IpAddr) -> Option<String> {
         let told = |what: String| Some(format!("{} to {} at {address}: {what}", self.name, pod.name));
-        match self.answers.get(&address) {
+        match self.answers.get(&SocketAddr::new(address, PORT)) {
             None => told("no answer".to_owned()),
             Some(answer) if answer.name != pod.name => told(format!("{} answered", answer.name)),
             Some(answer) if !self.own.contains(&answer.seen) => {
@@ -48,7 +48,8 @@ pub async fn show_everybody(
     let legend =
         "4, 6: answered over IPv4, IPv6, by the right pod, which saw an address of the asker; ✗: not so";
     screen.line(&format!("  {}\n", screen.paint(Mood::Faint, legend)))?;
-    let targets: Vec<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.clone()).collect();
+    let addresses = pods.iter().flat_map(|pod| pod.addresses.clone());
+    let targets: Vec<SocketAddr> = addresses.map(|address| SocketAddr::new(address, PORT)).collect();
     let mut rows = Vec::new();
     for pod in pods {
         let cri = runtimes.get(pod.node).ok_or("a pod on no node")?;
@@ -76,7 +77,7 @@ pub async fn show_localhost(screen: &Screen, runtimes: &[Client], pods: &[Pod]) 
     for pod in pods {
         let (Some(sidecar), Some(cri)) = (&pod.sidecar, runtimes.get(pod.node)) else { continue };
         let sidecar = Pod { server: sidecar.clone(), ..pod.clone() };
-        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
         let answers = sidecar.ask(cri, &[localhost]).await?;
         let is_reached = answers.get(&localhost).is_some_and(|answer| answer.name == pod.name);
         screen.verdict(
@@ -143,8 +144,8 @@ mod tests {
     }
 
     fn row(answer: Option<(&str, [u8; 4])>) -> Row {
-        let answer =
-            answer.map(|(name, seen)| (POD.into(), Answer { name: name.to_owned(), seen: seen.into() }));
+        let answer = answer
+            .map(|(name, seen)| ((POD, PORT).into(), Answer { name: name.to_owned(), seen: seen.into() }));
         Row {
             name: "b1".to_owned(),
             own: vec![[10, 244, 2, 2].into()],

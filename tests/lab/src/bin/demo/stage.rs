@@ -33,17 +33,17 @@ pub async fn build_lab(screen: &Screen, network: &Network, plans: &[NodePlan]) -
     Ok(lab)
 }
 
-/// Two pods a node, through each node's CRI; the very first has two containers.
+/// Two pods a node, through each node's CRI; the very first has two containers and a hostPort.
 pub async fn run_pods(screen: &Screen, lab: &Lab, runtimes: &[Client]) -> Built<Vec<Pod>> {
     let mut pods = Vec::new();
     for (index, (node, cri)) in lab.nodes().iter().zip(runtimes).enumerate() {
         let letter = node.plan().name.trim_start_matches("node-");
         for number in 1..=2 {
             let start = Instant::now();
-            let has_sidecar = pods.is_empty();
-            let pod = Pod::run(cri, node, index, &format!("{letter}{number}"), has_sidecar).await?;
+            let is_first = pods.is_empty();
+            let pod = Pod::run(cri, node, index, &format!("{letter}{number}"), is_first).await?;
             let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
-            let remark = if has_sidecar { "  (two containers)" } else { "" };
+            let remark = if is_first { "  (two containers, a hostPort)" } else { "" };
             screen.step(start, &format!("pod {}  {}{remark}", pod.name, addresses.join(", ")))?;
             pods.push(pod);
         }
