@@ -1,5 +1,11 @@
 //! The node agent: the built `ferruled` on a node in a namespace, with an API server of the test's own.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what the agent did shows in the kernel, and nothing there calls a test"
+)]
+#![expect(clippy::print_stdout, reason = "how long it took is told to whoever asks with --nocapture")]
+
 mod api;
 mod follow;
 mod life;

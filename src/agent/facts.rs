@@ -12,8 +12,6 @@ use ipnetwork::IpNetwork;
 pub struct Given {
     /// `metadata.name`.
     pub name: String,
-    /// `metadata.uid`: another one under the same name is another node.
-    pub uid: String,
     /// `metadata.creationTimestamp` in seconds since 1970; 0 where it has none.
     pub created: i64,
     /// `spec.podCIDRs`, or `spec.podCIDR` alone where a server knows only that.
@@ -40,8 +38,6 @@ pub struct Condition {
 pub struct NodeFacts {
     /// Its name.
     pub name: String,
-    /// Tells it from an earlier node of that name.
-    pub uid: String,
     /// When it was made, in seconds since 1970.
     pub created: i64,
     /// Where its pods are, each once, without host bits.
@@ -57,8 +53,8 @@ pub struct NodeFacts {
 impl NodeFacts {
     /// Reads what is given. What cannot be used is named in [`NodeFacts::unusable`], and does not hide the rest.
     pub fn read(given: Given) -> Self {
-        let Given { name, uid, created, pod_cidrs, internal_ips, condition } = given;
-        let mut facts = Self { name, uid, created, condition, ..Self::default() };
+        let Given { name, created, pod_cidrs, internal_ips, condition } = given;
+        let mut facts = Self { name, created, condition, ..Self::default() };
         for text in &pod_cidrs {
             match read_pod_cidr(text) {
                 Ok(cidr) if facts.pod_cidrs.contains(&cidr) => {}

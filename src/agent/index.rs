@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
@@ -85,21 +86,16 @@ impl Change {
     }
 }
 
-/// Order in which claims are honoured.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Claim {
-    is_not_ready: bool,
-    created: i64,
-    name: String,
-}
+/// Who claims what; the keepers first. Nearly always one, so it is a list, and the names are those of the nodes.
+type Claims<K> = HashMap<K, Vec<Arc<str>>>;
 
 /// All nodes.
 #[derive(Debug)]
 pub struct Index {
     own: String,
-    nodes: BTreeMap<String, NodeFacts>,
-    cidrs: HashMap<IpNetwork, BTreeSet<Claim>>,
-    addresses: HashMap<IpAddr, BTreeSet<Claim>>,
+    nodes: BTreeMap<Arc<str>, NodeFacts>,
+    cidrs: Claims<IpNetwork>,
+    addresses: Claims<IpAddr>,
     /// Those that a list under way has named so far.
     listed: Option<HashSet<String>>,
     is_complete: bool,
@@ -133,8 +129,8 @@ impl Index {
             }
             NodeEvent::ListEnds => {
                 let listed = self.listed.take().unwrap_or_default();
-                let gone: Vec<String> =
-                    self.nodes.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+                let gone: Vec<Arc<str>> =
+                    self.nodes.keys().filter(|name| !listed.contains(&***name)).cloned().collect();
                 let mut change = Change::default();
                 gone.iter().for_each(|name| change.merge(self.remove(name)));
                 change.completed = !std::mem::replace(&mut self.is_complete, true);
@@ -152,7 +148,7 @@ impl Index {
 
     /// This node, as far as it is known.
     pub fn own(&self) -> Option<&NodeFacts> {
-        self.nodes.get(&self.own)
+        self.nodes.get(self.own.as_str())
     }
 
     /// Every node, by name.
@@ -215,7 +211,7 @@ impl Index {
     }
 
     fn put(&mut self, facts: NodeFacts) -> Change {
-        let before = self.nodes.get(&facts.name);
+        let before = self.nodes.get(facts.name.as_str());
         if before == Some(&facts) {
             return Change::default();
         }
@@ -225,7 +221,7 @@ impl Index {
                 Some(before) => {
                     let is_other = (&before.pod_cidrs, &before.node_ips, &before.unusable)
                         != (&facts.pod_cidrs, &facts.node_ips, &facts.unusable);
-                    (is_other || before.uid != facts.uid, before.condition != facts.condition)
+                    (is_other, before.condition != facts.condition)
                 }
                 None => (true, true),
             };
@@ -254,7 +250,7 @@ impl Index {
             let of_cidrs = facts.pod_cidrs.iter().filter_map(|cidr| self.cidrs.get(cidr));
             let of_addresses = facts.node_ips.iter().filter_map(|address| self.addresses.get(address));
             let claims = of_cidrs.chain(of_addresses).flatten();
-            concerned.extend(claims.map(|claim| claim.name.clone()).filter(|name| *name != self.own));
+            concerned.extend(claims.map(|name| name.to_string()).filter(|name| *name != self.own));
         }
         let before: Vec<(String, Standing, Vec<IpAddr>)> =
             concerned.into_iter().map(|name| self.snapshot(name)).collect();
@@ -267,43 +263,47 @@ impl Index {
     }
 
     fn snapshot(&self, name: String) -> (String, Standing, Vec<IpAddr>) {
-        let addresses = self.nodes.get(&name).map(|facts| facts.node_ips.clone()).unwrap_or_default();
+        let addresses = self.nodes.get(name.as_str()).map(|facts| facts.node_ips.clone()).unwrap_or_default();
         let standing = self.standing(&name);
         (name, standing, addresses)
     }
 
     fn replace(&mut self, name: &str, facts: Option<NodeFacts>) {
         if let Some(before) = self.nodes.remove(name) {
-            let claim = Claim::of(&before);
-            before.pod_cidrs.iter().for_each(|cidr| withdraw(&mut self.cidrs, cidr, &claim));
-            before.node_ips.iter().for_each(|address| withdraw(&mut self.addresses, address, &claim));
+            before.pod_cidrs.iter().for_each(|cidr| withdraw(&mut self.cidrs, cidr, name));
+            before.node_ips.iter().for_each(|address| withdraw(&mut self.addresses, address, name));
         }
-        if let Some(facts) = facts {
-            let claim = Claim::of(&facts);
-            for cidr in &facts.pod_cidrs {
-                self.cidrs.entry(*cidr).or_default().insert(claim.clone());
-            }
-            for address in &facts.node_ips {
-                self.addresses.entry(*address).or_default().insert(claim.clone());
-            }
-            self.nodes.insert(name.to_owned(), facts);
-        }
+        let Some(facts) = facts else { return };
+        let (cidrs, addresses) = (facts.pod_cidrs.clone(), facts.node_ips.clone());
+        let name: Arc<str> = name.into();
+        self.nodes.insert(Arc::clone(&name), facts);
+        cidrs.into_iter().for_each(|cidr| claim(&mut self.cidrs, cidr, &name, &self.nodes));
+        addresses.into_iter().for_each(|address| claim(&mut self.addresses, address, &name, &self.nodes));
     }
 }
 
-impl Claim {
-    fn of(facts: &NodeFacts) -> Self {
-        Self { is_not_ready: !facts.condition.ready, created: facts.created, name: facts.name.clone() }
-    }
+/// Puts a node among those that claim the same, in the order in which claims are honoured.
+fn claim<K: Eq + Hash>(
+    claims: &mut Claims<K>,
+    key: K,
+    name: &Arc<str>,
+    nodes: &BTreeMap<Arc<str>, NodeFacts>,
+) {
+    let of_key = claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
+    of_key.push(Arc::clone(name));
+    of_key.sort_by_key(|name| {
+        let facts = nodes.get(name);
+        (facts.map(|facts| (!facts.condition.ready, facts.created)), Arc::clone(name))
+    });
 }
 
-fn keeper<'a, K: Eq + Hash>(claims: &'a HashMap<K, BTreeSet<Claim>>, key: &K) -> Option<&'a str> {
-    claims.get(key).and_then(BTreeSet::first).map(|claim| claim.name.as_str())
+fn keeper<'a, K: Eq + Hash>(claims: &'a Claims<K>, key: &K) -> Option<&'a str> {
+    claims.get(key).and_then(|of_key| of_key.first()).map(|name| &**name)
 }
 
-fn withdraw<K: Eq + Hash>(claims: &mut HashMap<K, BTreeSet<Claim>>, key: &K, claim: &Claim) {
+fn withdraw<K: Eq + Hash>(claims: &mut Claims<K>, key: &K, name: &str) {
     if let Some(of_key) = claims.get_mut(key) {
-        of_key.remove(claim);
+        of_key.retain(|it| &**it != name);
         if of_key.is_empty() {
             claims.remove(key);
         }

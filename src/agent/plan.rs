@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use super::index::Index;
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
+use crate::desired::attachment::covers;
 use crate::desired::nft::element::InsideNetwork;
 use crate::desired::node::NodeState;
 
@@ -98,11 +99,40 @@ impl Desired {
 
 /// PodCIDRs and addresses of every node, also of those that have no route: whoever they are, they are no strangers.
 fn inside(index: &Index) -> Vec<IpNetwork> {
-    let of_node = |facts: &super::facts::NodeFacts| {
-        let addresses = facts.node_ips.iter().map(|&address| IpNetwork::from(address));
-        facts.pod_cidrs.iter().copied().chain(addresses).collect::<Vec<_>>()
-    };
-    index.nodes().flat_map(of_node).collect()
+    let mut all = Vec::new();
+    for facts in index.nodes() {
+        all.extend(&facts.pod_cidrs);
+        all.extend(facts.node_ips.iter().map(|&address| IpNetwork::from(address)));
+    }
+    aggregate(all)
+}
+
+/// The same addresses in as few networks as there can be: two halves become the whole, and what lies in another is
+/// left out. Controllers give podCIDRs in turn, so those of thousands of nodes become a few.
+fn aggregate(mut networks: Vec<IpNetwork>) -> Vec<IpNetwork> {
+    networks.sort_unstable_by_key(|network| (network.network(), network.prefix()));
+    let mut kept: Vec<IpNetwork> = Vec::new();
+    for mut network in networks {
+        if kept.last().is_some_and(|last| covers(*last, network)) {
+            continue;
+        }
+        while let Some(whole) = kept.last().and_then(|last| whole_of(*last, network)) {
+            kept.pop();
+            network = whole;
+        }
+        kept.push(network);
+    }
+    kept
+}
+
+/// The network whose lower and upper half the two are, if they are.
+fn whole_of(lower: IpNetwork, upper: IpNetwork) -> Option<IpNetwork> {
+    if lower.prefix() != upper.prefix() || lower.is_ipv4() != upper.is_ipv4() || lower == upper {
+        return None;
+    }
+    let whole = IpNetwork::new(lower.network(), lower.prefix().checked_sub(1)?).ok()?;
+    let is_aligned = whole.network() == lower.network();
+    (is_aligned && whole.contains(upper.network())).then_some(whole)
 }
 
 #[cfg(test)]
@@ -144,14 +174,33 @@ mod tests {
             inside,
             [
                 "10.244.1.0/24",
-                "172.18.0.2/32",
                 "10.244.2.0/24",
-                "172.18.0.3/32",
+                "172.18.0.2/31",
+                "172.18.0.4/32",
                 "172.19.0.3/32",
-                "fd00:3::/64",
-                "172.18.0.4/32"
+                "fd00:3::/64"
             ]
         );
+    }
+
+    #[test]
+    fn places_become_as_few_as_there_can_be_and_cover_the_same_addresses() {
+        let aggregated = |texts: &[&str]| -> Vec<String> {
+            let networks = texts.iter().map(|text| text.parse().unwrap()).collect();
+            aggregate(networks).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            aggregated(&["10.0.3.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.0.0/24", "10.0.5.0/24"]),
+            ["10.0.0.0/22", "10.0.5.0/24"]
+        );
+        // Neighbours that are no halves of one network.
+        assert_eq!(aggregated(&["10.0.1.0/24", "10.0.2.0/24"]), ["10.0.1.0/24", "10.0.2.0/24"]);
+        assert_eq!(aggregated(&["10.0.0.0/8", "10.3.0.0/16", "10.0.0.0/8", "11.0.0.0/8"]), ["10.0.0.0/7"]);
+        assert_eq!(
+            aggregated(&["fd00::/65", "fd00:0:0:0:8000::/65", "1.2.3.4/32"]),
+            ["1.2.3.4/32", "fd00::/64"]
+        );
+        assert_eq!(aggregated(&["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]), ["0.0.0.0/0", "::/0"]);
     }
 
     #[test]

@@ -163,7 +163,6 @@ impl WatchedNode {
         };
         NodeFacts::read(Given {
             name: metadata.name.unwrap_or_default(),
-            uid: metadata.uid.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(0, |Time(time)| time.as_second()),
             pod_cidrs,
             internal_ips: status.addresses.into_iter().filter(is_internal).map(|it| it.address).collect(),
@@ -284,7 +283,7 @@ mod tests {
         }))
         .unwrap();
         let facts = node.into_facts();
-        assert_eq!((facts.name.as_str(), facts.uid.as_str(), facts.created), ("worker", "u", 1_795_449_845));
+        assert_eq!((facts.name.as_str(), facts.created), ("worker", 1_795_449_845));
         assert_eq!((facts.pod_cidrs.len(), facts.node_ips.len(), facts.unusable.len()), (2, 2, 0));
         let expected = Condition { ready: false, awaits_network: true, network_unavailable: true };
         assert_eq!(facts.condition, expected);

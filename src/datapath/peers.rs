@@ -24,6 +24,9 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::refusal::Refusal;
 use crate::kernel::route::{AddMode, Family, Route, RouteFilter, RouteKind};
 
+/// How many routes are asked for at once.
+const AT_ONCE: usize = 512;
+
 /// What a synchronisation did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Synchronised {
@@ -119,33 +122,37 @@ async fn overlay_device(node: &Netlink) -> Result<Option<u32>, Refusal> {
     Ok(node.link(LinkRef::Name(OVERLAY_DEVICE.into())).await?.map(|link| link.index))
 }
 
+/// Stale routes go first: one of them may be the very route that makes a next hop unreachable. A few at a time, so that
+/// memory does not grow with their number.
 async fn carry_out(node: &Netlink, plan: Plan<'_>, device: Option<u32>) -> Synchronised {
-    // Stale routes go first: one of them may be the very route that makes a next hop unreachable.
-    let removals = plan.remove.iter().map(|&route| Change::DeleteRoute(route.clone()));
-    let removed = node.submit(removals).await;
-    let additions = plan
-        .set
-        .iter()
-        .map(|wanted| Change::AddRoute { route: in_kernel(wanted, device), mode: AddMode::Replace });
-    let set = node.submit(additions).await;
-
     let mut report = Synchronised::default();
-    for (outcome, route) in removed.into_iter().zip(plan.remove) {
-        match outcome {
-            Err(refusal) if !refusal.is_not_found() => {
-                let peer = format!("(none) {}", route.destination);
-                report.failures.push(PeerFailure { peer, reason: format!("stale route stays: {refusal}") });
-                report.unsettled.push(route.destination);
+    for some in plan.remove.chunks(AT_ONCE) {
+        let outcomes = node.submit(some.iter().map(|&route| Change::DeleteRoute(route.clone()))).await;
+        for (outcome, route) in outcomes.into_iter().zip(some) {
+            match outcome {
+                Err(refusal) if !refusal.is_not_found() => {
+                    let peer = format!("(none) {}", route.destination);
+                    report
+                        .failures
+                        .push(PeerFailure { peer, reason: format!("stale route stays: {refusal}") });
+                    report.unsettled.push(route.destination);
+                }
+                _ => report.removed += 1,
             }
-            _ => report.removed += 1,
         }
     }
-    for (outcome, wanted) in set.into_iter().zip(plan.set) {
-        match outcome {
-            Ok(()) => report.set += 1,
-            Err(refusal) => {
-                report.failures.extend(explain(node, wanted, &refusal).await);
-                report.unsettled.push(wanted.route.destination);
+    for some in plan.set.chunks(AT_ONCE) {
+        let additions = some
+            .iter()
+            .map(|wanted| Change::AddRoute { route: in_kernel(wanted, device), mode: AddMode::Replace });
+        let outcomes = node.submit(additions).await;
+        for (outcome, wanted) in outcomes.into_iter().zip(some) {
+            match outcome {
+                Ok(()) => report.set += 1,
+                Err(refusal) => {
+                    report.failures.extend(explain(node, wanted, &refusal).await);
+                    report.unsettled.push(wanted.route.destination);
+                }
             }
         }
     }

@@ -21,7 +21,7 @@ fn a_node_that_knows_nothing_becomes_one_that_pods_can_be_added_to() {
     assert_eq!(node.namespace.sysctl("net/ipv6/conf/all/forwarding"), "1");
     assert!(node.namespace.ip("route show proto 102").contains("unreachable 10.244.1.0/24"));
     let inside = node.nft("list set inet ferrule inside4");
-    for place in ["10.244.1.0/24", "10.244.11.0/24", "192.0.2.10", "192.0.2.11"] {
+    for place in ["10.244.1.0/24", "10.244.11.0/24", "192.0.2.10/31"] {
         assert!(inside.contains(place), "{place}: {inside}");
     }
     let conf = node.conf();

@@ -5,7 +5,6 @@ fn node(name: &str, pod_cidrs: &[&str], internal_ips: &[&str]) -> NodeFacts {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     NodeFacts::read(Given {
         name: name.to_owned(),
-        uid: format!("uid-{name}"),
         created: 100,
         pod_cidrs: texts(pod_cidrs),
         internal_ips: texts(internal_ips),
