@@ -1,0 +1,107 @@
+//! The cases, a file for each thing that a user does.
+
+mod agent;
+mod annotations;
+mod containers;
+mod first;
+mod host_ports;
+mod leaving;
+mod masquerade;
+mod nodes;
+mod pods;
+mod probes;
+mod services;
+mod workloads;
+
+use crate::process::Result;
+use crate::space::Space;
+
+/// Whose network a case may be asked of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Any plugin's.
+    Any,
+    /// What ferrule promises and not everyone does.
+    Ferrule,
+}
+
+/// What may run at the same time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Anything else that says so.
+    Any,
+    /// Nothing: it disturbs others, or measures what others would disturb.
+    None,
+}
+
+/// A thing that a user takes for granted.
+pub struct Case {
+    /// `file::what_is_so`.
+    pub name: &'static str,
+    /// Finds out whether it is.
+    pub run: fn(&Space<'_>) -> Result,
+    /// See [`Network`].
+    pub network: Network,
+    /// See [`Company`].
+    pub company: Company,
+}
+
+macro_rules! cases {
+    ($($network:ident, $company:ident: $file:ident::$case:ident,)*) => {
+        vec![$(Case {
+            name: concat!(stringify!($file), "::", stringify!($case)),
+            run: $file::$case,
+            network: Network::$network,
+            company: Company::$company,
+        },)*]
+    };
+}
+
+/// All of them, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    cases![
+        Any, Any: first::the_flat_manifest_is_the_kustomization,
+        Ferrule, Any: first::every_node_is_ready_by_ferruled_alone,
+        Any, Any: first::nginxtest_serves_everybody,
+        Any, Any: first::names_are_resolved_on_every_node,
+        Any, Any: pods::every_pod_reaches_every_pod_with_its_own_address,
+        Any, Any: pods::pods_and_nodes_reach_each_other,
+        Ferrule, Any: pods::a_node_is_seen_by_its_internal_address,
+        Any, Any: pods::large_packets_and_much_data_arrive,
+        Ferrule, Any: pods::an_address_that_no_pod_has_is_unreachable_at_once,
+        Any, Any: containers::two_containers_share_localhost_and_one_port_space,
+        Any, Any: containers::a_restarted_container_keeps_the_pods_address,
+        Any, Any: probes::probes_pass_and_fail_as_they_should,
+        Any, Any: probes::readiness_moves_a_pod_out_of_its_service_and_into_it,
+        Any, Any: services::a_service_is_reached_from_pods_and_nodes,
+        Any, Any: services::a_pod_reaches_itself_behind_its_own_service,
+        Any, Any: services::a_headless_service_names_its_pods,
+        Any, Any: services::a_node_port_is_reached_from_outside_on_every_node,
+        Any, Any: services::external_traffic_policy_local_keeps_the_clients_address,
+        Any, Any: services::session_affinity_keeps_a_client_with_its_pod,
+        Any, Any: services::endpoints_may_be_on_the_hosts_network,
+        Any, Any: host_ports::a_containers_port_is_not_the_nodes,
+        Any, Any: host_ports::a_host_port_is_reached_from_everywhere,
+        Any, Any: host_ports::one_port_leads_to_three_pods_by_address_and_protocol,
+        Any, Any: host_ports::a_host_port_over_udp_follows_the_pod_that_has_it,
+        Ferrule, Any: annotations::a_pod_gets_what_its_annotations_ask_for,
+        Ferrule, Any: masquerade::beyond_the_cluster_a_pod_has_its_nodes_address,
+        Any, Any: workloads::a_stateful_set_is_reached_by_name,
+        Any, Any: workloads::a_killed_sandbox_is_replaced,
+        Any, None: workloads::sixty_pods_at_once,
+        Any, None: workloads::a_deployment_rolled_ten_times,
+        Any, None: workloads::a_job_of_a_hundred_short_pods,
+        Ferrule, None: annotations::bandwidth_is_held_in_both_directions,
+        Ferrule, None: agent::rolled_out_again_it_costs_no_packet,
+        Ferrule, None: agent::killed_on_every_node_it_costs_no_packet,
+        Ferrule, None: agent::without_it_pods_start_all_the_same,
+        Ferrule, None: agent::routes_that_were_flushed_are_back,
+        Ferrule, None: agent::a_table_that_was_flushed_is_back,
+        Ferrule, None: agent::forwarding_that_was_switched_off_is_on_again,
+        Ferrule, None: agent::forced_into_tunnels_all_reach_all,
+        Ferrule, None: nodes::a_worker_that_restarts_is_as_before,
+        Ferrule, None: nodes::a_control_plane_that_comes_back_with_another_address_is_as_before,
+        Ferrule, None: nodes::a_worker_that_joins_again_leaves_no_stale_route,
+        Ferrule, None: leaving::uninstalled_nodes_are_as_before,
+    ]
+}

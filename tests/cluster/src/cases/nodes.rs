@@ -1,0 +1,143 @@
+//! Nodes restart, change their addresses, leave and come back.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::pods::{all_reach_all, two_on_each_node};
+use crate::cluster::Node;
+use crate::ensure;
+use crate::process::{Result, eventually, run, seconds};
+use crate::space::Space;
+
+/// A node's restart, in a container: kubelet, containerd and all pods start again. On two cores it takes its time.
+const RESTART: Duration = Duration::from_secs(240);
+
+/// All pods reach all again without anybody's help.
+pub fn a_worker_that_restarts_is_as_before(space: &Space<'_>) -> Result {
+    let pods = two_on_each_node(space)?;
+    all_reach_all(space, &pods)?;
+    let start = Instant::now();
+    let node = space.worker(0)?;
+    let since = time_of(node)?;
+    run("docker", &["restart", &node.name])?;
+    pods_of_are_back(space, node, &since)?;
+    eventually("all reach all", RESTART, || all_reach_all(space, &pods))?;
+    space.note(format!("all reach all again {} after `docker restart`", seconds(start.elapsed())));
+    Ok(())
+}
+
+/// Another container takes its address meanwhile, so that it must take another.
+pub fn a_control_plane_that_comes_back_with_another_address_is_as_before(space: &Space<'_>) -> Result {
+    let pods = two_on_each_node(space)?;
+    all_reach_all(space, &pods)?;
+    let node = space.control_plane()?;
+    let start = Instant::now();
+    let since = time_of(node)?;
+    run("docker", &["stop", &node.name])?;
+    let squatter = crate::fetch::Outsider::start(space);
+    run("docker", &["start", &node.name])?;
+    let squatter = squatter?;
+    pods_of_are_back(space, node, &since)?;
+    eventually("all reach all", RESTART, || all_reach_all(space, &pods))?;
+    space.note(format!("all reach all again {} after `docker stop`", seconds(start.elapsed())));
+    let now = space.nodes_now()?;
+    let now = now.iter().find(|other| other.name == node.name).ok_or("the control plane is gone")?;
+    space.note(format!("was {:?}, is {:?}", node.addresses, now.addresses));
+    let took_it = node.addresses.iter().any(|address| squatter.addresses.contains(address));
+    ensure!(took_it && now.addresses != node.addresses, "the address did not change: nothing was tested");
+    stale_routes(space, &node.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+/// Drained, removed, reset and joined, as kubeadm's documentation has it. Its range has been given to another node meanwhile, one
+/// that never got as far as having an address.
+pub fn a_worker_that_joins_again_leaves_no_stale_route(space: &Space<'_>) -> Result {
+    let node = space.worker(1)?;
+    ensure!(!node.is_control_plane, "a cluster without workers");
+    let start = Instant::now();
+    let drain =
+        ["drain", &node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"];
+    space.kubectl(&drain)?;
+    space.kubectl(&["delete", "node", &node.name])?;
+    node.run(&["kubeadm", "reset", "--force"])?;
+    let joined = take_ranges(space).and_then(|()| join(space, node));
+    space.kubectl(&["delete", "nodes", "--selector", TAKER])?;
+    joined?;
+    space.note(format!("Ready again {} after it was drained", seconds(start.elapsed())));
+    let now = space.nodes_now()?;
+    let now = now.iter().find(|other| other.name == node.name).ok_or("the worker is gone")?;
+    ensure!(now.pod_ranges != node.pod_ranges, "it has its old range again: nothing was tested");
+    space.note(format!("{:?} became {:?}", node.pod_ranges, now.pod_ranges));
+    stale_routes(space, &node.pod_ranges)?;
+    let pods = two_on_each_node(space)?;
+    all_reach_all(space, &pods).map(|_| ())
+}
+
+/// The label of Nodes that are there for their ranges only.
+const TAKER: &str = "ferrule.dev/never-started=true";
+
+/// Makes three Nodes. Whether the controller manager gives freed ranges first or goes round, the next Node has another
+/// range then than the one that left.
+fn take_ranges(space: &Space<'_>) -> Result {
+    let (key, value) = TAKER.split_once('=').unwrap_or_default();
+    let labels = json!({ key: value });
+    space.create([1, 2, 3].map(|number| {
+        let name = format!("never-started-{number}");
+        json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } })
+    }))?;
+    let given = "--for=jsonpath={.spec.podCIDR}";
+    space.kubectl(&["wait", given, "nodes", "--selector", TAKER, "--timeout=60s"]).map(|_| ())
+}
+
+/// Until it is Ready.
+fn join(space: &Space<'_>, node: &Node) -> Result {
+    node.run(&["kubeadm", "join", "--config", "/kind/kubeadm.conf", "--skip-phases=preflight"])?;
+    let name = format!("node/{}", node.name);
+    space.kubectl(&["wait", "--for=create", &name, "--timeout=60s"])?;
+    space.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=180s"]).map(|_| ())
+}
+
+/// A node's clock, as Kubernetes writes times; these compare as text.
+fn time_of(node: &Node) -> Result<String> {
+    Ok(node.run(&["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"])?.trim().to_owned())
+}
+
+/// Waits until the containers on the node have been started since, and are ready: what the API server says before is
+/// from before.
+fn pods_of_are_back(space: &Space<'_>, node: &Node, since: &str) -> Result {
+    eventually(&format!("the pods of {} are back", node.name), RESTART, || {
+        let field = format!("spec.nodeName={}", node.name);
+        let answer = space.get(&["pods", "--field-selector", &field])?;
+        let pods = answer["items"].as_array().cloned().unwrap_or_default();
+        ensure!(!pods.is_empty(), "none is there");
+        for pod in pods {
+            let status = &pod["status"]["containerStatuses"][0];
+            let started = status["state"]["running"]["startedAt"].as_str().unwrap_or_default();
+            ensure!(
+                started >= since && status["ready"] == true,
+                "{}: {}",
+                pod["metadata"]["name"],
+                Value::to_string(status)
+            );
+        }
+        Ok(())
+    })
+}
+
+/// No node has a route to, or by way of, any of these.
+fn stale_routes(space: &Space<'_>, words: &[String]) -> Result {
+    for node in &space.nodes {
+        eventually(&format!("{} has no stale route", node.name), Duration::from_secs(30), || {
+            let routes = node.shell("ip route show table all; ip -6 route show table all")?;
+            let mut stale = routes.lines().filter(|route| {
+                let mut parts = route.split_whitespace();
+                parts.any(|part| words.iter().any(|word| part == word))
+            });
+            match stale.next() {
+                Some(route) => Err(format!("there is still: {route}").into()),
+                None => Ok(()),
+            }
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Runs cases: those that leave others alone side by side, then those that disturb, one after another.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::cases::{Case, Company, Network};
+use crate::cluster::Cluster;
+use crate::process::{Result, seconds};
+use crate::space::Space;
+
+/// How many cases ended how.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    skipped: usize,
+    failed: Vec<&'static str>,
+}
+
+/// Runs all of these; whether none failed.
+pub fn run(cluster: &Cluster, cases: Vec<Case>, any_plugin: bool, jobs: usize) -> Result<bool> {
+    let start = Instant::now();
+    let ours = cluster.kubectl(&["--namespace", "kube-system", "get", "daemonset", "ferrule"]);
+    match ours {
+        Err(failure) if !any_plugin => {
+            return Err(
+                format!("ferrule is not installed here (--any-plugin if that is wanted): {failure}").into()
+            );
+        }
+        _ => {}
+    }
+    println!("cluster {}: {} nodes, {:?}", cluster.name, cluster.nodes.len(), cluster.families);
+    let tally = Mutex::new(Tally::default());
+    let runs = |case: &Case| !(any_plugin && case.network == Network::Ferrule);
+    for case in cases.iter().filter(|case| !runs(case)) {
+        println!("skip            {}: asked of ferrule only", case.name);
+        count(&tally, |tally| tally.skipped += 1);
+    }
+    let (together, alone): (Vec<_>, Vec<_>) =
+        cases.into_iter().filter(runs).partition(|case| case.company == Company::Any);
+    let queue = Mutex::new(together.into_iter());
+    let next = || queue.lock().ok()?.next();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(case) = next() {
+                    run_one(cluster, &case, &tally);
+                }
+            });
+        }
+    });
+    for case in &alone {
+        run_one(cluster, case, &tally);
+    }
+    let tally = tally.into_inner().map_err(|error| error.to_string())?;
+    for name in &tally.failed {
+        println!("failed: {name}");
+    }
+    println!("all of it took {}", seconds(start.elapsed()));
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed.len(), tally.skipped);
+    Ok(tally.failed.is_empty())
+}
+
+fn run_one(cluster: &Cluster, case: &Case, tally: &Mutex<Tally>) {
+    let start = Instant::now();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let space = Space::make(cluster, &namespace(case.name))?;
+        let outcome = (case.run)(&space);
+        space.remove(case.company == Company::None);
+        outcome.map(|()| space.notes())
+    }));
+    let took = seconds(start.elapsed());
+    match outcome.unwrap_or_else(|_| Err("the case itself is broken: it panicked".into())) {
+        Ok(notes) if notes.is_empty() => {
+            println!("PASS  {took:>8}  {}", case.name);
+            count(tally, |tally| tally.passed += 1);
+        }
+        Ok(notes) => {
+            println!("PASS  {took:>8}  {}: {}", case.name, notes.join("; "));
+            count(tally, |tally| tally.passed += 1);
+        }
+        Err(failure) => {
+            let indented = failure.to_string().replace('\n', "\n                ");
+            println!("FAIL  {took:>8}  {}\n                {indented}", case.name);
+            count(tally, |tally| tally.failed.push(case.name));
+        }
+    }
+}
+
+fn count(tally: &Mutex<Tally>, change: impl FnOnce(&mut Tally)) {
+    if let Ok(mut tally) = tally.lock() {
+        change(&mut tally);
+    }
+}
+
+/// A case's namespace: the last part of its name, as far as Kubernetes takes it.
+fn namespace(name: &str) -> String {
+    let last = name.rsplit("::").next().unwrap_or(name).replace('_', "-");
+    last.chars().take(50).collect::<String>().trim_end_matches('-').to_owned()
+}
