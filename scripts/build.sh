@@ -12,8 +12,8 @@ cd "$(dirname "$0")/.."
 dir=${1:-dist}
 binaries=("${@:2}")
 [ "${#binaries[@]}" -gt 0 ] || binaries=(ferrule ferruled)
-# The plugin is built without what only the agent needs.
-declare -A features=([ferrule]="" [ferruled]=agent)
+# The plugin is built without what only the agent needs, and smaller.
+declare -A features=([ferrule]="" [ferruled]=agent) profiles=([ferrule]=release [ferruled]=agent)
 for binary in "${binaries[@]}"; do
     [ -n "${features[$binary]+known}" ] || die "no such binary: $binary"
 done
@@ -31,12 +31,12 @@ target=${host%%-*}-unknown-linux-musl
 # Without --target the flags would reach procedural macros too, and those are dynamic libraries.
 export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static"
 for binary in "${binaries[@]}"; do
-    cargo build --release --locked --target "$target" --bin "$binary" --features "${features[$binary]}"
+    cargo build --profile "${profiles[$binary]}" --locked --target "$target" --bin "$binary" --features "${features[$binary]}"
 done
 
 built=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 for binary in "${binaries[@]}"; do
-    install -D --mode=0755 "$built/$target/release/$binary" "$dir/$binary"
+    install -D --mode=0755 "$built/$target/${profiles[$binary]}/$binary" "$dir/$binary"
     if readelf --wide --program-headers "$dir/$binary" | grep --quiet INTERP; then
         die "$dir/$binary is not static: it asks for a dynamic loader"
     fi
