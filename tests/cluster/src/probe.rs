@@ -29,14 +29,14 @@ pub struct Probe<'s> {
 pub struct Losses {
     /// How many packets were sent.
     pub sent: usize,
-    /// Which were not answered: from whom, to whom, and how many.
-    pub lost: Vec<(String, String, usize)>,
+    /// Which were not answered: from whom, to whom, and after how many of these twentieths of a second.
+    pub lost: Vec<(String, String, Vec<usize>)>,
 }
 
 impl Losses {
     /// How many packets were not answered.
     pub fn count(&self) -> usize {
-        self.lost.iter().map(|(_, _, count)| count).sum()
+        self.lost.iter().map(|(_, _, numbers)| numbers.len()).sum()
     }
 
     /// Fails if any packet was lost.
@@ -74,7 +74,7 @@ impl<'s> Probe<'s> {
                 let (to, text) = report.split_once('\n').unwrap_or((report, ""));
                 let (sent, lost) = count(text)?;
                 losses.sent += sent;
-                if lost > 0 {
+                if !lost.is_empty() {
                     losses.lost.push((pod.clone(), to.to_owned(), lost));
                 }
             }
@@ -83,20 +83,19 @@ impl<'s> Probe<'s> {
     }
 }
 
-/// How many packets a ping has sent, and how many of them were not answered; one more may have been on its way when
-/// the ping was ended.
-fn count(text: &str) -> Result<(usize, usize)> {
-    let numbers: BTreeSet<usize> =
+/// How many packets a ping has sent, and the numbers of those that were not answered; the last one may have been on its
+/// way when the ping was ended.
+fn count(text: &str) -> Result<(usize, Vec<usize>)> {
+    let answered: BTreeSet<usize> =
         text.lines().filter(|line| line.contains("bytes from")).filter_map(sequence_number).collect();
     let sent: usize = text
         .lines()
         .find_map(|line| line.split_once(" packets transmitted")?.0.trim().parse().ok())
         .ok_or_else(|| format!("no summary of a ping in {text:?}"))?;
-    let first = numbers.first().copied().unwrap_or_default();
-    let last = numbers.last().copied().unwrap_or_default();
-    // iputils counts from 1, busybox from 0.
-    let on_its_way = usize::from(last + 1 == first.min(1) + sent.saturating_sub(1));
-    Ok((sent, sent.saturating_sub(numbers.len() + on_its_way)))
+    // busybox counts from 0, iputils from 1.
+    let first = usize::from(!answered.contains(&0));
+    let lost = (first..first + sent.saturating_sub(1)).filter(|number| !answered.contains(number));
+    Ok((sent, lost.collect()))
 }
 
 fn sequence_number(line: &str) -> Option<usize> {
@@ -117,22 +116,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_between_is_lost() {
-        assert_eq!(count(&ping(&[1, 2, 4, 5], 5)).unwrap(), (5, 1));
-        assert_eq!(count(&ping(&[3, 4, 5], 5)).unwrap(), (5, 2));
+    fn what_is_missing_is_lost() {
+        assert_eq!(count(&ping(&[1, 2, 4, 5], 5)).unwrap(), (5, vec![3]));
+        assert_eq!(count(&ping(&[3, 4, 5], 5)).unwrap(), (5, vec![1, 2]));
+        assert_eq!(count(&ping(&[0, 1, 3], 4)).unwrap(), (4, vec![2]));
     }
 
     #[test]
     fn the_last_one_may_have_been_on_its_way() {
-        assert_eq!(count(&ping(&[1, 2, 3], 4)).unwrap(), (4, 0));
-        assert_eq!(count(&ping(&[1, 2, 3], 5)).unwrap(), (5, 2));
-        assert_eq!(count(&ping(&[0, 1, 2], 4)).unwrap(), (4, 0));
-        assert_eq!(count(&ping(&[0, 1, 2], 3)).unwrap(), (3, 0));
+        assert_eq!(count(&ping(&[1, 2, 3], 4)).unwrap(), (4, vec![]));
+        assert_eq!(count(&ping(&[1, 2, 3], 5)).unwrap(), (5, vec![4]));
+        assert_eq!(count(&ping(&[0, 1, 2], 4)).unwrap(), (4, vec![]));
+        assert_eq!(count(&ping(&[0, 1, 2], 3)).unwrap(), (3, vec![]));
     }
 
     #[test]
-    fn no_answer_at_all_is_all_lost() {
-        assert_eq!(count(&ping(&[], 5)).unwrap(), (5, 5));
+    fn no_answer_at_all_is_all_lost_but_the_last() {
+        assert_eq!(count(&ping(&[], 5)).unwrap(), (5, vec![1, 2, 3, 4]));
     }
 
     #[test]
