@@ -47,7 +47,7 @@ build_and_run_alone() {
 }
 
 test_everything() {
-    cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$scratch/tests"
+    cargo test --workspace --features ferrule/agent --locked --no-fail-fast 2>&1 | tee "$scratch/tests"
 }
 
 part "scripts" shellcheck --external-sources scripts/*.sh .ci/run

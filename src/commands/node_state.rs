@@ -10,8 +10,9 @@ use crate::desired::node::NodeState;
 use crate::ipam::{BootId, Changed, Store};
 use crate::kernel::netlink::Netlink;
 
-/// Makes the node forward, and gives it its standing routes and addresses. Idempotent. What a setting was before is
-/// remembered first, so that `ferrule uninstall` can put it back.
+/// Makes the node forward, and gives it its standing routes and addresses. Idempotent. What a setting is when it is
+/// looked at for the first time is remembered, so that `ferrule uninstall` can put it back: then already, because what
+/// somebody else sets it to later is not what it was before ferrule.
 ///
 /// # Errors
 /// What kernel or store refuse.
@@ -34,16 +35,20 @@ pub async fn prepare_in(
     state: &NodeState,
     boot: &BootId,
 ) -> Result<Vec<Switch>, CniError> {
-    let switches = node::find_switches(node, state).await?;
-    if !switches.is_empty() {
-        let changed = switches.iter().map(|switch| Changed {
+    let mut switches = node::find_switches(node, state).await?;
+    let store = Store::open(data_dir, &state.network)?;
+    // What cannot be read is written anew.
+    let known = store.changed(boot).unwrap_or_default();
+    let is_known = |switch: &Switch| known.iter().any(|it| it.path == switch.path);
+    if !switches.iter().all(is_known) {
+        let found = switches.iter().map(|switch| Changed {
             path: switch.path.clone(),
             before: switch.before.clone(),
             after: switch.after.clone(),
         });
-        let store = Store::open(data_dir, &state.network)?;
-        store.lock(boot, LOCK_DEADLINE)?.remember_changed(&changed.collect::<Vec<_>>())?;
+        store.lock(boot, LOCK_DEADLINE)?.remember_changed(&found.collect::<Vec<_>>())?;
     }
     node::prepare(node, state, &switches).await?;
+    switches.retain(Switch::is_due);
     Ok(switches)
 }

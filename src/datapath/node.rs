@@ -110,19 +110,26 @@ fn anywhere(ipv4: bool) -> IpAddr {
     }
 }
 
-/// A setting of the node that is to change, and what it was.
+/// A setting that the node needs, and what it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Switch {
     /// Components below /proc/sys.
     pub path: Vec<String>,
-    /// Its value before.
+    /// Its value now.
     pub before: String,
     /// The value that is needed.
     pub after: String,
 }
 
-/// The settings that the node needs and has not, in the order in which they are to be written; none on a node that
-/// serves the network already. Changes nothing, so that the caller can remember what was before.
+impl Switch {
+    /// Whether it has to be written.
+    pub fn is_due(&self) -> bool {
+        self.before != self.after
+    }
+}
+
+/// The settings that the node needs, in the order in which they are to be written. Changes nothing, so that the caller
+/// can remember what was before.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -130,23 +137,22 @@ pub async fn find_switches(node: &Netlink, state: &NodeState) -> Result<Vec<Swit
     let mut switches = Vec::new();
     for wanted in state.forwarding() {
         let before = sysctl::read(&parts(&wanted.path))?;
-        if before == wanted.value {
-            continue;
-        }
-        if wanted.path.iter().any(|part| part == "ipv6") {
+        let is_ipv6 = wanted.path.iter().any(|part| part == "ipv6");
+        let switch = Switch { path: wanted.path, before, after: wanted.value.to_string() };
+        if is_ipv6 && switch.is_due() {
             switches.extend(listening_uplinks(node).await?);
         }
-        switches.push(Switch { path: wanted.path, before, after: wanted.value.to_string() });
+        switches.push(switch);
     }
     Ok(switches)
 }
 
-/// Writes the settings found by [`find_switches`], and adds the node's standing routes and addresses. Idempotent.
+/// Writes those of the settings found by [`find_switches`] that differ, and adds the node's standing routes and addresses. Idempotent.
 ///
 /// # Errors
 /// What the kernel refused.
 pub async fn prepare(node: &Netlink, state: &NodeState, switches: &[Switch]) -> Result<(), DatapathError> {
-    for switch in switches {
+    for switch in switches.iter().filter(|switch| switch.is_due()) {
         sysctl::write(&parts(&switch.path), &switch.after)?;
     }
     let add = |route: &Route| translate::add_route(route, translate::route_link(route).map(|_| LOOPBACK));

@@ -1,5 +1,4 @@
-//! Settings of the node that were changed for a network, and what they were before, so that the node can be left as it
-//! was found.
+//! Settings of the node that a network needs, and what they were before, so that the node can be left as it was found.
 //!
 //! `<dataDir>/<network>/changed`: the boot on the first line, then `path before after` a line, the path with slashes.
 //! Settings do not outlive a boot, and neither does what is said of them. Written before the change is made: who dies
@@ -12,19 +11,19 @@ use super::store::Store;
 
 const NAME: &str = "changed";
 
-/// A setting that was changed.
+/// A setting that was changed, or would have been if it had not been right already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// Components below /proc/sys.
     pub path: Vec<String>,
-    /// What it was before the first change.
+    /// What it was when it was looked at for the first time.
     pub before: String,
     /// What it was set to.
     pub after: String,
 }
 
 impl Store {
-    /// What was changed in this boot, in the order of the changes.
+    /// What was found in this boot, in the order in which it was changed.
     ///
     /// # Errors
     /// When the file cannot be read, or is none.
@@ -40,7 +39,7 @@ impl Store {
 }
 
 impl Locked<'_> {
-    /// Remembers changes. Of a setting that was changed before in this boot, what it was at first stays.
+    /// Remembers what was found. Of a setting that is known in this boot, what it was at first stays.
     ///
     /// # Errors
     /// When the file cannot be written.

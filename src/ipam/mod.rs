@@ -7,7 +7,7 @@
 //!   lock                             flock(2)ed by whoever changes anything here
 //!   boot                             the boot in which it was last changed
 //!   next                             the address last handed out, one line per range set
-//!   changed                          settings of the node that were changed, and what they were
+//!   changed                          settings of the node that the network needs, and what they were
 //!   inside                           where the network's pods keep their source address, one CIDR a line
 //!   peers                            the list of peers last made true; not the store's (`commands::peers`)
 //!   by-id/<container id>@<ifname>    the record: JSON, one file per attachment

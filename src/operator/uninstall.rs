@@ -356,9 +356,9 @@ impl Document {
     }
 }
 
-/// Whether nobody has set it to something else since.
+/// Whether it was changed, and nobody has set it to something else since.
 fn still_stands(change: &Changed) -> bool {
-    sysctl::read(&parts(change)).is_ok_and(|value| value == change.after)
+    change.before != change.after && sysctl::read(&parts(change)).is_ok_and(|value| value == change.after)
 }
 
 fn show_restored(change: &Changed) -> String {

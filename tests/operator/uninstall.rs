@@ -99,6 +99,22 @@ fn everything_that_bears_our_mark_goes_and_nothing_else() {
     assert!(again.status.success() && text(&again).starts_with("nothing of ferrule's was here"), "{again:?}");
 }
 
+/// A node that forwarded before ferrule does so after it, whatever somebody did to it in between.
+#[test]
+fn what_somebody_switched_off_and_ferrule_on_again_stays_on() {
+    let (node, pod) = (Node::new(), Pod::new("pod"));
+    node.namespace().set_sysctl("net/ipv4/ip_forward", "1");
+    let conf = node.conf();
+    install(&node, "10-ferrule.conflist", &conf);
+    node.add(&pod, &conf);
+    node.namespace().set_sysctl("net/ipv4/ip_forward", "0");
+    node.del(&pod, &conf);
+    node.add(&pod, &conf);
+    assert_eq!(node.namespace().sysctl("net/ipv4/ip_forward"), "1");
+    assert!(verb(&node, &format!("uninstall {FLAG}")).run().status.success());
+    assert_eq!(node.namespace().sysctl("net/ipv4/ip_forward"), "1");
+}
+
 #[test]
 fn where_pods_are_running_it_refuses_and_names_them() {
     let (node, pods) = node_with_two_networks();
