@@ -19,7 +19,7 @@ use crate::config::Network;
 use crate::config::peer::Peers;
 use crate::datapath::detach;
 use crate::datapath::error::DatapathError;
-use crate::datapath::nft::{self, Clash, NftError};
+use crate::datapath::nft::{self, Clash, NftError, Wanted};
 use crate::datapath::node::Uplink;
 use crate::desired::names;
 use crate::desired::nft::element::{Element, InsideNetwork, PodRules};
@@ -186,8 +186,11 @@ pub async fn rebuild(
 
 /// All that the stores of `networks` say should be in the table. Of two records that claim one hostPort, one whose
 /// namespace stands comes first.
-fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Result<Vec<Element>, CniError> {
-    let (mut elements, mut doubtful) = (Vec::new(), Vec::new());
+///
+/// Whoever has a record's hold is making, or removing, what it asks for. A hold that is free is taken and let go: a DEL
+/// that begins after that changes the table after it was read, which the transaction notices.
+fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Result<Wanted, CniError> {
+    let (mut elements, mut doubtful, mut busy) = (Vec::new(), Vec::new(), Vec::new());
     for network in networks {
         let store = Store::open_existing(data_dir, network)?;
         let inside = match &store {
@@ -203,14 +206,29 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
             store.iter().map(Store::attachments).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
         {
             let Ok(record) = entry.record else { continue };
-            if record.is_from(boot) {
-                let is_doubtful = liveness::is_namespace_gone(&record);
-                if is_doubtful { &mut doubtful } else { &mut elements }.extend(elements_of(&record));
+            if !record.is_from(boot) {
+                continue;
             }
+            let place = if !store.as_ref().is_some_and(|store| is_at_rest(store, &record)) {
+                &mut busy
+            } else if liveness::is_namespace_gone(&record) {
+                &mut doubtful
+            } else {
+                &mut elements
+            };
+            place.extend(elements_of(&record));
         }
     }
     elements.append(&mut doubtful);
-    Ok(elements)
+    Ok(Wanted { settled: elements, busy })
+}
+
+/// Whether no command is working on the attachment, and its record is still this one.
+fn is_at_rest(store: &Store, record: &Record) -> bool {
+    let key = record.key();
+    let hold = store.try_hold(&key);
+    hold.is_ok_and(|hold| hold.is_some())
+        && store.find(&key).is_ok_and(|found| found.as_ref() == Some(record))
 }
 
 fn elements_of(record: &Record) -> Vec<Element> {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::call::{Call, FERRULE};
 use crate::harness::nft;
 use crate::harness::node::{NODE_V4, Node, OUTSIDE_V4};
 use crate::harness::pod::{Pod, host_link_of};
@@ -112,6 +113,39 @@ fn gc_takes_what_the_gone_had_and_what_no_record_asks_for() {
     let left = nft::pod_elements(node.namespace());
     assert_eq!(left.len(), 8, "{left:?}");
     assert!(left.contains(&"any_hostports4: elsewhere x".to_owned()), "{left:?}");
+}
+
+/// A DEL that has taken its elements and not yet its record: whoever compares the table with the records by then must
+/// not bring them back. Found on a kind cluster, where the agent does so after each change of the table.
+#[test]
+fn what_a_command_is_working_on_is_neither_brought_back_nor_taken() {
+    let (node, pod) = (Node::new(), Pod::new("pod"));
+    let conf = with_port(node.conf(), 30_080);
+    node.add(&pod, &conf);
+    let confs = node.scratch().path().join("net.d");
+    std::fs::create_dir(&confs).unwrap();
+    std::fs::write(confs.join("10-ferrule.conf"), conf.to_string()).unwrap();
+    let sync = || {
+        let call =
+            ["sync", "--conf-dir", confs.to_str().unwrap(), "--data-dir", node.data_dir().to_str().unwrap()]
+                .iter()
+                .fold(Call::of(FERRULE), |call, word| call.argument(word));
+        let answer = call.on(node.namespace()).run();
+        assert!(answer.status.success(), "{answer:?}");
+        nft::pod_elements(node.namespace()).len()
+    };
+    let all = nft::pod_elements(node.namespace()).len();
+    let record = std::fs::File::open(node.record_path(&pod)).unwrap();
+    record.lock().unwrap();
+    nft::run(node.namespace(), "flush map inet ferrule any_hostports4").unwrap();
+    assert_eq!(sync(), all - 1, "a DEL at work");
+    record.unlock().unwrap();
+    assert_eq!(sync(), all);
+    record.lock().unwrap();
+    assert_eq!(sync(), all, "an ADD at work");
+    record.unlock().unwrap();
+    node.del(&pod, &conf);
+    node.expect_nothing_left();
 }
 
 /// The agent keeps routes and exemptions: an ADD changes neither.

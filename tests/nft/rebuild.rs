@@ -43,7 +43,7 @@ fn the_host_ports_of_running_pods_come_back_after_a_flush() {
             assert_eq!(world.list("list ruleset"), whole, "{damage:?}");
             assert_eq!(tcp(&world.outside, "192.0.2.10", 80), reply("192.0.2.1", "a"), "{damage:?}");
         }
-        let nobody = || -> Result<_, NftError> { panic!("not asked for") };
+        let nobody = || -> Result<Vec<Element>, NftError> { panic!("not asked for") };
         assert_eq!(ensure_table(&nft, &[network()], nobody).await.unwrap(), None);
     });
 }

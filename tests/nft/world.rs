@@ -167,7 +167,7 @@ pub fn host_port(host_ip: &str, host_port: u16, protocol: Protocol) -> HostPort 
 
 /// Has the table made where it does not stand, for a store that remembers nothing.
 pub async fn ensure(nft: &Nfnetlink) -> Result<Option<nft::Rebuilt>, NftError> {
-    nft::ensure_table(nft, &[], || Ok::<_, NftError>(Vec::new())).await
+    nft::ensure_table(nft, &[], || Ok::<_, NftError>(Vec::<Element>::new())).await
 }
 
 /// Runs `nft` in a namespace, with `script` on stdin.

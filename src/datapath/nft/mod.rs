@@ -37,6 +37,7 @@ use compile::{Named, table};
 pub use error::{Clash, NftError};
 use inside::is_known;
 pub use inside::{ensure_inside, inside_stands, remove_inside};
+pub use plan::Wanted;
 use plan::{Plan, Present, additions, deletions};
 pub use search::remove_link;
 
@@ -64,10 +65,10 @@ pub struct Rebuilt {
 ///
 /// # Errors
 /// What the kernel refused, and what `read` says.
-pub async fn ensure_table<E: From<NftError>>(
+pub async fn ensure_table<E: From<NftError>, W: Into<Wanted>>(
     nft: &Nfnetlink,
     networks: &[NetworkName],
-    read: impl FnMut() -> Result<Vec<Element>, E>,
+    read: impl FnMut() -> Result<W, E>,
 ) -> Result<Option<Rebuilt>, E> {
     if knows(nft, networks).await? {
         return Ok(None);
@@ -99,10 +100,10 @@ pub async fn knows(nft: &Nfnetlink, networks: &[NetworkName]) -> Result<bool, Nf
 ///
 /// # Errors
 /// What the kernel refused, and what `read` says.
-pub async fn rebuild<E: From<NftError>>(
+pub async fn rebuild<E: From<NftError>, W: Into<Wanted>>(
     nft: &Nfnetlink,
     networks: &[NetworkName],
-    mut read: impl FnMut() -> Result<Vec<Element>, E>,
+    mut read: impl FnMut() -> Result<W, E>,
 ) -> Result<Rebuilt, E> {
     let mut attempts = Attempts::default();
     loop {
@@ -222,10 +223,10 @@ pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<St
 ///
 /// # Errors
 /// What the kernel refused, and what `read` says.
-pub async fn sweep<E: From<NftError>>(
+pub async fn sweep<E: From<NftError>, W: Into<Wanted>>(
     nft: &Nfnetlink,
     networks: &[NetworkName],
-    mut read: impl FnMut() -> Result<Vec<Element>, E>,
+    mut read: impl FnMut() -> Result<W, E>,
 ) -> Result<(), E> {
     let mut attempts = Attempts::default();
     loop {
@@ -234,7 +235,7 @@ pub async fn sweep<E: From<NftError>>(
         }
         let mut actual = read_elements(nft).await.map_err(NftError::from)?;
         actual.retain(|it| !it.set.has_ranges());
-        let stale = plan::stale(&actual, networks, &read()?);
+        let stale = plan::stale(&actual, networks, read()?.into());
         match nft.commit(None, &deletions(stale)).await {
             Ok(()) => return Ok(()),
             // Somebody was faster.

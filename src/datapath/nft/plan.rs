@@ -20,6 +20,31 @@ pub enum Present {
     Table,
 }
 
+/// What the records ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// What must be there.
+    pub settled: Vec<Element>,
+    /// What an ADD or a DEL that is at work right now may have added or removed already: in a table that stands it is
+    /// left as it is found. In one that is made anew it is wanted, because an ADD does not look again.
+    pub busy: Vec<Element>,
+}
+
+impl Wanted {
+    /// All of it.
+    fn all(self) -> Vec<Element> {
+        let mut all = self.settled;
+        all.extend(self.busy);
+        all
+    }
+}
+
+impl From<Vec<Element>> for Wanted {
+    fn from(settled: Vec<Element>) -> Self {
+        Self { settled, busy: Vec::new() }
+    }
+}
+
 /// The changes, and what they amount to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -35,7 +60,20 @@ pub struct Plan {
 
 impl Plan {
     /// Plans how the elements of `networks` become `wanted`. What is not theirs stays.
-    pub fn new(present: Present, actual: &[Named], networks: &[NetworkName], wanted: Vec<Element>) -> Self {
+    pub fn new(
+        present: Present,
+        actual: &[Named],
+        networks: &[NetworkName],
+        wanted: impl Into<Wanted>,
+    ) -> Self {
+        let wanted = wanted.into();
+        let busy: HashSet<Element> = match present {
+            Present::Table => wanted.busy.iter().cloned().collect(),
+            Present::Nothing | Present::Other => HashSet::new(),
+        };
+        let is_busy = |element: &Element| busy.contains(element);
+        let busy_ones: Vec<Named> = busy.iter().map(Named::from).collect();
+        let wanted: Vec<Element> = wanted.all().into_iter().filter(|element| !is_busy(element)).collect();
         let (own, others): (Vec<&Named>, Vec<&Named>) =
             actual.iter().partition(|it| belongs_to(&it.element, networks));
         // A table of another version may have other keys under the same name.
@@ -44,8 +82,10 @@ impl Plan {
         let mut changes = Vec::new();
         if present == Present::Table {
             let (wanted_now, there) = (identities(&wanted), identities(own.iter().copied()));
-            let stale: Vec<Named> =
-                own.into_iter().filter(|it| !wanted_now.contains(&identity(it))).cloned().collect();
+            let in_work = identities(&busy_ones);
+            let is_stale =
+                |it: &&Named| ![&wanted_now, &in_work].iter().any(|ids| ids.contains(&identity(it)));
+            let stale: Vec<Named> = own.into_iter().filter(is_stale).cloned().collect();
             let missing: Vec<Named> =
                 wanted.iter().filter(|it| !there.contains(&identity(it))).cloned().collect();
             let (added, removed) = (missing.len(), stale.len());
@@ -63,8 +103,8 @@ impl Plan {
 }
 
 /// Those of `actual` that belong to `networks`, and are not `wanted`.
-pub fn stale(actual: &[Named], networks: &[NetworkName], wanted: &[Element]) -> Vec<Named> {
-    let wanted: Vec<Named> = wanted.iter().map(Named::from).collect();
+pub fn stale(actual: &[Named], networks: &[NetworkName], wanted: Wanted) -> Vec<Named> {
+    let wanted: Vec<Named> = wanted.all().iter().map(Named::from).collect();
     let wanted = identities(&wanted);
     let is_stale = |it: &&Named| belongs_to(&it.element, networks) && !wanted.contains(&identity(it));
     actual.iter().filter(is_stale).cloned().collect()
@@ -197,6 +237,26 @@ mod tests {
         let (dead, alive) = (pod("podnet", "veth0", "10.244.1.7"), pod("podnet", "veth1", "10.244.1.8"));
         let plan = Plan::new(Present::Table, &present(&dead), &[network("podnet")], alive);
         assert_eq!(count(&plan), (3, 3, 0));
+    }
+
+    #[test]
+    fn what_an_add_or_a_del_is_working_on_is_left_as_it_is_found_unless_all_is_made_anew() {
+        let (web, coming) = (pod("podnet", "veth0", "10.244.1.7"), pod("podnet", "veth1", "10.244.1.8"));
+        let wanted = || Wanted { settled: web[..2].to_vec(), busy: coming[..2].to_vec() };
+        // An ADD that has not added, or a DEL that has removed: nothing; one that has: nothing.
+        for there in [&[][..], &coming[..1], &coming[..2]] {
+            let actual = present(&[&web[..2], there].concat());
+            let plan = Plan::new(Present::Table, &actual, &[network("podnet")], wanted());
+            assert_eq!(plan, Plan::default(), "{there:?}");
+            assert_eq!(stale(&actual, &[network("podnet")], wanted()), []);
+        }
+        let plan = Plan::new(Present::Nothing, &[], &[network("podnet")], wanted());
+        let anew: usize = plan
+            .changes
+            .iter()
+            .map(|change| if let Change::AddElements { elements, .. } = change { elements.len() } else { 0 })
+            .sum();
+        assert_eq!(anew, 4);
     }
 
     #[test]
