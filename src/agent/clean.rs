@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::Deserialize;
 use tracing::{error, info, warn};
 
-use super::install;
 use super::settings::Settings;
+use super::{drop_ins, install};
 use crate::operator;
 
 /// What is read of the operator verb's answer.
@@ -79,6 +79,10 @@ pub fn uninstall(settings: &Settings) -> bool {
     }
     is_clean &= done.problems.is_empty();
     is_clean &= remove(&settings.plugin_target(), "plugin");
+    if let Some(Err(reason)) = settings.drop_ins.as_deref().map(drop_ins::remove) {
+        error!(%reason, "drop-in not removed");
+        is_clean = false;
+    }
     if is_clean {
         info!("nothing of ferrule is left on this node");
     }

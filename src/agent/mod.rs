@@ -10,6 +10,7 @@
 //! | [`drift`]                         | which of them an event of the kernel calls for                            |
 //! | [`run`], `act`, `report`, [`due`] | the loop, what it does, what it says, and when                            |
 //! | [`runtime`], [`conflist`], [`install`] | what the container runtime reads, and whether it did                 |
+//! | [`drop_ins`]                      | what keeps systemd-networkd and NetworkManager off                         |
 //! | [`clean`]                         | `--uninstall`                                                             |
 //! | [`admin`], [`metrics`], [`tail`]  | /metrics, /healthz, /readyz                                               |
 //! | [`log`]                           | lines of `key=value`                                                      |
@@ -21,6 +22,7 @@ pub mod clean;
 pub mod conflist;
 pub mod datapath;
 pub mod drift;
+pub mod drop_ins;
 pub mod due;
 pub mod facts;
 pub mod herald;

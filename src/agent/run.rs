@@ -28,6 +28,7 @@ use super::backoff::Backoff;
 use super::conflist;
 use super::datapath::Datapath;
 use super::drift::{self, Parts};
+use super::drop_ins;
 use super::due::Due;
 use super::herald::Herald;
 use super::index::{Change, Index, NodeEvent, Problem};
@@ -171,6 +172,7 @@ impl Agent {
         }
         let pages = admin::serve(self.settings.listen, Arc::clone(&self.metrics), Arc::clone(&self.health));
         tokio::spawn(pages);
+        self.write_drop_ins();
         if self.desired.is_some() {
             self.due.add_all(Duration::ZERO);
         }
@@ -200,6 +202,20 @@ impl Agent {
         self.save();
         info!("ending; the network stays as it is");
         Ok(())
+    }
+
+    /// Both programs may come to the node later, so this is done each minute.
+    fn write_drop_ins(&self) {
+        let Some(run) = &self.settings.drop_ins else { return };
+        match drop_ins::write(run) {
+            Ok(written) => {
+                written.iter().for_each(|path| info!(path = %path.display(), "drop-in written"));
+            }
+            Err(reason) => {
+                self.metrics.step_failed("drop_ins");
+                warn!(%reason, "a drop-in cannot be written");
+            }
+        }
     }
 
     fn begin_watch(&mut self, client: Client, sender: mpsc::Sender<Told>) {
@@ -303,6 +319,7 @@ impl Agent {
             self.metrics.reclaimed.inc_by(count.try_into().unwrap_or(u64::MAX));
             info!(attachments = count, "what dead pods held is free");
         }
+        self.write_drop_ins();
         self.tell_the_cluster();
     }
 

@@ -74,6 +74,10 @@ pub struct Settings {
     #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub forward_accept: bool,
 
+    /// The node's /run: write drop-ins there that keep systemd-networkd and NetworkManager off routes and links
+    #[arg(long, env, value_name = "DIR")]
+    pub drop_ins: Option<PathBuf>,
+
     /// Where /metrics, /healthz and /readyz are served; ":9690" is that port of every address
     #[arg(long, env, default_value = ":9690", value_parser = parse_listen)]
     pub listen: SocketAddr,
