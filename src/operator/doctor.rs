@@ -130,7 +130,7 @@ async fn open(network: &KnownNetwork, node: &Node) -> Result<(Option<Store>, Vec
 impl Document {
     fn render(&self, networks: usize, attachments: usize, colour: bool) -> String {
         if self.findings.is_empty() {
-            return format!("all is well ({networks} networks, {attachments} attachments)\n");
+            return format!("all is well (networks: {networks}, attachments: {attachments})\n");
         }
         let (begin, end) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
         let mut text = String::new();

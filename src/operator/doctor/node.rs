@@ -111,7 +111,7 @@ pub async fn examine_network(
         find(
             Finding::new("peer-route-wrong", format!("routes to peers: {}", name_some(&wrong)))
                 .because("taken away after the last ADD, by a link that went down for example, or the conf changed")
-                .remedy("the next ADD on this node puts them right"),
+                .remedy("the next ADD on this node puts them right; at once: ferrule sync"),
         );
     }
     Ok(findings)
