@@ -6,7 +6,8 @@
 //! (`--any-plugin`), all but those marked as ferrule's own.
 //!
 //! ```text
-//! cluster [--any-plugin] [--jobs N] [--list] [WORD...]     cases whose name contains one of the words; default: all
+//! cluster [--any-plugin] [--again] [--jobs N] [--list] [WORD...]
+//!                                                          cases whose name contains one of the words; default: all
 //! cluster --note-nodes                                     notes what the nodes have before a network is installed
 //! ```
 //!
@@ -28,10 +29,20 @@ use std::process::ExitCode;
 
 use crate::process::Result;
 
-const USAGE: &str = "usage: cluster [--any-plugin] [--jobs N] [--list] [WORD...]
+/// How cases are run.
+struct Options {
+    /// The network is not ferrule.
+    any_plugin: bool,
+    /// A case that failed is run once more, and both is told.
+    again: bool,
+    /// How many cases at the same time.
+    jobs: usize,
+}
+
+const USAGE: &str = "usage: cluster [--any-plugin] [--again] [--jobs N] [--list] [WORD...]
        cluster --note-nodes
 A case runs if its name contains one of the words. --any-plugin: this cluster's network is not ferrule; its own cases
-are skipped. --jobs: how many cases at the same time, where they do not disturb each other (3).";
+are skipped. --again: one that failed is run once more, and that it failed is told at the end. --jobs: how many cases at the same time, where they do not disturb each other (3).";
 
 fn main() -> ExitCode {
     match run() {
@@ -47,15 +58,15 @@ fn main() -> ExitCode {
 /// Whether all is well.
 fn run() -> Result<bool> {
     let mut words = Vec::new();
-    let mut any_plugin = false;
-    let mut jobs = 3;
+    let mut options = Options { any_plugin: false, again: false, jobs: 3 };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--any-plugin" => any_plugin = true,
+            "--any-plugin" => options.any_plugin = true,
+            "--again" => options.again = true,
             "--jobs" => {
                 let number = arguments.next().unwrap_or_default();
-                jobs = number.parse().map_err(|_| format!("--jobs {number}: not a number"))?;
+                options.jobs = number.parse().map_err(|_| format!("--jobs {number}: not a number"))?;
             }
             "--list" => {
                 cases::all().iter().for_each(|case| println!("{}", case.name));
@@ -71,5 +82,5 @@ fn run() -> Result<bool> {
     if chosen.is_empty() {
         return Err("no case has a name like that: --list names them".into());
     }
-    runner::run(&cluster::Cluster::discover()?, chosen, any_plugin, jobs)
+    runner::run(&cluster::Cluster::discover()?, chosen, options)
 }

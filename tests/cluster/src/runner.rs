@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::Options;
 use crate::cases::{Case, Company, Network};
 use crate::cluster::Cluster;
 use crate::process::{Result, seconds};
@@ -15,10 +16,13 @@ struct Tally {
     passed: usize,
     skipped: usize,
     failed: Vec<&'static str>,
+    /// Those of the passed that failed once.
+    unsteady: Vec<&'static str>,
 }
 
 /// Runs all of these; whether none failed.
-pub fn run(cluster: &Cluster, cases: Vec<Case>, any_plugin: bool, jobs: usize) -> Result<bool> {
+pub fn run(cluster: &Cluster, cases: Vec<Case>, options: Options) -> Result<bool> {
+    let Options { any_plugin, again, jobs } = options;
     let start = Instant::now();
     let ours = cluster.kubectl(&["--namespace", "kube-system", "get", "daemonset", "ferrule"]);
     match ours {
@@ -44,27 +48,44 @@ pub fn run(cluster: &Cluster, cases: Vec<Case>, any_plugin: bool, jobs: usize) -
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while let Some(case) = next() {
-                    run_one(cluster, &case, &tally);
+                    run_one(cluster, &case, again, &tally);
                 }
             });
         }
     });
     for case in &alone {
-        run_one(cluster, case, &tally);
+        run_one(cluster, case, again, &tally);
     }
     let tally = tally.into_inner().map_err(|error| error.to_string())?;
     for name in &tally.failed {
         println!("failed: {name}");
+    }
+    for name in &tally.unsteady {
+        println!("failed once, then passed: {name}");
     }
     println!("all of it took {}", seconds(start.elapsed()));
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed.len(), tally.skipped);
     Ok(tally.failed.is_empty())
 }
 
-fn run_one(cluster: &Cluster, case: &Case, tally: &Mutex<Tally>) {
+/// Runs a case, and where `again` allows it and it fails, a second time.
+fn run_one(cluster: &Cluster, case: &Case, again: bool, tally: &Mutex<Tally>) {
+    let is_well = attempt(cluster, case, &namespace(case.name));
+    let is_unsteady = !is_well && again && attempt(cluster, case, &format!("{}-2", namespace(case.name)));
+    count(tally, |tally| match (is_well, is_unsteady) {
+        (false, false) => tally.failed.push(case.name),
+        (_, is_unsteady) => {
+            tally.passed += 1;
+            tally.unsteady.extend(is_unsteady.then_some(case.name));
+        }
+    });
+}
+
+/// Runs a case once, and prints how it ended; whether it passed.
+fn attempt(cluster: &Cluster, case: &Case, namespace: &str) -> bool {
     let start = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let space = Space::make(cluster, &namespace(case.name))?;
+        let space = Space::make(cluster, namespace)?;
         let outcome = (case.run)(&space);
         space.remove(case.company == Company::None);
         outcome.map(|()| space.notes())
@@ -73,16 +94,16 @@ fn run_one(cluster: &Cluster, case: &Case, tally: &Mutex<Tally>) {
     match outcome.unwrap_or_else(|_| Err("the case itself is broken: it panicked".into())) {
         Ok(notes) if notes.is_empty() => {
             println!("PASS  {took:>8}  {}", case.name);
-            count(tally, |tally| tally.passed += 1);
+            true
         }
         Ok(notes) => {
             println!("PASS  {took:>8}  {}: {}", case.name, notes.join("; "));
-            count(tally, |tally| tally.passed += 1);
+            true
         }
         Err(failure) => {
             let indented = failure.to_string().replace('\n', "\n                ");
             println!("FAIL  {took:>8}  {}\n                {indented}", case.name);
-            count(tally, |tally| tally.failed.push(case.name));
+            false
         }
     }
 }
