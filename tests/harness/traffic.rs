@@ -3,7 +3,7 @@
 //! A socket keeps the namespace that it was opened in, so servers and clients are threads of the test. Everything
 //! is bounded by [`PATIENT`].
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ pub struct Reply {
 impl Server {
     /// Listens by TCP on all addresses of both families.
     pub fn tcp(namespace: &Namespace, port: u16, name: &str) -> Self {
-        let listener = inside(namespace, || TcpListener::bind(("::", port)).unwrap());
+        let listener = inside(namespace, || once_free(|| TcpListener::bind(("::", port))));
         listener.set_nonblocking(true).unwrap();
         let name = name.to_owned();
         // std has no accept with a timeout; a receive on a socket of our own is a sleep with an end.
@@ -64,7 +64,7 @@ impl Server {
 
     /// Listens by UDP on one address, which it answers from.
     pub fn udp(namespace: &Namespace, address: &str, port: u16, name: &str) -> Self {
-        let socket = inside(namespace, || UdpSocket::bind((address, port)).unwrap());
+        let socket = inside(namespace, || once_free(|| UdpSocket::bind((address, port))));
         socket.set_read_timeout(Some(NAP)).unwrap();
         let name = name.to_owned();
         Self::start(move |wanted| {
@@ -149,7 +149,7 @@ pub fn receives_udp(
     port: u16,
     send: impl Fn(),
 ) -> bool {
-    let socket = inside(namespace, || UdpSocket::bind((address, port)).unwrap());
+    let socket = inside(namespace, || once_free(|| UdpSocket::bind((address, port))));
     socket.set_read_timeout(Some(BRIEF)).unwrap();
     let receive = || {
         send();
@@ -184,6 +184,17 @@ impl Reply {
 /// What a server called `server` answers a client that it sees as `client`.
 pub fn reply(client: &str, server: &str) -> Option<Reply> {
     Some(Reply { client: client.parse().unwrap(), server: server.to_owned() })
+}
+
+/// Binds. A port that a test has just let go of may be taken for a moment longer: a program that another test is
+/// starting has a copy of the socket until it is executed.
+fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    within(PATIENT, || match bind() {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+        bound => Some(bound),
+    })
+    .expect("the port is free in time")
+    .expect("bind")
 }
 
 fn inside<T: Send>(namespace: &Namespace, work: impl FnOnce() -> T + Send) -> T {
