@@ -71,6 +71,13 @@ impl Store {
     /// Those of the names `held` in `by-ip` that belong to no record, on its way or not.
     fn find_orphans(&self, by_ip: &Dir, held: Vec<OsString>) -> Result<Vec<IpAddr>, StoreError> {
         let tmp = self.root.open_dir(TMP)?;
+        // Whose they are, before it is looked who there is: a name may be given away and taken again meanwhile.
+        let mut named: Vec<(OsString, FileId)> = Vec::with_capacity(held.len());
+        for name in held {
+            if let Some(id) = by_ip.identify(&name)? {
+                named.push((name, id));
+            }
+        }
         let mut owners: HashSet<FileId> = HashSet::new();
         let mut take_in = |dir: &Dir| -> Result<(), StoreError> {
             for name in dir.names(usize::MAX)? {
@@ -83,8 +90,9 @@ impl Store {
         take_in(&self.by_id)?;
         tmp.as_ref().map_or(Ok(()), &mut take_in)?;
         let mut orphans = Vec::new();
-        for name in held {
-            let is_orphan = by_ip.identify(&name)?.is_some_and(|id| !owners.contains(&id));
+        for (name, id) in named {
+            // What is no longer there was released in between.
+            let is_orphan = !owners.contains(&id) && by_ip.identify(&name)? == Some(id);
             orphans.extend(address_of(&name).filter(|_| is_orphan));
         }
         orphans.sort_unstable();
