@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::Node;
+use crate::cluster::{Family, Node};
 use crate::ensure;
 use crate::fetch::{Asker, In, Outsider};
 use crate::pod::{HTTP, Pod};
@@ -183,10 +183,15 @@ pub fn a_table_that_was_flushed_is_back(space: &Space<'_>) -> Result {
 /// Some other tool writes 0.
 pub fn forwarding_that_was_switched_off_is_on_again(space: &Space<'_>) -> Result {
     let names = one_on_each_node(space)?;
-    for node in &space.nodes {
-        let key = "/proc/sys/net/ipv4/ip_forward";
-        let took = broken_and_mended(node, "", &format!("cat {key}"), &format!("echo 0 >{key}"))?;
-        space.note(format!("{}: on again in {took} ms", node.name));
+    for family in &space.families {
+        let key = match family {
+            Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+            Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+        };
+        for node in &space.nodes {
+            let took = broken_and_mended(node, "", &format!("cat {key}"), &format!("echo 0 >{key}"))?;
+            space.note(format!("{}, {family:?}: on again in {took} ms", node.name));
+        }
     }
     super::pods::all_reach_all(space, &names).map(|_| ())
 }
