@@ -1,11 +1,11 @@
 //! Real packets between namespaces, without waiting for time to pass.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -80,11 +80,25 @@ pub fn first_sender(client: &Namespace, server: &Namespace, to: &str, forged: &s
     inside(client, || {
         for source in [forged, honest] {
             let source: IpAddr = source.parse().unwrap();
-            let socket = UdpSocket::bind(SocketAddr::new(source, 0)).expect("bind to the source");
+            let socket = bind_once_usable(SocketAddr::new(source, 0));
             socket.send_to(b"who is it", to).expect("send");
         }
     });
     let mut datagram = [0; 16];
     let (_, from) = receiver.recv_from(&mut datagram).expect("the honest datagram arrives");
     from.ip().to_string()
+}
+
+/// Binds to an address that was added just now: one of IPv6 is tentative until a work queue has seen it, without DAD as
+/// well.
+fn bind_once_usable(address: SocketAddr) -> UdpSocket {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match UdpSocket::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < end => {
+                std::thread::yield_now();
+            }
+            bound => return bound.expect("bind to the source"),
+        }
+    }
 }
