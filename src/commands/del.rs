@@ -14,10 +14,10 @@ use crate::cni::request::Request;
 use crate::config::{Removal, Role};
 use crate::datapath::detach;
 use crate::datapath::error::DatapathError;
-use crate::ipam::{BootId, Hold, Store, StoreError, current_boot_id};
+use crate::ipam::{BootId, Hold, Record, Store, StoreError, current_boot_id};
 use crate::kernel::netlink::Netlink;
 
-/// Removes the attachment: links first, the address last. Idempotent.
+/// Removes the attachment: its rights first, then its links, the address last. Idempotent.
 ///
 /// # Errors
 /// Only what a second attempt can mend: a lock held too long, a kernel that refuses, another IPAM plugin's
@@ -32,8 +32,12 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
         if removal.role == Role::Main {
             let node = Netlink::open_here();
             let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
+            let record = store.as_ref().and_then(|store| store.find(&key).ok().flatten());
+            if let Some(record) = &record {
+                progress.steps.time_async("nft", firewall::cut_off(record)).await;
+            }
             progress.steps.time_async("link", detach::detach(&node, &key)).await?;
-            progress.steps.time_async("nft", dismiss(&node, store.as_ref(), &key, &boot)).await?;
+            progress.steps.time_async("nft", dismiss(&node, record.as_ref(), &key, &boot)).await?;
         }
         if let Some(plugin) = &removal.delegate {
             progress.steps.time_async("ipam", take_from_delegate(request, plugin)).await?;
@@ -48,16 +52,16 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
 /// imported one, the link that another plugin made.
 async fn dismiss(
     node: &Netlink,
-    store: Option<&Store>,
+    record: Option<&Record>,
     key: &AttachmentKey,
     boot: &BootId,
 ) -> Result<(), CniError> {
-    match store.map(|store| store.find(key)) {
-        Some(Ok(Some(record))) => {
-            imported::detach(&record, boot).await?;
-            firewall::dismiss(node, &[record]).await
+    match record {
+        Some(record) => {
+            imported::detach(record, boot).await?;
+            firewall::dismiss(node, std::slice::from_ref(record)).await
         }
-        _ => firewall::dismiss_unrecorded(key).await,
+        None => firewall::dismiss_unrecorded(key).await,
     }
 }
 

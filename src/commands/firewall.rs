@@ -3,6 +3,7 @@
 //! | command | does                                                                                               |
 //! |---------|----------------------------------------------------------------------------------------------------|
 //! | ADD     | [`Admission::admit`]: the table, where it does not stand; then the pod's elements                  |
+//! | DEL     | [`cut_off`]: lets what the record says expire, while the links go; then [`dismiss`]                 |
 //! | DEL, GC | [`dismiss`]: removes what the records say, while that is still the pod's                           |
 //! | CHECK   | [`differences`]                                                                                    |
 //!
@@ -99,6 +100,18 @@ impl Admission<'_> {
         // What no record asks for goes.
         rebuild(nft, data_dir, &self.network.name, self.boot).await?;
         Ok(true)
+    }
+}
+
+/// Ends what the pod of this record has in the table: nothing of it gets through from here on. Then, once its links are
+/// gone, [`dismiss`] finds nothing to remove and waits for nothing. Where this fails, for it is a matter of time only,
+/// all is left to [`dismiss`]. Idempotent.
+pub async fn cut_off(record: &Record) {
+    let elements = elements_of(record);
+    if !elements.is_empty()
+        && let Ok(nft) = open()
+    {
+        drop(nft::expire_pod(&nft, &elements).await);
     }
 }
 

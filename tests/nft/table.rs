@@ -1,6 +1,6 @@
 //! The table as `nft` sees it, and what making it costs and leaves alone.
 
-use ferrule::datapath::nft::{add_pod, differences, remove_pod, remove_table};
+use ferrule::datapath::nft::{add_pod, differences, expire_pod, remove_pod, remove_table};
 use ferrule::desired::nft::element::Protocol::{Tcp, Udp};
 use ferrule::desired::nft::table::rules;
 use ferrule::kernel::nft::table::{Family, Table};
@@ -99,6 +99,62 @@ fn the_json_of_nft_has_the_elements_of_a_pod_and_none_after_it() {
         remove_pod(&nft, &elements).await.unwrap();
     });
     assert_eq!(world.list("list ruleset"), "");
+}
+
+/// What a DEL does instead of removing elements, so that nobody waits for the kernel to free them.
+#[test]
+fn what_expires_is_gone_by_itself_unless_it_is_added_again_and_what_is_anothers_stays() {
+    let world = World::new();
+    let (a, b) = (world.pod("a", 10), world.pod("b", 11));
+    let (http, dns) = (host_port("", 80, Tcp), host_port("192.0.2.10", 53, Udp));
+    let (going, staying) = (a.rules(true, &[http.clone(), dns]).elements(), b.elements(&[http]));
+    let has_left = || {
+        let listed = world.list("list table inet ferrule");
+        !listed.contains("vetha") && !listed.contains("10.244.1.10") && !listed.contains("fd00:1::10")
+    };
+    block_on(async {
+        let nft = world.prepare().await;
+        add_pod(&nft, &going).await.unwrap();
+        assert!(!has_left(), "nft sees it");
+        // Twice, as a DEL that is repeated would; and then elements that are gone, which must not come back.
+        for _ in 0..2 {
+            expire_pod(&nft, &going).await.unwrap();
+        }
+        wait_until(has_left);
+        expire_pod(&nft, &going).await.unwrap();
+        assert!(has_left());
+        let sent = nft.messages_sent();
+        remove_pod(&nft, &going).await.unwrap();
+        assert_eq!(
+            nft.messages_sent() - sent,
+            going.len() as u32,
+            "one question an element, and nothing to remove"
+        );
+
+        // The place is free for another pod at once, and what that one has is not the first one's to end.
+        add_pod(&nft, &staying).await.unwrap();
+        expire_pod(&nft, &going).await.unwrap();
+        assert_eq!(differences(&nft, &staying).await.unwrap(), [""; 0]);
+
+        // An ADD that comes in between has what it added.
+        let (first, rest) = going.split_at(5);
+        assert!(rest.iter().all(|element| element.target.is_some()), "{rest:?}");
+        add_pod(&nft, first).await.unwrap();
+        expire_pod(&nft, first).await.unwrap();
+        add_pod(&nft, first).await.unwrap();
+        // Longer than the elements were to have.
+        expire_pod(&nft, &staying).await.unwrap();
+        wait_until(|| !world.list("list table inet ferrule").contains("vethb"));
+        assert_eq!(differences(&nft, first).await.unwrap(), [""; 0]);
+
+        remove_table(&nft).await.unwrap();
+        expire_pod(&nft, &going).await.unwrap();
+    });
+}
+
+/// Looks again and again, because nothing tells that an element has expired.
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    assert!((0..1000).any(|_| is_so()), "it does not come");
 }
 
 #[test]

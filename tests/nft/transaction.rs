@@ -77,6 +77,7 @@ fn five_thousand_elements_are_one_transaction_and_list_whole() {
         key: vec![Type::Protocol, Type::Port],
         data: Vec::new(),
         interval: false,
+        expires: false,
     };
     block_on(async {
         let nft = world.nft();

@@ -70,6 +70,7 @@ fn set(name: SetName) -> Set {
         key: types(name.key()),
         data: types(name.data()),
         interval: name.has_ranges(),
+        expires: name.can_expire(),
     }
 }
 

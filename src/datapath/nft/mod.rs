@@ -6,6 +6,7 @@
 //! | [`rebuild`]           | makes table and elements what the store says                                    |
 //! | [`ensure_inside`]     | makes a network's exemptions from masquerade what they should be                 |
 //! | [`add_pod`]           | adds a pod's elements; tells who has a hostPort already                          |
+//! | [`expire_pod`]        | lets those expire that are still the pod's                                       |
 //! | [`remove_pod`]        | removes those that are still the pod's; what is not there is a success          |
 //! | [`sweep`]             | removes what no record asks for                                                 |
 //! | [`remove_link`]       | the same, where nothing is known of the pod but its link                        |
@@ -24,6 +25,8 @@ mod inside;
 mod plan;
 mod search;
 
+use std::time::Duration;
+
 use crate::cni::ids::NetworkName;
 use crate::desired::nft::element::Element;
 use crate::desired::nft::table::{ChainName, SetName};
@@ -38,12 +41,16 @@ pub use error::{Clash, NftError};
 use inside::is_known;
 pub use inside::{ensure_inside, inside_stands, remove_inside};
 pub use plan::Wanted;
-use plan::{Plan, Present, additions, deletions};
+use plan::{Plan, Present, additions, deletions, expirations};
 pub use search::remove_link;
 
 /// How often a decision is made anew because somebody was faster. kube-proxy may write every second, and eighty ADDs
 /// at once.
 const ATTEMPTS: usize = 32;
+
+/// How long elements stay that were told to expire: one tick of the slowest kernels (HZ=100), the least that each of
+/// them can count. The kernel needs longer to remove a pod's link.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// What a rebuild found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -154,24 +161,45 @@ pub async fn add_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftErr
     }
 }
 
+/// Lets those of a pod's elements expire within a moment that are there and still its own. [`remove_pod`], asked when
+/// that moment is over, finds nothing to remove, and nobody waits for the kernel (DESIGN, section 8). Where the kernel
+/// cannot do this (before Linux 6.12) they stay, and [`remove_pod`] removes them.
+///
+/// # Errors
+/// What the kernel refused. That an element, or the table, is not there is none.
+pub async fn expire_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
+    change_own(nft, elements, |own| expirations(own, MOMENT)).await
+}
+
 /// Removes those of a pod's elements that are there and still its own: a hostPort that leads to another pod by
 /// now stays.
 ///
 /// # Errors
 /// What the kernel refused. That an element, or the table, is not there is none.
 pub async fn remove_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
+    change_own(nft, elements, deletions).await
+}
+
+/// Changes those of a pod's elements that are there and still its own.
+async fn change_own(
+    nft: &Nfnetlink,
+    elements: &[Element],
+    change: impl Fn(Vec<Named>) -> Vec<Change>,
+) -> Result<(), NftError> {
     let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
     let mut attempts = Attempts::default();
     loop {
         let found = find(nft, &wanted).await?;
+        let is_changed =
+            |refusal: &Refusal| refusal.is_not_found() || refusal.is_exists() || refusal.is_taken();
         let own = wanted
             .iter()
             .zip(found)
             .filter(|(wanted, found)| found.as_ref().is_some_and(|found| found.data == wanted.element.data));
-        match nft.commit(None, &deletions(own.map(|(wanted, _)| wanted.clone()))).await {
+        match nft.commit(None, &change(own.map(|(wanted, _)| wanted.clone()).collect())).await {
             Ok(()) => return Ok(()),
-            // Somebody flushed the table in between.
-            Err(rejection) if rejection.is_because(Refusal::is_not_found) => attempts.count(rejection)?,
+            // Somebody flushed the table in between, or gave a hostPort to another pod.
+            Err(rejection) if rejection.is_because(is_changed) => attempts.count(rejection)?,
             Err(rejection) => return Err(rejection.into()),
         }
     }

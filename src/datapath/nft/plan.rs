@@ -1,6 +1,7 @@
 //! Which changes make what there is what there should be. Decides; asks and does nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use super::compile::{self, Named, table};
 use crate::cni::ids::NetworkName;
@@ -126,6 +127,17 @@ pub fn deletions(elements: impl IntoIterator<Item = Named>) -> Vec<Change> {
         table: table(),
         set: set.as_str().to_owned(),
         elements,
+    };
+    by_set(elements).into_iter().map(change).collect()
+}
+
+/// Lets elements expire, with one change a set.
+pub fn expirations(elements: impl IntoIterator<Item = Named>, after: Duration) -> Vec<Change> {
+    let change = |(set, elements): (SetName, _)| Change::ExpireElements {
+        table: table(),
+        set: set.as_str().to_owned(),
+        elements,
+        after,
     };
     by_set(elements).into_iter().map(change).collect()
 }

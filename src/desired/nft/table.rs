@@ -208,6 +208,11 @@ impl SetName {
     pub fn has_ranges(self) -> bool {
         matches!(self, Self::Inside4 | Self::Inside6)
     }
+
+    /// Whether its elements come and go with pods, and so can be given an end.
+    pub fn can_expire(self) -> bool {
+        !self.has_ranges()
+    }
 }
 
 /// All rules, those of a chain in their order.
@@ -329,7 +334,10 @@ fn link_local() -> IpNetwork {
 /// A number that is another when a chain or a set is.
 fn layout() -> u64 {
     let chains = ChainName::ALL.map(|chain| format!("{chain} {:?}", chain.base()));
-    let sets = SetName::ALL.map(|set| format!("{set} {:?} {:?} {}", set.key(), set.data(), set.has_ranges()));
+    let sets = SetName::ALL.map(|set| {
+        let (ranges, expire) = (set.has_ranges(), set.can_expire());
+        format!("{set} {:?} {:?} {ranges} {expire}", set.key(), set.data())
+    });
     stable_hash(chains.iter().chain(&sets).map(String::as_str))
 }
 

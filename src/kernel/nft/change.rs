@@ -1,13 +1,14 @@
 //! Changes of tables, made together or not at all.
 
 use std::fmt;
+use std::time::Duration;
 
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 
 use super::super::nfnetlink::{Nfnetlink, Request};
 use super::super::refusal::Refusal;
-use super::element::{Element, message_about};
+use super::element::{Element, message_about, message_with_end};
 use super::message;
 use super::rule::{PlacedRule, Rule};
 use super::set::Set;
@@ -50,6 +51,22 @@ pub enum Change {
         set: String,
         /// Which.
         elements: Vec<Element>,
+    },
+    /// Gives elements of a set that has `expires` their end, after which they are as good as not there. Unlike those that
+    /// [`Change::DeleteElements`] removes, they are not waited for by anybody who closes a socket like this one
+    /// (nft_rcv_nl_event, net/netfilter/nf_tables_api.c). Refused (EEXIST; EBUSY by older kernels) if a map has other
+    /// data under the key of one. One that is not there is made, and ends likewise.
+    ///
+    /// Before Linux 6.12 a success that changes nothing: look whether they have gone.
+    ExpireElements {
+        /// The set's table.
+        table: Table,
+        /// The set's name.
+        set: String,
+        /// Which.
+        elements: Vec<Element>,
+        /// When. The kernel counts in ticks, and takes less than one for never: no less than 10 ms.
+        after: Duration,
     },
     /// Removes elements. Refused (ENOENT) if one is not there.
     DeleteElements {
@@ -150,6 +167,14 @@ impl Change {
                     one(table, NLM_F_CREATE, inner)
                 })
                 .collect(),
+            // nft add element TABLE SET { KEY timeout AFTER expires AFTER : DATA, ... }
+            Self::ExpireElements { table, set, elements, after } => elements
+                .chunks(ELEMENTS_PER_MESSAGE)
+                .flat_map(|some| {
+                    let inner = message_with_end(table, set, some, Some(*after));
+                    one(table, NLM_F_CREATE, NfTablesMessage::NewSetElement(inner))
+                })
+                .collect(),
             // nft delete element TABLE SET { KEY, ... }
             Self::DeleteElements { table, set, elements } => elements
                 .chunks(ELEMENTS_PER_MESSAGE)
@@ -174,6 +199,7 @@ impl fmt::Display for Change {
                 write!(f, "delete rule {table} {chain} handle {handle}")
             }
             Self::AddElements { table, set, .. } => write!(f, "add element {table} {set}"),
+            Self::ExpireElements { table, set, .. } => write!(f, "expire element {table} {set}"),
             Self::DeleteElements { table, set, .. } => write!(f, "delete element {table} {set}"),
         }
     }

@@ -1,6 +1,7 @@
 //! Elements of sets and maps.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, SetElementAttribute, SetElementList, SetElementMessage,
@@ -22,6 +23,7 @@ const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_SET_ELEM_KEY_END: u16 = 10;
@@ -132,7 +134,7 @@ impl Element {
         Self { key, key_end: None, data: None, comment: None }
     }
 
-    fn to_attributes(&self) -> ListAttribute<SetElementAttribute> {
+    fn to_attributes(&self, end: Option<Duration>) -> ListAttribute<SetElementAttribute> {
         let value = |bytes: &Bytes| DataAttribute::Value(bytes.0.clone());
         let mut attributes = vec![SetElementAttribute::Key(value(&self.key))];
         attributes.extend(
@@ -146,7 +148,18 @@ impl Element {
                 .as_ref()
                 .map(|comment| SetElementAttribute::UserData(userdata::from_comment(comment))),
         );
+        // A timeout alone would only matter to elements that are added after it.
+        attributes.extend(end.into_iter().flat_map(|end| {
+            let milliseconds = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
+            [SetElementAttribute::Timeout(milliseconds), SetElementAttribute::Expiration(milliseconds)]
+        }));
         ListAttribute::Element(attributes)
+    }
+
+    /// The elements that a message lists and that stay; those that have no key, such as a catch-all, are not among them.
+    pub(super) fn read_all_lasting(message: Attributes<'_>) -> Vec<Self> {
+        let lasting = |it: &Attributes<'_>| it.value(NFTA_SET_ELEM_TIMEOUT).is_none();
+        message.list(NFTA_SET_ELEM_LIST_ELEMENTS).filter(lasting).filter_map(Self::read).collect()
     }
 
     /// The elements that a message lists; those that have no key, such as a catch-all, are not among them.
@@ -167,9 +180,19 @@ impl Element {
 
 /// A message about `elements` of a set; about the set as a whole if there are none.
 pub(super) fn message_about(table: &Table, set: &str, elements: &[Element]) -> SetElementMessage {
+    message_with_end(table, set, elements, None)
+}
+
+/// The same, with an end for each of the elements.
+pub(super) fn message_with_end(
+    table: &Table,
+    set: &str,
+    elements: &[Element],
+    end: Option<Duration>,
+) -> SetElementMessage {
     let mut attributes = vec![SetElementList::Table(table.name.clone()), SetElementList::Set(set.to_owned())];
     if !elements.is_empty() {
-        let elements = elements.iter().map(Element::to_attributes).collect();
+        let elements = elements.iter().map(|element| element.to_attributes(end)).collect();
         attributes.push(SetElementList::Elements(elements));
     }
     SetElementMessage { attributes }

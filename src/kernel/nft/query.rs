@@ -132,7 +132,7 @@ impl Nfnetlink {
         Ok(rules.collect())
     }
 
-    /// All elements of a set. None if there is no such set.
+    /// All elements of a set but those that are about to expire. None if there is no such set.
     ///
     /// `nft list set FAMILY TABLE NAME`
     ///
@@ -145,7 +145,7 @@ impl Nfnetlink {
             Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        Ok(answers.iter().flat_map(|answer| Element::read_all(Attributes(&answer.body))).collect())
+        Ok(answers.iter().flat_map(|answer| Element::read_all_lasting(Attributes(&answer.body))).collect())
     }
 
     /// What there is under the keys of `wanted`, each an element of the set named with it. The cost does not

@@ -66,7 +66,7 @@ impl Type {
 
 /// A set, or, with data, a map.
 ///
-/// `nft add set TABLE NAME { type KEY . KEY; flags interval; }`
+/// `nft add set TABLE NAME { type KEY . KEY; flags interval; }`, or `flags timeout;`
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Set {
     /// Its name, unique in the table.
@@ -77,6 +77,8 @@ pub struct Set {
     pub data: Vec<Type>,
     /// Whether keys are ranges. Of concatenations only: Linux 5.6 or later.
     pub interval: bool,
+    /// Whether elements may be given an end, see [`Change::ExpireElements`](super::change::Change::ExpireElements).
+    pub expires: bool,
 }
 
 impl Set {
@@ -87,6 +89,7 @@ impl Set {
         flags.set(SetFlags::Interval, self.interval);
         flags.set(SetFlags::Concat, concatenated_ranges);
         flags.set(SetFlags::Map, !self.data.is_empty());
+        flags.set(SetFlags::Timeout, self.expires);
         let mut attributes = vec![
             SetAttribute::Table(table.name.clone()),
             SetAttribute::Name(self.name.clone()),
