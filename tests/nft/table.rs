@@ -107,7 +107,7 @@ fn what_expires_is_gone_by_itself_unless_it_is_added_again_and_what_is_anothers_
     let world = World::new();
     let (a, b) = (world.pod("a", 10), world.pod("b", 11));
     let (http, dns) = (host_port("", 80, Tcp), host_port("192.0.2.10", 53, Udp));
-    let (going, staying) = (a.rules(true, &[http.clone(), dns]).elements(), b.elements(&[http]));
+    let (going, staying) = (a.rules(true, &[http, dns]).elements(), b.elements(&[http]));
     let has_left = || {
         let listed = world.list("list table inet ferrule");
         !listed.contains("vetha") && !listed.contains("10.244.1.10") && !listed.contains("fd00:1::10")
