@@ -5,8 +5,8 @@
  *
  *     floor add NETNS NUMBER [served]    the pod's network; names, MACs and addresses follow from NUMBER (0 to 60,000);
  *                                        `served`: with masquerade, and with port 5000 + NUMBER of the node for its 80
- *     floor del NUMBER [served]          deletes the host's end, and with it everything but the elements of nftables,
- *                                        and those: what a DEL cannot avoid
+ *     floor del NUMBER [served]          lets the elements of nftables expire (Linux 6.12 or later), and deletes the
+ *                                        host's end, and with it everything else: what a DEL cannot avoid
  *
  * Run in the node's network namespace, where NODE_V4 and NODE_V6 must be on some link, and where ferrule has made its
  * table. The list of objects is in add(), at the end; when ferrule makes another object, it is added there and nowhere
@@ -17,6 +17,7 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_addr.h>
@@ -328,30 +329,33 @@ static void value(int type, const struct fields *fields)
     end(outer);
 }
 
-/* nft add element inet ferrule SET { KEY [: DATA] comment ".." }, or delete element without data and comment */
-static void element(int verb, const char *set, const struct fields *key, const struct fields *data, const char *comment)
+/* nft add element inet ferrule SET { KEY [timeout 10ms] [: DATA] comment ".." } */
+static void element(bool expires, const char *set, const struct fields *key, const struct fields *data, const char *comment)
 {
-    MESSAGE(NFNL_SUBSYS_NFTABLES << 8 | verb, verb == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
+    MESSAGE(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM, NLM_F_CREATE,
             (struct nfgenmsg){ .nfgen_family = NFPROTO_INET });
     text(NFTA_SET_ELEM_LIST_TABLE, NFT_TABLE);
     text(NFTA_SET_ELEM_LIST_SET, set);
     struct rtattr *list = nest(NFTA_SET_ELEM_LIST_ELEMENTS);
     struct rtattr *entry = nest(NFTA_LIST_ELEM);
     value(NFTA_SET_ELEM_KEY, key);
-    if (verb == NFT_MSG_NEWSETELEM) {
-        /* As nft writes it: type, length, text. */
-        char userdata[130] = { 0, strlen(comment) + 1 };
-        strcpy(userdata + 2, comment);
-        if (data)
-            value(NFTA_SET_ELEM_DATA, data);
-        attribute(NFTA_SET_ELEM_USERDATA, userdata, strlen(comment) + 3);
+    /* As nft writes it: type, length, text. */
+    char userdata[130] = { 0, strlen(comment) + 1 };
+    strcpy(userdata + 2, comment);
+    if (data)
+        value(NFTA_SET_ELEM_DATA, data);
+    attribute(NFTA_SET_ELEM_USERDATA, userdata, strlen(comment) + 3);
+    if (expires) {
+        uint64_t milliseconds = htobe64(10);
+        attribute(NFTA_SET_ELEM_TIMEOUT, &milliseconds, sizeof(milliseconds));
+        attribute(NFTA_SET_ELEM_EXPIRATION, &milliseconds, sizeof(milliseconds));
     }
     end(entry);
     end(list);
 }
 
-/* All elements of a pod, in one transaction. */
-static void elements(int verb, const struct pod *pod, unsigned n, bool served)
+/* All elements of a pod, in one transaction. Removing them would be waited for; those that expire are not. */
+static void elements(bool expire, const struct pod *pod, unsigned n, bool served)
 {
     const struct nfgenmsg control = { .res_id = htons(NFNL_SUBSYS_NFTABLES) };
     struct fields link = { 0 }, sources[2], any = { 0 }, targets[2] = { 0 };
@@ -371,14 +375,14 @@ static void elements(int verb, const struct pod *pod, unsigned n, bool served)
 
     start(NETLINK_NETFILTER);
     MESSAGE(NFNL_MSG_BATCH_BEGIN, 0, control);
-    element(verb, "pods", &link, NULL, pod->comment);
-    element(verb, "sources4", &sources[0], NULL, pod->comment);
-    element(verb, "sources6", &sources[1], NULL, pod->comment);
+    element(expire, "pods", &link, NULL, pod->comment);
+    element(expire, "sources4", &sources[0], NULL, pod->comment);
+    element(expire, "sources6", &sources[1], NULL, pod->comment);
     if (served) {
-        element(verb, "masquerade4", &sources[0], NULL, pod->comment);
-        element(verb, "masquerade6", &sources[1], NULL, pod->comment);
-        element(verb, "any_hostports4", &any, &targets[0], pod->comment);
-        element(verb, "any_hostports6", &any, &targets[1], pod->comment);
+        element(expire, "masquerade4", &sources[0], NULL, pod->comment);
+        element(expire, "masquerade6", &sources[1], NULL, pod->comment);
+        element(expire, "any_hostports4", &any, &targets[0], pod->comment);
+        element(expire, "any_hostports6", &any, &targets[1], pod->comment);
     }
     batch.last->nlmsg_flags |= NLM_F_ACK;
     MESSAGE(NFNL_MSG_BATCH_END, 0, control);
@@ -392,7 +396,7 @@ static void add(const char *netns, unsigned n, bool served)
     if (namespace < 0)
         fail(netns);
 
-    elements(NFT_MSG_NEWSETELEM, &pod, n, served);
+    elements(false, &pod, n, served);
     start(NETLINK_ROUTE);
     veth(pod.host_link, pod.host_mac, pod.pod_mac, namespace);
     submit("create the pair");
@@ -440,11 +444,11 @@ static void add(const char *netns, unsigned n, bool served)
 static void del(unsigned n, bool served)
 {
     struct pod pod = pod_of(n);
+    elements(true, &pod, n, served);
     start(NETLINK_ROUTE);
     MESSAGE(RTM_DELLINK, 0, (struct ifinfomsg){ 0 });
     text(IFLA_IFNAME, pod.host_link);
     submit("delete the pair");
-    elements(NFT_MSG_DELSETELEM, &pod, n, served);
 }
 
 int main(int count, char **arguments)

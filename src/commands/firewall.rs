@@ -51,19 +51,14 @@ impl Admission<'_> {
     /// stays, for [`dismiss`].
     pub async fn admit(&self) -> Result<(), CniError> {
         let nft = open()?;
-        let own = std::slice::from_ref(&self.network.name);
-        let is_made = if nft::knows(&nft, own).await? {
-            false
-        } else {
-            rebuild(&nft, &self.network.data_dir, &self.network.name, self.boot).await?;
-            true
+        let inside = matches!(self.network.peers, Peers::Listed(_))
+            .then(|| describe_inside(self.network, self.uplink));
+        let stands = match &inside {
+            Some(inside) => nft::knows_as(&nft, inside).await?,
+            None => nft::knows(&nft, std::slice::from_ref(&self.network.name)).await?,
         };
-        if matches!(self.network.peers, Peers::Listed(_)) {
-            let inside = describe_inside(self.network, self.uplink);
-            if nft::ensure_inside(&nft, &inside).await? || is_made {
-                let store = Store::open(&self.network.data_dir, &self.network.name)?;
-                store.lock(self.boot, LOCK_DEADLINE)?.remember_inside(&inside.networks)?;
-            }
+        if !stands {
+            self.prepare(&nft, inside.as_ref()).await?;
         }
         let elements = elements_of(self.record);
         match nft::add_pod(&nft, &elements).await {
@@ -73,6 +68,22 @@ impl Admission<'_> {
             added => added?,
         }
         nft::flows::forget_redirected(&nft, self.node, &elements).await?;
+        Ok(())
+    }
+
+    /// Makes the table with what it must know of the network.
+    async fn prepare(&self, nft: &Nfnetlink, inside: Option<&InsideNetwork>) -> Result<(), CniError> {
+        let (data_dir, own) = (&self.network.data_dir, &self.network.name);
+        let is_made = !nft::knows(nft, std::slice::from_ref(own)).await?;
+        if is_made {
+            rebuild(nft, data_dir, own, self.boot).await?;
+        }
+        if let Some(inside) = inside
+            && (nft::ensure_inside(nft, inside).await? || is_made)
+        {
+            let store = Store::open(data_dir, own)?;
+            store.lock(self.boot, LOCK_DEADLINE)?.remember_inside(&inside.networks)?;
+        }
         Ok(())
     }
 

@@ -97,3 +97,20 @@ fn a_thousand_host_ports_do_not_make_the_next_one_dearer() {
         assert!(crowded.1 < alone.1 + 200, "{alone:?} {crowded:?}");
     }
 }
+
+/// Removed elements make whoever ends next wait for the kernel, in a queue: 80 DELs at once took a second.
+#[test]
+fn a_del_lets_its_elements_expire_and_has_none_to_remove() {
+    let node = Node::new();
+    let conf = conf_with_everything(&node, 1000..1002);
+    let pod = Pod::new("pod");
+    node.add(&pod, &conf);
+    let trace = node.scratch().path().join("trace");
+    let strace =
+        ["strace", "-f", "-qq", "-e", "trace=sendto,sendmsg", "-s", "4096", "-o", trace.to_str().unwrap()];
+    node.call_for("DEL", &pod, &conf).through(strace).run().success();
+    let seen = fs::read_to_string(&trace).unwrap();
+    assert!(seen.contains("NFT_MSG_NEWSETELEM"), "strace sees what is in a transaction: {seen}");
+    assert!(!seen.contains("NFT_MSG_DELSETELEM"), "{seen}");
+    node.expect_nothing_left();
+}

@@ -28,7 +28,7 @@ mod search;
 use std::time::Duration;
 
 use crate::cni::ids::NetworkName;
-use crate::desired::nft::element::Element;
+use crate::desired::nft::element::{Element, InsideNetwork};
 use crate::desired::nft::table::{ChainName, SetName};
 use crate::kernel::nfnetlink::Nfnetlink;
 use crate::kernel::nft::change::{Change, Rejection};
@@ -99,9 +99,18 @@ pub async fn knows(nft: &Nfnetlink, networks: &[NetworkName]) -> Result<bool, Nf
     Ok(true)
 }
 
+/// Whether the table stands, and the places where `inside`'s network keeps its sources are what they should be, by their
+/// marks.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn knows_as(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
+    Ok(stands(nft).await? && inside_stands(nft, inside).await?)
+}
+
 /// Makes the table, and the elements of `networks` in it, what they should be. Idempotent.
 ///
-/// `read` is asked for all elements of these networks, those of [`InsideNetwork`](crate::desired::nft::element::InsideNetwork) among them, each time that the kernel's state was looked at afresh; an ADD
+/// `read` is asked for all elements of these networks, those of [`InsideNetwork`] among them, each time that the kernel's state was looked at afresh; an ADD
 /// must have written its record before it adds its elements. Elements of other networks stay, even where
 /// the table is made anew.
 ///
