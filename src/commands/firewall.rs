@@ -20,13 +20,14 @@ use crate::config::Network;
 use crate::config::peer::Peers;
 use crate::datapath::detach;
 use crate::datapath::error::DatapathError;
-use crate::datapath::nft::{self, Clash, NftError, Wanted};
+use crate::datapath::nft::{self, Attempts, Clash, NftError, Wanted};
 use crate::datapath::node::Uplink;
 use crate::desired::names;
 use crate::desired::nft::element::{Element, InsideNetwork, PodRules};
 use crate::ipam::{BootId, Record, Store, StoreError};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::nfnetlink::Nfnetlink;
+use crate::kernel::nft::change::Rejection;
 
 /// What lets a pod's packets through.
 pub struct Admission<'a> {
@@ -51,40 +52,59 @@ impl Admission<'_> {
     /// stays, for [`dismiss`].
     pub async fn admit(&self) -> Result<(), CniError> {
         let nft = open()?;
+        let elements = elements_of(self.record);
         let inside = matches!(self.network.peers, Peers::Listed(_))
             .then(|| describe_inside(self.network, self.uplink));
-        let stands = match &inside {
-            Some(inside) => nft::knows_as(&nft, inside).await?,
-            None => nft::knows(&nft, std::slice::from_ref(&self.network.name)).await?,
-        };
-        if !stands {
-            self.prepare(&nft, inside.as_ref()).await?;
-        }
-        let elements = elements_of(self.record);
-        match nft::add_pod(&nft, &elements).await {
-            Err(NftError::HostPortTaken(clashes)) if self.has_freed(&nft, &clashes).await? => {
-                nft::add_pod(&nft, &elements).await?;
-            }
-            added => added?,
+        let mut attempts = Attempts::default();
+        while let Err(gone) = self.try_to_admit(&nft, inside.as_ref(), &elements).await? {
+            attempts.count(gone)?;
         }
         nft::flows::forget_redirected(&nft, self.node, &elements).await?;
         Ok(())
     }
 
-    /// Makes the table with what it must know of the network.
-    async fn prepare(&self, nft: &Nfnetlink, inside: Option<&InsideNetwork>) -> Result<(), CniError> {
-        let (data_dir, own) = (&self.network.data_dir, &self.network.name);
-        let is_made = !nft::knows(nft, std::slice::from_ref(own)).await?;
-        if is_made {
-            rebuild(nft, data_dir, own, self.boot).await?;
+    /// Once. The inner error: the table stood, and was taken away before it could be used. So it is with a firewall that
+    /// is loaded anew just then.
+    async fn try_to_admit(
+        &self,
+        nft: &Nfnetlink,
+        inside: Option<&InsideNetwork>,
+        elements: &[Element],
+    ) -> Result<Result<(), Rejection>, CniError> {
+        let stands = match inside {
+            Some(inside) => nft::knows_as(nft, inside).await?,
+            None => nft::knows(nft, std::slice::from_ref(&self.network.name)).await?,
+        };
+        if !stands && let Err(gone) = self.prepare(nft, inside).await? {
+            return Ok(Err(gone));
         }
-        if let Some(inside) = inside
-            && (nft::ensure_inside(nft, inside).await? || is_made)
-        {
+        unless_taken_away(match nft::add_pod(nft, elements).await {
+            Err(NftError::HostPortTaken(clashes)) if self.has_freed(nft, &clashes).await? => {
+                nft::add_pod(nft, elements).await
+            }
+            added => added,
+        })
+    }
+
+    /// Makes the table with what it must know of the network. The inner error as for [`Self::try_to_admit`].
+    async fn prepare(
+        &self,
+        nft: &Nfnetlink,
+        inside: Option<&InsideNetwork>,
+    ) -> Result<Result<(), Rejection>, CniError> {
+        let (data_dir, own) = (&self.network.data_dir, &self.network.name);
+        if let Some(inside) = inside {
+            // Before the table has it: who finds it there takes it for remembered.
             let store = Store::open(data_dir, own)?;
             store.lock(self.boot, LOCK_DEADLINE)?.remember_inside(&inside.networks)?;
         }
-        Ok(())
+        if !nft::knows(nft, std::slice::from_ref(own)).await? {
+            rebuild(nft, data_dir, own, self.boot).await?;
+        }
+        match inside {
+            Some(inside) => unless_taken_away(nft::ensure_inside(nft, inside).await.map(|_| ())),
+            None => Ok(Ok(())),
+        }
     }
 
     /// Frees the hostPorts that lead to pods which are dead, or to none: the runtime never told of their end. `false`
@@ -111,6 +131,18 @@ impl Admission<'_> {
         // What no record asks for goes.
         rebuild(nft, data_dir, &self.network.name, self.boot).await?;
         Ok(true)
+    }
+}
+
+/// The inner error: a transaction failed for want of the table, or came too late to see that there is none.
+fn unless_taken_away(outcome: Result<(), NftError>) -> Result<Result<(), Rejection>, CniError> {
+    match outcome {
+        Err(NftError::Rejected(rejection))
+            if rejection.is_because(|refusal| refusal.is_not_found() || refusal.is_outrun()) =>
+        {
+            Ok(Err(rejection))
+        }
+        outcome => Ok(Ok(outcome?)),
     }
 }
 

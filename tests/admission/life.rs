@@ -51,6 +51,31 @@ fn after_a_flush_the_next_add_brings_back_every_pod_of_every_network() {
     node.expect_nothing_left();
 }
 
+/// The soak's find. A firewall that is loaded anew (`nft -f` with a flush) takes the table away between an ADD's look at
+/// it and its use. The ADD is slowed down at each of its steps in turn, so that this falls between any two of them.
+#[test]
+fn a_flush_in_the_middle_of_an_add_does_not_fail_it() {
+    for step in 1..=6 {
+        let node = Node::new();
+        let conf = with_port(node.conf(), 30_080);
+        node.add(&Pod::new("first"), &node.conf());
+        let pod = Pod::new("pod");
+        let slow = format!("inject=sendto,sendmsg:delay_enter=30000:when={step}+6");
+        let trace = node.scratch().path().join("trace");
+        let wrapper = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", &slow];
+        let mut add = node.call_for("ADD", &pod, &conf).through(wrapper).spawn();
+        for _ in 0..8 {
+            if add.is_running() {
+                // Before the ADD has made it once more there is nothing to delete.
+                let _ = nft::run(node.namespace(), "delete table inet ferrule");
+            }
+        }
+        let result = add.wait().result();
+        node.add(&Pod::new("last"), &node.conf());
+        node.check(&pod, &conf, &result).success();
+    }
+}
+
 #[test]
 fn one_element_taken_away_is_named_by_check() {
     let (node, pod) = (Node::new(), Pod::new("pod"));

@@ -347,14 +347,14 @@ async fn find(nft: &Nfnetlink, wanted: &[Named]) -> Result<Vec<Option<kernel::El
 
 /// Decisions that somebody was faster than.
 #[derive(Default)]
-struct Attempts(usize);
+pub struct Attempts(usize);
 
 impl Attempts {
     /// Counts one more.
     ///
     /// # Errors
     /// When it is the last, and why it came to nothing.
-    fn count(&mut self, rejection: Rejection) -> Result<(), NftError> {
+    pub fn count(&mut self, rejection: Rejection) -> Result<(), NftError> {
         self.0 += 1;
         if self.0 < ATTEMPTS { Ok(()) } else { Err(NftError::Outrun(rejection)) }
     }
