@@ -59,7 +59,7 @@ async fn dismiss(
     match record {
         Some(record) => {
             imported::detach(record, boot).await?;
-            firewall::dismiss(node, std::slice::from_ref(record)).await
+            firewall::dismiss_rest(node, record).await
         }
         None => firewall::dismiss_unrecorded(key).await,
     }

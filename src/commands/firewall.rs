@@ -3,8 +3,8 @@
 //! | command | does                                                                                               |
 //! |---------|----------------------------------------------------------------------------------------------------|
 //! | ADD     | [`Admission::admit`]: the table, where it does not stand; then the pod's elements                  |
-//! | DEL     | [`cut_off`]: lets what the record says expire, while the links go; then [`dismiss`]                 |
-//! | DEL, GC | [`dismiss`]: removes what the records say, while that is still the pod's                           |
+//! | DEL     | [`cut_off`]: lets what the record says expire, while the links go; then [`dismiss_rest`]            |
+//! | GC      | [`dismiss`]: removes what the records say, while that is still the pod's                           |
 //! | CHECK   | [`differences`]                                                                                    |
 //!
 //! Every element follows from a record, or from the list of [`Store::inside`]. So whoever finds that somebody has
@@ -147,8 +147,8 @@ fn unless_taken_away(outcome: Result<(), NftError>) -> Result<Result<(), Rejecti
 }
 
 /// Ends what the pod of this record has in the table: nothing of it gets through from here on. Then, once its links are
-/// gone, [`dismiss`] finds nothing to remove and waits for nothing. Where this fails, for it is a matter of time only,
-/// all is left to [`dismiss`]. Idempotent.
+/// gone, [`dismiss_rest`] finds nothing to remove and waits for nothing. Where this fails, for it is a matter of time
+/// only, all is left to [`dismiss_rest`]. Idempotent.
 pub async fn cut_off(record: &Record) {
     let elements = elements_of(record);
     if !elements.is_empty()
@@ -156,6 +156,21 @@ pub async fn cut_off(record: &Record) {
     {
         drop(nft::expire_pod(&nft, &elements).await);
     }
+}
+
+/// [`dismiss`] after [`cut_off`].
+///
+/// # Errors
+/// As [`dismiss`].
+pub async fn dismiss_rest(node: &Netlink, record: &Record) -> Result<(), CniError> {
+    let elements = elements_of(record);
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let nft = open()?;
+    nft::remove_rest(&nft, &elements).await?;
+    nft::flows::forget_redirected(&nft, node, &elements).await?;
+    Ok(())
 }
 
 /// Removes what the pods of these records have in the table, as far as it is still theirs. Idempotent. For after

@@ -76,6 +76,35 @@ fn a_flush_in_the_middle_of_an_add_does_not_fail_it() {
     }
 }
 
+/// The soak's find. Whoever makes a flushed table again has read the records before. Of a pod that goes meanwhile, and has
+/// nothing in the table to remove, a hostPort came back, for the next pod with its address. The ADD is slowed down each
+/// time in turn that it has looked at the pod's record.
+#[test]
+fn a_pod_that_goes_while_a_flushed_table_is_made_again_does_not_come_back() {
+    for look in 1..=4 {
+        let node = Node::new();
+        let [gone, late] = ["gone", "late"].map(Pod::new);
+        let conf = with_port(node.conf(), 30_080);
+        node.add(&gone, &conf);
+        nft::run(node.namespace(), "delete table inet ferrule").unwrap();
+        let record = node.record_path(&gone);
+        let slow = format!("inject=close:delay_exit=400000:when={look}");
+        let trace = node.scratch().path().join("trace");
+        let wrapper = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap()];
+        let watched = ["-P", record.to_str().unwrap(), "-e", "trace=close", "-e", &slow];
+        let call = node.call_for("ADD", &late, &node.conf()).through(wrapper.into_iter().chain(watched));
+        let mut add = call.spawn();
+        while add.is_running() && std::fs::read_to_string(&trace).unwrap_or_default().lines().count() < look {
+            std::thread::yield_now();
+        }
+        node.del(&gone, &conf);
+        add.wait().success();
+        let elements = nft::pod_elements(node.namespace());
+        let is_of_gone = |element: &String| element.contains(gone.container());
+        assert!(!elements.iter().any(is_of_gone), "look {look}: {elements:#?}");
+    }
+}
+
 #[test]
 fn one_element_taken_away_is_named_by_check() {
     let (node, pod) = (Node::new(), Pod::new("pod"));

@@ -1,6 +1,6 @@
 //! The table as `nft` sees it, and what making it costs and leaves alone.
 
-use ferrule::datapath::nft::{add_pod, differences, expire_pod, remove_pod, remove_table};
+use ferrule::datapath::nft::{add_pod, differences, expire_pod, remove_pod, remove_rest, remove_table};
 use ferrule::desired::nft::element::Protocol::{Tcp, Udp};
 use ferrule::desired::nft::table::rules;
 use ferrule::kernel::nft::table::{Family, Table};

@@ -39,6 +39,12 @@ pub fn table() -> Table {
     Table { family: Family::Inet, name: description::TABLE.to_owned() }
 }
 
+/// A change after which nothing is different but the generation: in one transaction, nobody ever sees the table.
+pub fn passing_change() -> [Change; 2] {
+    let passing = Table { name: format!("{}-passing", description::TABLE), ..table() };
+    [Change::AddTable(passing.clone()), Change::DeleteTable(passing)]
+}
+
 /// All that makes the table, without its elements.
 pub fn whole_table() -> Vec<Change> {
     let mut changes = vec![Change::AddTable(table())];

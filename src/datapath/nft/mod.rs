@@ -7,6 +7,7 @@
 //! | [`ensure_inside`]     | makes a network's exemptions from masquerade what they should be                 |
 //! | [`add_pod`]           | adds a pod's elements; tells who has a hostPort already                          |
 //! | [`expire_pod`]        | lets those expire that are still the pod's                                       |
+//! | [`remove_rest`]       | removes those that did not, or have come back                                    |
 //! | [`remove_pod`]        | removes those that are still the pod's; what is not there is a success          |
 //! | [`sweep`]             | removes what no record asks for                                                 |
 //! | [`remove_link`]       | the same, where nothing is known of the pod but its link                        |
@@ -170,22 +171,43 @@ pub async fn add_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftErr
     }
 }
 
-/// Lets those of a pod's elements expire within a moment that are there and still its own. [`remove_pod`], asked when
+/// Lets those of a pod's elements expire within a moment that are there and still its own. [`remove_rest`], asked when
 /// that moment is over, finds nothing to remove, and nobody waits for the kernel (DESIGN, section 8). Where the kernel
-/// cannot do this (before Linux 6.12) they stay, and [`remove_pod`] removes them.
+/// cannot do this (before Linux 6.12) they stay, and [`remove_rest`] removes them.
+///
+/// The generation changes in any case, as by [`remove_pod`].
 ///
 /// # Errors
 /// What the kernel refused. That an element, or the table, is not there is none.
 pub async fn expire_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    change_own(nft, elements, |own| expirations(own, MOMENT)).await
+    change_own(nft, elements, |own| or_passing(expirations(own, MOMENT))).await
+}
+
+/// Removes what [`expire_pod`] could not end, and what has come back since: whoever makes a flushed table again reads
+/// records, and those of pods that are going may be among them.
+///
+/// # Errors
+/// What the kernel refused. That an element, or the table, is not there is none.
+pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
+    // In this order: what was made again before the look is found, what would be made after it is outrun.
+    if stands(nft).await? {
+        change_own(nft, elements, deletions).await
+    } else {
+        remove_pod(nft, elements).await
+    }
 }
 
 /// Removes those of a pod's elements that are there and still its own: a hostPort that leads to another pod by
 /// now stays.
 ///
+/// Where none is, the table was flushed, and whoever makes it again may have read the pod's record before this
+/// command had its hold. What was decided on that must come to nothing, so the generation changes in any case.
+///
 /// # Errors
 /// What the kernel refused. That an element, or the table, is not there is none.
 pub async fn remove_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
+    change_own(nft, elements, |own| or_passing(deletions(own))).await?;
+    // Whoever was faster than the change of the generation has brought them back.
     change_own(nft, elements, deletions).await
 }
 
@@ -196,11 +218,10 @@ async fn change_own(
     change: impl Fn(Vec<Named>) -> Vec<Change>,
 ) -> Result<(), NftError> {
     let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
+    let is_changed = |refusal: &Refusal| refusal.is_not_found() || refusal.is_exists() || refusal.is_taken();
     let mut attempts = Attempts::default();
     loop {
         let found = find(nft, &wanted).await?;
-        let is_changed =
-            |refusal: &Refusal| refusal.is_not_found() || refusal.is_exists() || refusal.is_taken();
         let own = wanted
             .iter()
             .zip(found)
@@ -212,6 +233,11 @@ async fn change_own(
             Err(rejection) => return Err(rejection.into()),
         }
     }
+}
+
+/// The changes; where there are none, one that passes.
+fn or_passing(changes: Vec<Change>) -> Vec<Change> {
+    if changes.is_empty() { compile::passing_change().into() } else { changes }
 }
 
 /// What is missing or wrong in the table and among `elements`, in `nft`'s words; empty if nothing.
