@@ -1,6 +1,8 @@
 //! GC: DEL for everything that is known and not valid, then for what nobody knows any more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
 
 use super::{LOCK_DEADLINE, firewall, imported};
 use crate::cni::env::Command;
@@ -13,8 +15,12 @@ use crate::datapath::error::DatapathError;
 use crate::desired::names;
 use crate::ipam::delegate::Delegate;
 use crate::ipam::{BootId, Hold, Record, Store, StoreError, current_boot_id};
-use crate::kernel::link::Link;
+use crate::kernel::link::{Link, LinkRef};
 use crate::kernel::netlink::Netlink;
+
+/// How many links are looked up at once. Each answer takes some KiB of the socket's receive buffer, before the first is
+/// read.
+const LOOKS: usize = 16;
 
 /// An attachment that goes.
 struct Doomed {
@@ -53,9 +59,9 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
     };
     // Before the records: a link that is here by then and has none later was left behind. Listed after them, it
     // could be that of an ADD which began in between.
-    let old_links: HashSet<u32> = match &node {
-        Some(node) => node.links().await?.iter().map(|link| link.index).collect(),
-        None => HashSet::new(),
+    let old_links: Vec<Link> = match &node {
+        Some(node) => node.links().await?,
+        None => Vec::new(),
     };
     let store = Store::open_existing(&network.data_dir, &network.name)?;
     let known: Vec<AttachmentKey> = match &store {
@@ -84,12 +90,9 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
     let mut is_unused = true;
     if let Some(node) = &node {
         let spared: HashSet<String> = known.iter().chain(&valid).flat_map(names::node_links).collect();
-        let is_leftover = |link: &Link| {
-            old_links.contains(&link.index)
-                && !spared.contains(&link.name)
-                && bears_mark_of(link, &network.name)
-        };
-        if let Err(error) = remove_links(node, &doomed, is_leftover).await {
+        let is_leftover = |link: &Link| !spared.contains(&link.name) && bears_mark_of(link, &network.name);
+        let leftovers = old_links.into_iter().filter(is_leftover).collect();
+        if let Err(error) = remove_links(node, &doomed, leftovers).await {
             failures.push(error.into());
             is_unused = false;
         }
@@ -126,15 +129,19 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
 
 /// Removes the doomed attachments' links and the leftovers, all in one message, so that the kernel's grace
 /// periods are waited for once.
-async fn remove_links(
-    node: &Netlink,
-    doomed: &[Doomed],
-    is_leftover: impl Fn(&Link) -> bool,
-) -> Result<(), DatapathError> {
-    let doomed: HashMap<String, &AttachmentKey> =
-        doomed.iter().flat_map(|it| names::node_links(&it.key).map(|name| (name, &it.key))).collect();
-    let mut links = node.links().await?;
-    links.retain(|link| doomed.get(&link.name).is_some_and(|key| is_marked(link, key)) || is_leftover(link));
+///
+/// Those of the doomed are looked up one by one: a list may lack a link on a node that is busy, and the address of one
+/// that stays must not become free.
+async fn remove_links(node: &Netlink, doomed: &[Doomed], leftovers: Vec<Link>) -> Result<(), DatapathError> {
+    let mut links = leftovers;
+    let names = doomed.iter().flat_map(|it| names::node_links(&it.key).map(|name| (name, &it.key)));
+    let names: Vec<(String, &AttachmentKey)> = names.collect();
+    for some in names.chunks(LOOKS) {
+        let looks = some.iter().map(|(name, _)| node.link(LinkRef::Name(name.clone())));
+        for (found, (_, key)) in join_all(looks).await.into_iter().zip(some) {
+            links.extend(found?.filter(|link| is_marked(link, key)));
+        }
+    }
     detach::detach_all(node, &links).await
 }
 

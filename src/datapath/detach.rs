@@ -28,8 +28,16 @@ pub async fn detach(node: &Netlink, key: &AttachmentKey) -> Result<(), DatapathE
     for found in futures_util::future::join_all(looks).await {
         links.extend(found?.filter(|link| is_marked(link, key)));
     }
-    let [link] = links.as_slice() else { return detach_all(node, &links).await };
-    let outcome = node.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await;
+    let outcome = match links.as_slice() {
+        [] => return Ok(()),
+        [link] => node.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await,
+        // Not by `detach_all`, which lists the node's links: a DEL must not cost more the more pods there are.
+        links => {
+            let group = names::doomed_group(std::process::id());
+            let removal = links.iter().map(|link| doom(link, group)).chain([Change::DeleteLinkGroup(group)]);
+            node.submit(removal).await
+        }
+    };
     DatapathError::check(Place::Node, outcome.into_iter().filter(|outcome| !is_gone(outcome)))
 }
 
@@ -61,11 +69,7 @@ pub async fn detach_all(node: &Netlink, links: &[Link]) -> Result<(), DatapathEr
     }
     let group = names::doomed_group(std::process::id());
     let indexes: HashSet<u32> = links.iter().map(|link| link.index).collect();
-    let mark = |link: &Link| Change::SetLink {
-        link: LinkRef::Index(link.index),
-        settings: LinkSettings { group: Some(group), ..LinkSettings::default() },
-    };
-    let marked = node.submit(links.iter().map(mark)).await;
+    let marked = node.submit(links.iter().map(|link| doom(link, group))).await;
     DatapathError::check(Place::Node, marked.into_iter().filter(|outcome| !is_gone(outcome)))?;
     let in_group: Vec<Link> = node.links().await?.into_iter().filter(|link| link.group == group).collect();
     let outcome = if in_group.iter().all(|link| indexes.contains(&link.index)) {
@@ -74,6 +78,13 @@ pub async fn detach_all(node: &Netlink, links: &[Link]) -> Result<(), DatapathEr
         node.submit(links.iter().map(|link| Change::DeleteLink(LinkRef::Index(link.index)))).await
     };
     DatapathError::check(Place::Node, outcome.into_iter().filter(|outcome| !is_gone(outcome)))
+}
+
+/// Moves a link into the group of those that this process removes. Who else is in there bears the mark of a process that
+/// died on the way, and was to go as well.
+fn doom(link: &Link, group: u32) -> Change {
+    let settings = LinkSettings { group: Some(group), ..LinkSettings::default() };
+    Change::SetLink { link: LinkRef::Index(link.index), settings }
 }
 
 /// Whether a link of the node bears this attachment's marks: its alias, or, where a kill came before the alias,

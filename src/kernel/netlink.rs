@@ -9,7 +9,7 @@
 //! messages one after another, whether or not one fails, and acknowledges each.
 //!
 //! **Dumps** are read whole or not at all: what the kernel changed while it was listing (NLM_F_DUMP_INTR) is
-//! listed again.
+//! listed again. (That of links is the exception, see [`Netlink::links`].)
 //!
 //! Messages are built with rtnetlink, where it has a builder for them. Its `Handle` is not used: that sends each
 //! change in a datagram of its own and not before it is awaited, and shows neither that a dump is torn nor the
@@ -189,15 +189,37 @@ impl Netlink {
         question: RouteNetlinkMessage,
         operation: impl Into<String>,
     ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        match self.list(question).await {
+            Ok(Listed::Whole(objects)) => Ok(objects),
+            Ok(_) => Err(restless().of(operation)),
+            Err(reason) => Err(reason.of(operation)),
+        }
+    }
+
+    /// The same, but where the kernel changes faster than it can be read, the last attempt counts as it is: what comes or
+    /// goes meanwhile may be missing.
+    pub(super) async fn dump_as_is(
+        &self,
+        question: RouteNetlinkMessage,
+        operation: impl Into<String>,
+    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        match self.list(question).await {
+            Ok(Listed::Whole(objects) | Listed::Torn(objects)) => Ok(objects),
+            Ok(Listed::Busy) => Err(restless().of(operation)),
+            Err(reason) => Err(reason.of(operation)),
+        }
+    }
+
+    async fn list(&self, question: RouteNetlinkMessage) -> Result<Listed<Vec<RouteNetlinkMessage>>, Reason> {
         let _turn = self.dumping.lock().await;
-        let listed = repeat_while_torn(async || {
+        repeat_until_whole(async || {
             let request = Request::new(question.clone(), NLM_F_REQUEST | NLM_F_DUMP);
             match self.send(vec![request]) {
                 Some(mut answers) => read_dump(&mut answers.messages).await,
                 None => Err(Reason::lost()),
             }
-        });
-        listed.await.map_err(|reason| reason.of(operation))
+        })
+        .await
     }
 
     /// Hands `requests` over as one datagram; `None` if the connection has ended.
@@ -242,13 +264,23 @@ async fn read_answer(
     Err(Reason::lost())
 }
 
-/// Reads a dump to its end; `None` if it is to be repeated: the kernel says that it is torn, or that one which
-/// nobody waits for any more is not over yet.
+/// What came of a dump.
+#[derive(Debug, PartialEq, Eq)]
+enum Listed<T> {
+    /// All of it, as it was at one moment.
+    Whole(T),
+    /// The kernel says that it changed while it was read.
+    Torn(T),
+    /// Nothing: one that nobody waits for any more is not over yet.
+    Busy,
+}
+
+/// Reads a dump to its end.
 ///
 /// Torn or broken, it is read to the end: the next dump of the socket must find this one over.
 async fn read_dump(
     answers: &mut (impl Stream<Item = NetlinkMessage<Packet>> + Unpin),
-) -> Result<Option<Vec<RouteNetlinkMessage>>, Reason> {
+) -> Result<Listed<Vec<RouteNetlinkMessage>>, Reason> {
     let mut torn = false;
     let mut objects = Ok(Vec::new());
     while let Some(message) = answers.next().await {
@@ -262,13 +294,13 @@ async fn read_dump(
             NetlinkPayload::Done(done) => {
                 return match Reason::from_done(&done) {
                     Some(reason) => Err(reason),
-                    None if torn => Ok(None),
-                    None => objects.map(Some),
+                    None if torn => objects.map(Listed::Torn),
+                    None => objects.map(Listed::Whole),
                 };
             }
             NetlinkPayload::Error(error) => {
                 return match Reason::from_error(&error, message.header.flags) {
-                    Some(reason) if reason.is_busy() => Ok(None),
+                    Some(reason) if reason.is_busy() => Ok(Listed::Busy),
                     Some(reason) => Err(reason),
                     None => Err(Reason::lost()),
                 };
@@ -279,14 +311,23 @@ async fn read_dump(
     Err(Reason::lost())
 }
 
-/// Runs `dump` until it is whole, but not for ever: on a node whose routes never rest that is an error too.
-async fn repeat_while_torn<T>(mut dump: impl AsyncFnMut() -> Result<Option<T>, Reason>) -> Result<T, Reason> {
+/// Runs `dump` until it is whole, but not for ever: then the last attempt is the answer.
+async fn repeat_until_whole<T>(
+    mut dump: impl AsyncFnMut() -> Result<Listed<T>, Reason>,
+) -> Result<Listed<T>, Reason> {
+    let mut listed = Listed::Busy;
     for _ in 0..DUMP_ATTEMPTS {
-        if let Some(whole) = dump().await? {
-            return Ok(whole);
+        listed = dump().await?;
+        if matches!(listed, Listed::Whole(_)) {
+            break;
         }
     }
-    Err(Reason::ours(Errno::INTR, format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row")))
+    Ok(listed)
+}
+
+/// On a node whose routes never rest that is an error too.
+fn restless() -> Reason {
+    Reason::ours(Errno::INTR, format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row"))
 }
 
 #[cfg(test)]
@@ -332,18 +373,23 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
-    fn dump(answers: impl IntoIterator<Item = Answer>) -> Result<Option<usize>, Refusal> {
-        let listed = run(read_dump(&mut stream::iter(answers)));
-        listed.map(|objects| objects.map(|objects| objects.len())).map_err(|reason| reason.of("list"))
+    fn dump(answers: impl IntoIterator<Item = Answer>) -> Result<Listed<usize>, Refusal> {
+        let listed = run(read_dump(&mut stream::iter(answers))).map_err(|reason| reason.of("list"))?;
+        Ok(match listed {
+            Listed::Whole(objects) => Listed::Whole(objects.len()),
+            Listed::Torn(objects) => Listed::Torn(objects.len()),
+            Listed::Busy => Listed::Busy,
+        })
     }
 
     #[test]
     fn a_dump_is_whole_if_no_part_of_it_says_otherwise() {
-        assert_eq!(dump([link(0), link(0), done(0, 0)]), Ok(Some(2)));
-        assert_eq!(dump([done(0, 0)]), Ok(Some(0)));
+        assert_eq!(dump([link(0), link(0), done(0, 0)]), Ok(Listed::Whole(2)));
+        assert_eq!(dump([done(0, 0)]), Ok(Listed::Whole(0)));
         for torn_at in 0..3 {
             let flags = |at| if at == torn_at { NLM_F_DUMP_INTR } else { 0 };
-            assert_eq!(dump([link(flags(0)), link(flags(1)), done(0, flags(2))]), Ok(None), "{torn_at}");
+            let torn = dump([link(flags(0)), link(flags(1)), done(0, flags(2))]);
+            assert_eq!(torn, Ok(Listed::Torn(2)), "{torn_at}");
         }
     }
 
@@ -356,28 +402,25 @@ mod tests {
         let unreadable = dump([link(0), unreadable(), link(0), done(0, 0)]).unwrap_err();
         assert!(unreadable.to_string().ends_with("the kernel's answer cannot be read: torn attribute"));
         // EBUSY: an abandoned dump of the same socket is not over yet.
-        assert_eq!(dump([verdict(16)]), Ok(None));
+        assert_eq!(dump([verdict(16)]), Ok(Listed::Busy));
     }
 
     #[test]
     fn a_torn_dump_is_repeated_until_it_is_whole_but_not_for_ever() {
         for whole_at in [1, 2, DUMP_ATTEMPTS, DUMP_ATTEMPTS + 1] {
             let runs = Cell::new(0);
-            let listed = run(repeat_while_torn(async || {
+            let listed = run(repeat_until_whole(async || {
                 runs.set(runs.get() + 1);
-                Ok((runs.get() == whole_at).then_some("whole"))
+                Ok(if runs.get() == whole_at { Listed::Whole(runs.get()) } else { Listed::Torn(runs.get()) })
             }));
-            assert_eq!(runs.get(), whole_at.min(DUMP_ATTEMPTS));
-            match listed {
-                Ok(words) => assert_eq!(words, "whole"),
-                Err(reason) => {
-                    assert!(whole_at > DUMP_ATTEMPTS);
-                    let words = reason.of("list routes").to_string();
-                    assert!(words.ends_with("it changed while it was read, 8 times in a row"), "{words}");
-                }
-            }
+            let last = whole_at.min(DUMP_ATTEMPTS);
+            assert_eq!(runs.get(), last);
+            let wanted = if last == whole_at { Listed::Whole(last) } else { Listed::Torn(last) };
+            assert_eq!(listed.map_err(|reason| reason.of("list routes").to_string()), Ok(wanted));
         }
-        let refused: Result<(), _> = run(repeat_while_torn(async || Err(Reason::lost())));
+        let words = restless().of("list routes").to_string();
+        assert!(words.ends_with("it changed while it was read, 8 times in a row"), "{words}");
+        let refused: Result<Listed<()>, _> = run(repeat_until_whole(async || Err(Reason::lost())));
         assert!(refused.is_err());
     }
 

@@ -52,30 +52,33 @@ fn no_command_executes_a_program() {
     node.expect_nothing_left();
 }
 
+/// Messages that a command sends, and bytes that it receives, as strace sees it.
+fn messages(node: &Node, command: &str, pod: &Pod, conf: &Value) -> (usize, u64) {
+    let trace = node.scratch().path().join("trace");
+    let strace =
+        ["strace", "-f", "-qq", "-e", "trace=sendto,sendmsg,recvfrom,recvmsg", "-o", trace.to_str().unwrap()];
+    node.call_for(command, pod, conf).through(strace).run().success();
+    let seen = fs::read_to_string(&trace).unwrap();
+    let received: u64 = seen
+        .lines()
+        .filter(|line| line.contains("recv"))
+        .filter_map(|line| line.rsplit_once("= ")?.1.parse::<u64>().ok())
+        .sum();
+    (seen.lines().filter(|line| line.contains("send")).count(), received)
+}
+
+fn expect_no_dearer(alone: [(usize, u64); 2], crowded: [(usize, u64); 2]) {
+    for (alone, crowded) in alone.into_iter().zip(crowded) {
+        assert!(alone.0 > 5 && alone.1 > 500, "strace saw it: {alone:?}");
+        assert_eq!(alone.0, crowded.0);
+        assert!(crowded.1 < alone.1 + 200, "{alone:?} {crowded:?}");
+    }
+}
+
 /// A thousand hostPorts on the node: the next pod with one sends as many messages as the first.
 #[test]
 fn a_thousand_host_ports_do_not_make_the_next_one_dearer() {
     let node = Node::new();
-    let messages = |command: &str, pod: &Pod, conf: &Value| {
-        let trace = node.scratch().path().join("trace");
-        let strace = [
-            "strace",
-            "-f",
-            "-qq",
-            "-e",
-            "trace=sendto,sendmsg,recvfrom,recvmsg",
-            "-o",
-            trace.to_str().unwrap(),
-        ];
-        node.call_for(command, pod, conf).through(strace).run().success();
-        let seen = fs::read_to_string(&trace).unwrap();
-        let received: u64 = seen
-            .lines()
-            .filter(|line| line.contains("recv"))
-            .filter_map(|line| line.rsplit_once("= ")?.1.parse::<u64>().ok())
-            .sum();
-        (seen.lines().filter(|line| line.contains("send")).count(), received)
-    };
     let conf_with_ports = |ports| {
         let mut conf = conf_with_everything(&node, ports);
         conf["runtimeConfig"].as_object_mut().unwrap().remove("bandwidth");
@@ -85,17 +88,24 @@ fn a_thousand_host_ports_do_not_make_the_next_one_dearer() {
     // The first makes the table.
     node.add(&Pod::new("first"), &node.conf());
     let pod = Pod::with_container("pod");
-    let alone = ["ADD", "DEL"].map(|command| messages(command, &pod, &conf));
+    let alone = ["ADD", "DEL"].map(|command| messages(&node, command, &pod, &conf));
     for n in 0..10 {
         node.add(&Pod::new("many"), &conf_with_ports(1000 + n * 100..1100 + n * 100));
     }
+    expect_no_dearer(alone, ["ADD", "DEL"].map(|command| messages(&node, command, &pod, &conf)));
+}
 
-    let crowded = ["ADD", "DEL"].map(|command| messages(command, &pod, &conf));
-    for (alone, crowded) in alone.into_iter().zip(crowded) {
-        assert!(alone.0 > 5 && alone.1 > 500, "strace saw it: {alone:?}");
-        assert_eq!(alone.0, crowded.0);
-        assert!(crowded.1 < alone.1 + 200, "{alone:?} {crowded:?}");
-    }
+/// The soak's find: the two links of a pod with limits were removed with a look at all links of the node.
+#[test]
+fn a_pod_with_limits_costs_the_same_among_hundreds_of_links() {
+    let node = Node::new();
+    let conf = conf_with_everything(&node, 20..21);
+    node.add(&Pod::new("first"), &node.conf());
+    let pod = Pod::with_container("pod");
+    let alone = ["ADD", "DEL"].map(|command| messages(&node, command, &pod, &conf));
+    let pairs = (0..200).map(|n| format!("link add others{n} type veth peer name far{n}\n"));
+    node.namespace().ip_batch(&pairs.collect::<String>());
+    expect_no_dearer(alone, ["ADD", "DEL"].map(|command| messages(&node, command, &pod, &conf)));
 }
 
 /// Removed elements make whoever ends next wait for the kernel, in a queue: 80 DELs at once took a second.

@@ -1,5 +1,6 @@
 //! Links, addresses and neighbours.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -307,4 +308,32 @@ fn a_neighbour_is_permanent_and_replaces_what_was_known() {
         assert_eq!(netlink.submit(delete).await, [Ok(()), Ok(())]);
     });
     assert_eq!(of_veth0(ip::neighbours(&hosts.node)), []);
+}
+
+/// The soak's find: on a node full of pods that come and go no list of links is ever whole, and that was an error.
+#[test]
+fn links_that_stand_are_listed_however_many_come_and_go() {
+    let node = Namespace::new("busy");
+    let batch = |verb: &str, numbers: std::ops::Range<u32>| -> String {
+        let words = |n| format!("link {verb} standing{n}a type veth peer name standing{n}b\n");
+        numbers.map(words).collect()
+    };
+    node.ip_batch(&batch("add", 0..150));
+    let coming = batch("add", 1_000..3_000);
+    let mut lists = 0;
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| node.ip_batch(&coming));
+        block_on(async {
+            let netlink = Netlink::open_in(&Netns::open(node.path()).unwrap()).unwrap();
+            while !busy.is_finished() {
+                let names: HashSet<String> =
+                    netlink.links().await.unwrap().into_iter().map(|link| link.name).collect();
+                let is_listed =
+                    |n| names.contains(&format!("standing{n}a")) && names.contains(&format!("standing{n}b"));
+                assert!((0..150).all(is_listed));
+                lists += 1;
+            }
+        });
+    });
+    assert!(lists > 0, "all links came before the first list");
 }
