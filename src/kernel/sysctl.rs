@@ -90,9 +90,9 @@ pub fn write_if_different(key: &[&str], value: &str) -> Result<bool, SysctlError
 }
 
 /// Whether the kernel has IPv6 in the namespace of the calling thread (it has not when booted with
-/// `ipv6.disable=1`).
+/// `ipv6.disable=1`). Where in doubt it has: who is wrong then is refused, and does not do without it in silence.
 pub fn has_ipv6() -> bool {
-    fs::exists("/proc/sys/net/ipv6/conf").unwrap_or(false)
+    fs::exists("/proc/sys/net/ipv6/conf").unwrap_or(true)
 }
 
 /// The file of `key`. A component that would leave its directory is refused, whoever named the link.
