@@ -11,26 +11,35 @@
 //! **Dumps** are read whole or not at all: what the kernel changed while it was listing (NLM_F_DUMP_INTR) is
 //! listed again. (That of links is the exception, see [`Netlink::links`].)
 //!
+//! **Lost answers** end the connection, and with it every wait: the kernel had no room for them (ENOBUFS), or what it
+//! sent cannot be read, or answers nothing that was asked. Whose answer is missing then is not to be told, and
+//! whoever waited for it would wait for ever. What has to go on opens another socket.
+//!
 //! Messages are built with rtnetlink, where it has a builder for them. Its `Handle` is not used: that sends each
 //! change in a datagram of its own and not before it is awaited, and shows neither that a dump is torn nor the
 //! error that it ends with.
 
+use std::convert::Infallible;
+use std::fmt::Debug;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use bytes::BytesMut;
+use futures_util::future::select;
 use futures_util::{Stream, StreamExt};
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use rtnetlink::proto::{self, ConnectionHandle, NetlinkCodec};
+use rtnetlink::proto::{self, ConnectionHandle, NetlinkCodec, NetlinkMessageCodec};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::change::Change;
 use super::netns::{Netns, NetnsError};
@@ -90,9 +99,13 @@ impl Socket {
 #[derive(Debug, Clone)]
 pub struct Netlink {
     connection: ConnectionHandle<Packet>,
+    in_use: InUse,
     /// Held by the dump that is under way.
     dumping: Arc<Mutex<()>>,
 }
+
+/// A connection ends when nobody has this of it any more.
+type InUse = Arc<oneshot::Sender<Infallible>>;
 
 impl Netlink {
     /// Starts to drive `socket`, as a task of the runtime that the caller is in.
@@ -100,14 +113,17 @@ impl Netlink {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(socket: Socket) -> Self {
-        let (mut connection, handle, unsolicited) =
-            proto::from_socket_with_codec::<_, _, NetlinkCodec>(socket.0);
-        // Nothing is subscribed to: nothing can come that was not asked for.
-        drop(unsolicited);
+        let (mut connection, handle, mut unsolicited) =
+            proto::from_socket_with_codec::<_, _, Strict>(socket.0);
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
-        tokio::spawn(connection);
-        Self { connection: handle, dumping: Arc::default() }
+        let (in_use, unused) = oneshot::channel();
+        tokio::spawn(async move {
+            // Nothing is subscribed to: what nobody asked for is word of answers that are lost.
+            let lost = pin!(async { unsolicited.next().await });
+            select(connection, select(lost, unused)).await;
+        });
+        Self { connection: handle, in_use: Arc::new(in_use), dumping: Arc::default() }
     }
 
     /// Speaks to the kernel about the namespace of the calling thread.
@@ -233,15 +249,37 @@ impl Netlink {
             })
             .collect();
         let messages = self.connection.request_batch(messages, SocketAddr::new(0, 0)).ok()?;
-        Some(Answers { messages: Box::pin(messages), _connection: self.connection.clone() })
+        Some(Answers { messages: Box::pin(messages), _in_use: Arc::clone(&self.in_use) })
+    }
+}
+
+/// As netlink-proto's own, but for what cannot be taken apart: that skips it, and with it somebody's answer.
+struct Strict;
+
+impl NetlinkMessageCodec for Strict {
+    fn decode<T: NetlinkDeserializable + Debug>(
+        datagram: &mut BytesMut,
+    ) -> io::Result<Option<NetlinkMessage<T>>> {
+        if datagram.is_empty() {
+            return Ok(None);
+        }
+        let message = NetlinkBuffer::new_checked(datagram.as_ref()).map_err(io::Error::other)?;
+        let length = (message.length() as usize).next_multiple_of(4).min(datagram.len());
+        NetlinkMessage::deserialize(&datagram.split_to(length)).map(Some).map_err(io::Error::other)
+    }
+
+    fn encode<T: NetlinkSerializable + Debug>(
+        message: NetlinkMessage<T>,
+        datagram: &mut BytesMut,
+    ) -> io::Result<()> {
+        NetlinkCodec::encode(message, datagram)
     }
 }
 
 /// The answers to one datagram.
 struct Answers {
     messages: Pin<Box<dyn Stream<Item = NetlinkMessage<Packet>> + Send>>,
-    /// The connection ends without its last handle, answers outstanding or not.
-    _connection: ConnectionHandle<Packet>,
+    _in_use: InUse,
 }
 
 /// Reads up to the acknowledgement of one request; returns the object that came before it, if any.

@@ -331,7 +331,14 @@ impl Connection {
             });
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
-        Ok(answers)
+        // Somebody's answer is in what cannot be read, or bears a number that nobody has given: waiting for it would
+        // not end.
+        if !rest.is_empty() {
+            return Err(Reason::ours(Errno::BADMSG, "the kernel's answer is cut short"));
+        }
+        let next = self.sequence.load(Ordering::Relaxed);
+        let is_known = |answer: &Answer| next.wrapping_sub(answer.sequence).wrapping_sub(1) <= u32::MAX / 2;
+        if answers.iter().all(is_known) { Ok(answers) } else { Err(Reason::lost()) }
     }
 
     /// Reads a dump to its end; `None` if it is to be repeated.
