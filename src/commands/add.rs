@@ -187,15 +187,25 @@ impl<'a> MainAdd<'a> {
     /// From here on a second ADD is refused; before, it starts over. The runtime has its answer, so a failure is
     /// for the log: CHECK names it, and DEL does not need what is missing.
     async fn declare_whole(&self, described: &Attachment) {
-        if let Err(error) = attach::declare_whole(&self.node, described).await {
+        if attach::declare_whole(&self.node, described).await.is_ok() {
+            return;
+        }
+        if let Err(error) = attach::declare_whole(&self.another_socket(), described).await {
             log::warn(&self.network.log, &format!("{} cannot be declared whole: {error}", self.key));
         }
     }
 
+    /// For what must be done after a failure: that the first socket failed may be why. That one, where no other can be
+    /// had.
+    fn another_socket(&self) -> Netlink {
+        Netlink::open_here().unwrap_or_else(|_| self.node.clone())
+    }
+
     /// Takes back what was made, in reverse order: links first, the address last.
     async fn undo(&self, record: &Record) -> Result<(), CniError> {
-        let detached = detach::detach(&self.node, self.key).await.map_err(CniError::from);
-        let dismissed = firewall::dismiss(&self.node, std::slice::from_ref(record)).await;
+        let node = self.another_socket();
+        let detached = detach::detach(&node, self.key).await.map_err(CniError::from);
+        let dismissed = firewall::dismiss(&node, std::slice::from_ref(record)).await;
         let delegate = match &self.network.address_management {
             AddressManagement::Delegate(plugin) => Some(plugin.as_str()),
             AddressManagement::Ranges(_) => None,
