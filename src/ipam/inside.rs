@@ -70,8 +70,12 @@ impl Locked<'_> {
         // One that did not live to rename it left it.
         root.remove(NEW)?;
         let file = root.create(NEW)?;
-        root.write(NEW, &file, text.as_bytes())?;
-        root.rename(NEW.as_ref(), root, NAME.as_ref())?;
-        Ok(())
+        let written = root.write(NEW, &file, text.as_bytes());
+        let replaced = written.and_then(|()| root.rename(NEW.as_ref(), root, NAME.as_ref()));
+        if replaced.is_err() {
+            // Best effort: the next one that has something to remember removes it as well.
+            let _ = root.remove(NEW);
+        }
+        replaced.map(|_| ())
     }
 }
