@@ -139,7 +139,12 @@ impl Locked<'_> {
             self.tmp.remove(&name)?;
         }
         self.rest.clear()?;
-        self.write_boot()
+        let written = self.write_boot();
+        if written.is_err() {
+            // Best effort: the next one sweeps it away as well.
+            let _ = self.tmp.remove(BOOT);
+        }
+        written
     }
 
     fn write_boot(&self) -> Result<(), StoreError> {
