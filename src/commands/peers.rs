@@ -64,14 +64,16 @@ pub async fn keep_routes(
     key: &AttachmentKey,
 ) -> Result<(), CniError> {
     let (count, digest) = state.fingerprint();
-    let stamp = Stamp::new(network, count, digest, boot)?;
-    if let Some(unsettled) = stamp.read()
+    let stamp = Stamp::new(network, count, digest, boot);
+    if let Some(unsettled) = stamp.as_ref().and_then(Stamp::read)
         && peers::all_stand(node, &witnesses(state, count, &unsettled, key)).await?
     {
         return Ok(());
     }
     let done = peers::synchronise(node, state).await?;
-    stamp.write(&done.unsettled);
+    if let Some(stamp) = stamp {
+        stamp.write(&done.unsettled);
+    }
     for failure in done.failures.iter().take(TOLD) {
         log::warn(&network.log, &failure.to_string());
     }
@@ -93,7 +95,9 @@ pub async fn make_routes(
 ) -> Result<peers::Synchronised, CniError> {
     let (count, digest) = state.fingerprint();
     let done = peers::synchronise(node, state).await?;
-    Stamp::new(network, count, digest, boot)?.write(&done.unsettled);
+    if let Some(stamp) = Stamp::new(network, count, digest, boot) {
+        stamp.write(&done.unsettled);
+    }
     Ok(done)
 }
 
@@ -122,11 +126,12 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn new(network: &Network, routes: usize, digest: u64, boot: &BootId) -> Result<Self, CniError> {
-        let node = NetnsIdentity::current()?;
+    /// `None` where the life of the node cannot be told: then all is done as if there were no stamp.
+    fn new(network: &Network, routes: usize, digest: u64, boot: &BootId) -> Option<Self> {
+        let node = NetnsIdentity::current().ok()?;
         let line = format!("{digest:016x} routes {routes} boot {boot} netns {}:{}\n", node.dev, node.ino);
         let path = network.data_dir.join(network.name.as_str()).join("peers");
-        Ok(Self { path, line })
+        Some(Self { path, line })
     }
 
     /// What could not be settled, if the stamp on disk is this one and needs no second attempt now. `None` for one
