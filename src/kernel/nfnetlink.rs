@@ -7,7 +7,8 @@
 //! **One exchange at a time** on a socket; whoever comes meanwhile waits. Answers to an exchange that nobody
 //! waits for any more bear old sequence numbers and are skipped.
 
-use std::convert::Infallible;
+mod answer;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,8 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use rtnetlink::packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
@@ -27,6 +27,8 @@ use tokio::sync::Mutex;
 
 use super::netns::{Netns, NetnsError};
 use super::refusal::{Reason, Refusal};
+use answer::{Answers, List, Verdict, check};
+pub(super) use answer::{Object, Rejected};
 
 /// Buffers asked for, in bytes. A transaction must fit into the one for sending: that is several thousand
 /// elements.
@@ -106,35 +108,6 @@ pub(super) struct Request {
     pub(super) flags: u16,
 }
 
-/// An object that the kernel lists, not taken apart yet: whoever asked knows what it is.
-///
-/// netlink-packet-netfilter 0.4 reads rules and elements as well, but for each attribute it prints the whole buffer
-/// around it, for an error that is hardly ever there: a millisecond for the few rules that an ADD looks at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Object {
-    /// Type of the message within its subsystem.
-    pub(super) kind: u8,
-    /// Its attributes.
-    pub(super) body: Vec<u8>,
-}
-
-impl NetlinkDeserializable for Object {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        let [kind, _] = header.message_type.to_le_bytes();
-        // After `struct nfgenmsg`.
-        Ok(Self { kind, body: payload.get(4..).unwrap_or_default().to_vec() })
-    }
-}
-
-/// A transaction that the kernel refused: nothing of it was done.
-#[derive(Debug)]
-pub(super) struct Rejected {
-    /// The requests to blame, by their place in the transaction; `None` for the transaction as a whole.
-    pub(super) reasons: Vec<(Option<usize>, Reason)>,
-}
-
 impl Nfnetlink {
     /// Speaks over `socket`.
     pub fn start(socket: Socket) -> Self {
@@ -189,28 +162,17 @@ impl Nfnetlink {
             Ok(first) => first,
             Err(reason) => return vec![Err(reason); count],
         };
-        let mut objects: Vec<Result<Option<Object>, Reason>> = vec![Ok(None); count];
-        let mut missing = count;
-        while missing > 0 {
-            let answers = match connection.receive().await {
-                Ok(answers) => answers,
-                Err(reason) => return vec![Err(reason); count],
-            };
-            for answer in answers {
-                let Some(object) = objects.get_mut(answer.place_after(first)) else { continue };
-                match answer.content {
-                    Content::Object(found) => *object = found.map(Some),
-                    Content::Verdict(verdict) => {
-                        missing = missing.saturating_sub(1);
-                        if let Err(reason) = verdict {
-                            *object = Err(reason);
-                        }
+        let mut answers = Answers::to(first, count);
+        loop {
+            match connection.receive().await {
+                Ok(datagram) => {
+                    if let Some(objects) = answers.take(&datagram) {
+                        return objects;
                     }
-                    Content::Done(_) => {}
                 }
+                Err(reason) => return vec![Err(reason); count],
             }
         }
-        objects
     }
 
     /// Asks for all objects of a kind; repeated until it was not changed while it was read.
@@ -241,7 +203,6 @@ impl Nfnetlink {
         generation: Option<u32>,
         mut changes: Vec<Request>,
     ) -> Result<(), Rejected> {
-        let whole = |reason| Rejected { reasons: vec![(None, reason)] };
         // Acknowledgements queue up until the first is read: one is enough to know that all went well, and
         // those to blame are named anyway.
         let Some(last) = changes.last_mut() else { return Ok(()) };
@@ -252,43 +213,14 @@ impl Nfnetlink {
 
         let connection = &*self.0;
         let _turn = connection.exchanging.lock().await;
-        let first = connection.send(changes).await.map_err(whole)?;
-        let mut reasons = Vec::new();
+        let first = connection.send(changes).await.map_err(Rejected::as_whole)?;
+        let mut verdict = Verdict::on(first, last);
         loop {
-            for answer in connection.receive().await.map_err(whole)? {
-                let Content::Verdict(verdict) = answer.content else { continue };
-                match (answer.sequence.wrapping_sub(first) as usize, verdict) {
-                    (0, Err(reason)) => return Err(whole(reason)),
-                    (place, verdict) if (1..=last).contains(&place) => {
-                        reasons.extend(verdict.err().map(|reason| (Some(place - 1), reason)));
-                        if place == last {
-                            return if reasons.is_empty() { Ok(()) } else { Err(Rejected { reasons }) };
-                        }
-                    }
-                    _ => {}
-                }
+            let datagram = connection.receive().await.map_err(Rejected::as_whole)?;
+            if let Some(verdict) = verdict.take(&datagram) {
+                return verdict;
             }
         }
-    }
-}
-
-/// An answer of the kernel.
-struct Answer {
-    sequence: u32,
-    flags: u16,
-    content: Content,
-}
-
-enum Content {
-    Object(Result<Object, Reason>),
-    Verdict(Result<(), Reason>),
-    Done(Option<Reason>),
-}
-
-impl Answer {
-    /// Which of the requests that began with `first` it answers; far out of range for an old one.
-    fn place_after(&self, first: u32) -> usize {
-        self.sequence.wrapping_sub(first) as usize
     }
 }
 
@@ -315,77 +247,22 @@ impl Connection {
         Ok(first)
     }
 
-    /// Waits for a datagram and takes it apart.
-    async fn receive(&self) -> Result<Vec<Answer>, Reason> {
+    /// Waits for a datagram.
+    async fn receive(&self) -> Result<Vec<u8>, Reason> {
         // Not by looking at its length first, which makes two system calls of each.
         let mut datagram = Vec::with_capacity(DATAGRAM);
         self.socket.recv(&mut datagram).await.map_err(socket_failed)?;
-        let mut answers = Vec::new();
-        let mut rest = datagram.as_slice();
-        while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-            let length = (message.length() as usize).max(1);
-            answers.push(Answer {
-                sequence: message.sequence_number(),
-                flags: message.flags(),
-                content: read(rest.get(..length).unwrap_or(rest)),
-            });
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-        // Somebody's answer is in what cannot be read, or bears a number that nobody has given: waiting for it would
-        // not end.
-        if !rest.is_empty() {
-            return Err(Reason::ours(Errno::BADMSG, "the kernel's answer is cut short"));
-        }
-        let next = self.sequence.load(Ordering::Relaxed);
-        let is_known = |answer: &Answer| next.wrapping_sub(answer.sequence).wrapping_sub(1) <= u32::MAX / 2;
-        if answers.iter().all(is_known) { Ok(answers) } else { Err(Reason::lost()) }
+        check(&datagram, self.sequence.load(Ordering::Relaxed))?;
+        Ok(datagram)
     }
 
     /// Reads a dump to its end; `None` if it is to be repeated.
     async fn dump_once(&self, message: NetfilterMessage) -> Result<Option<Vec<Object>>, Reason> {
-        let first = self.send(vec![Request { message, flags: NLM_F_DUMP }]).await?;
-        let mut torn = false;
-        let mut objects = Ok(Vec::new());
+        let mut list = List::of(self.send(vec![Request { message, flags: NLM_F_DUMP }]).await?);
         loop {
-            for answer in self.receive().await?.into_iter().filter(|answer| answer.sequence == first) {
-                torn |= answer.flags & NLM_F_DUMP_INTR != 0;
-                match answer.content {
-                    Content::Object(object) => match (&mut objects, object) {
-                        (Ok(objects), Ok(object)) => objects.push(object),
-                        (Ok(_), Err(reason)) => objects = Err(reason),
-                        (Err(_), _) => {}
-                    },
-                    Content::Done(Some(reason)) | Content::Verdict(Err(reason)) => {
-                        return if reason.is_busy() || reason.is_interrupted() {
-                            Ok(None)
-                        } else {
-                            Err(reason)
-                        };
-                    }
-                    Content::Done(None) if torn => return Ok(None),
-                    Content::Done(None) => return objects.map(Some),
-                    Content::Verdict(Ok(())) => return Err(Reason::lost()),
-                }
+            if let Some(outcome) = list.take(&self.receive().await?) {
+                return outcome;
             }
-        }
-    }
-}
-
-fn read(message: &[u8]) -> Content {
-    match NetlinkMessage::<Object>::deserialize(message) {
-        Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(object), .. }) => {
-            Content::Object(Ok(object))
-        }
-        Ok(NetlinkMessage { header, payload: NetlinkPayload::Error(error), .. }) => {
-            Content::Verdict(Reason::from_error(&error, header.flags).map_or(Ok(()), Err))
-        }
-        Ok(NetlinkMessage { payload: NetlinkPayload::Done(done), .. }) => {
-            Content::Done(Reason::from_done(&done))
-        }
-        Ok(_) => Content::Object(Err(Reason::lost())),
-        Err(error) => {
-            let why = format!("the kernel's answer cannot be read: {error}");
-            Content::Object(Err(Reason::ours(Errno::BADMSG, why)))
         }
     }
 }
