@@ -27,6 +27,13 @@ pub struct PodName {
     pub uid: Option<String>,
 }
 
+impl PodName {
+    /// Whether the words are such: it may come from a file as well.
+    pub fn has_plain_words(&self) -> bool {
+        [&self.namespace, &self.name].into_iter().chain(&self.uid).all(|word| is_pod_word(word))
+    }
+}
+
 impl std::fmt::Display for PodName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
@@ -96,9 +103,11 @@ pub fn parse_requested(text: &str) -> Option<IpAddr> {
 }
 
 fn pod_word(value: &str) -> Option<String> {
-    let is_word =
-        (1..=POD_WORD_MAX).contains(&value.len()) && value.chars().all(|c| c.is_ascii_graphic() && c != '/');
-    is_word.then(|| value.to_owned())
+    is_pod_word(value).then(|| value.to_owned())
+}
+
+fn is_pod_word(value: &str) -> bool {
+    (1..=POD_WORD_MAX).contains(&value.len()) && value.chars().all(|c| c.is_ascii_graphic() && c != '/')
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl Record {
     }
 
     /// The file's content, with a final newline.
-    pub(super) fn to_json(&self) -> Vec<u8> {
+    pub fn to_json(&self) -> Vec<u8> {
         let written = Written {
             version: self.version,
             network: self.network.to_string(),
@@ -179,7 +179,7 @@ impl Record {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] or [`StoreError::NewerFormat`].
-    pub(super) fn from_json(json: &[u8], path: &Path) -> Result<Self, StoreError> {
+    pub fn from_json(json: &[u8], path: &Path) -> Result<Self, StoreError> {
         let damaged = |reason: String| StoreError::from(Damaged::new(path, reason));
         // The version first: of a newer format nothing else is known.
         let header: Header =
@@ -243,6 +243,9 @@ impl Written {
             None => None,
         };
         let host_link = self.host_link.as_deref().map(IfName::parse).transpose();
+        if self.imported_from.as_ref().is_some_and(|directory| directory.contains(char::is_control)) {
+            return Err("its importedFrom has a control character in it".to_owned());
+        }
         Ok(Record {
             version: self.version,
             network: NetworkName::parse(&self.network).map_err(wrong("network"))?,
@@ -252,7 +255,8 @@ impl Written {
             boot_id: BootId::parse(&self.boot_id).ok_or("its bootId is no boot id")?,
             host_link: host_link.map_err(wrong("hostLink"))?,
             addresses: self.addresses,
-            pod: self.pod,
+            // For people only: no reason to lose the rest.
+            pod: self.pod.filter(PodName::has_plain_words),
             masquerade: self.masquerade,
             host_ports: self.host_ports,
             imported_from: self.imported_from,
@@ -327,6 +331,16 @@ mod tests {
         assert_eq!((record.rules(), record.masquerade, record.host_ports.len()), (None, false, 0));
         assert_eq!((record.netns, record.host_link, record.pod), (None, None, None));
         assert_eq!(record.imported_from, None);
+    }
+
+    #[test]
+    fn a_pods_name_that_could_forge_a_line_is_left_out_and_the_rest_is_read() {
+        for bad in ["web-0\\n", "web/0", "", "web-0\\u001b[2J"] {
+            let record = read(&GOLDEN.replace("web-0", bad)).unwrap();
+            assert_eq!((record.pod, record.addresses.len()), (None, 2), "{bad}");
+        }
+        let mark = "\"importedFrom\": \"/var\\n\", \"created\"";
+        assert!(matches!(read(&GOLDEN.replace("\"created\"", mark)), Err(StoreError::Damaged(_))));
     }
 
     #[test]
