@@ -153,7 +153,8 @@ fn kernel_words(attributes: &[u8]) -> Option<String> {
     let text = NlasIterator::new(attributes).flatten().find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)?;
     let words = String::from_utf8_lossy(text.value());
     let words = words.trim_end_matches(['\0', '.', '\n']);
-    (!words.is_empty()).then(|| words.to_owned())
+    // They go to terminals and into answers: on one line, whatever the kernel says.
+    (!words.is_empty()).then(|| words.replace(char::is_control, " "))
 }
 
 #[cfg(test)]
@@ -191,6 +192,15 @@ mod tests {
                 assert_eq!(Reason::from_error(&torn, flags).map(|reason| reason.errno), Some(17), "{len}");
             }
         }
+    }
+
+    #[test]
+    fn the_kernels_words_stay_on_their_line() {
+        let mut error = answer(16);
+        error.header.truncate(24);
+        error.header.extend([12, 0, 1, 0, b'n', b'o', b'\n', 0x1b, 0xc2, 0x9b, b'!', 0]);
+        let reason = Reason::from_error(&error, NLM_F_CAPPED).unwrap();
+        assert_eq!(reason.text.as_deref(), Some("no   !"));
     }
 
     #[test]
