@@ -199,9 +199,9 @@ impl Walk<'_> {
         match expr {
             Expr::Meta { field, to } => registers.load(*to, &self.meta(*field)),
             Expr::Payload { header: Header::Network, offset, length, to } => {
-                registers.load(*to, &self.packet.header.part(*offset as usize, *length as usize))
+                registers.load(*to, &self.packet.header.part(*offset as usize, at_most_all(*length)))
             }
-            Expr::Payload { length, to, .. } => registers.load(*to, &Bits::unknown(*length as usize)),
+            Expr::Payload { length, to, .. } => registers.load(*to, &Bits::unknown(at_most_all(*length))),
             Expr::FlowState { to } => registers.load(*to, &self.packet.state()),
             Expr::FlowStatus { to } => registers.load(*to, &self.packet.status()),
             Expr::DestinationType { to } => registers.load(*to, &Bits::unknown(4)),
@@ -330,6 +330,11 @@ fn conntrack(info: &[u8]) -> Option<bool> {
     let is_new = (u32::from(short(STATE_MASK)?) & STATE_NEW != 0) != inverted;
     // All must hold: of what else it asks, nothing is known.
     if is_new && flags != XT_CONNTRACK_STATE { None } else { Some(is_new) }
+}
+
+/// The kernel loads no more than its registers hold; the number may say anything.
+fn at_most_all(length: u32) -> usize {
+    (length as usize).min(REGISTERS)
 }
 
 fn number(info: &[u8], at: usize) -> Option<u32> {

@@ -56,6 +56,15 @@ fn a_set_of_states_is_asked() {
     assert_eq!(run(rules(), &[]), Ends::ACCEPT | Ends::ON);
 }
 
+/// The kernel never says so, but four gigabytes are not to be had for a STATUS.
+#[test]
+fn a_length_beyond_all_registers_costs_nothing() {
+    for header in [Header::Network, Header::Transport] {
+        let load = Expr::Payload { header, offset: u32::MAX, length: u32::MAX, to: Reg(15) };
+        assert_eq!(run(vec![rule(&[load, ACCEPT])], &[]), Ends::ACCEPT);
+    }
+}
+
 #[test]
 fn a_set_of_ranges_is_asked() {
     let rules = || vec![rule(&[SOURCE, lookup(), ACCEPT])];
