@@ -48,10 +48,7 @@ impl Answers {
     }
 
     /// Once every question has its acknowledgement: what came before each.
-    pub(in crate::kernel) fn take(
-        &mut self,
-        datagram: &[u8],
-    ) -> Option<Vec<Result<Option<Object>, Reason>>> {
+    pub(in crate::kernel) fn take(&mut self, datagram: &[u8]) -> Option<Vec<Result<Option<Object>, Reason>>> {
         for message in messages(datagram) {
             let Some(object) = self.objects.get_mut(message.place_after(self.first)) else { continue };
             match message.content {
@@ -186,7 +183,11 @@ pub(in crate::kernel) fn check(datagram: &[u8], next: u32) -> Result<(), Reason>
         }
         rest = rest.get((message.length() as usize).max(1).next_multiple_of(4)..).unwrap_or_default();
     }
-    if rest.is_empty() { Ok(()) } else { Err(Reason::ours(Errno::BADMSG, "the kernel's answer is cut short")) }
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(Reason::ours(Errno::BADMSG, "the kernel's answer is cut short"))
+    }
 }
 
 /// The messages of a datagram, up to the first that is torn.
