@@ -6,10 +6,11 @@
 )]
 #![expect(clippy::print_stdout, reason = "how long it took is told to whoever asks with --nocapture")]
 
-mod api;
+pub mod api;
 mod follow;
+mod guard;
 mod life;
-mod node;
+pub mod node;
 mod repair;
 mod scale;
 mod uninstall;

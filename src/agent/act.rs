@@ -61,11 +61,14 @@ impl Agent {
             }
         }
         if due.parts.routes {
+            let had_overlay = self.datapath.has_overlay();
             let routed = self.step("routes", self.datapath.routes(&desired, self.index.is_complete())).await;
             failed.routes = routed.as_ref().is_none_or(|it| !it.routes.unsettled.is_empty());
             if let Some(routed) = routed {
                 self.done.routes = true;
                 is_repaired |= self.take_in_ways(&desired, &routed, has_drifted);
+                // Who may send to its port is in the table.
+                due.parts.table |= self.datapath.has_overlay() != had_overlay;
                 due.parts.files |= std::mem::replace(&mut self.pod_mtu, routed.pod_mtu) != routed.pod_mtu;
             }
         }

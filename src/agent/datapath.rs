@@ -23,6 +23,7 @@ use crate::datapath::peers::{self, Synchronised};
 use crate::datapath::pods::{self, PodAddresses};
 use crate::desired::names::{self, ROUTE_PROTOCOL};
 use crate::desired::nft::element::InsideNetwork;
+use crate::desired::nft::tunnel::Tunnel;
 use crate::desired::node::NodeState;
 use crate::desired::object::Place;
 use crate::desired::overlay::{Routing, local_end, pod_mtu};
@@ -196,7 +197,7 @@ impl Datapath {
         before: Vec<Peer>,
         after: Vec<Peer>,
     ) -> Result<Option<Synchronised>, DatapathError> {
-        if link::index_of(names::OVERLAY_DEVICE).unwrap_or_default().is_some() {
+        if self.has_overlay() {
             return Ok(None);
         }
         let before = desired.state_with(&self.network, before);
@@ -228,9 +229,11 @@ impl Datapath {
     pub async fn table(&self, desired: &Desired, whole: bool) -> Result<Option<Rebuilt>, CniError> {
         let inside = desired.inside(&self.network, &self.exempt);
         // First on disk: whoever makes the table again reads it there.
-        self.remember(&inside)?;
+        let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
+        self.remember(&inside, tunnel.as_ref())?;
         let stands = nft::knows(&self.nft, std::slice::from_ref(&self.network)).await?;
-        let is_changed = stands && nft::ensure_inside(&self.nft, &inside).await?;
+        let mut is_changed = stands && nft::ensure_inside(&self.nft, &inside).await?;
+        is_changed |= stands && nft::ensure_tunnel(&self.nft, &self.network, tunnel.as_ref()).await?;
         let rebuilt = if whole || !stands {
             firewall::rebuild(&self.nft, &self.data_dir, &self.network, &self.boot).await?
         } else {
@@ -287,10 +290,18 @@ impl Datapath {
         Ok(records.filter(|record| record.is_from(&self.boot)).collect())
     }
 
-    /// Remembers where pods keep their source, so that any ADD can make a flushed table again.
-    fn remember(&self, inside: &InsideNetwork) -> Result<(), CniError> {
+    /// Whether other nodes are reached by a tunnel.
+    pub fn has_overlay(&self) -> bool {
+        link::index_of(names::OVERLAY_DEVICE).unwrap_or_default().is_some()
+    }
+
+    /// Remembers where pods keep their source and who may send to this node's end of a tunnel, so that any ADD can make
+    /// a flushed table again.
+    fn remember(&self, inside: &InsideNetwork, tunnel: Option<&Tunnel>) -> Result<(), CniError> {
         let store = Store::open(&self.data_dir, &self.network)?;
-        store.lock(&self.boot, LOCK_DEADLINE)?.remember_inside(&inside.networks)?;
+        let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
+        locked.remember_inside(&inside.networks)?;
+        locked.remember_tunnel(tunnel)?;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
 use crate::desired::attachment::covers;
 use crate::desired::nft::element::InsideNetwork;
+use crate::desired::nft::tunnel::Tunnel;
 use crate::desired::node::NodeState;
 
 /// This node's own part.
@@ -94,6 +95,12 @@ impl Desired {
     pub fn inside(&self, network: &NetworkName, exempt: &[IpNetwork]) -> InsideNetwork {
         let networks = self.inside.iter().chain(exempt).copied().collect();
         InsideNetwork { network: network.clone(), networks }
+    }
+
+    /// The ends of tunnels that end at this port: this node, and every one that has routes.
+    pub fn tunnel(&self, port: u16) -> Tunnel {
+        let peers = self.peers.iter().flat_map(|peer| &peer.node_ips);
+        Tunnel::new(port, self.own.node_ips.iter().chain(peers).copied().collect())
     }
 }
 

@@ -273,6 +273,8 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
             None => Vec::new(),
         };
         elements.extend(InsideNetwork { network: network.clone(), networks: inside }.elements());
+        let tunnel = store.as_ref().map(Store::tunnel).transpose()?.flatten();
+        elements.extend(tunnel.iter().flat_map(|tunnel| tunnel.elements(network)));
         for entry in
             store.iter().map(Store::attachments).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
         {

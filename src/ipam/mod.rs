@@ -9,6 +9,7 @@
 //!   next                             the address last handed out, one line per range set
 //!   changed                          settings of the node that the network needs, and what they were
 //!   inside                           where the network's pods keep their source address, one CIDR a line
+//!   tunnel                           where the node's tunnel ends and who is at its other ends
 //!   peers                            the list of peers last made true; not the store's (`commands::peers`)
 //!   by-id/<container id>@<ifname>    the record: JSON, one file per attachment
 //!   by-ip/<address>                  the same file again (hard link), once per address
@@ -47,6 +48,7 @@ mod record;
 mod rest;
 mod store;
 mod survey;
+mod tunnel;
 mod world;
 
 pub use boot::{BootId, current_boot_id};

@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct AgentNode {
     pub namespace: Namespace,
     pub api: Api,
+    /// Arguments of the agent besides the usual.
+    pub words: Vec<String>,
+    /// Words of a program that executes the agent: "setpriv --no-new-privs".
+    pub through: Vec<String>,
     scratch: Scratch,
     agent: Option<Child>,
     _others: Namespace,
@@ -55,7 +59,8 @@ impl AgentNode {
         others.ip_batch("link set lo up\nlink set eth0 up\n");
         let api = Api::start(&namespace);
         api.put(own());
-        Self { namespace, api, scratch: Scratch::new(role), agent: None, _others: others }
+        let scratch = Scratch::new(role);
+        Self { namespace, api, words: vec![], through: vec![], scratch, agent: None, _others: others }
     }
 
     /// Starts the agent. Its log is in the scratch directory, and is shown when a wait is in vain.
@@ -75,7 +80,8 @@ impl AgentNode {
     fn command(&self) -> Command {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.path("agent.log")).unwrap();
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.namespace.path().display())).arg(FERRULED);
+        command.arg(format!("--net={}", self.namespace.path().display())).arg("--");
+        command.args(&self.through).arg(FERRULED).args(&self.words);
         command.args(["--node-name", "node-a", "--log-level", "debug"]);
         command.arg("--bin-dir").arg(self.path("bin")).arg("--conf-dir").arg(self.path("net.d"));
         command.arg("--data-dir").arg(self.path("data")).arg("--plugin").arg(env!("CARGO_BIN_EXE_ferrule"));

@@ -18,7 +18,7 @@ pub fn run(namespace: &Namespace, words: &str) -> Result<String, String> {
     }
 }
 
-/// What the sets and maps of ferrule's table have, but for the exemptions from masquerade: set and comment of each
+/// What the sets and maps of ferrule's table have, but for what belongs to networks as a whole: set and comment of each
 /// element, sorted. Empty where there is no table.
 pub fn pod_elements(namespace: &Namespace) -> Vec<String> {
     let Ok(json) = run(namespace, "-j list table inet ferrule") else { return Vec::new() };
@@ -27,7 +27,8 @@ pub fn pod_elements(namespace: &Namespace) -> Vec<String> {
     for object in listed["nftables"].as_array().expect("a list") {
         let Some(set) = object.get("set").or(object.get("map")) else { continue };
         let name = set["name"].as_str().expect("a name");
-        for element in set["elem"].as_array().into_iter().flatten().filter(|_| !name.starts_with("inside")) {
+        let is_of_pods = !["inside", "tunnel"].iter().any(|prefix| name.starts_with(prefix));
+        for element in set["elem"].as_array().into_iter().flatten().filter(|_| is_of_pods) {
             // Of a map, key and data.
             let key = element.get(0).unwrap_or(element);
             found.push(format!("{name}: {}", key["elem"]["comment"].as_str().unwrap_or_default()));

@@ -60,6 +60,8 @@ pub fn chain(name: ChainName) -> Chain {
         kind: if base.nat { ChainKind::Nat } else { ChainKind::Filter },
         hook: match base.hook {
             description::Hook::Prerouting => Hook::Prerouting,
+            description::Hook::Input => Hook::Input,
+            description::Hook::Forward => Hook::Forward,
             description::Hook::Output => Hook::Output,
             description::Hook::Postrouting => Hook::Postrouting,
         },

@@ -5,6 +5,7 @@
 //! | [`ensure_table`]      | looks whether the table stands, and makes it where it does not                  |
 //! | [`rebuild`]           | makes table and elements what the store says                                    |
 //! | [`ensure_inside`]     | makes a network's exemptions from masquerade what they should be                 |
+//! | [`ensure_tunnel`]     | makes a node's end of a tunnel hear nodes alone                                  |
 //! | [`add_pod`]           | adds a pod's elements; tells who has a hostPort already                          |
 //! | [`expire_pod`]        | lets those expire that are still the pod's                                       |
 //! | [`remove_rest`]       | removes those that did not, or have come back                                    |
@@ -25,6 +26,7 @@ pub mod flows;
 mod inside;
 mod plan;
 mod search;
+mod tunnel;
 
 use std::time::Duration;
 
@@ -44,6 +46,7 @@ pub use inside::{ensure_inside, inside_stands, remove_inside};
 pub use plan::Wanted;
 use plan::{Plan, Present, additions, deletions, expirations};
 pub use search::remove_link;
+pub use tunnel::ensure_tunnel;
 
 /// How often a decision is made anew because somebody was faster. kube-proxy may write every second, and eighty ADDs
 /// at once.

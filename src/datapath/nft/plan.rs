@@ -150,7 +150,8 @@ fn by_set(elements: impl IntoIterator<Item = Named>) -> BTreeMap<SetName, Vec<ke
     sets
 }
 
-fn belongs_to(element: &kernel::Element, networks: &[NetworkName]) -> bool {
+/// Whether an element bears one of these networks' names.
+pub fn belongs_to(element: &kernel::Element, networks: &[NetworkName]) -> bool {
     let comment = element.comment.as_deref().unwrap_or_default();
     networks.iter().any(|network| Owner::names(comment, network))
 }

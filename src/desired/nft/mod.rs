@@ -16,6 +16,9 @@
 //!   leaves ───> leaving ──── masquerade: what comes from a local pod and stays neither in its network
 //!                            (`inside4`, `inside6`) nor on this node; and what a pod or 127.0.0.1 sends to a
 //!                            hostPort, which the pod could not answer otherwise
+//!
+//!   for this node ──> for_node ── for its end of a tunnel ──> tunnel ── not from a node ──> (dropped)
+//!   for others ────> through ─── from a pod, to such a port ─> pod_to_tunnel ── as its node ──> (dropped)
 //! ```
 //!
 //! | file          | holds                                                      |
@@ -23,6 +26,7 @@
 //! | [`rule`]      | the words that rules are written in; they print as `nft`'s |
 //! | [`table`]     | chains, sets and rules                                     |
 //! | [`element`]   | what a set has, and the elements of a pod and of a network  |
+//! | [`tunnel`]    | rules and elements of this node's end of a tunnel              |
 //!
 //! What cannot work: a hostPort by `[::1]`. The kernel has no `route_localnet` for IPv6: a packet from `::1` never
 //! leaves the node, not even to its own pod.
@@ -30,3 +34,4 @@
 pub mod element;
 pub mod rule;
 pub mod table;
+pub mod tunnel;

@@ -8,19 +8,21 @@ use ipnetwork::IpNetwork;
 use super::super::attachment::GATEWAY_V6;
 use super::super::names::stable_hash;
 use super::rule::{Action, Field, Match, Rule};
+use super::tunnel;
 
 /// Name of the table, of family `inet`.
 pub const TABLE: &str = "ferrule";
 
 /// The bit that kube-proxy marks packets with that it masquerades itself (`--iptables-masquerade-bit` 14, and
 /// likewise in its other modes).
-const KUBE_PROXY_MARK: u32 = 1 << 14;
+pub(super) const KUBE_PROXY_MARK: u32 = 1 << 14;
 
 /// Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443).
 const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
 
 /// Priorities (include/uapi/linux/netfilter_ipv4.h).
 const RAW: i32 = -300;
+const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
 
 /// One after `dstnat`, where kube-proxy is: a Service's address and port always win against a hostPort, which a
@@ -42,6 +44,14 @@ pub enum ChainName {
     HostPorts,
     /// Everything that leaves.
     Leaving,
+    /// What is for this node.
+    ForNode,
+    /// What is for this node's end of a tunnel.
+    Tunnel,
+    /// What this node passes on.
+    Through,
+    /// What a pod sends to where tunnels end.
+    PodToTunnel,
 }
 
 /// Where packets enter a chain.
@@ -60,6 +70,10 @@ pub struct Base {
 pub enum Hook {
     /// Arrived, not routed yet.
     Prerouting,
+    /// For this node.
+    Input,
+    /// For another host.
+    Forward,
     /// Made by this node.
     Output,
     /// About to leave.
@@ -91,6 +105,12 @@ pub enum SetName {
     AnyHostPorts4,
     /// hostPorts of every IPv6 address.
     AnyHostPorts6,
+    /// Where this node's tunnels to other nodes end: UDP ports of its own.
+    Tunnels,
+    /// IPv4 addresses of the nodes at their other ends.
+    TunnelEnds4,
+    /// IPv6 addresses of the nodes at their other ends.
+    TunnelEnds6,
 }
 
 /// What a field of an element is.
@@ -112,13 +132,17 @@ pub enum Kind {
 
 impl ChainName {
     /// All, each after those that send packets to it.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Arriving,
         Self::FromPod,
         Self::RedirectArriving,
         Self::RedirectOwn,
         Self::HostPorts,
         Self::Leaving,
+        Self::ForNode,
+        Self::Tunnel,
+        Self::Through,
+        Self::PodToTunnel,
     ];
 
     /// Its name in the kernel.
@@ -130,6 +154,10 @@ impl ChainName {
             Self::RedirectOwn => "redirect_own",
             Self::HostPorts => "hostports",
             Self::Leaving => "leaving",
+            Self::ForNode => "for_node",
+            Self::Tunnel => "tunnel",
+            Self::Through => "through",
+            Self::PodToTunnel => "pod_to_tunnel",
         }
     }
 
@@ -142,14 +170,17 @@ impl ChainName {
             Self::RedirectArriving => base(true, Hook::Prerouting, AFTER_SERVICES),
             Self::RedirectOwn => base(true, Hook::Output, AFTER_SERVICES),
             Self::Leaving => base(true, Hook::Postrouting, SOURCE_NAT),
-            Self::FromPod | Self::HostPorts => None,
+            // After addresses were rewritten: what counts is where a packet goes in the end.
+            Self::ForNode => base(false, Hook::Input, FILTER),
+            Self::Through => base(false, Hook::Forward, FILTER),
+            Self::FromPod | Self::HostPorts | Self::Tunnel | Self::PodToTunnel => None,
         }
     }
 }
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Pods,
         Self::Sources4,
         Self::Sources6,
@@ -161,6 +192,9 @@ impl SetName {
         Self::HostPorts6,
         Self::AnyHostPorts4,
         Self::AnyHostPorts6,
+        Self::Tunnels,
+        Self::TunnelEnds4,
+        Self::TunnelEnds6,
     ];
 
     /// Its name in the kernel.
@@ -177,6 +211,9 @@ impl SetName {
             Self::HostPorts6 => "hostports6",
             Self::AnyHostPorts4 => "any_hostports4",
             Self::AnyHostPorts6 => "any_hostports6",
+            Self::Tunnels => "tunnels",
+            Self::TunnelEnds4 => "tunnel_ends4",
+            Self::TunnelEnds6 => "tunnel_ends6",
         }
     }
 
@@ -191,7 +228,9 @@ impl SetName {
             Self::Inside6 => &[Group, Address6],
             Self::HostPorts4 => &[Address4, Protocol, Port],
             Self::HostPorts6 => &[Address6, Protocol, Port],
-            Self::AnyHostPorts4 | Self::AnyHostPorts6 => &[Protocol, Port],
+            Self::AnyHostPorts4 | Self::AnyHostPorts6 | Self::Tunnels => &[Protocol, Port],
+            Self::TunnelEnds4 => &[Address4],
+            Self::TunnelEnds6 => &[Address6],
         }
     }
 
@@ -211,7 +250,7 @@ impl SetName {
 
     /// Whether its elements come and go with pods, and so can be given an end.
     pub fn can_expire(self) -> bool {
-        !self.has_ranges()
+        !self.has_ranges() && !matches!(self, Self::Tunnels | Self::TunnelEnds4 | Self::TunnelEnds6)
     }
 }
 
@@ -228,6 +267,20 @@ pub fn rules() -> Vec<Rule> {
             ChainName::RedirectArriving | ChainName::RedirectOwn => redirect(),
             ChainName::HostPorts => host_ports(),
             ChainName::Leaving => leaving(),
+            ChainName::ForNode => {
+                vec![(vec![tunnel::is_to_tunnel()], Action::Goto(ChainName::Tunnel), "of tunnels")]
+            }
+            ChainName::Tunnel => tunnel::into_tunnel(),
+            ChainName::Through => {
+                let from_pod = Match::In(vec![Field::InLink], SetName::Pods);
+                let chain = ChainName::PodToTunnel;
+                vec![(
+                    vec![tunnel::is_to_tunnel(), from_pod],
+                    Action::Goto(chain),
+                    "a pod to where tunnels end",
+                )]
+            }
+            ChainName::PodToTunnel => tunnel::from_pod(),
         };
         rules.extend(of_chain.into_iter().map(|(matches, action, comment)| {
             let comment = comment.to_owned();
@@ -240,7 +293,7 @@ pub fn rules() -> Vec<Rule> {
     rules
 }
 
-type Parts = (Vec<Match>, Action, &'static str);
+pub(super) type Parts = (Vec<Match>, Action, &'static str);
 
 fn arriving() -> Vec<Parts> {
     let from_outside = |field| vec![Match::NotFromLink("lo"), Match::Within(field, loopback())];
@@ -283,6 +336,7 @@ fn host_ports() -> Vec<Parts> {
         (vec![], Action::Redirect { ipv4, key: key.to_vec(), map }, comment)
     };
     vec![
+        (vec![tunnel::is_to_tunnel()], Action::Return, "a tunnel's port is no pod's to take"),
         redirect(true, &[Destination4, Protocol, DestinationPort], SetName::HostPorts4, "of one hostIP"),
         redirect(false, &[Destination6, Protocol, DestinationPort], SetName::HostPorts6, "of one hostIP"),
         redirect(true, &[Protocol, DestinationPort], SetName::AnyHostPorts4, "of every hostIP"),

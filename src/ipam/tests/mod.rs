@@ -11,6 +11,7 @@ mod damage;
 mod inside;
 mod races;
 mod survey;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
