@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tracing::{error, info, warn};
 
+use super::runtime::CONF_MODE;
 use super::settings::Settings;
 use super::{drop_ins, install};
 use crate::operator;
@@ -72,7 +73,7 @@ pub fn uninstall(settings: &Settings) -> bool {
     }
     if done.refused {
         error!("a pod came meanwhile; the network configuration stays, nothing else was removed");
-        if let Some(Err(reason)) = content.map(|content| install::replace(&conf, &content, 0o644)) {
+        if let Some(Err(reason)) = content.map(|content| install::replace(&conf, &content, CONF_MODE)) {
             error!(%reason, "the network configuration could not be put back");
         }
         return false;

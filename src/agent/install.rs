@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file that could not be installed.
@@ -66,7 +66,8 @@ pub fn replace(target: &Path, content: &[u8], mode: u32) -> Result<(), InstallEr
 fn replace_from(target: &Path, content: &mut impl Read, mode: u32) -> Result<(), InstallError> {
     let fail = |source| InstallError { path: target.to_owned(), source };
     let directory = target.parent().ok_or_else(|| fail(io::ErrorKind::InvalidInput.into()))?;
-    fs::create_dir_all(directory).map_err(fail)?;
+    // Programs of root's are in it: others must not write there, whatever the umask.
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail)?;
     let temporary = temporary_name(target);
     let written = write_synced(&temporary, content, mode).and_then(|()| fs::rename(&temporary, target));
     if let Err(source) = written {

@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Longest pause between two nudges.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// Mode of the conf. Runtimes are root, and nobody else has to know (CIS Kubernetes benchmark, 1.1.9).
+pub const CONF_MODE: u32 = 0o600;
+
 /// What is installed for the runtime.
 #[derive(Debug)]
 pub struct Runtime {
@@ -77,7 +80,7 @@ impl Runtime {
         }
         let conf = conflist::render(&settings.wishes(mtu), own);
         conflist::check(&conf).map_err(RuntimeError::Conf)?;
-        if install::install(&self.conf, conf.as_bytes(), 0o644)? == Installed::Written {
+        if install::install(&self.conf, conf.as_bytes(), CONF_MODE)? == Installed::Written {
             info!(path = %self.conf.display(), "network configuration written");
         }
         if self.standing.as_ref() != Some(&conf) {
@@ -115,7 +118,7 @@ impl Runtime {
             );
         }
         let content = self.standing.clone().unwrap_or_default();
-        if let Err(error) = install::replace(&self.conf, content.as_bytes(), 0o644) {
+        if let Err(error) = install::replace(&self.conf, content.as_bytes(), CONF_MODE) {
             warn!(%error, "the network configuration could not be written again");
         }
         let pause = (pause * 2).min(LONGEST);

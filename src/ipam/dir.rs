@@ -5,7 +5,7 @@
 //! never blocks: a FIFO in the place of a record is damage, not a hang.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
@@ -24,6 +24,9 @@ use super::world::{Step, World};
 const FILE_MAX: u64 = 64 * 1024;
 
 const DIR_MODE: Mode = Mode::RWXU;
+
+/// Of directories that are shared with others. Said, because of the umask there may be none.
+const SHARED_DIR_MODE: u32 = 0o755;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// Which file a name stands for: two names with the same are the same file.
@@ -80,10 +83,10 @@ impl Dir {
         }
         // Only the last one is private: its parents, such as /var/lib/cni, are shared with others.
         let made = match path.parent() {
-            Some(parent) => std::fs::create_dir_all(parent),
+            Some(parent) => DirBuilder::new().recursive(true).mode(SHARED_DIR_MODE).create(parent),
             None => Ok(()),
         };
-        let made = made.and_then(|()| match std::fs::DirBuilder::new().mode(DIR_MODE.bits()).create(path) {
+        let made = made.and_then(|()| match DirBuilder::new().mode(DIR_MODE.bits()).create(path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
         });

@@ -1,0 +1,3 @@
+//! Somebody means harm: what docs/SECURITY.md claims and no other test shows.
+
+mod files;
