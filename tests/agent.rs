@@ -6,6 +6,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "how long it took is told to whoever asks with --nocapture")]
 
+pub mod access;
 pub mod api;
 mod follow;
 mod guard;

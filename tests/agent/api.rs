@@ -3,7 +3,7 @@
 //!
 //! What it serves has the shape and size of real Nodes, so that what the agent does not need is there to be ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ferrule::kernel::netns::Netns;
 use serde_json::{Value, json};
 
+use super::access::Access;
 use crate::harness::netns::Namespace;
 
 /// A Node as tests speak of it.
@@ -100,6 +101,10 @@ struct State {
     watches: usize,
     /// What was written: method, path, body.
     written: Vec<(String, String, Value)>,
+    /// What is allowed; everything, unless somebody says.
+    allowed: Option<BTreeSet<Access>>,
+    /// What was asked for, be it allowed or not.
+    asked: BTreeSet<Access>,
 }
 
 /// The server, for as long as its guard.
@@ -213,6 +218,16 @@ impl Api {
         })
     }
 
+    /// Allows nothing but this from now on, as a role does.
+    pub fn allow(&self, allowed: BTreeSet<Access>) {
+        self.change(|state| state.allowed = Some(allowed));
+    }
+
+    /// What was asked for so far, be it allowed or not.
+    pub fn asked(&self) -> BTreeSet<Access> {
+        self.change(|state| state.asked.clone())
+    }
+
     fn serve(&self, stream: TcpStream) {
         let era = self.change(|state| state.era);
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -232,6 +247,17 @@ impl Api {
     fn answer(&self, stream: &TcpStream, era: u64, method: &str, path: &str, body: Value) -> Option<()> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let parameter = |name: &str| query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        let is_watch = parameter("watch").is_some_and(|value| value == "true" || value == "1");
+        let access = Access::of(method, path, is_watch);
+        let is_allowed = self.change(|state| {
+            state.asked.insert(access.clone());
+            state.allowed.as_ref().is_none_or(|allowed| allowed.contains(&access))
+        });
+        if !is_allowed {
+            let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": format!("forbidden: {access:?}"), "reason": "Forbidden", "code": 403 });
+            return respond(stream, 403, &status.to_string());
+        }
         if method != "GET" {
             self.change(|state| state.written.push((method.to_owned(), path.to_owned(), body.clone())));
             let answer = if path.contains("/nodes/") {
@@ -245,7 +271,7 @@ impl Api {
         if path != "/api/v1/nodes" {
             return respond(stream, 404, "{}");
         }
-        if parameter("watch").is_some_and(|value| value == "true" || value == "1") {
+        if is_watch {
             self.watch(stream, era, parameter("resourceVersion")?.parse().ok()?)
         } else {
             let limit = parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
