@@ -7,6 +7,7 @@
 //! | have something to attach                        | [`pod::Pod`]                                            |
 //! | vary one conf or one variable of a call         | [`network::Network`]                                    |
 //! | see whether packets arrive                      | [`packets`]                                             |
+//! | send what no socket would send                  | [`frames`]                                              |
 //! | see what the kernel has                         | [`ip`]                                                  |
 //! | see how fast packets may go                     | [`tc`]                                                  |
 //! | ask servers who the client is to them           | [`traffic`]                                             |
@@ -20,6 +21,7 @@
 pub mod answer;
 pub mod call;
 pub mod files;
+pub mod frames;
 pub mod ip;
 pub mod netns;
 pub mod network;
