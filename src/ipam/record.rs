@@ -3,6 +3,10 @@
 //!
 //! JSON, so that `cat` shows it. Fields that this version does not know are passed over; a file of a
 //! newer format version is not guessed at.
+//!
+//! The last field is a checksum of all bytes before it. A bit that flips on a disk leaves JSON behind more often than
+//! not, with another inode of the namespace, say, or another boot: an attachment that is alive would be found dead, and
+//! its address given to a second pod. Whoever edits a record by hand removes the line: a record without is believed.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,6 +19,7 @@ use super::error::{Damaged, StoreError};
 use crate::cni::args::PodName;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, InvalidId, NetnsPath, NetworkName};
 use crate::config::host_port::HostPort;
+use crate::desired::names::stable_hash_of_bytes;
 use crate::desired::nft::element::PodRules;
 
 /// The format written here.
@@ -171,7 +176,11 @@ impl Record {
         };
         // Strings and numbers: serialising them cannot fail.
         let mut json = serde_json::to_vec_pretty(&written).unwrap_or_default();
-        json.push(b'\n');
+        if json.ends_with(b"\n}") {
+            json.truncate(json.len() - 2);
+        }
+        let sum = checksum(&json);
+        json.extend_from_slice(format!("{SUM}{sum}\"\n}}\n").as_bytes());
         json
     }
 
@@ -189,15 +198,36 @@ impl Record {
             0 => return Err(damaged("its version is 0".to_owned())),
             version => return Err(StoreError::NewerFormat { path: path.to_owned(), version }),
         }
+        if let Some(sum) = header.sum
+            && !is_sum_of(&sum, json)
+        {
+            return Err(damaged("its checksum is not that of what it says".to_owned()));
+        }
         let written: Written =
             serde_json::from_slice(json).map_err(|error| damaged(format!("it is no record: {error}")))?;
         written.check().map_err(damaged)
     }
 }
 
+/// What stands before the checksum, and after the bytes that it is of.
+const SUM: &str = ",\n  \"sum\": \"";
+
+/// 16 hexadecimal digits. FNV-1a at heart, of which each step can be undone: no change of a single byte goes unnoticed.
+fn checksum(bytes: &[u8]) -> String {
+    format!("{:016x}", stable_hash_of_bytes(bytes.iter().copied()))
+}
+
+/// Whether `sum` is of the bytes before it.
+fn is_sum_of(sum: &str, json: &[u8]) -> bool {
+    let place = json.windows(SUM.len()).rposition(|window| window == SUM.as_bytes());
+    place.and_then(|place| json.get(..place)).is_some_and(|bytes| checksum(bytes) == sum)
+}
+
 #[derive(Deserialize)]
 struct Header {
     version: u64,
+    #[serde(default)]
+    sum: Option<String>,
 }
 
 /// The record as it is written, not judged yet.
@@ -299,9 +329,12 @@ mod tests {
       "protocol": "tcp"
     }
   ],
-  "created": 1795445360
+  "created": 1795445360,
+  "sum": "fe965990cdb3c7f6"
 }
 "#;
+
+    const SUM_OF_GOLDEN: &str = "fe965990cdb3c7f6";
 
     fn read(json: &str) -> Result<Record, StoreError> {
         Record::from_json(json.as_bytes(), Path::new("by-id/x"))
@@ -314,10 +347,24 @@ mod tests {
         assert_eq!(String::from_utf8(record.to_json()).unwrap(), GOLDEN);
     }
 
+    /// As older versions wrote it, and as somebody leaves it who has edited it by hand.
+    fn without_sum() -> String {
+        GOLDEN.replace(&format!("{SUM}{SUM_OF_GOLDEN}\""), "")
+    }
+
+    #[test]
+    fn one_without_a_checksum_is_believed_and_one_with_a_wrong_one_is_not() {
+        assert_eq!(read(&without_sum()).unwrap(), read(GOLDEN).unwrap());
+        let edited = GOLDEN.replace("web-0", "web-1");
+        assert!(read(&edited).unwrap_err().to_string().contains("checksum"));
+        let compact = serde_json::from_str::<serde_json::Value>(GOLDEN).unwrap().to_string();
+        assert!(read(&compact).unwrap_err().to_string().contains("checksum"));
+    }
+
     #[test]
     fn one_that_was_imported_says_from_where() {
         let mark = "  \"importedFrom\": \"/var/lib/cni/networks/podnet\",\n  \"created\"";
-        let json = GOLDEN.replace("  \"created\"", mark);
+        let json = GOLDEN.replace("  \"created\"", mark).replace(SUM_OF_GOLDEN, "ec4b12e4ef1e5ade");
         let record = read(&json).unwrap();
         assert_eq!(record.imported_from.as_deref(), Some("/var/lib/cni/networks/podnet"));
         assert_eq!(String::from_utf8(record.to_json()).unwrap(), json);
@@ -357,8 +404,9 @@ mod tests {
             ("\"version\": 1", "\"version\": 0"),
             ("\"version\": 1", "\"version\": \"1\""),
         ] {
-            let error = read(&GOLDEN.replace(good, bad)).unwrap_err();
+            let error = read(&without_sum().replace(good, bad)).unwrap_err();
             assert!(matches!(error, StoreError::Damaged(_)), "{bad}: {error}");
+            assert!(!error.to_string().contains("checksum"), "{bad}: {error}");
         }
     }
 }

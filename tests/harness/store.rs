@@ -50,15 +50,20 @@ impl Store {
         serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// Has `change` rewrite each record.
+    /// Has `change` rewrite each record, and leaves out the checksum, as whoever edits one by hand does.
     pub fn rewrite_records(&self, change: impl Fn(&mut Value)) {
         for name in self.known() {
-            let path = self.0.join("by-id").join(name);
-            let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-            change(&mut record);
-            // In place: the other names of the file are links to the same inode.
-            fs::write(&path, record.to_string()).unwrap();
+            self.rewrite(name.trim_end_matches("@eth0"), &change);
         }
+    }
+
+    /// The same with the record of `container`'s eth0 alone.
+    pub fn rewrite(&self, container: &str, change: impl Fn(&mut Value)) {
+        let mut record = self.record(container);
+        change(&mut record);
+        record.as_object_mut().unwrap().remove("sum");
+        // In place: the other names of the file are links to the same inode.
+        fs::write(self.record_path(container), record.to_string()).unwrap();
     }
 
     /// Panics unless it holds, knows and has begun nothing.

@@ -106,9 +106,7 @@ fn what_is_wrong_with_an_attachment_is_said() {
     pods[0].die();
     fs::write(node.record_path(&pods[1]), "torn").unwrap();
     node.namespace().ip(&format!("link delete {}", host_link_of(&results[2])));
-    let record = fs::read_to_string(node.record_path(&pods[3])).unwrap();
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    fs::write(node.record_path(&pods[3]), record.replace(boot.trim(), "an-earlier-boot")).unwrap();
+    node.store().rewrite(pods[3].container(), |record| record["bootId"] = json!("an-earlier-boot"));
     node.wait_for_host_links(2);
     let document = document(&node, "inspect", 0);
     let attachments = document["networks"][0]["attachments"].as_array().unwrap();

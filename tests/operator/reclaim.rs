@@ -25,6 +25,8 @@ fn node_with_a_dead_pod() -> (Node, Value, Pod, Value, Vec<String>) {
     dead.die();
     lost.die();
     node.wait_for_host_links(1);
+    // Nobody can tell any more whose it was.
+    fs::write(node.record_path(&lost), "torn").unwrap();
     fs::remove_file(node.record_path(&lost)).unwrap();
     (node, conf, alive, result, freed)
 }
@@ -96,6 +98,7 @@ fn what_cannot_be_judged_is_left_alone_and_told() {
     node.add(&torn, &conf);
     let link = host_link_of(&node.add(&unrecorded, &conf));
     fs::write(node.record_path(&torn), "torn").unwrap();
+    fs::write(node.record_path(&unrecorded), "torn").unwrap();
     fs::remove_file(node.record_path(&unrecorded)).unwrap();
     let document = document(&node, "reclaim", 0);
     let left = document["networks"][0]["leftAlone"].to_string();
@@ -132,9 +135,7 @@ fn what_an_earlier_boot_left_goes_and_is_told() {
     node.add(&pod, &conf);
     pod.die();
     node.wait_for_host_links(0);
-    let record = fs::read_to_string(node.record_path(&pod)).unwrap();
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    fs::write(node.record_path(&pod), record.replace(boot.trim(), "an-earlier-boot")).unwrap();
+    node.store().rewrite(pod.container(), |record| record["bootId"] = json!("an-earlier-boot"));
     fs::write(node.store().path().join("boot"), "an-earlier-boot\n").unwrap();
     let document = document(&node, "reclaim", 0);
     assert_eq!(document["networks"][0]["dead"][0]["reason"], "from an earlier boot");

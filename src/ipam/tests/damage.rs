@@ -173,8 +173,15 @@ fn a_record_of_another_attachment_or_of_a_newer_ferrule_says_so() {
     assert!(released.addresses.is_empty(), "{released:?}");
     let json = fs::read_to_string(&a).unwrap();
     let with_more = json.replacen('{', "{ \"colour\": [\"blue\"],", 1);
-    fs::write(&a, with_more).unwrap();
-    assert!(store.find(&key("a")).unwrap().is_some(), "a field more is no damage");
+    fs::write(&a, &with_more).unwrap();
+    let error = store.find(&key("a")).unwrap_err().to_string();
+    assert!(error.contains("checksum"), "{error}");
+    let (before, _) = with_more.split_once(",\n  \"sum\"").unwrap();
+    fs::write(&a, format!("{before}\n}}\n")).unwrap();
+    assert!(
+        store.find(&key("a")).unwrap().is_some(),
+        "a field more is no damage, nor is one without a checksum"
+    );
     fs::write(&a, "{\"version\": 2, \"everything\": \"else\"}").unwrap();
     let error = store.find(&key("a")).unwrap_err();
     assert!(matches!(error, StoreError::NewerFormat { version: 2, .. }), "{error}");
