@@ -27,7 +27,7 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
     let key = request.environment.attachment(removal.name.clone())?;
     let boot = current_boot_id()?;
     loop {
-        let store = Store::open_existing(&removal.data_dir, &removal.name)?;
+        let store = Store::open_for_removal(&removal.data_dir, &removal.name)?;
         let grip = progress.steps.time("lock", || grip(store.as_ref(), &key))?;
         if removal.role == Role::Main {
             let node = Netlink::open_here();
@@ -90,7 +90,7 @@ fn grip(store: Option<&Store>, key: &AttachmentKey) -> Result<Grip, CniError> {
 /// release what that is using would give its address to a second pod.
 fn release(removal: &Removal, key: &AttachmentKey, boot: &BootId, grip: &Grip) -> Result<bool, CniError> {
     // Opened again: the ADD may have been the network's first.
-    let Some(store) = Store::open_existing(&removal.data_dir, &removal.name)? else { return Ok(true) };
+    let Some(store) = Store::open_for_removal(&removal.data_dir, &removal.name)? else { return Ok(true) };
     let mut locked = store.lock(boot, LOCK_DEADLINE)?;
     let is_ours = match grip {
         Grip::Held(_) | Grip::Unholdable => true,

@@ -64,6 +64,10 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
         None => Vec::new(),
     };
     let store = Store::open_existing(&network.data_dir, &network.name)?;
+    if let Some(store) = &store {
+        // What lost its name in `by-id` has it again before anything is judged.
+        failures.extend(store.lock(&boot, LOCK_DEADLINE).err().map(CniError::from));
+    }
     let known: Vec<AttachmentKey> = match &store {
         Some(store) => store.attachments()?.into_iter().map(|entry| entry.key).collect(),
         None => Vec::new(),

@@ -5,7 +5,7 @@
 //! between the two leaves a line that says of a setting what it still is.
 
 use super::boot::BootId;
-use super::error::StoreError;
+use super::error::{Damaged, StoreError};
 use super::locked::Locked;
 use super::store::Store;
 
@@ -55,8 +55,10 @@ impl Locked<'_> {
         let mut text = format!("{}\n", self.boot);
         known.iter().for_each(|it| text.push_str(&it.write()));
         let root = &self.store.root;
-        let old = root.read_to_write(NAME)?;
-        root.overwrite(NAME, &old, text.as_bytes())
+        match root.read_to_replace(NAME)? {
+            Some(old) => root.overwrite(NAME, &old, text.as_bytes()),
+            None => Err(Damaged::new(root.path_of(NAME), "it is a directory").into()),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Where round robin stands: the address last handed out, for each range set.
 //!
 //! Kept as addresses, one a line, so that it means the same after the ranges of the conf have changed.
-//! It only says where to begin looking: any content will do, and nonsense counts as none.
+//! It only says where to begin looking: any content will do, and nonsense counts as none. Something else than a file
+//! of our own is replaced.
 
 use std::net::IpAddr;
 
@@ -13,15 +14,16 @@ const NAME: &str = "next";
 
 /// The addresses last handed out.
 pub(super) struct Cursor {
-    content: Content,
+    /// `None` where something stands in its place that cannot be removed: then it is not remembered.
+    content: Option<Content>,
     last: Vec<IpAddr>,
 }
 
 impl Cursor {
     /// Reads it from the store at `root`.
     pub fn read(root: &Dir) -> Result<Self, StoreError> {
-        let content = root.read_to_write(NAME)?;
-        let text = String::from_utf8_lossy(&content.bytes);
+        let content = root.read_to_replace(NAME)?;
+        let text = String::from_utf8_lossy(content.as_ref().map_or(&[], |content| &content.bytes));
         let last = text.lines().filter_map(|line| line.parse().ok()).collect();
         Ok(Self { content, last })
     }
@@ -33,10 +35,8 @@ impl Cursor {
 
     /// Remembers the last address of each set.
     pub fn advance(&self, root: &Dir, last: &[IpAddr]) -> Result<(), StoreError> {
-        if self.last == last {
-            return Ok(());
-        }
+        let Some(content) = self.content.as_ref().filter(|_| self.last != last) else { return Ok(()) };
         let text: String = last.iter().map(|address| format!("{address}\n")).collect();
-        root.overwrite(NAME, &self.content, text.as_bytes())
+        root.overwrite(NAME, content, text.as_bytes())
     }
 }

@@ -110,6 +110,21 @@ impl Dir {
         }
     }
 
+    /// As [`Dir::make_dir`], for a directory whose name is the store's own: what else stands there is removed first.
+    pub fn replace_dir(&self, name: impl AsRef<OsStr>) -> Result<Self, StoreError> {
+        let name = name.as_ref();
+        let made = self.make_dir(name);
+        if !matches!(made, Err(StoreError::Damaged(_))) {
+            return made;
+        }
+        self.admit("remove", true, name)?;
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            // Somebody else has just done the same.
+            Ok(()) | Err(Errno::NOENT | Errno::ISDIR | Errno::PERM) => self.make_dir(name),
+            Err(error) => Err(self.failure("remove", name, error)),
+        }
+    }
+
     /// Opens a directory inside this one, made first if it is missing.
     pub fn make_dir(&self, name: impl AsRef<OsStr>) -> Result<Self, StoreError> {
         let name = name.as_ref();
@@ -135,6 +150,18 @@ impl Dir {
         }
     }
 
+    /// Which directory this is, and when names in it last changed: as text of a fixed length, for comparison.
+    pub fn last_change(&self) -> Result<String, StoreError> {
+        self.admit("stat", false, OsStr::new(""))?;
+        let stat = rustix::fs::fstat(&self.fd).map_err(|error| StoreError::io("stat", &self.path, error))?;
+        Ok(format!("{:016x} {:016x}.{:08x}", stat.st_ino, stat.st_ctime, stat.st_ctime_nsec))
+    }
+
+    /// Whether the store may still be sealed: not by a process that a test has let die.
+    pub fn may_seal(&self) -> bool {
+        self.admit("seal", true, OsStr::new("")).is_ok()
+    }
+
     /// Reads a regular file. `None` if there is none.
     ///
     /// # Errors
@@ -158,11 +185,21 @@ impl Dir {
         let name = name.as_ref();
         let opened = self.open_regular(name, OFlags::RDWR | OFlags::CREATE)?;
         let (file, stat) = opened.ok_or_else(|| self.failure("open", name, Errno::NOENT))?;
-        let content = self.read_opened(name, file, &stat, FILE_MAX)?;
-        if content.has_other_names {
+        if stat.st_nlink > 1 {
             return Err(Damaged::new(self.path.join(name), "it has a second name (hard link)").into());
         }
-        Ok(content)
+        self.read_opened(name, file, &stat, FILE_MAX)
+    }
+
+    /// As [`Dir::read_to_write`], for a file that the store can do without: what else stands in its place is removed
+    /// first. `None` if that cannot be done, as with a directory that has something in it.
+    pub fn read_to_replace(&self, name: impl AsRef<OsStr>) -> Result<Option<Content>, StoreError> {
+        let name = name.as_ref();
+        match self.read_to_write(name) {
+            Err(StoreError::Damaged(_)) if self.remove(name)? => self.read_to_write(name).map(Some),
+            Err(StoreError::Damaged(_)) => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// Opens a regular file to lock it, made first if it is missing.

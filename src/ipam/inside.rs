@@ -63,9 +63,11 @@ impl Locked<'_> {
     pub fn remember_inside(&mut self, inside: &[IpNetwork]) -> Result<(), StoreError> {
         let root = &self.store.root;
         let text: String = inside.iter().map(|network| format!("{network}\n")).collect();
-        let known = root.read_at_most(NAME, MAX);
-        if known.is_ok_and(|known| known.is_some_and(|known| known.bytes == text.as_bytes())) {
-            return Ok(());
+        match root.read_at_most(NAME, MAX) {
+            Ok(Some(known)) if known.bytes == text.as_bytes() => return Ok(()),
+            // The rename below replaces a file or a link of any kind, but no directory.
+            Err(StoreError::Damaged(_)) => drop(root.remove(NAME)?),
+            _ => {}
         }
         // One that did not live to rename it left it.
         root.remove(NEW)?;

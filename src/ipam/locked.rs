@@ -10,8 +10,10 @@ use super::cursor::Cursor;
 use super::dir::Dir;
 use super::error::StoreError;
 use super::lock::Hold;
+use super::mend::{Mended, Orphans};
 use super::record::{Claim, Record};
 use super::rest::Rest;
+use super::seal;
 use super::store::{BY_IP, Store, TMP, address_of, file_name};
 use crate::cni::ids::AttachmentKey;
 use crate::config::range::RangeSet;
@@ -30,8 +32,12 @@ pub struct Locked<'store> {
     pub(super) tmp: Dir,
     pub(super) by_ip: Dir,
     pub(super) rest: Rest,
+    /// What was mended when the lock was taken, and nobody has asked for yet.
+    pub(super) mended: Mended,
+    /// Everything that a holder of the lock begins with is done.
+    pub(super) is_sound: bool,
+    pub(super) lock: File,
     now: u64,
-    _lock: File,
 }
 
 /// What a release has freed.
@@ -45,15 +51,21 @@ impl<'store> Locked<'store> {
     /// Makes the store fit for use by whoever has just got `lock`.
     pub(super) fn begin(store: &'store Store, lock: File, boot: BootId) -> Result<Self, StoreError> {
         let now = store.world.unix_seconds();
-        let tmp = store.root.make_dir(TMP)?;
-        let by_ip = store.root.make_dir(BY_IP)?;
+        let tmp = store.root.replace_dir(TMP)?;
+        let by_ip = store.root.replace_dir(BY_IP)?;
         let rest = Rest::open(&store.root, now)?;
-        let mut locked = Self { store, boot, tmp, by_ip, rest, now, _lock: lock };
+        let (mended, is_sound) = (Mended::default(), false);
+        let mut locked = Self { store, boot, tmp, by_ip, rest, mended, is_sound, lock, now };
+        let is_as_left = seal::is_unbroken(&locked.lock, &store.by_id, &locked.by_ip);
         if locked.store.is_of(&locked.boot)? {
             locked.finish_what_was_left()?;
         } else {
             locked.sweep_earlier_boot()?;
         }
+        if !is_as_left {
+            locked.mended = locked.give_names_back()?;
+        }
+        locked.is_sound = true;
         Ok(locked)
     }
 
@@ -120,7 +132,16 @@ impl<'store> Locked<'store> {
         if !self.store.by_id.rename(name.as_ref(), &self.tmp, name.as_ref())? {
             return Ok(None);
         }
-        let addresses = self.finish_release(name.as_ref())?;
+        let mut addresses = self.finish_release(name.as_ref())?;
+        // What stood there was no record of it, or one that has come apart from its names (on overlayfs, by being
+        // changed): what is known by address only is the attachment's all the same.
+        let is_suspect = addresses.is_empty();
+        while is_suspect
+            && self.relist()?.contains(key)
+            && self.store.by_id.rename(name.as_ref(), &self.tmp, name.as_ref())?
+        {
+            addresses.extend(self.finish_release(name.as_ref())?);
+        }
         // Housekeeping that the next release does as well: no reason to fail this one.
         drop(self.rest.expire_some());
         Ok(Some(Released { addresses }))
@@ -138,7 +159,7 @@ impl<'store> Locked<'store> {
         if self.by_ip.identify(&name)?.is_none() {
             return Ok(());
         }
-        let freed = self.remove_orphans()?;
+        let freed = self.remove_orphans(Orphans::OfNobody)?;
         if freed.contains(&address) {
             return Ok(());
         }
@@ -169,7 +190,7 @@ impl<'store> Locked<'store> {
             return Ok(address);
         }
         // Before giving up: is anything held for nobody? Only somebody's hand leaves such a thing.
-        if !self.remove_orphans()?.is_empty()
+        if !self.remove_orphans(Orphans::OfNobody)?.is_empty()
             && let Choice::Take(address) = self.search(set, last, chosen)?
         {
             return Ok(address);

@@ -9,11 +9,12 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use super::boot::BootId;
 use super::dir::{Content, FileId};
 use super::error::{Damaged, StoreError};
 use super::locked::Locked;
 use super::record::Record;
-use super::store::{BOOT, address_of};
+use super::store::{BOOT, address_of, file_name};
 use crate::cni::ids::AttachmentKey;
 
 /// What was found not to be right.
@@ -23,6 +24,8 @@ pub struct Mended {
     pub freed: Vec<IpAddr>,
     /// Addresses of attachments whose `by-ip` name was missing. They are held again.
     pub restored: Vec<IpAddr>,
+    /// Attachments whose `by-id` name was missing. They are known again.
+    pub relisted: Vec<AttachmentKey>,
     /// Addresses of attachments that are held for another one: both may be using them. Left as they are.
     pub contested: Vec<(IpAddr, AttachmentKey)>,
     /// Files that are none of the store's. Left as they are.
@@ -36,7 +39,22 @@ impl Locked<'_> {
     /// # Errors
     /// Only of the file system.
     pub fn mend(&mut self) -> Result<Mended, StoreError> {
-        let mut mended = Mended { freed: self.remove_orphans()?, ..Mended::default() };
+        // What was mended when the lock was taken is told with the rest.
+        let mut mended = std::mem::take(&mut self.mended);
+        mended.relisted.extend(self.relist()?);
+        // First, because one may stand in the place of a name that a record has lost.
+        mended.freed.extend(self.remove_orphans(Orphans::All)?);
+        let found = self.give_names_back()?;
+        mended.freed.retain(|address| !found.restored.contains(address));
+        mended.restored.extend(found.restored);
+        (mended.contested, mended.strangers) = (found.contested, found.strangers);
+        Ok(mended)
+    }
+
+    /// Gives each record the names that it has lost. A file of the store says whose it is and which addresses it holds,
+    /// so each of its names can bring back the others. Frees nothing.
+    pub(super) fn give_names_back(&mut self) -> Result<Mended, StoreError> {
+        let mut mended = Mended { relisted: self.relist()?, ..Mended::default() };
         for name in self.store.by_id.names(usize::MAX)? {
             let path = self.store.by_id.path_of(&name);
             if self.store.key_of(&name).is_none() {
@@ -50,16 +68,42 @@ impl Locked<'_> {
             for &address in &record.addresses {
                 let by_ip = address.to_string();
                 match self.by_ip.identify(&by_ip)? {
-                    Some(id) if id == content.id => {}
-                    Some(_) => mended.contested.push((address, record.key())),
-                    None => {
-                        self.store.by_id.link(&name, &self.by_ip, by_ip.as_ref())?;
-                        mended.restored.push(address);
+                    Some(id) if id == content.id => continue,
+                    Some(_) if !self.may_replace(by_ip.as_ref(), address, &record)? => {
+                        mended.contested.push((address, record.key()));
+                        continue;
                     }
+                    Some(_) => drop(self.by_ip.remove(&by_ip)?),
+                    None => {}
                 }
+                self.store.by_id.link(&name, &self.by_ip, by_ip.as_ref())?;
+                mended.restored.push(address);
             }
         }
         Ok(mended)
+    }
+
+    /// Whether a name in `by-ip` that leads to another file is `record`'s to have: that file is a record which says
+    /// nothing of the address, so somebody moved it there; or it is what this one was before an editor wrote it anew.
+    fn may_replace(&self, name: &OsStr, address: IpAddr, record: &Record) -> Result<bool, StoreError> {
+        let Some(content) = ignore_damage(self.by_ip.read(name))? else { return Ok(false) };
+        let other = Record::from_json(&content.bytes, &self.by_ip.path_of(name));
+        Ok(other.is_ok_and(|other| !other.addresses.contains(&address) || other.key() == record.key()))
+    }
+
+    /// Gives the files that are known by an address only their name in `by-id` again, if they are whole and of this
+    /// boot: the pod that had the address may still be using it. Says whose they were.
+    pub(super) fn relist(&mut self) -> Result<Vec<AttachmentKey>, StoreError> {
+        let mut relisted = Vec::new();
+        for name in self.orphans()? {
+            let record = self.store.read_nameless(&self.by_ip, &name)?;
+            let Some(record) = record.filter(|record| record.is_from(&self.boot)) else { continue };
+            // If that name is there, the attachment was made anew, and this is what was left of the old one.
+            if self.by_ip.link(&name, &self.store.by_id, file_name(&record.key()).as_ref())? {
+                relisted.push(record.key());
+            }
+        }
+        Ok(relisted)
     }
 
     /// Finishes what an earlier holder of the lock began.
@@ -73,54 +117,72 @@ impl Locked<'_> {
     /// Frees the addresses of the record in `tmp`, then removes it. Says which they were.
     pub(super) fn finish_release(&mut self, name: &OsStr) -> Result<Vec<IpAddr>, StoreError> {
         let mut freed = Vec::new();
-        if let Some(content) = ignore_damage(self.tmp.read(name))? {
-            for by_ip in self.names_by_ip(name, &content)? {
+        let content = ignore_damage(self.tmp.read(name))?;
+        // What cannot be read, because it is too large for one, has its names all the same.
+        let id = match &content {
+            Some(content) => Some(content.id),
+            None => self.tmp.identify(name)?,
+        };
+        if let Some(id) = id {
+            for by_ip in self.names_by_ip(name, id, content.as_ref())? {
                 // The name may be another's by now, or gone, if this is not the first attempt.
-                if self.by_ip.identify(&by_ip)? == Some(content.id) {
+                if self.by_ip.identify(&by_ip)? == Some(id) {
                     self.rest.retire(&self.by_ip, &by_ip)?;
                     freed.extend(address_of(&by_ip));
                 }
             }
         }
-        self.tmp.remove(name)?;
+        if !self.tmp.remove(name)? {
+            // A directory with something in it is nobody's to remove, and must not stand in the way of the next ADD.
+            let mut aside = OsString::from("aside.");
+            aside.push(name);
+            drop(self.tmp.rename(name, &self.store.root, &aside));
+        }
         Ok(freed)
     }
 
     /// The names that a record in `tmp` may have in `by-ip`.
-    fn names_by_ip(&self, name: &OsStr, content: &Content) -> Result<Vec<OsString>, StoreError> {
-        if !content.has_other_names {
+    fn names_by_ip(
+        &self,
+        name: &OsStr,
+        id: FileId,
+        content: Option<&Content>,
+    ) -> Result<Vec<OsString>, StoreError> {
+        if content.is_some_and(|content| !content.has_other_names) {
             return Ok(Vec::new());
         }
-        match Record::from_json(&content.bytes, &self.tmp.path_of(name)) {
-            Ok(record) => Ok(record.addresses.iter().map(|address| address.to_string().into()).collect()),
-            // It does not say. Every name of its inode number may be one; the caller compares in full.
-            Err(_) => {
-                let mut names = Vec::new();
-                self.by_ip.visit_names(|name, ino| {
-                    if content.id.has_inode(ino) {
-                        names.push(name.to_owned());
-                    }
-                    ControlFlow::Continue(())
-                })?;
-                Ok(names)
-            }
+        let record = content.and_then(|it| Record::from_json(&it.bytes, &self.tmp.path_of(name)).ok());
+        if let Some(record) = record {
+            return Ok(record.addresses.iter().map(|address| address.to_string().into()).collect());
         }
+        // It does not say. Every name of its inode number may be one; the caller compares in full.
+        let (mut all, mut likely) = (Vec::new(), Vec::new());
+        self.by_ip.visit_names(|name, ino| {
+            if id.has_inode(ino) {
+                likely.push(name.to_owned());
+            }
+            all.push(name.to_owned());
+            ControlFlow::Continue(())
+        })?;
+        // Some file systems list other numbers than stat(2) gives (overlayfs).
+        Ok(if likely.is_empty() { all } else { likely })
     }
 
     /// Removes all that an earlier boot has left, then says in which boot the store is. Dying on the way
     /// leaves the old boot id, and the next holder of the lock begins again.
     ///
     /// A record that says it is of this boot stays: that a person removed the file `boot` must not free
-    /// addresses that pods are using.
+    /// addresses that pods are using. So does one that cannot be read but has this boot's id in it.
     pub(super) fn sweep_earlier_boot(&mut self) -> Result<(), StoreError> {
         let store = self.store;
         let mut alive: HashSet<FileId> = HashSet::new();
         for name in store.by_id.names(usize::MAX)? {
             let content = ignore_damage(store.by_id.read(&name))?;
-            let is_alive = |content: &Content| {
-                Record::from_json(&content.bytes, &store.by_id.path_of(&name))
-                    .is_ok_and(|record| record.is_from(&self.boot))
-            };
+            let is_alive =
+                |content: &Content| match Record::from_json(&content.bytes, &store.by_id.path_of(&name)) {
+                    Ok(record) => record.is_from(&self.boot),
+                    Err(_) => names_boot(&content.bytes, &self.boot),
+                };
             match content {
                 Some(content) if is_alive(&content) => {
                     alive.insert(content.id);
@@ -139,12 +201,12 @@ impl Locked<'_> {
             self.tmp.remove(&name)?;
         }
         self.rest.clear()?;
-        let written = self.write_boot();
-        if written.is_err() {
-            // Best effort: the next one sweeps it away as well.
-            let _ = self.tmp.remove(BOOT);
+        // The stamp spares the next holder the same work, and does nothing else. On a full disk, where it cannot be
+        // written, a DEL must work all the same.
+        if self.write_boot().is_err() {
+            drop(self.tmp.remove(BOOT));
         }
-        written
+        Ok(())
     }
 
     fn write_boot(&self) -> Result<(), StoreError> {
@@ -159,7 +221,25 @@ impl Locked<'_> {
     }
 
     /// Removes the names in `by-ip` that belong to no record. Says which addresses that has freed.
-    pub(super) fn remove_orphans(&mut self) -> Result<Vec<IpAddr>, StoreError> {
+    pub(super) fn remove_orphans(&mut self, which: Orphans) -> Result<Vec<IpAddr>, StoreError> {
+        self.relist()?;
+        let mut freed = Vec::new();
+        for name in self.orphans()? {
+            let is_of_nobody = match self.store.read_nameless(&self.by_ip, &name)? {
+                // What is left of an attachment that was made anew. If something else stands in the place of its
+                // record, it may be this one that its pod uses.
+                Some(old) => matches!(self.store.find(&old.key()), Ok(Some(_))),
+                None => which == Orphans::All,
+            };
+            if is_of_nobody && self.by_ip.remove(&name)? {
+                freed.extend(address_of(&name));
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The names in `by-ip` that belong to no record.
+    fn orphans(&self) -> Result<Vec<OsString>, StoreError> {
         let by_id = &self.store.by_id;
         // A listing has the inode numbers with it: two listings tell whether there is anything to do.
         let mut inodes = HashSet::new();
@@ -182,15 +262,30 @@ impl Locked<'_> {
         for name in by_id.names(usize::MAX)? {
             owners.extend(by_id.identify(&name)?);
         }
-        let mut freed = Vec::new();
+        let mut orphans = Vec::new();
         for name in suspects {
-            let is_orphan = self.by_ip.identify(&name)?.is_some_and(|id| !owners.contains(&id));
-            if is_orphan && self.by_ip.remove(&name)? {
-                freed.extend(address_of(&name));
+            if self.by_ip.identify(&name)?.is_some_and(|id| !owners.contains(&id)) {
+                orphans.push(name);
             }
         }
-        Ok(freed)
+        Ok(orphans)
     }
+}
+
+/// Which names in `by-ip` without a record are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orphans {
+    /// Those of which it is certain that no pod uses them: their file is whole, and its attachment has another record
+    /// by now.
+    OfNobody,
+    /// Also those whose file cannot be read, so that nobody can know: somebody has asked for it.
+    All,
+}
+
+/// Whether the id of the boot stands anywhere in these bytes.
+fn names_boot(bytes: &[u8], boot: &BootId) -> bool {
+    let id = boot.as_str().as_bytes();
+    bytes.windows(id.len()).any(|window| window == id)
 }
 
 /// `None` for what is damaged or of a newer format: it is passed over here, and reported by those who

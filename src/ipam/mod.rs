@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! <dataDir>/<network>/
-//!   lock                             flock(2)ed by whoever changes anything here
+//!   lock                             flock(2)ed by whoever changes anything here; in it the seal
 //!   boot                             the boot in which it was last changed
 //!   next                             the address last handed out, one line per range set
 //!   changed                          settings of the node that the network needs, and what they were
@@ -27,7 +27,8 @@
 //! All of it happens under the lock, so what a new holder of the lock finds in `tmp` was left by one that
 //! died, on the way in or on the way out; the cure is the same: finish the release. After a reboot every
 //! record is dead, and the first holder of the lock starts afresh. Nothing is synced to disk: what a
-//! power loss tears belongs to an earlier boot.
+//! power loss tears belongs to an earlier boot. What rots within a boot is told by the record's checksum,
+//! and a name that was taken away by hand by the seal (`seal`): each name of a file can bring back the others.
 //!
 //! No step looks at the other attachments' records, so cost does not grow with their number.
 
@@ -46,6 +47,7 @@ mod mend;
 mod probe;
 mod record;
 mod rest;
+mod seal;
 mod store;
 mod survey;
 mod tunnel;

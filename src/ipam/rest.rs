@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use super::alloc::{Rested, State};
 use super::dir::Dir;
 use super::error::StoreError;
+use super::mend::ignore_damage;
 
 /// Seconds in a bucket: the least time that an address rests.
 const BUCKET_SECONDS: u64 = 30;
@@ -29,13 +30,12 @@ pub(super) struct Rest {
 impl Rest {
     /// Those of the store at `root`, at the time `now`.
     pub fn open(root: &Dir, now: u64) -> Result<Self, StoreError> {
-        let resting = root.make_dir("resting")?;
+        let resting = root.replace_dir("resting")?;
         let bucket = now / BUCKET_SECONDS;
-        let current = resting.open_dir(bucket.to_string())?;
-        let previous = match bucket.checked_sub(1) {
-            Some(previous) => resting.open_dir(previous.to_string())?,
-            None => None,
-        };
+        // What is no directory is nobody's rest.
+        let open = |bucket: u64| ignore_damage(resting.open_dir(bucket.to_string()));
+        let current = open(bucket)?;
+        let previous = bucket.checked_sub(1).map_or(Ok(None), open)?;
         Ok(Self { resting, bucket, current, previous })
     }
 
@@ -65,7 +65,7 @@ impl Rest {
     fn lay_down(&mut self, by_ip: &Dir, address: &OsStr) -> Result<(), StoreError> {
         let current = match self.current.take() {
             Some(current) => current,
-            None => self.resting.make_dir(self.bucket.to_string())?,
+            None => self.resting.replace_dir(self.bucket.to_string())?,
         };
         by_ip.rename(address, self.current.insert(current), address).map(|_| ())
     }

@@ -12,12 +12,13 @@ use super::dir::Dir;
 use super::error::{Damaged, StoreError};
 use super::lock::{Hold, deadline_after, lock_until};
 use super::locked::Locked;
+use super::mend::ignore_damage;
 use super::record::Record;
 use super::world::{RealWorld, World};
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, NetworkName};
 use crate::config::range::RangeSet;
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 pub(super) const BOOT: &str = "boot";
 pub(super) const TMP: &str = "tmp";
 pub(super) const BY_IP: &str = "by-ip";
@@ -64,7 +65,7 @@ impl Store {
         network: &NetworkName,
     ) -> Result<Self, StoreError> {
         let root = Dir::make_root(data_dir, Arc::clone(&world))?.make_dir(network.as_str())?;
-        let by_id = root.make_dir(BY_ID)?;
+        let by_id = root.replace_dir(BY_ID)?;
         Ok(Self { network: network.clone(), root, by_id, world })
     }
 
@@ -78,6 +79,18 @@ impl Store {
         let Some(root) = data_dir.open_dir(network.as_str())? else { return Ok(None) };
         let Some(by_id) = root.open_dir(BY_ID)? else { return Ok(None) };
         Ok(Some(Self { network: network.clone(), root, by_id, world }))
+    }
+
+    /// As [`Store::open_existing`], for a removal: that must not fail on what an ADD would put right, such as a file in
+    /// the place of the directory of records.
+    ///
+    /// # Errors
+    /// When something else stands in the place of the network's directory.
+    pub fn open_for_removal(data_dir: &Path, network: &NetworkName) -> Result<Option<Self>, StoreError> {
+        match Self::open_existing(data_dir, network) {
+            Err(StoreError::Damaged(_)) => Self::open(data_dir, network).map(Some),
+            other => other,
+        }
     }
 
     /// Takes the store's lock, waiting at most `patience`, and mends what a holder that died, or a
@@ -194,6 +207,18 @@ impl Store {
             Err(StoreError::LockTimeout { .. }) => Ok(None),
             other => other,
         }
+    }
+
+    /// What a file that is known by an address only says of itself: a record of this network that holds that address.
+    /// `None` if it is none.
+    pub(super) fn read_nameless(&self, by_ip: &Dir, name: &OsStr) -> Result<Option<Record>, StoreError> {
+        let Some(content) = ignore_damage(by_ip.read(name))? else { return Ok(None) };
+        let record = ignore_damage(Record::from_json(&content.bytes, &by_ip.path_of(name)).map(Some))?;
+        let is_whole = |record: &Record| {
+            record.network == self.network
+                && address_of(name).is_some_and(|it| record.addresses.contains(&it))
+        };
+        Ok(record.filter(is_whole))
     }
 
     /// The store was last changed in that boot.

@@ -10,7 +10,7 @@ use super::dir::{Dir, FileId};
 use super::error::StoreError;
 use super::mend::ignore_damage;
 use super::record::Record;
-use super::store::{BY_IP, Store, TMP, address_of};
+use super::store::{BY_IP, Store, TMP, address_of, file_name};
 use crate::cni::ids::AttachmentKey;
 
 /// What is not as it should be. [`Locked::mend`](super::Locked::mend) finds the same, and mends what can be.
@@ -18,6 +18,8 @@ use crate::cni::ids::AttachmentKey;
 pub struct Survey {
     /// Addresses that are held for no attachment.
     pub orphans: Vec<IpAddr>,
+    /// Addresses of attachments that have no name in `by-id` any more, though their file says whose they are.
+    pub unlisted: Vec<(IpAddr, AttachmentKey)>,
     /// Addresses of attachments that are not held: another attachment might get them.
     pub unheld: Vec<(IpAddr, AttachmentKey)>,
     /// Addresses of attachments that are held for another one: both may be using them.
@@ -38,7 +40,15 @@ impl Store {
         let mut survey = Survey::default();
         let Some(by_ip) = self.root.open_dir(BY_IP)? else { return Ok(survey) };
         let held = by_ip.names(usize::MAX)?;
-        survey.orphans = self.find_orphans(&by_ip, held)?;
+        for (name, address) in self.find_orphans(&by_ip, held)? {
+            let record = self.read_nameless(&by_ip, &name)?;
+            match record.map(|record| record.key()) {
+                Some(key) if self.by_id.identify(file_name(&key))?.is_none() => {
+                    survey.unlisted.push((address, key));
+                }
+                _ => survey.orphans.push(address),
+            }
+        }
         for name in self.by_id.names(usize::MAX)? {
             let path = self.by_id.path_of(&name);
             let Some(key) = self.key_of(&name) else {
@@ -69,7 +79,7 @@ impl Store {
     }
 
     /// Those of the names `held` in `by-ip` that belong to no record, on its way or not.
-    fn find_orphans(&self, by_ip: &Dir, held: Vec<OsString>) -> Result<Vec<IpAddr>, StoreError> {
+    fn find_orphans(&self, by_ip: &Dir, held: Vec<OsString>) -> Result<Vec<(OsString, IpAddr)>, StoreError> {
         let tmp = self.root.open_dir(TMP)?;
         // Whose they are, before it is looked who there is: a name may be given away and taken again meanwhile.
         let mut named: Vec<(OsString, FileId)> = Vec::with_capacity(held.len());
@@ -93,9 +103,10 @@ impl Store {
         for (name, id) in named {
             // What is no longer there was released in between.
             let is_orphan = !owners.contains(&id) && by_ip.identify(&name)? == Some(id);
-            orphans.extend(address_of(&name).filter(|_| is_orphan));
+            let address = address_of(&name).filter(|_| is_orphan);
+            orphans.extend(address.map(|address| (name, address)));
         }
-        orphans.sort_unstable();
+        orphans.sort_unstable_by_key(|(_, address)| *address);
         Ok(orphans)
     }
 }

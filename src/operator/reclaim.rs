@@ -44,6 +44,8 @@ struct Reclaimed {
     orphans: Vec<IpAddr>,
     /// Addresses of attachments that were not held, and are held again.
     restored: Vec<IpAddr>,
+    /// Attachments whose record had no name but those of its addresses, and has it again.
+    relisted: Vec<String>,
     /// What was not touched, though it is not as it should be.
     left_alone: Vec<LeftAlone>,
 }
@@ -138,6 +140,8 @@ impl Reclaimed {
         let survey = store.survey()?;
         self.orphans = survey.orphans;
         self.restored = survey.unheld.into_iter().map(|(address, _)| address).collect();
+        self.relisted = survey.unlisted.into_iter().map(|(_, key)| key.to_string()).collect();
+        self.relisted.dedup();
         for (address, key) in &survey.contested {
             self.leave_contested(*address, key);
         }
@@ -171,6 +175,7 @@ impl Reclaimed {
         mended.freed.sort_unstable();
         self.orphans = mended.freed;
         self.restored = mended.restored;
+        self.relisted = mended.relisted.iter().map(ToString::to_string).collect();
         for (address, key) in &mended.contested {
             self.leave_contested(*address, key);
         }
@@ -204,6 +209,10 @@ impl Document {
             for address in &network.restored {
                 let verb = if self.dry_run { "would be" } else { "is" };
                 let _ = writeln!(rest, "{name}: {address} {verb} held again for the attachment that has it");
+            }
+            for key in &network.relisted {
+                let verb = if self.dry_run { "would be" } else { "is" };
+                let _ = writeln!(rest, "{name}: the record of {key} {verb} known again");
             }
             for it in &network.left_alone {
                 let _ = writeln!(rest, "{name}: left alone: {}: {}", escape(&it.what), escape(&it.reason));

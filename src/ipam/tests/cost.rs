@@ -20,6 +20,8 @@ fn populate(scratch: &Scratch, count: u32, hole: u32) {
         fs::write(&by_id, b"").unwrap();
         fs::hard_link(&by_id, scratch.root().join(format!("by-ip/{address}"))).unwrap();
     }
+    // Whoever comes first after a hand looks at everything, once.
+    drop(scratch.store().lock(&this_boot(), PATIENCE).unwrap());
 }
 
 /// Steps of one ADD and one DEL, each with everything that a command does: open, lock, work.

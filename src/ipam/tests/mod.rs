@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod inside;
 mod races;
+mod rot;
 mod survey;
 mod tunnel;
 

@@ -16,7 +16,7 @@ fn it_finds_what_mend_would_and_changes_nothing() {
     }
     assert_eq!(store.survey().unwrap(), Survey::default());
     let address = |name: &str, at: usize| store.find(&key(name)).unwrap().unwrap().addresses[at];
-    let (lost, foreign, orphan) = (address("a", 0), address("b", 0), address("c", 1));
+    let (lost, foreign, unlisted) = (address("a", 0), address("b", 0), address("c", 1));
     let by_ip = scratch.root().join("by-ip");
     fs::remove_file(by_ip.join(lost.to_string())).unwrap();
     fs::rename(by_ip.join(address("c", 0).to_string()), by_ip.join(foreign.to_string())).unwrap();
@@ -25,7 +25,8 @@ fn it_finds_what_mend_would_and_changes_nothing() {
     let found = store.survey().unwrap();
     assert_eq!(found.unheld, [(lost, key("a"))]);
     assert_eq!(found.contested, [(foreign, key("b"))]);
-    assert_eq!(found.orphans, [foreign, orphan]);
+    assert_eq!(found.orphans, [foreign]);
+    assert_eq!(found.unlisted, [(unlisted, key("c"))]);
     assert_eq!(found.strangers, [scratch.root().join("by-id/notes.txt")]);
     assert_eq!(store.survey().unwrap(), found);
     store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();

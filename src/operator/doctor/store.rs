@@ -68,8 +68,17 @@ pub fn examine(
                     survey.unheld.iter().map(|(address, key)| format!("{address} of {key}")).collect();
                 find(
                     Finding::new("address-unheld", format!("not held: {}", name_some(&found)))
-                        .because("files in by-ip were removed by hand; another pod could get the address")
-                        .remedy("ferrule reclaim holds them again"),
+                        .because("files in by-ip were removed by hand")
+                        .remedy("nothing, the next ADD or DEL holds them again; at once: ferrule reclaim"),
+                );
+            }
+            if !survey.unlisted.is_empty() {
+                let found: Vec<String> =
+                    survey.unlisted.iter().map(|(address, key)| format!("{address} of {key}")).collect();
+                find(
+                    Finding::new("record-unlisted", format!("known by address only: {}", name_some(&found)))
+                        .because("files in by-id were removed by hand")
+                        .remedy("nothing, the next ADD or DEL gives the record its name again; at once: ferrule reclaim"),
                 );
             }
             if !survey.orphans.is_empty() {
@@ -78,8 +87,10 @@ pub fn examine(
                         "address-orphaned",
                         format!("held for nobody: {}", name_some(&survey.orphans)),
                     )
-                    .because("files in by-id were removed by hand")
-                    .remedy("ferrule reclaim frees them; so does an ADD in need"),
+                    .because(
+                        "their files cannot be read, and have no name in by-id that tells whose they are",
+                    )
+                    .remedy("ferrule reclaim frees them, if no pod uses them"),
                 );
             }
             if !survey.strangers.is_empty() {

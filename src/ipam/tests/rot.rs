@@ -1,0 +1,391 @@
+//! Rot: what a power loss, a disk or a hand leaves of a record, bit by bit, and whatever command comes next.
+//!
+//! Within the boot an address that may be in use is never given to another; after a reboot nothing is left of it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::super::StoreError;
+use super::*;
+
+/// The one address of [`one`].
+const ONLY: &str = "10.1.2.2";
+
+/// A range that has room for one pod: whoever else gets an address, gets that one.
+fn one() -> [RangeSet; 1] {
+    [set("10.1.2.0/30")]
+}
+
+/// What may have become of a file.
+struct Damage {
+    what: String,
+    bytes: Vec<u8>,
+}
+
+/// Every cut, every flipped bit, every tail of zeros, and what else a disk makes of `whole`.
+fn damages(whole: &[u8]) -> Vec<Damage> {
+    let mut found = Vec::new();
+    let mut add = |what: String, bytes: Vec<u8>| found.push(Damage { what, bytes });
+    for at in 0..whole.len() {
+        add(format!("cut at {at}"), whole[..at].to_vec());
+        // What a journal has of a file whose length is on the disk and whose content is not.
+        let zeros = vec![0; whole.len() - at];
+        add(format!("zeros from {at}"), [&whole[..at], &zeros].concat());
+        add(format!("{at} zeros before"), [&vec![0; at], &whole[at..]].concat());
+        for bit in 0..8 {
+            let mut flipped = whole.to_vec();
+            flipped[at] ^= 1 << bit;
+            add(format!("bit {bit} of byte {at} flipped"), flipped);
+        }
+    }
+    add("doubled".to_owned(), [whole, whole].concat());
+    add("doubled without an end".to_owned(), [whole.trim_ascii_end(), whole.trim_ascii_end()].concat());
+    add("another file's block".to_owned(), vec![0xff; 4096]);
+    add("larger than any record".to_owned(), vec![b' '; 100_000]);
+    let text = str::from_utf8(whole).unwrap();
+    for version in ["2", "99", "18446744073709551615"] {
+        add(format!("version {version}"), text.replacen(": 1,", &format!(": {version},"), 1).into_bytes());
+    }
+    add("a newer ferrule's".to_owned(), b"{\"version\": 2, \"everything\": \"else\"}".to_vec());
+    found
+}
+
+/// A store whose one address "a" has, and the bytes of its record.
+fn full() -> (Scratch, Vec<u8>) {
+    let scratch = Scratch::in_memory();
+    add(&scratch.store(), "a", &one());
+    let whole = fs::read(scratch.root().join("by-id/a@eth0")).unwrap();
+    (scratch, whole)
+}
+
+/// Writes into the file itself, whose other names are links to it.
+fn write_in_place(scratch: &Scratch, bytes: &[u8]) {
+    fs::write(scratch.root().join("by-id/a@eth0"), bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_record_is_told_or_means_what_it_meant() {
+    let (scratch, whole) = full();
+    let store = scratch.store();
+    let meant = store.find(&key("a")).unwrap();
+    let (mut told, mut harmless) = (0, 0);
+    for Damage { what, bytes } in damages(&whole) {
+        write_in_place(&scratch, &bytes);
+        match store.find(&key("a")) {
+            Err(StoreError::Damaged(_) | StoreError::NewerFormat { .. }) => told += 1,
+            Ok(found) if found == meant => harmless += 1,
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    assert!(told > 10 * whole.len(), "{told}");
+    // The last newline, and the four letters of the checksum's name with their quotes: a record without is believed.
+    assert!(harmless < 50, "{harmless}");
+}
+
+#[test]
+fn in_the_same_boot_no_command_gives_its_address_away_and_a_del_frees_it() {
+    let (scratch, whole) = full();
+    let store = scratch.store();
+    for Damage { what, bytes } in damages(&whole) {
+        write_in_place(&scratch, &bytes);
+        let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
+        let another = locked.allocate(claim("b"), &one(), &[]);
+        assert!(matches!(another, Err(StoreError::Exhausted { .. })), "{what}: {another:?}");
+        let wanted = locked.allocate(claim("b"), &one(), &[ip(ONLY)]);
+        assert!(matches!(wanted, Err(StoreError::Taken { .. })), "{what}: {wanted:?}");
+        let again = locked.allocate(claim("a"), &one(), &[]);
+        assert!(again.is_err(), "{what}: {again:?}");
+        assert!(locked.mend().unwrap().freed.is_empty(), "{what}");
+        assert_eq!(inodes(&scratch.root().join("by-ip")).into_keys().collect::<Vec<_>>(), [ONLY], "{what}");
+        let released = locked.release(&key("a")).unwrap().unwrap();
+        assert_eq!(released.addresses, [ip(ONLY)], "{what}");
+        locked.allocate(claim("a"), &one(), &[]).unwrap();
+    }
+    assert_eq!(audit(&scratch.root()).len(), 1);
+}
+
+#[test]
+fn after_a_reboot_nothing_is_left_of_it() {
+    let (scratch, whole) = full();
+    let store = scratch.store();
+    let mut boots = (0..).map(|number| boot(&format!("boot-{number}")));
+    for Damage { what, bytes } in damages(&whole) {
+        write_in_place(&scratch, &bytes);
+        let boot = boots.next().unwrap();
+        let mut locked = store.lock(&boot, PATIENCE).unwrap();
+        assert_eq!(audit(&scratch.root()), BTreeMap::new(), "{what}");
+        locked.allocate(claim("a"), &one(), &[]).unwrap();
+    }
+}
+
+/// Both are torn by the same power loss more often than one of them alone; and a file `boot` that only a hand has taken
+/// away must not cost the pods of this boot their addresses.
+#[test]
+fn without_a_boot_stamp_a_damaged_record_that_names_this_boot_keeps_its_address() {
+    let (scratch, whole) = full();
+    let store = scratch.store();
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let end_of_boot = text.find(this_boot().as_str()).unwrap() + this_boot().as_str().len();
+    for cut in [0, end_of_boot - 1, end_of_boot, whole.len() / 2, whole.len() - 2] {
+        for is_rebooted in [false, true] {
+            write_in_place(&scratch, &whole[..cut]);
+            fs::remove_file(scratch.root().join("boot")).unwrap();
+            let now = if is_rebooted { boot("next-boot") } else { this_boot() };
+            let mut locked = store.lock(&now, PATIENCE).unwrap();
+            let another = locked.allocate(claim("b"), &one(), &[]).is_ok();
+            let is_known_to_be_dead = is_rebooted || cut < end_of_boot;
+            assert_eq!(another, is_known_to_be_dead, "cut at {cut}, rebooted: {is_rebooted}");
+            drop(locked);
+            drop(store.lock(&boot("after-that"), PATIENCE).unwrap());
+            add(&store, "a", &one());
+        }
+    }
+}
+
+/// Does something by hand. Where time is counted in ticks, the next one is waited for: no hand is as fast.
+fn by_hand(scratch: &Scratch, hand: impl FnOnce(&Path)) {
+    let changed = |path: &Path| fs::metadata(path).map(|it| (it.ctime(), it.ctime_nsec())).unwrap();
+    let probe = scratch.0.join("probe");
+    let last = ["by-id", "by-ip"].map(|name| changed(&scratch.root().join(name))).into_iter().max().unwrap();
+    loop {
+        fs::write(&probe, "").unwrap();
+        if changed(&probe) > last {
+            break;
+        }
+    }
+    hand(&scratch.root());
+}
+
+/// What may come after a hand was in the store. Each is a command of its own, with the lock of its own.
+type Command = (&'static str, fn(&Store));
+
+const COMMANDS: [Command; 7] = [
+    ("nothing but the lock", |store| drop(store.lock(&this_boot(), PATIENCE).unwrap())),
+    ("ADD of another", |store| drop(add(store, "other", &dual_stack()))),
+    ("ADD of another that asks for the address", |store| {
+        let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
+        let asked = locked.allocate(claim("other"), &dual_stack(), &[ip("10.1.2.2")]);
+        assert!(matches!(asked, Err(StoreError::Taken { .. })), "{asked:?}");
+    }),
+    ("ADD of the same", |store| {
+        let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
+        let again = locked.allocate(claim("victim"), &dual_stack(), &[]);
+        assert!(matches!(again, Err(StoreError::AlreadyAttached { .. })), "{again:?}");
+    }),
+    ("DEL of another", |store| assert!(del(store, "witness"))),
+    ("GC", |store| drop(store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap())),
+    ("reclaim after a look", |store| {
+        drop(store.survey());
+        drop(store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap());
+    }),
+];
+
+/// The names of the victim's file; any of them can be lost.
+const NAMES: [&str; 3] = ["by-id/victim@eth0", "by-ip/10.1.2.2", "by-ip/fd00:1::2"];
+
+/// A store with a victim, which has the first addresses, and a witness.
+fn with_victim() -> Scratch {
+    let scratch = Scratch::in_memory();
+    for container in ["victim", "witness"] {
+        add(&scratch.store(), container, &dual_stack());
+    }
+    scratch
+}
+
+/// host-local's users free an address with `rm`.
+#[test]
+fn a_record_that_lost_names_by_hand_has_them_again_after_any_command() {
+    // Every choice but all of them: then nothing is left that could tell.
+    for choice in 1..7_usize {
+        let lost: Vec<&str> = (0..3).filter(|at| choice & (1 << at) != 0).map(|at| NAMES[at]).collect();
+        for (what, command) in COMMANDS {
+            let scratch = with_victim();
+            by_hand(&scratch, |root| lost.iter().for_each(|name| fs::remove_file(root.join(name)).unwrap()));
+            command(&scratch.store());
+            let holders = audit(&scratch.root());
+            let theirs = [ip("10.1.2.2"), ip("fd00:1::2")].into();
+            assert_eq!(holders.get("victim"), Some(&theirs), "{lost:?} lost, then {what}");
+        }
+        let scratch = with_victim();
+        by_hand(&scratch, |root| lost.iter().for_each(|name| fs::remove_file(root.join(name)).unwrap()));
+        assert!(del(&scratch.store(), "victim"), "{lost:?} lost, then its DEL");
+        assert_eq!(audit(&scratch.root()).into_keys().collect::<Vec<_>>(), ["witness"], "{lost:?}");
+    }
+}
+
+/// A directory that somebody moved away, or replaced by something else: the names in the other one bring it back.
+#[test]
+fn a_whole_directory_of_names_comes_back_from_the_other() {
+    for directory in ["by-id", "by-ip"] {
+        for (what, command) in COMMANDS {
+            let scratch = with_victim();
+            by_hand(&scratch, |root| {
+                fs::rename(root.join(directory), scratch.0.join("aside")).unwrap();
+                if what.len().is_multiple_of(2) {
+                    fs::write(root.join(directory), "a file").unwrap();
+                }
+            });
+            command(&scratch.store());
+            let holders = audit(&scratch.root());
+            let theirs = [ip("10.1.2.2"), ip("fd00:1::2")].into();
+            assert_eq!(holders.get("victim"), Some(&theirs), "{directory} lost, then {what}");
+        }
+    }
+}
+
+#[test]
+fn what_an_attachment_had_before_it_was_made_anew_is_freed_when_needed() {
+    let (scratch, _) = full();
+    let store = scratch.store();
+    // The names that an old file of the same key has kept.
+    let aside = scratch.0.join("aside");
+    by_hand(&scratch, |root| {
+        fs::hard_link(root.join("by-ip").join(ONLY), &aside).unwrap();
+        fs::remove_file(root.join("by-id/a@eth0")).unwrap();
+        fs::remove_file(root.join("by-ip").join(ONLY)).unwrap();
+    });
+    let wide = [set("10.1.2.0/29")];
+    assert_eq!(add(&store, "a", &wide), [ip("10.1.2.3")]);
+    by_hand(&scratch, |root| fs::rename(&aside, root.join("by-ip").join(ONLY)).unwrap());
+    assert_eq!(add(&store, "b", &one()), [ip(ONLY)]);
+    assert_eq!(audit(&scratch.root()).len(), 2);
+}
+
+/// `sed -i`, and most editors, write a new file and give it the name.
+#[test]
+fn a_record_that_an_editor_wrote_anew_keeps_its_addresses() {
+    let scratch = with_victim();
+    by_hand(&scratch, |root| {
+        let text = fs::read_to_string(root.join(NAMES[0])).unwrap();
+        let (before, _) = text.split_once(",\n  \"sum\"").unwrap();
+        fs::write(root.join("edited"), format!("{before}\n}}\n")).unwrap();
+        fs::rename(root.join("edited"), root.join(NAMES[0])).unwrap();
+    });
+    let store = scratch.store();
+    for container in ["b", "c", "d"] {
+        add(&store, container, &dual_stack());
+    }
+    let refused = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("e"), &dual_stack(), &[]);
+    assert!(matches!(refused, Err(StoreError::Exhausted { .. })), "{refused:?}");
+    assert_eq!(audit(&scratch.root()).get("victim"), Some(&[ip("10.1.2.2"), ip("fd00:1::2")].into()));
+    assert!(del(&store, "victim"));
+    assert_eq!(audit(&scratch.root()).len(), 4);
+}
+
+/// A file of which nobody can tell whose it was keeps its address from others, until somebody says that it may go.
+#[test]
+fn a_name_whose_file_cannot_be_read_is_freed_by_reclaim_or_a_reboot_only() {
+    let (scratch, _) = full();
+    let store = scratch.store();
+    let lose = || {
+        by_hand(&scratch, |root| {
+            fs::write(root.join("by-id/a@eth0"), "torn").unwrap();
+            fs::remove_file(root.join("by-id/a@eth0")).unwrap();
+        });
+    };
+    lose();
+    for requested in [vec![], vec![ip(ONLY)]] {
+        let refused = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("b"), &one(), &requested);
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    assert_eq!(store.survey().unwrap().orphans, [ip(ONLY)]);
+    assert_eq!(store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap().freed, [ip(ONLY)]);
+    add(&store, "a", &one());
+    lose();
+    drop(store.lock(&boot("next-boot"), PATIENCE).unwrap());
+    assert_eq!(audit(&scratch.root()), BTreeMap::new());
+}
+
+/// What `reclaim` tells must not depend on who took the lock before.
+#[test]
+fn what_was_mended_on_the_way_is_told_by_the_same_command() {
+    let scratch = with_victim();
+    by_hand(&scratch, |root| fs::remove_file(root.join(NAMES[0])).unwrap());
+    assert_eq!(
+        scratch.store().survey().unwrap().unlisted,
+        [(ip("10.1.2.2"), key("victim")), (ip("fd00:1::2"), key("victim"))]
+    );
+    let store = scratch.store();
+    let mended = store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();
+    assert_eq!((mended.relisted, mended.freed), (vec![key("victim")], vec![]));
+    by_hand(&scratch, |root| fs::remove_file(root.join(NAMES[1])).unwrap());
+    let mended = store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();
+    assert_eq!(mended.restored, [ip("10.1.2.2")]);
+}
+
+/// The seal is what makes this affordable: nothing is looked at as long as nobody's hand was in the store.
+#[test]
+fn the_records_of_others_are_read_once_after_a_hand_and_never_else() {
+    let scratch = with_victim();
+    let cost = || {
+        let world = TestWorld::new();
+        drop(scratch.store_in(&world).lock(&this_boot(), PATIENCE).unwrap());
+        world.steps()
+    };
+    let usual = cost();
+    assert_eq!(cost(), usual);
+    by_hand(&scratch, |root| fs::write(root.join("by-id/notes.txt"), "").unwrap());
+    assert!(cost() > usual);
+    assert_eq!(cost(), usual);
+    // A lock file that is somebody else's as well is never written: then it is looked at each time.
+    let elsewhere = scratch.0.join("elsewhere");
+    fs::hard_link(scratch.root().join("lock"), &elsewhere).unwrap();
+    let before = fs::read(&elsewhere).unwrap();
+    assert!(cost() > usual && cost() > usual);
+    assert_eq!(fs::read(&elsewhere).unwrap(), before);
+}
+
+/// A file system on which nothing can be made any more; what is there can be removed and renamed.
+struct FullDisk;
+
+impl World for FullDisk {
+    fn unix_seconds(&self) -> u64 {
+        1_800_000_000
+    }
+
+    fn admit(&self, step: Step) -> io::Result<()> {
+        let needs_room = ["create", "write", "link", "make directory", "seal"].contains(&step.operation);
+        if needs_room { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+/// Pods that stay Terminating because a log has filled the disk.
+#[test]
+fn a_del_works_on_a_full_disk_in_this_boot_and_after_a_reboot() {
+    for is_rebooted in [false, true] {
+        let scratch = with_victim();
+        let full = Store::open_in(Arc::new(FullDisk), &scratch.data_dir(), &network()).unwrap();
+        let now = if is_rebooted { boot("next-boot") } else { this_boot() };
+        for container in ["victim", "never-added"] {
+            full.lock(&now, PATIENCE).unwrap().release(&key(container)).unwrap();
+        }
+        let refused = full.lock(&now, PATIENCE).unwrap().allocate(claim("b"), &dual_stack(), &[]);
+        assert!(refused.unwrap_err().to_string().contains("make room"));
+        let left = audit(&scratch.root()).into_keys().collect::<Vec<_>>();
+        assert_eq!(left, if is_rebooted { vec![] } else { vec!["witness"] });
+        // With room again all is as ever.
+        let store = scratch.store();
+        let mut locked = store.lock(&now, PATIENCE).unwrap();
+        locked.allocate(claim("b"), &dual_stack(), &[]).unwrap();
+        drop(locked);
+        assert_eq!(fs::read_to_string(scratch.root().join("boot")).unwrap(), format!("{now}\n"));
+    }
+}
+
+/// The record of a pod that runs, with something else in the place of its name in `by-id`.
+#[test]
+fn a_trap_in_the_place_of_a_record_costs_it_no_address_and_its_del_frees_it() {
+    let (scratch, _) = full();
+    let store = scratch.store();
+    by_hand(&scratch, |root| {
+        fs::remove_file(root.join("by-id/a@eth0")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", root.join("by-id/a@eth0")).unwrap();
+    });
+    let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
+    let another = locked.allocate(claim("b"), &one(), &[]);
+    assert!(matches!(another, Err(StoreError::Exhausted { .. })), "{another:?}");
+    assert_eq!(locked.mend().unwrap().freed, Vec::<IpAddr>::new());
+    assert_eq!(locked.release(&key("a")).unwrap().unwrap().addresses, [ip(ONLY)]);
+    drop(locked);
+    assert_eq!(audit(&scratch.root()), BTreeMap::new());
+}
