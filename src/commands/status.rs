@@ -15,7 +15,7 @@ use crate::datapath::error::DatapathError;
 use crate::datapath::nft::NftError;
 use crate::datapath::peers;
 use crate::ipam::delegate::Delegate;
-use crate::ipam::{self, Store, current_boot_id};
+use crate::ipam::{self, Store, StoreError, current_boot_id};
 use crate::kernel::netlink::Netlink;
 
 /// Whether ADD would work.
@@ -54,9 +54,18 @@ pub async fn status(request: &Request) -> Result<(), CniError> {
 async fn addresses_are_free(network: &Network, sets: &[RangeSet], node: &Netlink) -> Result<(), CniError> {
     ipam::probe(&network.data_dir, &network.name)
         .map_err(|error| CniError::new(Code::NotAvailable, error.to_string()))?;
-    let Some(store) = Store::open_existing(&network.data_dir, &network.name)? else { return Ok(()) };
     let boot = current_boot_id()?;
-    let usage = store.usage(&boot, sets)?;
+    let store = Store::open_existing(&network.data_dir, &network.name);
+    let looked = store.and_then(|store| match store {
+        Some(store) => store.usage(&boot, sets).map(|usage| Some((store, usage))),
+        None => Ok(None),
+    });
+    let (store, usage) = match looked {
+        Ok(Some(found)) => found,
+        // What stands in the place of one of its directories is replaced by the next ADD.
+        Ok(None) | Err(StoreError::Damaged(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     let mut full: Vec<&RangeSet> =
         sets.iter().zip(usage).filter(|(_, usage)| usage.free == 0).map(|(set, _)| set).collect();
     if full.is_empty() {
