@@ -2,7 +2,7 @@
 //!
 //! A runtime keeps a plugin's stderr in its own log, with the time; stdout belongs to the protocol. The file is kept
 //! small: past [`ROTATE_AT`] bytes it becomes `<file>.1`, in the place of the one before. A log that cannot be written
-//! never fails a command.
+//! never fails a command. A file with a second name (hard link) is not written: the lines go to stderr.
 //!
 //! A runtime that traces its calls sets `TRACEPARENT` (W3C Trace Context); each line has it then.
 
@@ -93,7 +93,12 @@ pub fn write(conf: &LogConf, entries: &[Entry]) {
 
 fn append(path: &Path, lines: &str) -> io::Result<()> {
     let mut file = open(path)?;
-    if file.metadata()?.len() >= ROTATE_AT && put_aside(path, &file).is_ok() {
+    let found = file.metadata()?;
+    // What is written here would change what its other name stands for.
+    if found.is_file() && found.nlink() > 1 {
+        return Err(io::ErrorKind::TooManyLinks.into());
+    }
+    if found.len() >= ROTATE_AT && put_aside(path, &file).is_ok() {
         file = open(path)?;
     }
     file.write_all(lines.as_bytes())

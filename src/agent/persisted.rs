@@ -4,9 +4,10 @@
 //! One file, `<dataDir>/<network>/agent.json`, written in whole and renamed. It is of use to the node of the same name
 //! only: a disk that was copied to another machine is not believed.
 
-use std::fs;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
@@ -30,7 +31,7 @@ pub fn path(data_dir: &Path, network: &NetworkName) -> PathBuf {
 /// # Errors
 /// Why a file that is there cannot be used, in words.
 pub fn load(path: &Path, node: &str) -> Result<Option<Desired>, String> {
-    let text = match fs::read(path) {
+    let text = match read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{}: {error}", path.display())),
@@ -43,6 +44,18 @@ pub fn load(path: &Path, node: &str) -> Result<Option<Desired>, String> {
         return Err(format!("{}: it is node {}'s, not {node}'s", path.display(), file.node));
     }
     file.into_desired().map(Some).map_err(|what| format!("{}: {what}", path.display()))
+}
+
+/// Neither follows a symlink nor waits for the other end of a FIFO.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Remembers. Synced: it is for after a power loss.
@@ -113,6 +126,8 @@ fn read_networks(texts: Vec<String>) -> Result<Vec<IpNetwork>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -137,6 +152,13 @@ mod tests {
         assert!(load(&path, "b").unwrap_err().ends_with("it is node a's, not b's"));
         fs::write(&path, "{\"version\": 1").unwrap();
         assert!(load(&path, "a").is_err());
+        // What nobody ever writes to is not waited for, and what a link leads to is not read.
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        assert!(load(&path, "a").unwrap_err().ends_with("it is no regular file"));
+        fs::rename(&path, path.with_extension("fifo")).unwrap();
+        std::os::unix::fs::symlink(path.with_extension("fifo"), &path).unwrap();
+        assert!(load(&path, "a").unwrap_err().contains("symbolic link"));
         fs::remove_dir_all(&directory).unwrap();
     }
 }

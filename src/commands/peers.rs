@@ -16,9 +16,9 @@
 //! then the stamp says which routes are not to be looked for, so that a dead rack costs a burst of pods one
 //! attempt and one report.
 
-use std::fs::OpenOptions;
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -138,6 +138,9 @@ impl Stamp {
     /// that is missing or cannot be read.
     fn read(&self) -> Option<Vec<IpNetwork>> {
         let file = OpenOptions::new().read(true).custom_flags(no_surprises()).open(&self.path).ok()?;
+        if !is_our_own(&file) {
+            return None;
+        }
         let modified = file.metadata().and_then(|metadata| metadata.modified());
         let mut text = String::new();
         file.take(STAMP_MAX).read_to_string(&mut text).ok()?;
@@ -148,19 +151,35 @@ impl Stamp {
         (rest.is_empty() || is_fresh()).then(|| unsettled.collect())
     }
 
+    /// What stands in its place and is no file of our own is replaced.
+    fn open_to_write(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_surprises());
+        match options.open(&self.path) {
+            Ok(file) if is_our_own(&file) => Ok(file),
+            _ => {
+                fs::remove_file(&self.path)?;
+                options.create_new(true).open(&self.path)
+            }
+        }
+    }
+
     /// Remembers. A stamp that cannot be written, or is torn, costs the next ADD a full comparison, nothing else.
     ///
     /// Not emptied before it is written: of a burst of ADDs each would find it empty, do everything again, and empty
     /// it for the others.
     fn write(&self, unsettled: &[IpNetwork]) {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_surprises());
-        if let Ok(mut file) = options.open(&self.path) {
+        if let Ok(mut file) = self.open_to_write() {
             let lines = unsettled.iter().map(|destination| format!("{UNSETTLED}{destination}\n"));
             let text = format!("{}{}", self.line, lines.collect::<String>());
             let _ = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64));
         }
     }
+}
+
+/// A file of our own: not a FIFO, and not one that is known elsewhere by another name.
+fn is_our_own(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1)
 }
 
 /// Neither follows a symlink nor waits for the other end of a FIFO.
