@@ -28,6 +28,7 @@ mod peers;
 mod protocol;
 mod requested;
 mod reuse;
+mod rot;
 mod security;
 mod status;
 mod store_role;

@@ -212,6 +212,11 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Writes a conf to the stdin that was silent until now, and closes it: of many that wait for their conf, all go
     /// on at the same moment.
     pub fn end_silence(&mut self, conf: &Value) {

@@ -13,6 +13,7 @@
 //! | ask servers who the client is to them           | [`traffic`]                                             |
 //! | see the nftables                                | [`nft`]                                                 |
 //! | see what the store and other files hold         | [`store::Store`], [`files`]                             |
+//! | mount what nobody else sees                     | [`mounts::Mounts`]                                      |
 //! | build something else                            | [`netns::Namespace`], [`files::Scratch`]                |
 //!
 //! Nothing here touches the namespace that the tests run in, and all of it is gone with its guard, also when a test
@@ -23,6 +24,7 @@ pub mod call;
 pub mod files;
 pub mod frames;
 pub mod ip;
+pub mod mounts;
 pub mod netns;
 pub mod network;
 pub mod nft;
