@@ -20,21 +20,18 @@
 //! error that it ends with.
 
 use std::convert::Infallible;
-use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use futures_util::future::select;
 use futures_util::{Stream, StreamExt};
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::proto::{self, ConnectionHandle, NetlinkCodec, NetlinkMessageCodec};
+use rtnetlink::proto::{self, ConnectionHandle};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 use rustix::io::Errno;
@@ -43,11 +40,11 @@ use tokio::sync::{Mutex, oneshot};
 
 use super::change::Change;
 use super::netns::{Netns, NetnsError};
-use super::packet::{Packet, Request};
+use super::packet::{Packet, Request, Strict};
 use super::refusal::{Reason, Refusal};
 
 /// Changes per datagram. All acknowledgements of a datagram are queued before the first is read, and the
-/// kernel drops silently what does not fit: 64 take 50 to 80 KiB of a receive buffer of at least 208 KiB.
+/// kernel drops what does not fit: 64 take 50 to 80 KiB of a receive buffer of at least 208 KiB.
 const BATCH: usize = 64;
 
 /// Receive buffer asked for, in bytes. The kernel grants as much of it as `net.core.rmem_max` allows.
@@ -250,29 +247,6 @@ impl Netlink {
             .collect();
         let messages = self.connection.request_batch(messages, SocketAddr::new(0, 0)).ok()?;
         Some(Answers { messages: Box::pin(messages), _in_use: Arc::clone(&self.in_use) })
-    }
-}
-
-/// As netlink-proto's own, but for what cannot be taken apart: that skips it, and with it somebody's answer.
-struct Strict;
-
-impl NetlinkMessageCodec for Strict {
-    fn decode<T: NetlinkDeserializable + Debug>(
-        datagram: &mut BytesMut,
-    ) -> io::Result<Option<NetlinkMessage<T>>> {
-        if datagram.is_empty() {
-            return Ok(None);
-        }
-        let message = NetlinkBuffer::new_checked(datagram.as_ref()).map_err(io::Error::other)?;
-        let length = (message.length() as usize).next_multiple_of(4).min(datagram.len());
-        NetlinkMessage::deserialize(&datagram.split_to(length)).map(Some).map_err(io::Error::other)
-    }
-
-    fn encode<T: NetlinkSerializable + Debug>(
-        message: NetlinkMessage<T>,
-        datagram: &mut BytesMut,
-    ) -> io::Result<()> {
-        NetlinkCodec::encode(message, datagram)
     }
 }
 

@@ -6,9 +6,15 @@
 //! descriptor open until it is sent, even if nobody waits for the answer any more.
 
 use std::convert::Infallible;
+use std::fmt::Debug;
+use std::io;
 
+use bytes::BytesMut;
 use netlink_packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
+use rtnetlink::packet_core::{
+    NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkSerializable,
+};
+use rtnetlink::proto::{NetlinkCodec, NetlinkMessageCodec};
 use rustix::io::Errno;
 
 use super::netns::Netns;
@@ -86,5 +92,29 @@ impl NetlinkDeserializable for Packet {
             Ok(message) => Self::Answer(message),
             Err(error) => Self::Unreadable(error.to_string()),
         })
+    }
+}
+
+/// How a datagram is taken apart: as netlink-proto does it, but for one that cannot be. That skips it, and with it
+/// somebody's answer, for which he would wait for ever; this ends the connection.
+pub(super) struct Strict;
+
+impl NetlinkMessageCodec for Strict {
+    fn decode<T: NetlinkDeserializable + Debug>(
+        datagram: &mut BytesMut,
+    ) -> io::Result<Option<NetlinkMessage<T>>> {
+        if datagram.is_empty() {
+            return Ok(None);
+        }
+        let message = NetlinkBuffer::new_checked(datagram.as_ref()).map_err(io::Error::other)?;
+        let length = (message.length() as usize).next_multiple_of(4).min(datagram.len());
+        NetlinkMessage::deserialize(&datagram.split_to(length)).map(Some).map_err(io::Error::other)
+    }
+
+    fn encode<T: NetlinkSerializable + Debug>(
+        message: NetlinkMessage<T>,
+        datagram: &mut BytesMut,
+    ) -> io::Result<()> {
+        NetlinkCodec::encode(message, datagram)
     }
 }
