@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::harness::files::wait_for_words;
 use crate::harness::node::Node;
-use crate::harness::pod::{Pod, addresses_of};
+use crate::harness::pod::{Pod, addresses_of, host_link_of};
 
 /// Room for four pods.
 fn four(node: &Node) -> Value {
@@ -16,6 +17,16 @@ fn four(node: &Node) -> Value {
 
 fn last_part(result: &Value) -> String {
     addresses_of(result)[0].rsplit('.').next().unwrap().to_owned()
+}
+
+/// A reboot takes links and namespaces, and leaves the store with another boot's id.
+fn reboot(node: &Node) {
+    for link in node.host_links() {
+        node.namespace().ip(&format!("link delete {link}"));
+    }
+    let earlier = "11111111-2222-3333-4444-555555555555";
+    node.store().rewrite_records(|record| record["bootId"] = json!(earlier));
+    fs::write(node.store().path().join("boot"), format!("{earlier}\n")).unwrap();
 }
 
 /// Peers, proxies and caches still have the old pod in mind (plugins#858, moby#36069).
@@ -118,13 +129,7 @@ fn after_a_reboot_all_addresses_are_free() {
     let conf = four(&node);
     let before: Vec<Pod> = (0..4).map(|_| Pod::new("before")).collect();
     before.iter().for_each(|pod| drop(node.add(pod, &conf)));
-    // A reboot takes links and namespaces, and leaves the store with another boot's id.
-    for link in node.host_links() {
-        node.namespace().ip(&format!("link delete {link}"));
-    }
-    let earlier = "11111111-2222-3333-4444-555555555555";
-    node.store().rewrite_records(|record| record["bootId"] = json!(earlier));
-    fs::write(node.store().path().join("boot"), format!("{earlier}\n")).unwrap();
+    reboot(&node);
     node.status(&conf).success();
     let after: Vec<Pod> = (0..4).map(|_| Pod::new("after")).collect();
     let mut given: Vec<String> = after.iter().map(|pod| last_part(&node.add(pod, &conf))).collect();
@@ -134,6 +139,33 @@ fn after_a_reboot_all_addresses_are_free() {
     before.iter().for_each(|pod| node.del(pod, &conf));
     assert_eq!(node.held_addresses().len(), 4);
     assert_eq!(node.host_links().len(), 4);
+}
+
+/// A record of before the boot goes with the next ADD, also while another command is at work on it. A DEL or GC that was
+/// freed the address of what this ADD had made under the same id, as podman does that keeps its containers' ids.
+#[test]
+fn a_command_that_began_on_a_record_of_before_the_boot_frees_nothing_that_came_since() {
+    for command in ["DEL", "GC"] {
+        let (node, pod) = (Node::new(), Pod::new("pod"));
+        let mut conf = four(&node);
+        conf["cni.dev/valid-attachments"] = json!([]);
+        node.add(&pod, &conf);
+        reboot(&node);
+        // It is slow where it has looked at the record, and has the store's lock to take.
+        let trace = node.scratch().path().join("trace");
+        let slow = "inject=flock:delay_enter=1000000:when=2";
+        let strace = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=flock", "-e", slow];
+        let late = node.call_for(command, &pod, &conf).through(strace).spawn();
+        wait_for_words(&trace, "= 0");
+        let result = node.add(&pod, &conf);
+        late.wait().success();
+        let has_link = node.host_links() == [host_link_of(&result)];
+        assert_eq!(has_link, node.record_path(&pod).exists(), "{command}: the pod has a link: {has_link}");
+        if has_link {
+            assert_eq!(node.held_addresses(), addresses_of(&result));
+            node.check(&pod, &conf, &result).success();
+        }
+    }
 }
 
 /// What a power loss tore is from an earlier boot as well.

@@ -28,7 +28,7 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
     let boot = current_boot_id()?;
     loop {
         let store = Store::open_for_removal(&removal.data_dir, &removal.name)?;
-        let grip = progress.steps.time("lock", || grip(store.as_ref(), &key))?;
+        let grip = progress.steps.time("lock", || grip(store.as_ref(), &key, &boot))?;
         if removal.role == Role::Main {
             let node = Netlink::open_here();
             let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
@@ -76,8 +76,9 @@ enum Grip {
 }
 
 /// Waits for an ADD of the same key that is still running.
-fn grip(store: Option<&Store>, key: &AttachmentKey) -> Result<Grip, CniError> {
+fn grip(store: Option<&Store>, key: &AttachmentKey, boot: &BootId) -> Result<Grip, CniError> {
     let Some(store) = store else { return Ok(Grip::Absent) };
+    store.enter_boot(boot, LOCK_DEADLINE)?;
     match store.hold(key, HOLD_DEADLINE) {
         Ok(Some(hold)) => Ok(Grip::Held(hold)),
         Ok(None) => Ok(Grip::Absent),

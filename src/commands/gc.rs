@@ -65,7 +65,8 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
     };
     let store = Store::open_existing(&network.data_dir, &network.name)?;
     if let Some(store) = &store {
-        // What lost its name in `by-id` has it again before anything is judged.
+        // What lost its name in `by-id` has it again before anything is judged, and what is of an earlier boot goes
+        // before anything is held: no hold keeps that.
         failures.extend(store.lock(&boot, LOCK_DEADLINE).err().map(CniError::from));
     }
     let known: Vec<AttachmentKey> = match &store {

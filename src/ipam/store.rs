@@ -113,6 +113,19 @@ impl Store {
         }
     }
 
+    /// Sweeps away what an earlier boot has left, if nobody has had the lock since. To be done before a hold is taken:
+    /// a record of an earlier boot goes with the next holder of the lock, whoever has its hold, and an ADD may have put
+    /// another in its place by then, which that hold is not on.
+    ///
+    /// # Errors
+    /// As [`Store::lock`].
+    pub fn enter_boot(&self, boot: &BootId, patience: Duration) -> Result<(), StoreError> {
+        if !self.is_of(boot)? {
+            drop(self.lock(boot, patience)?);
+        }
+        Ok(())
+    }
+
     /// The attachment's record. `None` if it has none.
     ///
     /// # Errors
@@ -175,7 +188,8 @@ impl Store {
     /// Takes the hold of an attachment, waiting at most `patience` for an ADD or a DEL that has it.
     /// `None` if it has no record, or has lost it meanwhile.
     ///
-    /// Never call this while holding the store's lock: whoever has the hold may be waiting for that.
+    /// Never call this while holding the store's lock: whoever has the hold may be waiting for that. A hold keeps what
+    /// it is on only in a store of this boot, see [`Store::enter_boot`].
     ///
     /// # Errors
     /// [`StoreError::LockTimeout`]; [`StoreError::Damaged`] if no regular file stands there (which

@@ -60,6 +60,13 @@ pub fn listing(directory: &Path) -> Vec<String> {
     found
 }
 
+/// Waits until a file that somebody writes has `words` in it.
+pub fn wait_for_words(file: &Path, words: &str) {
+    let script = "for _ in $(seq 2000); do grep -qsF \"$1\" \"$0\" && exit 0; sleep 0.01; done; exit 1";
+    let waited = Command::new("sh").args(["-c", script]).arg(file).arg(words).status();
+    assert!(waited.unwrap().success(), "{} never had {words:?} in it", file.display());
+}
+
 /// Sets the time of a file's last change back, as if it had been written so many seconds ago.
 pub fn age(file: &Path, seconds: u32) {
     let ago = format!("{seconds} seconds ago");
