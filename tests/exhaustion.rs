@@ -5,8 +5,10 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::harness::call::{Call, Running};
-use crate::harness::files::Scratch;
+use crate::harness::files::{Scratch, wait_for_words};
 use crate::harness::netns::Namespace;
+use crate::harness::node::Node;
+use crate::harness::pod::Pod;
 use crate::harness::store::Store;
 
 /// A /28 without network, broadcast and gateway.
@@ -32,6 +34,54 @@ fn pods_that_find_a_range_full_of_dead_ones_together_all_get_an_address() {
         assert_eq!(names.len(), CAPACITY);
         assert!(names.iter().all(|name| name.starts_with("alive-")), "{names:?}");
     }
+}
+
+/// A pod whose ADD finds the range full takes down what the dead have on the node. One of them came again meanwhile,
+/// under its old id, and it was the link of the new pod that went.
+#[test]
+fn a_pod_that_comes_again_while_it_is_reclaimed_keeps_what_it_has() {
+    let node = Node::new();
+    let conf = node.conf_with(json!([[{ "subnet": "10.88.0.7/32" }]]));
+    let (dead, other) = (Pod::new("dead"), Pod::new("other"));
+    node.add(&dead, &conf);
+    dead.die();
+    node.wait_for_host_links(0);
+    let again = Pod::with_container(dead.container());
+    // The first message of this ADD asks for the dead one's link. It is slow to send the next.
+    let trace = node.scratch().path().join("trace");
+    let slow = "inject=sendto:delay_enter=1000000:when=2";
+    let strace = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=sendto", "-e", slow];
+    let reclaiming = node.call_for("ADD", &other, &conf).through(strace).spawn();
+    wait_for_words(&trace, "sendto(");
+    let answers = [(&again, node.try_add(&again, &conf)), (&other, reclaiming.wait())];
+    let mut given = 0;
+    for (pod, answer) in answers {
+        if answer.status.success() {
+            given += 1;
+            node.check(pod, &conf, &answer.result()).success();
+        } else {
+            answer.failure(100);
+        }
+    }
+    assert_eq!(given, 1);
+}
+
+/// The DEL of a dead pod is at work when another pod needs its address: there is room, as soon as that is done.
+#[test]
+fn an_add_waits_for_the_del_that_makes_room_for_it() {
+    let node = Node::new();
+    let conf = node.conf_with(json!([[{ "subnet": "10.88.0.7/32" }]]));
+    let dead = Pod::new("dead");
+    node.add(&dead, &conf);
+    dead.die();
+    node.wait_for_host_links(0);
+    let trace = node.scratch().path().join("trace");
+    let slow = "inject=flock:delay_enter=1000000:when=2";
+    let strace = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=flock", "-e", slow];
+    let del = node.call_for("DEL", &dead, &conf).through(strace).spawn();
+    wait_for_words(&trace, "= 0");
+    node.add(&Pod::new("next"), &conf);
+    del.wait().success();
 }
 
 /// Asks for an address for as many containers as the range has addresses, all at the same time, as the main

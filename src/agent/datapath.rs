@@ -248,13 +248,14 @@ impl Datapath {
     /// Where store or kernel cannot be used.
     pub async fn reclaim(&self) -> Result<usize, CniError> {
         let Some(store) = Store::open_existing(&self.data_dir, &self.network)? else { return Ok(0) };
-        let dead = reclaim::find_dead(&store, &self.boot, Some(&self.netlink)).await?;
-        if !dead.is_empty() {
+        let dead = reclaim::find_dead(&store, &self.boot, Some(&self.netlink)).await?.dead;
+        let count = dead.len();
+        if count > 0 {
             let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
-            reclaim::release_dead(&store, &mut locked, &dead)?;
+            reclaim::release_dead(&mut locked, dead)?;
             locked.mend()?;
         }
-        Ok(dead.len())
+        Ok(count)
     }
 
     /// How many addresses of each range set are in use and free.

@@ -2,11 +2,13 @@
 //!
 //! Both end in a record of the store, since a record is what DEL, CHECK and GC work from.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
 use super::journal::Steps;
+use super::reclaim::Found;
 use super::{DELEGATE_DEADLINE, HOLD_DEADLINE, LOCK_DEADLINE};
 use super::{firewall, liveness, reclaim};
 use crate::cni::dns::Dns;
@@ -120,11 +122,7 @@ impl Claimant<'_> {
             outcome = claim();
         }
         if let Err(StoreError::Exhausted { .. }) = outcome {
-            let dead = reclaim::find_dead(&store, boot, self.node).await?;
-            let mut locked = store.lock(boot, LOCK_DEADLINE)?;
-            reclaim::release_dead(&store, &mut locked, &dead)?;
-            // Even where nothing was dead: another ADD may have made room just now, for all that wait.
-            outcome = locked.allocate(self.new_claim(), &sets, &self.network.requested);
+            outcome = self.claim_from_the_dead(&store, boot, &sets).await?;
         }
         let (record, hold) = outcome?;
         let acquired = Acquired {
@@ -133,6 +131,31 @@ impl Claimant<'_> {
             dns,
         };
         Ok(Claimed { acquired, record, _hold: hold })
+    }
+
+    /// Claims once more from sets that have run out, after what the dead hold was freed. Whoever works on one of them is
+    /// waited for, as long as there is no room: a DEL is about to free it, or another ADD in the same need.
+    async fn claim_from_the_dead(
+        &self,
+        store: &Store,
+        boot: &BootId,
+        sets: &[RangeSet],
+    ) -> Result<Result<(Record, Hold), StoreError>, CniError> {
+        let mut waited_for: HashSet<AttachmentKey> = HashSet::new();
+        loop {
+            let Found { dead, busy } = reclaim::find_dead(store, boot, self.node).await?;
+            let mut locked = store.lock(boot, LOCK_DEADLINE)?;
+            reclaim::release_dead(&mut locked, dead)?;
+            // Even where nothing was dead: another ADD may have made room just now, for all that wait.
+            let outcome = locked.allocate(self.new_claim(), sets, &self.network.requested);
+            drop(locked);
+            let Err(StoreError::Exhausted { .. }) = outcome else { return Ok(outcome) };
+            let Some(busy) = busy.into_iter().find(|key| waited_for.insert(key.clone())) else {
+                return Ok(outcome);
+            };
+            // With nothing in hand that anybody could be waiting for.
+            drop(store.hold(&busy, HOLD_DEADLINE)?);
+        }
     }
 
     /// Asks another IPAM plugin, and writes what it gave to a record of our own.

@@ -18,7 +18,6 @@ use crate::cni::error::CniError;
 use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::config::Network;
 use crate::config::peer::Peers;
-use crate::datapath::detach;
 use crate::datapath::error::DatapathError;
 use crate::datapath::nft::{self, Attempts, Clash, NftError, Wanted};
 use crate::datapath::node::Uplink;
@@ -113,6 +112,7 @@ impl Admission<'_> {
         let data_dir = &self.network.data_dir;
         for network in Store::networks(data_dir)? {
             let Some(store) = Store::open_existing(data_dir, &network)? else { continue };
+            store.enter_boot(self.boot, LOCK_DEADLINE)?;
             for entry in store.attachments()? {
                 let Ok(record) = entry.record else { continue };
                 let is_holder = clashes.iter().any(|clash| record.addresses.contains(&clash.holder));
@@ -122,10 +122,9 @@ impl Admission<'_> {
                 if !liveness::is_dead(&record, self.boot, Some(self.node)).await? {
                     return Ok(false);
                 }
-                detach::detach(self.node, &record.key()).await?;
-                dismiss(self.node, std::slice::from_ref(&record)).await?;
+                let dead = reclaim::take_down(&store, &record, Some(self.node)).await?;
                 let mut locked = store.lock(self.boot, LOCK_DEADLINE)?;
-                reclaim::release_dead(&store, &mut locked, &[record])?;
+                reclaim::release_dead(&mut locked, dead.into_iter().collect())?;
             }
         }
         // What no record asks for goes.

@@ -37,15 +37,7 @@ impl Node {
 
     /// The attachment's host link, if there is one with its marks.
     pub fn host_link(&self, key: &AttachmentKey) -> Option<&Link> {
-        self.link_of(key, &names::host_link(key))
-    }
-
-    /// The attachment's link for what the pod sends, likewise.
-    pub fn ifb_link(&self, key: &AttachmentKey) -> Option<&Link> {
-        self.link_of(key, &names::ifb_link(key))
-    }
-
-    fn link_of(&self, key: &AttachmentKey, name: &str) -> Option<&Link> {
+        let name = names::host_link(key);
         self.links.iter().find(|link| link.name == name && is_marked(link, key))
     }
 

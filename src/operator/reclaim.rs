@@ -16,11 +16,9 @@ use super::node::Node;
 use super::table::{Table, escape};
 use super::{Outcome, to_json};
 use crate::cni::error::CniError;
-use crate::commands::{LOCK_DEADLINE, firewall};
-use crate::datapath::detach;
+use crate::commands::{LOCK_DEADLINE, firewall, reclaim};
 use crate::desired::names;
-use crate::ipam::{Record, Store};
-use crate::kernel::link::Link;
+use crate::ipam::Store;
 
 /// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
 #[derive(Serialize)]
@@ -113,13 +111,11 @@ async fn reclaim_network(network: &KnownNetwork, node: &Node, dry_run: bool) -> 
     if dry_run {
         reclaimed.foresee(&store, &doomed)?;
     } else {
-        // The pairs went with their namespaces; what does not go with a pair goes now.
-        let links: Vec<Link> = doomed.iter().filter_map(|it| node.ifb_link(&it.key)).cloned().collect();
-        detach::detach_all(&node.netlink, &links).await?;
-        let records: Vec<Record> =
-            doomed.iter().filter_map(|it| it.state.as_ref().ok().map(|(record, _)| record.clone())).collect();
-        firewall::dismiss(&node.netlink, &records).await?;
-        reclaimed.free(&store, node, &doomed)?;
+        reclaimed.free(&store, node, &doomed).await?;
+        // No table outlives a boot; unless somebody keeps it in a file, as nftables.service does.
+        if doomed.iter().any(|it| it.state.as_ref().is_ok_and(|(record, _)| !record.is_from(&node.boot))) {
+            firewall::sweep(&network.data_dir, &network.name, &node.boot).await?;
+        }
     }
     Ok(reclaimed)
 }
@@ -152,25 +148,25 @@ impl Reclaimed {
     }
 
     /// Frees the doomed that are still what was judged, then what is held for nobody.
-    fn free(&mut self, store: &Store, node: &Node, doomed: &[Judged]) -> Result<(), CniError> {
+    async fn free(&mut self, store: &Store, node: &Node, doomed: &[Judged]) -> Result<(), CniError> {
         // This alone frees all of an earlier boot.
-        let mut locked = store.lock(&node.boot, LOCK_DEADLINE)?;
+        store.enter_boot(&node.boot, LOCK_DEADLINE)?;
+        let mut dead = Vec::new();
         for it in doomed {
             let Ok((judged, _)) = &it.state else { continue };
-            if !judged.is_from(&node.boot) && matches!(store.find(&it.key), Ok(None)) {
+            if !judged.is_from(&node.boot) {
+                if matches!(store.find(&it.key), Ok(None)) {
+                    self.dead.push(it.tell());
+                }
+            } else if let Some(taken) = reclaim::take_down(store, judged, Some(&node.netlink)).await? {
+                dead.push(taken);
                 self.dead.push(it.tell());
-                continue;
-            }
-            // Held: an ADD or DEL of it is under way. Changed: it is not what was found dead.
-            let Some(_hold) = store.try_hold(&it.key)? else {
+            } else {
                 self.leave(it.key.to_string(), "another command is working on it".to_owned());
-                continue;
-            };
-            if store.find(&it.key).is_ok_and(|found| found.as_ref() == Some(judged)) {
-                locked.release(&it.key)?;
-                self.dead.push(it.tell());
             }
         }
+        let mut locked = store.lock(&node.boot, LOCK_DEADLINE)?;
+        reclaim::release_dead(&mut locked, dead)?;
         let mut mended = locked.mend()?;
         mended.freed.sort_unstable();
         self.orphans = mended.freed;
