@@ -21,6 +21,7 @@ mod harness;
 mod ipam_role;
 mod kernel;
 mod layers;
+mod model;
 mod nft;
 mod operator;
 mod overlay;

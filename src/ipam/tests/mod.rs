@@ -9,6 +9,7 @@ mod cost;
 mod crash;
 mod damage;
 mod inside;
+mod model;
 mod races;
 mod rot;
 mod survey;
