@@ -53,7 +53,7 @@ pub struct PeerFailure {
 /// Makes the routes to the peers what `state` says. Idempotent.
 ///
 /// # Errors
-/// Only where the kernel's routes cannot be read. A peer's own trouble is in the answer.
+/// Only where the kernel's routes cannot be read, or the socket fails. A peer's own trouble is in the answer.
 pub async fn synchronise(node: &Netlink, state: &NodeState) -> Result<Synchronised, DatapathError> {
     settle(node, state, &state.peer_routes(), None).await
 }
@@ -115,7 +115,12 @@ async fn settle(
     device: Option<u32>,
 ) -> Result<Synchronised, DatapathError> {
     let actual = own_routes(node, state).await?;
-    Ok(carry_out(node, plan(desired, &actual, device), device).await)
+    let done = carry_out(node, plan(desired, &actual, device), device).await;
+    if !done.failures.is_empty() && node.has_ended() {
+        // The trouble is ours, not the peers': asked again, it says so.
+        own_routes(node, state).await?;
+    }
+    Ok(done)
 }
 
 async fn overlay_device(node: &Netlink) -> Result<Option<u32>, Refusal> {

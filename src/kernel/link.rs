@@ -225,7 +225,7 @@ impl Netlink {
         let answer = self.ask(RouteNetlinkMessage::GetLink(question), operation);
         async move {
             match answer.await {
-                Ok(Some(RouteNetlinkMessage::NewLink(message))) => Ok(Some(Link::read(message))),
+                Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(Link::read(message))),
                 Ok(_) => Ok(None),
                 Err(refusal) if refusal.is_not_found() => Ok(None),
                 Err(refusal) => Err(refusal),

@@ -24,6 +24,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::select;
 use futures_util::{Stream, StreamExt};
@@ -97,6 +98,7 @@ impl Socket {
 pub struct Netlink {
     connection: ConnectionHandle<Packet>,
     in_use: InUse,
+    has_ended: Arc<AtomicBool>,
     /// Held by the dump that is under way.
     dumping: Arc<Mutex<()>>,
 }
@@ -115,12 +117,21 @@ impl Netlink {
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         let (in_use, unused) = oneshot::channel();
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&has_ended);
         tokio::spawn(async move {
             // Nothing is subscribed to: what nobody asked for is word of answers that are lost.
             let lost = pin!(async { unsolicited.next().await });
             select(connection, select(lost, unused)).await;
+            ended.store(true, Ordering::Relaxed);
         });
-        Self { connection: handle, in_use: Arc::new(in_use), dumping: Arc::default() }
+        Self { connection: handle, in_use: Arc::new(in_use), has_ended, dumping: Arc::default() }
+    }
+
+    /// Whether the connection has ended, because the socket failed or answers were lost: every further question fails,
+    /// and no refusal since then is the kernel's.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
     }
 
     /// Speaks to the kernel about the namespace of the calling thread.
@@ -184,11 +195,14 @@ impl Netlink {
         &self,
         question: RouteNetlinkMessage,
         operation: String,
-    ) -> impl Future<Output = Result<Option<RouteNetlinkMessage>, Refusal>> + use<> {
+    ) -> impl Future<Output = Result<RouteNetlinkMessage, Refusal>> + use<> {
         let answers = self.send(vec![Request::new(question, NLM_F_REQUEST | NLM_F_ACK)]);
         async move {
             let answer = match answers {
-                Some(mut answers) => read_answer(&mut answers.messages).await,
+                // Of what is not there it says so: an acknowledgement alone is not the answer.
+                Some(mut answers) => {
+                    read_answer(&mut answers.messages).await.and_then(|it| it.ok_or(Reason::lost()))
+                }
                 None => Err(Reason::lost()),
             };
             answer.map_err(|reason| reason.of(operation))
@@ -228,7 +242,11 @@ impl Netlink {
         repeat_until_whole(async || {
             let request = Request::new(question.clone(), NLM_F_REQUEST | NLM_F_DUMP);
             match self.send(vec![request]) {
-                Some(mut answers) => read_dump(&mut answers.messages).await,
+                Some(mut answers) => match read_dump(&mut answers.messages).await {
+                    // What is lost may be a part of it.
+                    Ok(_) if self.has_ended() => Err(Reason::lost()),
+                    listed => listed,
+                },
                 None => Err(Reason::lost()),
             }
         })

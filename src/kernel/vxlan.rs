@@ -85,7 +85,7 @@ impl Netlink {
         let mut question: LinkMessage = LinkUnspec::new_with_name(name).build();
         question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         match self.ask(RouteNetlinkMessage::GetLink(question), format!("show link {name}")).await {
-            Ok(Some(RouteNetlinkMessage::NewLink(message))) => {
+            Ok(RouteNetlinkMessage::NewLink(message)) => {
                 let tunnel = Tunnel::read(&message);
                 Ok(Some((Link::read(message), tunnel)))
             }

@@ -141,7 +141,7 @@ impl Netlink {
         let answer = self.ask(RouteNetlinkMessage::GetRoute(question), operation);
         async move {
             match answer.await {
-                Ok(Some(RouteNetlinkMessage::NewRoute(message))) => Ok(Some(message)),
+                Ok(RouteNetlinkMessage::NewRoute(message)) => Ok(Some(message)),
                 Ok(_) => Ok(None),
                 Err(refusal) if refusal.is_unreachable() => Ok(None),
                 Err(refusal) => Err(refusal),
