@@ -32,12 +32,12 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
         if removal.role == Role::Main {
             let node = Netlink::open_here();
             let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
-            let record = store.as_ref().and_then(|store| store.find(&key).ok().flatten());
-            if let Some(record) = &record {
+            let found = store.as_ref().map_or(Ok(None), |store| store.find(&key));
+            if let Ok(Some(record)) = &found {
                 progress.steps.time_async("nft", firewall::cut_off(record)).await;
             }
             progress.steps.time_async("link", detach::detach(&node, &key)).await?;
-            progress.steps.time_async("nft", dismiss(&node, record.as_ref(), &key, &boot)).await?;
+            progress.steps.time_async("nft", dismiss(&node, found, &key, &boot)).await?;
         }
         if let Some(plugin) = &removal.delegate {
             progress.steps.time_async("ipam", take_from_delegate(request, plugin)).await?;
@@ -52,16 +52,18 @@ pub async fn del(request: &Request, progress: &Progress) -> Result<(), CniError>
 /// imported one, the link that another plugin made.
 async fn dismiss(
     node: &Netlink,
-    record: Option<&Record>,
+    found: Result<Option<Record>, StoreError>,
     key: &AttachmentKey,
     boot: &BootId,
 ) -> Result<(), CniError> {
-    match record {
-        Some(record) => {
-            imported::detach(record, boot).await?;
-            firewall::dismiss_rest(node, record).await
+    match found {
+        Ok(Some(record)) => {
+            imported::detach(&record, boot).await?;
+            firewall::dismiss_rest(node, &record).await
         }
-        None => firewall::dismiss_unrecorded(key).await,
+        // What it holds is not known now, but may be the next time.
+        Err(error @ StoreError::Io { .. }) => Err(error.into()),
+        _ => firewall::dismiss_unrecorded(key).await,
     }
 }
 

@@ -277,7 +277,12 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
         for entry in
             store.iter().map(Store::attachments).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
         {
-            let Ok(record) = entry.record else { continue };
+            let record = match entry.record {
+                Ok(record) => record,
+                // It may be that of a pod that runs: what nothing asks for goes.
+                Err(error @ StoreError::Io { .. }) => return Err(error.into()),
+                Err(_) => continue,
+            };
             if !record.is_from(boot) {
                 continue;
             }

@@ -88,7 +88,14 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
                 }
             };
             // Read under the hold: it is what goes.
-            let record = store.find(key).ok().flatten();
+            let record = match store.find(key) {
+                // The next time it can be read perhaps, and then it is known what it holds.
+                Err(error @ StoreError::Io { .. }) => {
+                    failures.push(error.into());
+                    continue;
+                }
+                record => record.ok().flatten(),
+            };
             doomed.push(Doomed { key: key.clone(), record, _hold: hold });
         }
     }
