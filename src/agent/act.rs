@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use super::conflist;
+use super::datapath::Datapath;
 use super::drift::Parts;
 use super::due::Due;
 use super::persisted;
@@ -26,8 +27,24 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 type Changed = (Vec<Peer>, Vec<Peer>);
 
 impl Agent {
+    /// Opens the sockets anew if they are of no use any more. Where that fails, so does what is due, which is tried again.
+    fn keep_contact(&mut self) {
+        if !self.datapath.has_lost_contact() {
+            return;
+        }
+        match Datapath::open(&self.settings) {
+            Ok(datapath) => {
+                warn!("answers of the kernel were lost; beginning over new sockets");
+                self.datapath = datapath;
+                self.own = self.datapath.own();
+            }
+            Err(reason) => warn!(%reason, "answers of the kernel were lost, and no new sockets can be had"),
+        }
+    }
+
     /// Does what is due.
     pub(super) async fn act(&mut self) {
+        self.keep_contact();
         let mut due = std::mem::take(&mut self.due);
         if self.backoff.take_due(Instant::now()) {
             due.parts = due.parts.or(std::mem::take(&mut self.failed));

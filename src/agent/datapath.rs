@@ -103,6 +103,11 @@ impl Datapath {
         })
     }
 
+    /// Whether answers of the kernel were lost, after which the sockets have to be opened anew.
+    pub fn has_lost_contact(&self) -> bool {
+        self.netlink.has_ended()
+    }
+
     /// By what the node's own doings are told from others', now.
     pub fn own(&self) -> drift::Own {
         drift::Own {
