@@ -15,6 +15,7 @@ mod containerd;
 mod del;
 mod delegation;
 mod exhaustion;
+mod faults;
 mod firewall;
 mod gc;
 mod harness;

@@ -1,0 +1,81 @@
+//! Broken on purpose: each command, again and again, each time with one of its system calls gone wrong.
+//!
+//! | what goes wrong                                        | where                                               |
+//! |--------------------------------------------------------|-----------------------------------------------------|
+//! | the call fails                                         | each call, with an error that it can have           |
+//! | the process is killed                                  | before each call that changes something             |
+//! | the kernel's answer is an error, an old one, or torn   | each answer over netlink                            |
+//!
+//! and what must hold all the same:
+//!
+//! - stdout is one JSON document, or nothing;
+//! - an ADD that says it failed has left nothing, and one that says it succeeded has made everything;
+//! - the next ADD of the same container makes everything;
+//! - a DEL, or a GC, leaves nothing, or says so, and then the next one leaves nothing. A pod beside it keeps all it has;
+//! - CHECK and STATUS change nothing.
+//!
+//! Everything, and nothing, are what `ip`, `nft`, `tc` and the like show after an ADD, and a DEL, that nobody broke.
+//!
+//! Each test prints how many points it broke. `FERRULE_FAULTS=all` breaks each of them in every way there is;
+//! `FERRULE_FAULT=<part of a point's name>` only those. What was found that way has tests of its own in `finds`.
+
+mod add;
+mod del;
+mod finds;
+mod host;
+mod look;
+mod points;
+mod strace;
+
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use host::Host;
+use points::Point;
+
+/// How many hosts are broken at the same time: more than there are cores, since most of a DEL is waiting.
+const HOSTS: usize = 3;
+
+/// Breaks each of `points`, on several hosts at a time. `consequences` breaks one and complains of what is wrong then;
+/// `Ok(false)` if the command never came to that point.
+#[expect(clippy::print_stderr, reason = "how much was broken is what the test has to tell")]
+fn break_each(
+    what: &str,
+    hosts: &[Host],
+    points: &[Point],
+    consequences: impl Fn(&Host, &Point) -> Result<bool, String> + Sync,
+) {
+    let (next, broken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let complaints = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for host in hosts {
+            scope.spawn(|| {
+                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = panic::catch_unwind(AssertUnwindSafe(|| consequences(host, point)));
+                    match outcome.unwrap_or_else(|panic| Err(words_of(&*panic))) {
+                        Ok(was_reached) => {
+                            broken.fetch_add(usize::from(was_reached), Ordering::Relaxed);
+                        }
+                        Err(complaint) => {
+                            complaints.lock().unwrap().push(format!("* {point}\n    {complaint}"));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let complaints = complaints.into_inner().unwrap();
+    let broken = broken.into_inner() + complaints.len();
+    eprintln!("{what}: broken at {broken} of {} points", points.len());
+    assert!(complaints.is_empty(), "{} of {broken} points:\n{}", complaints.len(), complaints.join("\n"));
+    // A run that goes another way, because it is another second, does not come to a few of them.
+    assert!(broken * 10 > points.len() * 9, "{what}: only {broken} of {} points were reached", points.len());
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
