@@ -251,6 +251,22 @@ fn what_an_attachment_had_before_it_was_made_anew_is_freed_when_needed() {
     assert_eq!(audit(&scratch.root()).len(), 2);
 }
 
+/// GC removes what stands in `by-ip` and is nobody's. If the name was a record's, that has it again at once.
+#[test]
+fn what_stands_in_the_place_of_an_address_goes_and_the_address_stays() {
+    let (scratch, _) = full();
+    let store = scratch.store();
+    by_hand(&scratch, |root| {
+        fs::remove_file(root.join("by-ip").join(ONLY)).unwrap();
+        fs::write(root.join("by-ip").join(ONLY), "mine").unwrap();
+    });
+    let mended = store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();
+    assert_eq!((mended.freed, mended.restored), (vec![], vec![ip(ONLY)]));
+    let another = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("b"), &one(), &[]);
+    assert!(matches!(another, Err(StoreError::Exhausted { .. })), "{another:?}");
+    assert_eq!(audit(&scratch.root()).len(), 1);
+}
+
 /// `sed -i`, and most editors, write a new file and give it the name.
 #[test]
 fn a_record_that_an_editor_wrote_anew_keeps_its_addresses() {
