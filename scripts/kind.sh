@@ -3,8 +3,9 @@
 #
 #     scripts/kind.sh up [--family ipv4|ipv6|dual] [--proxy iptables|nftables] [--workers N]
 #                                                  a cluster from conf/kind.yaml with the ferrule of this checkout
-#     scripts/kind.sh test [--list] [--again] [NAME...]
-#                                                  the cluster tests, all or those named; --again: those that fail twice
+#     scripts/kind.sh test [--list] [--again] [--long] [NAME...]
+#                                                  the cluster tests, all or those named; --again: those that fail twice;
+#                                                  --long: the attacks go on for minutes instead of seconds
 #     scripts/kind.sh down                         removes what the other two made
 #
 # Needs kind, kubectl and docker in PATH, and Rust. KIND_NODE_IMAGE names the node image (default: kind's own),
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 . scripts/debian.sh
 
 usage() { die "usage: scripts/kind.sh up [--family ipv4|ipv6|dual] [--proxy iptables|nftables] [--workers N]
-       scripts/kind.sh test [--list] [--again] [NAME...]
+       scripts/kind.sh test [--list] [--again] [--long] [NAME...]
        scripts/kind.sh down"; }
 
 export KIND_CLUSTER_NAME=${KIND_CLUSTER_NAME:-ferrule}

@@ -6,7 +6,7 @@
 //! (`--any-plugin`), all but those marked as ferrule's own.
 //!
 //! ```text
-//! cluster [--any-plugin] [--again] [--jobs N] [--list] [WORD...]
+//! cluster [--any-plugin] [--again] [--long] [--jobs N] [--list] [WORD...]
 //!                                                          cases whose name contains one of the words; default: all
 //! cluster --note-nodes                                     notes what the nodes have before a network is installed
 //! ```
@@ -16,6 +16,7 @@
 
 #![allow(clippy::print_stdout, reason = "what this program is for: its report goes there")]
 
+mod agents;
 mod cases;
 mod cluster;
 mod fetch;
@@ -28,6 +29,7 @@ mod space;
 use std::process::ExitCode;
 
 use crate::process::Result;
+use crate::space::Length;
 
 /// How cases are run.
 struct Options {
@@ -35,14 +37,17 @@ struct Options {
     any_plugin: bool,
     /// A case that failed is run once more, and both is told.
     again: bool,
+    /// For how long the attacks go on.
+    length: Length,
     /// How many cases at the same time.
     jobs: usize,
 }
 
-const USAGE: &str = "usage: cluster [--any-plugin] [--again] [--jobs N] [--list] [WORD...]
+const USAGE: &str = "usage: cluster [--any-plugin] [--again] [--long] [--jobs N] [--list] [WORD...]
        cluster --note-nodes
 A case runs if its name contains one of the words. --any-plugin: this cluster's network is not ferrule; its own cases
-are skipped. --again: one that failed is run once more, and that it failed is told at the end. --jobs: how many cases at the same time, where they do not disturb each other (3).";
+are skipped. --again: one that failed is run once more, and that it failed is told at the end. --long: the attacks go on for
+minutes. --jobs: how many cases at the same time, where they do not disturb each other (3).";
 
 fn main() -> ExitCode {
     match run() {
@@ -58,12 +63,13 @@ fn main() -> ExitCode {
 /// Whether all is well.
 fn run() -> Result<bool> {
     let mut words = Vec::new();
-    let mut options = Options { any_plugin: false, again: false, jobs: 3 };
+    let mut options = Options { any_plugin: false, again: false, length: Length::Short, jobs: 3 };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--any-plugin" => options.any_plugin = true,
             "--again" => options.again = true,
+            "--long" => options.length = Length::Long,
             "--jobs" => {
                 let number = arguments.next().unwrap_or_default();
                 options.jobs = number.parse().map_err(|_| format!("--jobs {number}: not a number"))?;

@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::Options;
 use crate::cases::{Case, Company, Network};
 use crate::cluster::Cluster;
-use crate::process::{Result, seconds};
-use crate::space::Space;
+use crate::process::{Failure, Result, seconds};
+use crate::space::{Length, Space};
 
 /// How many cases ended how.
 #[derive(Default)]
@@ -22,7 +22,7 @@ struct Tally {
 
 /// Runs all of these; whether none failed.
 pub fn run(cluster: &Cluster, cases: Vec<Case>, options: Options) -> Result<bool> {
-    let Options { any_plugin, again, jobs } = options;
+    let Options { any_plugin, jobs, .. } = options;
     let start = Instant::now();
     let ours = cluster.kubectl(&["--namespace", "kube-system", "get", "daemonset", "ferrule"]);
     match ours {
@@ -48,13 +48,13 @@ pub fn run(cluster: &Cluster, cases: Vec<Case>, options: Options) -> Result<bool
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while let Some(case) = next() {
-                    run_one(cluster, &case, again, &tally);
+                    run_one(cluster, &case, &options, &tally);
                 }
             });
         }
     });
     for case in &alone {
-        run_one(cluster, case, again, &tally);
+        run_one(cluster, case, &options, &tally);
     }
     let tally = tally.into_inner().map_err(|error| error.to_string())?;
     for name in &tally.failed {
@@ -68,10 +68,11 @@ pub fn run(cluster: &Cluster, cases: Vec<Case>, options: Options) -> Result<bool
     Ok(tally.failed.is_empty())
 }
 
-/// Runs a case, and where `again` allows it and it fails, a second time.
-fn run_one(cluster: &Cluster, case: &Case, again: bool, tally: &Mutex<Tally>) {
-    let is_well = attempt(cluster, case, &namespace(case.name));
-    let is_unsteady = !is_well && again && attempt(cluster, case, &format!("{}-2", namespace(case.name)));
+/// Runs a case, and where the options allow it and it fails, a second time.
+fn run_one(cluster: &Cluster, case: &Case, options: &Options, tally: &Mutex<Tally>) {
+    let attempt = |name: &str| attempt(cluster, case, name, options.length);
+    let is_well = attempt(&namespace(case.name));
+    let is_unsteady = !is_well && options.again && attempt(&format!("{}-2", namespace(case.name)));
     count(tally, |tally| match (is_well, is_unsteady) {
         (false, false) => tally.failed.push(case.name),
         (_, is_unsteady) => {
@@ -82,13 +83,14 @@ fn run_one(cluster: &Cluster, case: &Case, again: bool, tally: &Mutex<Tally>) {
 }
 
 /// Runs a case once, and prints how it ended; whether it passed.
-fn attempt(cluster: &Cluster, case: &Case, namespace: &str) -> bool {
+fn attempt(cluster: &Cluster, case: &Case, namespace: &str, length: Length) -> bool {
     let start = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let space = Space::make(cluster, namespace)?;
+        let space = Space::make(cluster, namespace, length)?;
         let outcome = (case.run)(&space);
         space.remove(case.company == Company::None);
-        outcome.map(|()| space.notes())
+        let measured = |failure| Failure::from(format!("{failure}\n{}", space.notes().join("\n")));
+        outcome.map(|()| space.notes()).map_err(measured)
     }));
     let took = seconds(start.elapsed());
     match outcome.unwrap_or_else(|_| Err("the case itself is broken: it panicked".into())) {
@@ -101,7 +103,7 @@ fn attempt(cluster: &Cluster, case: &Case, namespace: &str) -> bool {
             true
         }
         Err(failure) => {
-            let indented = failure.to_string().replace('\n', "\n                ");
+            let indented = failure.to_string().trim_end().replace('\n', "\n                ");
             println!("FAIL  {took:>8}  {}\n                {indented}", case.name);
             false
         }

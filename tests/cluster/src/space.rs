@@ -10,10 +10,31 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Family, addresses_of};
 use crate::process::{Failure, Result};
 
+/// How long what takes the longer the surer one wants to be may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// What every change of the code can wait for.
+    Short,
+    /// As long as it has to be seen once in a while.
+    Long,
+}
+
+impl Length {
+    /// One of two, by length.
+    pub fn of<T>(self, short: T, long: T) -> T {
+        match self {
+            Self::Short => short,
+            Self::Long => long,
+        }
+    }
+}
+
 /// One case's namespace. Dereferences to the cluster it is in.
 pub struct Space<'c> {
     cluster: &'c Cluster,
     name: String,
+    /// For how long its case may go on.
+    pub length: Length,
     notes: Mutex<Vec<String>>,
 }
 
@@ -27,8 +48,8 @@ impl Deref for Space<'_> {
 
 impl<'c> Space<'c> {
     /// Makes one of this name; one that an earlier run left is removed first.
-    pub fn make(cluster: &'c Cluster, name: &str) -> Result<Self> {
-        let space = Self { cluster, name: name.to_owned(), notes: Mutex::default() };
+    pub fn make(cluster: &'c Cluster, name: &str, length: Length) -> Result<Self> {
+        let space = Self { cluster, name: name.to_owned(), length, notes: Mutex::default() };
         cluster.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--timeout=120s"])?;
         cluster.kubectl(&["create", "namespace", name])?;
         // Without it, pods are refused.

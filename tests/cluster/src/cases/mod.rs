@@ -2,6 +2,7 @@
 
 mod agent;
 mod annotations;
+mod attack;
 mod containers;
 mod first;
 mod host_ports;
@@ -93,12 +94,15 @@ pub fn all() -> Vec<Case> {
         Any, None: workloads::a_job_of_a_hundred_short_pods,
         Ferrule, None: annotations::bandwidth_is_held_in_both_directions,
         Ferrule, None: agent::rolled_out_again_it_costs_no_packet,
-        Ferrule, None: agent::killed_on_every_node_it_costs_no_packet,
         Ferrule, None: agent::without_it_pods_start_all_the_same,
-        Ferrule, None: agent::routes_that_were_flushed_are_back,
-        Ferrule, None: agent::a_table_that_was_flushed_is_back,
-        Ferrule, None: agent::forwarding_that_was_switched_off_is_on_again,
         Ferrule, None: agent::forced_into_tunnels_all_reach_all,
+        Ferrule, None: attack::routes_that_were_flushed_are_back,
+        Ferrule, None: attack::a_table_that_was_flushed_is_back,
+        Ferrule, None: attack::forwarding_that_was_switched_off_is_on_again,
+        Ferrule, None: attack::a_link_that_went_down_and_up_has_its_routes_back,
+        Ferrule, None: attack::agents_killed_again_and_again_cost_no_packet,
+        Ferrule, None: attack::an_api_server_that_is_away_costs_no_packet,
+        Ferrule, None: attack::crowds_of_pods_that_come_and_go_leave_nothing,
         Ferrule, None: nodes::a_worker_that_restarts_is_as_before,
         Ferrule, None: nodes::a_control_plane_that_comes_back_with_another_address_is_as_before,
         Ferrule, None: nodes::a_worker_that_joins_again_leaves_no_stale_route,

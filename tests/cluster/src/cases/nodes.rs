@@ -1,12 +1,15 @@
-//! Nodes restart, change their addresses, leave and come back.
+//! Nodes restart, change their addresses, leave and come back. What pods of the other nodes send each other meanwhile
+//! arrives.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::pods::{all_reach_all, two_on_each_node};
-use crate::cluster::Node;
+use super::pods::{all_reach_all, one_on_each, two_on_each_node};
+use crate::agents;
+use crate::cluster::{Family, Node};
 use crate::ensure;
+use crate::probe;
 use crate::process::{Result, eventually, run, seconds};
 use crate::space::Space;
 
@@ -19,12 +22,15 @@ pub fn a_worker_that_restarts_is_as_before(space: &Space<'_>) -> Result {
     all_reach_all(space, &pods)?;
     let start = Instant::now();
     let node = space.worker(0)?;
-    let since = time_of(node)?;
-    run("docker", &["restart", &node.name])?;
-    pods_of_are_back(space, node, &since)?;
-    eventually("all reach all", RESTART, || all_reach_all(space, &pods))?;
-    space.note(format!("all reach all again {} after `docker restart`", seconds(start.elapsed())));
-    Ok(())
+    let since = agents::time_on(node)?;
+    let (_, losses) = probe::during(space, &on_others(space, node), || {
+        run("docker", &["restart", &node.name])?;
+        pods_of_are_back(space, node, &since)?;
+        eventually("all reach all", RESTART, || all_reach_all(space, &pods))?;
+        space.note(format!("all reach all again {} after `docker restart`", seconds(start.elapsed())));
+        Ok(())
+    })?;
+    losses.none()
 }
 
 /// Another container takes its address meanwhile, so that it must take another.
@@ -33,19 +39,22 @@ pub fn a_control_plane_that_comes_back_with_another_address_is_as_before(space: 
     all_reach_all(space, &pods)?;
     let node = space.control_plane()?;
     let start = Instant::now();
-    let since = time_of(node)?;
-    run("docker", &["stop", &node.name])?;
-    let squatter = crate::fetch::Outsider::start(space);
-    run("docker", &["start", &node.name])?;
-    let squatter = squatter?;
-    pods_of_are_back(space, node, &since)?;
-    eventually("all reach all", RESTART, || all_reach_all(space, &pods))?;
-    space.note(format!("all reach all again {} after `docker stop`", seconds(start.elapsed())));
-    let now = space.nodes_now()?;
-    let now = now.iter().find(|other| other.name == node.name).ok_or("the control plane is gone")?;
+    let since = agents::time_on(node)?;
+    let (now, losses) = probe::during(space, &on_others(space, node), || {
+        run("docker", &["stop", &node.name])?;
+        let squatter = crate::fetch::Outsider::start(space);
+        run("docker", &["start", &node.name])?;
+        let squatter = squatter?;
+        let took_it = node.addresses.iter().any(|address| squatter.addresses.contains(address));
+        ensure!(took_it, "nobody took its address: nothing was tested");
+        let now = followed(space, node, &since, |now| now.addresses != node.addresses)?;
+        pods_of_are_back(space, node, &since)?;
+        eventually("all reach all", RESTART, || all_reach_all(space, &pods))?;
+        space.note(format!("all reach all again {} after `docker stop`", seconds(start.elapsed())));
+        Ok(now)
+    })?;
     space.note(format!("was {:?}, is {:?}", node.addresses, now.addresses));
-    let took_it = node.addresses.iter().any(|address| squatter.addresses.contains(address));
-    ensure!(took_it && now.addresses != node.addresses, "the address did not change: nothing was tested");
+    losses.none()?;
     stale_routes(space, &node.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
@@ -54,20 +63,23 @@ pub fn a_control_plane_that_comes_back_with_another_address_is_as_before(space: 
 pub fn a_worker_that_joins_again_leaves_no_stale_route(space: &Space<'_>) -> Result {
     let node = space.worker(1)?;
     ensure!(!node.is_control_plane, "a cluster without workers");
+    let others: Vec<&Node> = space.nodes.iter().filter(|other| other.name != node.name).collect();
+    let names = one_on_each(space, &others)?;
     let start = Instant::now();
-    let drain =
-        ["drain", &node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"];
-    space.kubectl(&drain)?;
-    space.kubectl(&["delete", "node", &node.name])?;
-    node.run(&["kubeadm", "reset", "--force"])?;
-    let joined = take_ranges(space).and_then(|()| join(space, node));
-    space.kubectl(&["delete", "nodes", "--selector", TAKER])?;
-    joined?;
-    space.note(format!("Ready again {} after it was drained", seconds(start.elapsed())));
-    let now = space.nodes_now()?;
-    let now = now.iter().find(|other| other.name == node.name).ok_or("the worker is gone")?;
+    let (now, losses) = probe::during(space, &names, || {
+        let drain = ["drain", &node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force"];
+        space.kubectl(&[&drain[..], &["--timeout=120s"]].concat())?;
+        space.kubectl(&["delete", "node", &node.name])?;
+        node.run(&["kubeadm", "reset", "--force"])?;
+        let joined = take_ranges(space).and_then(|()| join(space, node));
+        space.kubectl(&["delete", "nodes", "--selector", TAKER])?;
+        let now = joined?;
+        space.note(format!("Ready again {} after it was drained", seconds(start.elapsed())));
+        Ok(now)
+    })?;
     ensure!(now.pod_ranges != node.pod_ranges, "it has its old range again: nothing was tested");
     space.note(format!("{:?} became {:?}", node.pod_ranges, now.pod_ranges));
+    losses.none()?;
     stale_routes(space, &node.pod_ranges)?;
     let pods = two_on_each_node(space)?;
     all_reach_all(space, &pods).map(|_| ())
@@ -90,16 +102,49 @@ fn take_ranges(space: &Space<'_>) -> Result {
 }
 
 /// Until it is Ready.
-fn join(space: &Space<'_>, node: &Node) -> Result {
+fn join(space: &Space<'_>, node: &Node) -> Result<Node> {
+    let since = agents::time_on(node)?;
     node.run(&["kubeadm", "join", "--config", "/kind/kubeadm.conf", "--skip-phases=preflight"])?;
+    let now = followed(space, node, &since, |now| !now.pod_ranges.is_empty() && !now.addresses.is_empty())?;
     let name = format!("node/{}", node.name);
-    space.kubectl(&["wait", "--for=create", &name, "--timeout=60s"])?;
-    space.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=180s"]).map(|_| ())
+    space.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=180s"])?;
+    Ok(now)
 }
 
-/// A node's clock, as Kubernetes writes times; these compare as text.
-fn time_of(node: &Node) -> Result<String> {
-    Ok(node.run(&["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"])?.trim().to_owned())
+/// The pods of [`two_on_each_node`] that are not on this node, one of each.
+fn on_others(space: &Space<'_>, node: &Node) -> Vec<String> {
+    let others = space.nodes.iter().filter(|other| other.name != node.name);
+    others.map(|other| format!("{}-0", other.name)).collect()
+}
+
+/// Waits until the API server shows a node as `is_new` has it, and then until the other nodes' routes lead there; the
+/// node as it is then. Notes how long the routes took, and what an agent said.
+fn followed(space: &Space<'_>, node: &Node, since: &str, is_new: impl Fn(&Node) -> bool) -> Result<Node> {
+    let others: Vec<&Node> = space.nodes.iter().filter(|other| other.name != node.name).collect();
+    let first = others.first().ok_or("there is no other node")?;
+    let now = eventually(&format!("{} is there anew", node.name), RESTART, || {
+        let now = space.nodes_now()?.into_iter().find(|other| other.name == node.name);
+        now.filter(|now| is_new(now)).ok_or_else(|| "it is as before, or not there".into())
+    })?;
+    let shown = Instant::now();
+    for other in &others {
+        for range in &now.pod_ranges {
+            let (family, version) = if range.contains(':') { (Family::V6, "-6") } else { (Family::V4, "-4") };
+            let gateway = now.address(family)?.to_string();
+            let words = ["ip", version, "route", "show", range, "via", &gateway];
+            eventually(&format!("{} has a route to {range}", other.name), Duration::from_secs(60), || {
+                ensure!(!other.run(&words)?.trim().is_empty(), "it has none via {gateway}");
+                Ok(())
+            })?;
+        }
+    }
+    let took = shown.elapsed().as_millis();
+    let said = agents::said(first, since, "routes to other nodes")?;
+    space.note(format!(
+        "the others' routes lead there {took} ms after kubectl showed it ({}: {said})",
+        first.name
+    ));
+    Ok(now)
 }
 
 /// Waits until the containers on the node have been started since, and are ready: what the API server says before is

@@ -10,6 +10,20 @@ use crate::pod::{HTTP, Pod, UDP};
 use crate::process::Result;
 use crate::space::Space;
 
+/// A server on each node; their names, in the order of the nodes.
+pub fn one_on_each_node(space: &Space<'_>) -> Result<Vec<String>> {
+    one_on_each(space, &space.nodes.iter().collect::<Vec<_>>())
+}
+
+/// A server on each of these nodes; their names, in the same order.
+pub fn one_on_each(space: &Space<'_>, nodes: &[&Node]) -> Result<Vec<String>> {
+    let names: Vec<String> = nodes.iter().map(|node| format!("on-{}", node.name)).collect();
+    let pods = names.iter().zip(nodes);
+    space.create(pods.map(|(name, node)| Pod::server(name, &space.agnhost).on(node).manifest()))?;
+    space.all_ready(Duration::from_secs(120))?;
+    Ok(names)
+}
+
 /// Two servers on each node; their names.
 pub fn two_on_each_node(space: &Space<'_>) -> Result<Vec<String>> {
     let placed =

@@ -17,7 +17,7 @@ use crate::space::Space;
 const HELD: &str = "ls /var/lib/cni/ferrule/*/by-ip 2>/dev/null | grep -c . || true";
 
 /// No address belongs to two pods, and on no node are more addresses held than its pods have.
-fn none_is_doubled_and_none_lost(space: &Space<'_>) -> Result {
+pub fn none_is_doubled_and_none_lost(space: &Space<'_>) -> Result {
     let mut owners: BTreeMap<IpAddr, String> = BTreeMap::new();
     for pod in space.pods_with_addresses()? {
         let name = pod["metadata"]["name"].to_string();
@@ -49,7 +49,13 @@ pub fn sixty_pods_at_once(space: &Space<'_>) -> Result {
     space.create([deployment("many", 60, Pod::small("many"))])?;
     space.rolled_out("deployment/many", Duration::from_secs(240))?;
     space.note(format!("60 pods ready in {}", seconds(start.elapsed())));
-    let answer = space.get(&["pods", "--selector", "app=many"])?;
+    each_serves(space, "asker", "many", 60)?;
+    none_is_doubled_and_none_lost(space)
+}
+
+/// Every one of the `count` pods with the label `app`, at each of its addresses, to a pod that asks once.
+pub fn each_serves(space: &Space<'_>, asker: &str, app: &str, count: usize) -> Result {
+    let answer = space.get(&["pods", "--selector", &format!("app={app}")])?;
     let pods = answer["items"].as_array().cloned().unwrap_or_default();
     let expected: Vec<(IpAddr, String)> = pods
         .iter()
@@ -58,15 +64,15 @@ pub fn sixty_pods_at_once(space: &Space<'_>) -> Result {
             addresses_of(pod).into_iter().map(move |address| (address, name.clone()))
         })
         .collect();
-    ensure!(expected.len() == 60 * space.families.len(), "{} addresses for 60 pods", expected.len());
+    ensure!(expected.len() == count * space.families.len(), "{} addresses for {count} pods", expected.len());
     let urls: Vec<String> = expected.iter().map(|(address, _)| url(*address, 80, "hostname")).collect();
     let mut words = vec!["curl", "--silent", "--show-error", "--fail", "--max-time", "5"];
     words.extend(urls.iter().map(String::as_str));
-    let answers = space.exec("asker", &words)?;
+    let answers = space.exec(asker, &words)?;
     let names: Vec<&str> = answers.lines().collect();
     let wanted: Vec<&str> = expected.iter().map(|(_, name)| name.as_str()).collect();
     ensure!(names == wanted, "asked {wanted:?}, answered {names:?}");
-    none_is_doubled_and_none_lost(space)
+    Ok(())
 }
 
 /// While somebody asks for it all the time.
