@@ -129,9 +129,9 @@ pub fn forwarding_that_was_switched_off_is_on_again(space: &Space<'_>) -> Result
 /// The link to the other nodes, for a second. With it go the routes over it and its IPv6 addresses, without a word of
 /// the kernel for each. Whoever gave the node its addresses and its default routes gives them again.
 ///
-/// IPv6 packets are lost for longer than routes are away, and no network plugin can help it: until the link has its
-/// link-local address again, which takes the kernel two seconds of duplicate address detection, the node asks for no
-/// neighbour of what it forwards (`ndisc_solicit`, net/ipv6/ndisc.c).
+/// The link is spared duplicate address detection. With it, IPv6 waits for seconds longer than for routes, and no network
+/// plugin can help it: for what it forwards, a node asks for no neighbour until its link-local address has passed
+/// (`ndisc_solicit`, net/ipv6/ndisc.c).
 pub fn a_link_that_went_down_and_up_has_its_routes_back(space: &Space<'_>) -> Result {
     let names = one_on_each_node(space)?;
     let node = space.worker(0)?;
@@ -140,6 +140,8 @@ pub fn a_link_that_went_down_and_up_has_its_routes_back(space: &Space<'_>) -> Re
     let prelude = format!(
         "{ROUTES}
          link=$(ip -o route get {to} | sed 's/.* dev \\([^ ]*\\).*/\\1/')
+         detection=/proc/sys/net/ipv6/conf/$link/accept_dad
+         [ ! -e $detection ] || {{ trap \"echo $(cat $detection) >$detection\" EXIT && echo 0 >$detection; }}
          addresses=$(ip -o -6 address show dev $link scope global | awk '{{ print $4 }}')
          default4=$(ip -4 route show default); default6=$(ip -6 route show default)
          down_and_up() {{
