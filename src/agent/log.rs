@@ -28,9 +28,14 @@ pub fn start(level: &str) -> Result<(), String> {
     started.map_err(|error| error.to_string())
 }
 
-/// A bare level is the agent's; the libraries' own lines are for those who ask for them.
+/// A bare level is the agent's; the libraries' own lines are for those who ask for them. That of the API server calls
+/// each answer it does not get an error; the agent says once that there are none.
 fn directives(level: &str) -> String {
-    if level.contains(['=', ',']) { level.to_owned() } else { format!("error,ferrule={level}") }
+    if level.contains(['=', ',']) {
+        level.to_owned()
+    } else {
+        format!("error,kube_client=off,ferrule={level}")
+    }
 }
 
 struct KeyValue;
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_bare_level_is_the_agents() {
-        assert_eq!(directives("debug"), "error,ferrule=debug");
+        assert_eq!(directives("debug"), "error,kube_client=off,ferrule=debug");
         assert_eq!(directives("info,kube=debug"), "info,kube=debug");
     }
 }

@@ -200,10 +200,21 @@ pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
     let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
     let mut events = watch(api.clone(), config.clone()).boxed();
     let (mut failures, mut longest) = (0_u32, LONGEST_AT_FIRST);
+    let mut is_list_asked_for = false;
     loop {
         let told_now = match events.next().await {
+            // Said before the server is asked: it has not answered yet, and may be away.
+            Some(Ok(Event::Init)) => {
+                is_list_asked_for = true;
+                continue;
+            }
             Some(Ok(event)) => {
                 failures = 0;
+                if std::mem::take(&mut is_list_asked_for) {
+                    if told.send(Told::Node(NodeEvent::ListBegins)).await.is_err() {
+                        return;
+                    }
+                }
                 tell(event)
             }
             Some(Err(error)) => {

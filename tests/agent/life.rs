@@ -91,3 +91,22 @@ fn broken_watches_and_lost_history_lose_no_change() {
     node.wait_for_routes_to(&[13, 14, 15]);
     assert!(node.page("/healthz").unwrap().contains(" 200 "));
 }
+
+#[test]
+fn an_api_server_that_is_away_from_the_beginning_is_told_of_once() {
+    let mut node = AgentNode::new("nobody");
+    node.api.be_away(true);
+    node.start();
+    node.wait("six tries", || {
+        node.metric("ferrule_errors_total{step=\"watch\"}").is_some_and(|tries| tries >= 6.0)
+    });
+    let told = |words: &str| node.log().matches(words).count();
+    assert_eq!(told("the API server does not answer as it should"), 1, "{}", node.log());
+    assert_eq!(told("the API server answers again"), 0, "{}", node.log());
+    // Not by the library as well, at each try.
+    assert_eq!(told("level=error"), 0, "{}", node.log());
+    assert_eq!(node.metric("ferrule_api_answers"), Some(0.0));
+    node.api.be_away(false);
+    node.wait("word of it", || told("the API server answers again") == 1);
+    assert_eq!(node.metric("ferrule_api_answers"), Some(1.0));
+}
