@@ -36,8 +36,12 @@ const FIRST: Duration = Duration::from_millis(250);
 /// Longest pause until the first list is complete: this node waits for it.
 const LONGEST_AT_FIRST: Duration = Duration::from_secs(4);
 
-/// Longest pause from then on: thousands of agents may be waiting for the same API server.
-const LONGEST: Duration = Duration::from_secs(30);
+/// Longest pause from then on, for each node of the cluster: however many agents wait for the same API server, together
+/// they ask it some hundred times a second.
+const LONGEST_PER_NODE: Duration = Duration::from_millis(10);
+
+/// What that is at least, and at most.
+const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// What the watch has to tell.
 #[derive(Debug)]
@@ -199,7 +203,7 @@ pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
     let api: Api<WatchedNode> = Api::all(client);
     let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
     let mut events = watch(api.clone(), config.clone()).boxed();
-    let (mut failures, mut longest) = (0_u32, LONGEST_AT_FIRST);
+    let (mut failures, mut longest, mut listed) = (0_u32, LONGEST_AT_FIRST, 0_u32);
     let mut is_list_asked_for = false;
     loop {
         let told_now = match events.next().await {
@@ -211,6 +215,7 @@ pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
             Some(Ok(event)) => {
                 failures = 0;
                 if std::mem::take(&mut is_list_asked_for) {
+                    listed = 0;
                     if told.send(Told::Node(NodeEvent::ListBegins)).await.is_err() {
                         return;
                     }
@@ -231,8 +236,10 @@ pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
                 continue;
             }
         };
-        if matches!(told_now, Told::Node(NodeEvent::ListEnds)) {
-            longest = LONGEST;
+        match &told_now {
+            Told::Node(NodeEvent::Listed(_)) => listed = listed.saturating_add(1),
+            Told::Node(NodeEvent::ListEnds) => longest = longest_among(listed),
+            _ => {}
         }
         if told.send(told_now).await.is_err() {
             return;
@@ -255,6 +262,12 @@ fn tell(event: Event<WatchedNode>) -> Told {
 
 fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Longest pause where so many agents may be waiting. In a small cluster nobody has to wait for long: as long as an agent
+/// pauses, it does not hear of a node that came back with another address.
+fn longest_among(nodes: u32) -> Duration {
+    LONGEST_PER_NODE.saturating_mul(nodes).clamp(LONGEST.0, LONGEST.1)
 }
 
 /// Between half and the whole of what it grew to, so that agents which failed together do not come back together.
@@ -306,8 +319,14 @@ mod tests {
             let pause = pause(failures, LONGEST_AT_FIRST).as_millis();
             assert!((grown / 2..=grown).contains(&pause), "{failures}: {pause}");
         }
-        let many: std::collections::HashSet<Duration> = (0..50).map(|_| pause(40, LONGEST)).collect();
+        let many: std::collections::HashSet<Duration> = (0..50).map(|_| pause(40, LONGEST.1)).collect();
         assert!(many.len() > 10);
+    }
+
+    #[test]
+    fn the_more_agents_wait_the_longer_each_of_them_does() {
+        let seconds = [0, 3, 100, 500, 3_000, 5_000, u32::MAX].map(|nodes| longest_among(nodes).as_secs());
+        assert_eq!(seconds, [1, 1, 1, 5, 30, 30, 30]);
     }
 
     #[test]

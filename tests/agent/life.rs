@@ -93,6 +93,21 @@ fn broken_watches_and_lost_history_lose_no_change() {
 }
 
 #[test]
+fn in_a_small_cluster_nobody_waits_long_for_an_api_server_that_is_back() {
+    let mut node = AgentNode::new("patience");
+    node.api.put(other(11));
+    node.start_ready();
+    node.wait_for_routes_to(&[11]);
+    node.api.be_away(true);
+    // Were its pauses those of a large cluster, so many tries would take it minutes.
+    let tries = || node.metric("ferrule_errors_total{step=\"watch\"}").unwrap_or_default();
+    node.wait("ten tries", || tries() >= 10.0);
+    node.api.put(other(12));
+    node.api.be_away(false);
+    node.wait_for_routes_to(&[11, 12]);
+}
+
+#[test]
 fn an_api_server_that_is_away_from_the_beginning_is_told_of_once() {
     let mut node = AgentNode::new("nobody");
     node.api.be_away(true);
