@@ -26,6 +26,11 @@ const ROUTES: &str = "
     to_nodes() { ours | grep ' via ' | sort; }
     remove() { while read -r route; do ip $1 route del $route || exit 1; done; }";
 
+/// Shell: what ferrule's table has, one thing a line. Counters and handles differ when it was made again, and so may the
+/// order in which elements are shown.
+const TABLE: &str =
+    "nft -s list table inet ferrule | sed 's/elements = //; s/[{},]//g; s/^[ \t]*//; s/[ \t]*$//' | sort";
+
 /// How long it took until something was mended.
 struct Mended {
     /// Milliseconds from the end of the breaking, as the node saw it. Looking takes its time.
@@ -97,8 +102,7 @@ pub fn a_table_that_was_flushed_is_back(space: &Space<'_>) -> Result {
     works()?;
     let (_, losses) = probe::during(space, &names, || {
         for what in ["nft flush table inet ferrule", "nft delete table inet ferrule"] {
-            // Counters and handles differ afterwards.
-            let mended = broken_and_mended(node, "", "nft -s list table inet ferrule", what)?;
+            let mended = broken_and_mended(node, "", TABLE, what)?;
             works().map_err(|failure| format!("after {what}: {failure}"))?;
             space.note(format!("{what}: back in {mended}"));
         }
