@@ -14,6 +14,9 @@ const SHOWN: usize = 50;
 /// Characters of a foreign text that a message repeats.
 const QUOTED: usize = 64;
 
+/// Characters of a foreign sentence that a message repeats.
+const SENTENCE: usize = 256;
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -93,6 +96,19 @@ impl fmt::Display for Problems {
     }
 }
 
+/// A sentence of others, in which may stand what they read, as a message may repeat it: control characters escaped, cut
+/// where it gets long.
+pub fn plain(sentence: &str) -> String {
+    let mut plain = String::new();
+    for c in sentence.chars().take(SENTENCE) {
+        if c.is_control() { plain.extend(c.escape_default()) } else { plain.push(c) }
+    }
+    if sentence.chars().nth(SENTENCE).is_some() {
+        plain.push_str("...");
+    }
+    plain
+}
+
 /// `text` as a message may repeat it: in quotes, control characters escaped, cut where it gets long.
 pub fn quote(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
@@ -132,5 +148,7 @@ mod tests {
     fn a_quoted_text_cannot_break_a_line_or_fill_a_screen() {
         assert_eq!(quote("a\nb\u{1b}"), r#""a\nb\u{1b}""#);
         assert_eq!(quote(&"é".repeat(65)), format!("\"{}\"...", "é".repeat(64)));
+        assert_eq!(plain("is `a\nb\u{9b}` \"c\""), "is `a\\nb\\u{9b}` \"c\"");
+        assert_eq!(plain(&"é".repeat(257)), format!("{}...", "é".repeat(256)));
     }
 }

@@ -18,6 +18,7 @@ use super::boot::BootId;
 use super::error::{Damaged, StoreError};
 use crate::cni::args::PodName;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, InvalidId, NetnsPath, NetworkName};
+use crate::cni::problem::plain;
 use crate::config::host_port::HostPort;
 use crate::desired::names::stable_hash_of_bytes;
 use crate::desired::nft::element::PodRules;
@@ -190,9 +191,11 @@ impl Record {
     /// [`StoreError::Damaged`] or [`StoreError::NewerFormat`].
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self, StoreError> {
         let damaged = |reason: String| StoreError::from(Damaged::new(path, reason));
+        // In its words may stand what the file says.
+        let no_record =
+            |error: serde_json::Error| damaged(format!("it is no record: {}", plain(&error.to_string())));
         // The version first: of a newer format nothing else is known.
-        let header: Header =
-            serde_json::from_slice(json).map_err(|error| damaged(format!("it is no record: {error}")))?;
+        let header: Header = serde_json::from_slice(json).map_err(no_record)?;
         match header.version {
             VERSION => {}
             0 => return Err(damaged("its version is 0".to_owned())),
@@ -203,8 +206,7 @@ impl Record {
         {
             return Err(damaged("its checksum is not that of what it says".to_owned()));
         }
-        let written: Written =
-            serde_json::from_slice(json).map_err(|error| damaged(format!("it is no record: {error}")))?;
+        let written: Written = serde_json::from_slice(json).map_err(no_record)?;
         written.check().map_err(damaged)
     }
 }
@@ -388,6 +390,15 @@ mod tests {
         }
         let mark = "\"importedFrom\": \"/var\\n\", \"created\"";
         assert!(matches!(read(&GOLDEN.replace("\"created\"", mark)), Err(StoreError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_ours_does_not_break_the_message() {
+        for word in ["t\\u009bcp", "\\n", &"x".repeat(4000)] {
+            let error = read(&GOLDEN.replace("tcp", word)).unwrap_err().to_string();
+            assert!(error.contains("unknown variant") && !error.contains(char::is_control), "{error:?}");
+            assert!(error.len() < 500, "{}", error.len());
+        }
     }
 
     #[test]
