@@ -178,7 +178,7 @@ fn nested<T: Nla>(kind: u16, inner: &[T]) -> DefaultNla {
 }
 
 impl Flow {
-    fn read(attributes: &[ConntrackAttribute]) -> Option<Self> {
+    pub(super) fn read(attributes: &[ConntrackAttribute]) -> Option<Self> {
         let tuple =
             |wanted: fn(&ConntrackAttribute) -> Option<&Vec<Tuple>>| attributes.iter().find_map(wanted);
         let original = tuple(|attribute| match attribute {

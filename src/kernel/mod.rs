@@ -21,6 +21,8 @@
 pub mod addr;
 pub mod change;
 pub mod conntrack;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod link;
 pub mod monitor;
 pub mod neigh;

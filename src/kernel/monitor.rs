@@ -24,6 +24,8 @@ use tokio::runtime::Handle;
 use super::netns::{Netns, NetnsError};
 pub(super) use event::ip_of;
 pub use event::{Event, NetconfOf};
+#[cfg(feature = "fuzzing")]
+pub(super) use event::{read_nftables, read_route};
 
 /// Receive buffer asked for, in bytes, of each socket: some ten thousand events.
 const RECEIVE_BUFFER: usize = 8 << 20;

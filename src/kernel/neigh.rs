@@ -51,7 +51,7 @@ impl Netlink {
 
 impl Neighbour {
     /// `None` for what is no neighbour of an IP address, such as a bridge's forwarding entry.
-    fn read(message: NeighbourMessage) -> Option<Self> {
+    pub(super) fn read(message: NeighbourMessage) -> Option<Self> {
         let (mut address, mut mac) = (None, None);
         for attribute in message.attributes {
             match attribute {

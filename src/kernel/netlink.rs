@@ -275,7 +275,7 @@ struct Answers {
 }
 
 /// Reads up to the acknowledgement of one request; returns the object that came before it, if any.
-async fn read_answer(
+pub(super) async fn read_answer(
     answers: &mut (impl Stream<Item = NetlinkMessage<Packet>> + Unpin),
 ) -> Result<Option<RouteNetlinkMessage>, Reason> {
     let mut object = Ok(None);
@@ -308,7 +308,7 @@ enum Listed<T> {
 /// Reads a dump to its end.
 ///
 /// Torn or broken, it is read to the end: the next dump of the socket must find this one over.
-async fn read_dump(
+pub(super) async fn read_dump(
     answers: &mut (impl Stream<Item = NetlinkMessage<Packet>> + Unpin),
 ) -> Result<Listed<Vec<RouteNetlinkMessage>>, Reason> {
     let mut torn = false;

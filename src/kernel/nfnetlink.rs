@@ -7,7 +7,7 @@
 //! **One exchange at a time** on a socket; whoever comes meanwhile waits. Answers to an exchange that nobody
 //! waits for any more bear old sequence numbers and are skipped.
 
-mod answer;
+pub(super) mod answer;
 
 use std::io;
 use std::sync::Arc;

@@ -125,7 +125,7 @@ impl Netlink {
 }
 
 impl Qdisc {
-    fn read(message: &TcMessage) -> Option<Self> {
+    pub(super) fn read(message: &TcMessage) -> Option<Self> {
         let kind = message.attributes.iter().find_map(|attribute| match attribute {
             TcAttribute::Kind(kind) => Some(kind.as_str()),
             _ => None,
@@ -229,7 +229,7 @@ pub(super) fn add_redirect(redirect: &Redirect) -> Request {
 const NEW: u16 = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 
 /// The link that a filter redirects to.
-fn redirect_target(message: &TcMessage) -> Option<u32> {
+pub(super) fn redirect_target(message: &TcMessage) -> Option<u32> {
     let options = message.attributes.iter().filter_map(|attribute| match attribute {
         TcAttribute::Options(options) => Some(options),
         _ => None,
@@ -258,6 +258,6 @@ fn message_to(index: u32) -> TcMessage {
     TcMessage::with_index(index.cast_signed())
 }
 
-fn index_of(message: &TcMessage) -> Option<u32> {
+pub(super) fn index_of(message: &TcMessage) -> Option<u32> {
     u32::try_from(message.header.index).ok()
 }

@@ -59,7 +59,7 @@ impl Netlink {
 }
 
 impl Rule {
-    fn read(message: &RuleMessage) -> Option<Self> {
+    pub(super) fn read(message: &RuleMessage) -> Option<Self> {
         let (mut source, mut protocol, mut priority) = (None, 0, 0);
         let mut table = u32::from(message.header.table);
         for attribute in &message.attributes {

@@ -119,7 +119,7 @@ impl Netlink {
 }
 
 impl Tunnel {
-    fn read(message: &LinkMessage) -> Option<Self> {
+    pub(super) fn read(message: &LinkMessage) -> Option<Self> {
         let infos = message.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::LinkInfo(infos) => Some(infos),
             _ => None,
@@ -147,7 +147,7 @@ impl Tunnel {
 
 impl ForwardingEntry {
     /// `None` for one that sends to no address.
-    fn read(message: &NeighbourMessage) -> Option<Self> {
+    pub(super) fn read(message: &NeighbourMessage) -> Option<Self> {
         let (mut mac, mut remote) = (None, None);
         for attribute in &message.attributes {
             match attribute {

@@ -180,6 +180,17 @@ impl Filter {
         })
     }
 
+    /// The chain `chain` of these.
+    #[cfg(feature = "fuzzing")]
+    pub fn for_fuzzing(
+        table: Table,
+        chain: String,
+        chains: HashMap<String, Vec<Rule>>,
+        sets: HashMap<String, Vec<Member>>,
+    ) -> Self {
+        Self { table, chain, legacy: false, policy_drops: true, chains, sets }
+    }
+
     /// What it does with the pods' packets; `None` if none of them come through here.
     pub fn judge(&self, traffic: &Traffic) -> Option<Judgement> {
         let families = match self.table.family {

@@ -149,7 +149,7 @@ pub(super) fn push(events: &mut VecDeque<Event>, event: Event) {
 }
 
 /// Takes a datagram of route netlink apart.
-pub(super) fn read_route(datagram: &[u8], events: &mut VecDeque<Event>) {
+pub(in crate::kernel) fn read_route(datagram: &[u8], events: &mut VecDeque<Event>) {
     each_message(datagram, |message| {
         if message.message_type() == NEW_NETCONF {
             read_netconf(message.payload()).into_iter().for_each(|event| push(events, event));
@@ -166,7 +166,7 @@ pub(super) fn read_route(datagram: &[u8], events: &mut VecDeque<Event>) {
 }
 
 /// Takes a datagram of nf_tables apart.
-pub(super) fn read_nftables(datagram: &[u8], events: &mut VecDeque<Event>) {
+pub(in crate::kernel) fn read_nftables(datagram: &[u8], events: &mut VecDeque<Event>) {
     each_message(datagram, |message| {
         let [kind, subsystem] = message.message_type().to_le_bytes();
         if subsystem != SUBSYSTEM_NFTABLES || kind == NEW_GENERATION {

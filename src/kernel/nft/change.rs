@@ -131,7 +131,7 @@ impl Nfnetlink {
 
 impl Change {
     /// `place` tells it from the others of the transaction.
-    fn to_requests(&self, place: usize) -> Vec<Request> {
+    pub(super) fn to_requests(&self, place: usize) -> Vec<Request> {
         let one =
             |table: &Table, flags, inner| vec![Request { message: message(table.family, inner), flags }];
         match self {

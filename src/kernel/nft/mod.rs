@@ -17,6 +17,8 @@ mod attributes;
 pub mod change;
 pub mod element;
 pub mod expr;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod query;
 pub mod rule;
 pub mod set;

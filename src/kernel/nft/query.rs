@@ -194,7 +194,7 @@ impl Nfnetlink {
     }
 }
 
-fn generation_of(answer: &Object) -> Result<u32, Reason> {
+pub(super) fn generation_of(answer: &Object) -> Result<u32, Reason> {
     let id = Attributes(&answer.body).number(NFTA_GEN_ID);
     id.ok_or_else(|| Reason::ours(Errno::BADMSG, "the kernel's answer has no number in it"))
 }

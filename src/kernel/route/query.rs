@@ -152,7 +152,7 @@ impl Netlink {
 
 impl Resolved {
     /// `None` for a route that turns packets away, which IPv6 answers with instead of an error.
-    fn read(message: &RouteMessage) -> Option<Self> {
+    pub(in crate::kernel) fn read(message: &RouteMessage) -> Option<Self> {
         let local = match message.header.kind {
             RouteType::Unicast => false,
             RouteType::Local => true,
