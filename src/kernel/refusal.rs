@@ -99,7 +99,7 @@ pub(super) struct Reason {
 impl Reason {
     /// A reason of our own, in the form of one of the kernel's.
     pub(super) fn ours(errno: Errno, text: impl Into<String>) -> Self {
-        Self { errno: errno.raw_os_error(), text: Some(text.into()) }
+        Self { errno: errno.raw_os_error(), text: Some(on_one_line(&text.into())) }
     }
 
     /// The connection ended before the answer came.
@@ -153,8 +153,13 @@ fn kernel_words(attributes: &[u8]) -> Option<String> {
     let text = NlasIterator::new(attributes).flatten().find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)?;
     let words = String::from_utf8_lossy(text.value());
     let words = words.trim_end_matches(['\0', '.', '\n']);
-    // They go to terminals and into answers: on one line, whatever the kernel says.
-    (!words.is_empty()).then(|| words.replace(char::is_control, " "))
+    (!words.is_empty()).then(|| on_one_line(words))
+}
+
+/// What goes to terminals and into answers stays on its line, whatever the kernel says: in a reason of our own as well,
+/// where it may be told what could not be read.
+fn on_one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 #[cfg(test)]
@@ -201,6 +206,8 @@ mod tests {
         error.header.extend([12, 0, 1, 0, b'n', b'o', b'\n', 0x1b, 0xc2, 0x9b, b'!', 0]);
         let reason = Reason::from_error(&error, NLM_F_CAPPED).unwrap();
         assert_eq!(reason.text.as_deref(), Some("no   !"));
+        let reason = Reason::ours(Errno::BADMSG, "the kind in\"m\0\0! cannot be read");
+        assert_eq!(reason.text.as_deref(), Some("the kind in\"m  ! cannot be read"));
     }
 
     #[test]
