@@ -21,6 +21,7 @@ part() {
 }
 
 part formatting cargo fmt --all --check
+part "formatting, fuzz/" cargo fmt --manifest-path fuzz/Cargo.toml --check
 # Without the agent as well: the plugin must not come to need what only the agent has.
 part "clippy, without the agent" cargo clippy --workspace --all-targets --locked -- --deny warnings
 part clippy cargo clippy --workspace --features ferrule/agent --all-targets --locked -- --deny warnings

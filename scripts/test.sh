@@ -50,6 +50,14 @@ test_everything() {
     cargo test --workspace --features ferrule/agent --locked --no-fail-fast 2>&1 | tee "$scratch/tests"
 }
 
+# Some executions of each target, to see that every promise still holds; many find more (docs/TESTING.md).
+fuzz_briefly() {
+    local status=0
+    scripts/fuzz.sh 20000 || status=$?
+    [ "$status" -eq 3 ] || return "$status"
+    skipped+=("fuzzing: no nightly Rust can be had; each corpus was read once, by a stable one")
+}
+
 part "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 part "formatting, clippy, unit tests" scripts/check.sh
 if cargo deny --version >/dev/null 2>&1; then
@@ -61,6 +69,7 @@ else
 fi
 part "static binaries" build_and_run_alone
 part "all tests" test_everything
+part "fuzzing, briefly" fuzz_briefly
 
 say ""
 say "== summary"

@@ -1,0 +1,4 @@
+//! See `src/annotations.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ferrule_fuzz::annotations::check(data));

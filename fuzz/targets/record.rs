@@ -1,0 +1,4 @@
+//! See `src/record.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ferrule_fuzz::record::check(data));
