@@ -14,7 +14,7 @@ use super::change::Change;
 use super::link::Link;
 use super::monitor::{Event, read_route};
 use super::neigh::Neighbour;
-use super::netlink::{read_answer, read_dump};
+use super::netlink::{Listed, read_answer, read_dump};
 use super::packet::Packet;
 use super::qdisc::{self, Qdisc};
 use super::refusal::{Reason, Refusal};
@@ -68,9 +68,11 @@ impl Told {
             NetlinkPayload::Done(DoneMessage::default()),
         ));
         match read_dump(&mut stream::iter(messages)).now_or_never() {
-            Some(Ok(objects)) => objects.into_iter().flatten().for_each(|object| told.add(object)),
+            Some(Ok(Listed::Whole(objects) | Listed::Torn(objects))) => {
+                objects.into_iter().for_each(|object| told.add(object));
+            }
             Some(Err(reason)) => told.refusals.push(refuse(reason)),
-            None => {}
+            Some(Ok(Listed::Busy)) | None => {}
         }
         told
     }

@@ -296,7 +296,7 @@ pub(super) async fn read_answer(
 
 /// What came of a dump.
 #[derive(Debug, PartialEq, Eq)]
-enum Listed<T> {
+pub(super) enum Listed<T> {
     /// All of it, as it was at one moment.
     Whole(T),
     /// The kernel says that it changed while it was read.

@@ -32,7 +32,7 @@ pub fn container(pod: Pod) -> String {
 
 /// The port of the node that leads to a pod; every other pod has one.
 pub fn host_port(pod: Pod) -> Option<u16> {
-    (pod.0 % 2 == 0).then_some(8000 + u16::from(pod.0))
+    pod.0.is_multiple_of(2).then_some(8000 + u16::from(pod.0))
 }
 
 /// Whether the node's end of a pod's pair is there, with the alias, which an ADD gives it last.

@@ -42,7 +42,7 @@ pub trait Subject {
 ///
 /// A race does not come out the same each time. While a failure shrinks, a sequence in which commands run at once
 /// counts as one that passes after so many `attempts`.
-#[expect(clippy::print_stderr, reason = "how much was done; the test runner shows it to whoever asks")]
+#[allow(clippy::print_stderr, reason = "how much was done; the test runner shows it to whoever asks")]
 pub fn play_all<S: Subject>(
     cases: u32,
     longest: usize,
