@@ -385,17 +385,17 @@ mod tests {
     #[test]
     fn a_pods_name_that_could_forge_a_line_is_left_out_and_the_rest_is_read() {
         for bad in ["web-0\\n", "web/0", "", "web-0\\u001b[2J"] {
-            let record = read(&GOLDEN.replace("web-0", bad)).unwrap();
+            let record = read(&without_sum().replace("web-0", bad)).unwrap();
             assert_eq!((record.pod, record.addresses.len()), (None, 2), "{bad}");
         }
         let mark = "\"importedFrom\": \"/var\\n\", \"created\"";
-        assert!(matches!(read(&GOLDEN.replace("\"created\"", mark)), Err(StoreError::Damaged(_))));
+        assert!(matches!(read(&without_sum().replace("\"created\"", mark)), Err(StoreError::Damaged(_))));
     }
 
     #[test]
     fn a_word_that_is_none_of_ours_does_not_break_the_message() {
         for word in ["t\\u009bcp", "\\n", &"x".repeat(4000)] {
-            let error = read(&GOLDEN.replace("tcp", word)).unwrap_err().to_string();
+            let error = read(&without_sum().replace("tcp", word)).unwrap_err().to_string();
             assert!(error.contains("unknown variant") && !error.contains(char::is_control), "{error:?}");
             assert!(error.len() < 500, "{}", error.len());
         }
