@@ -70,6 +70,8 @@ fi
 part "static binaries" build_and_run_alone
 part "all tests" test_everything
 part "fuzzing, briefly" fuzz_briefly
+# Half a minute of what is run for hours by hand.
+part "soak" scripts/soak.sh --plugin "$scratch/root/ferrule" --callers 8 0.5
 
 say ""
 say "== summary"

@@ -1,0 +1,171 @@
+//! What all who take part share, and the order of the whole: callers and vandals at work, quiet moments in between, and
+//! the end, at which every address must be there again.
+
+use crate::Failure;
+use crate::beside::{collect, vandalise};
+use crate::call::{Call, Ended, Plugin};
+use crate::caller::Caller;
+use crate::check::Checker;
+use crate::finish::finish;
+use crate::node::Node;
+use crate::runtime::Runtime;
+use crate::system::{End, Namespaces, lock};
+use crate::tally::Tally;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Time between two quiet moments.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many calls are remembered, to tell what came before a fault.
+const MEMORY: usize = 20_000;
+
+/// How many of them are told.
+const TOLD: usize = 60;
+
+/// A run.
+pub struct Soak {
+    /// The node.
+    pub node: Node,
+    /// The plugin.
+    pub plugin: Plugin,
+    /// Namespaces for pods.
+    pub namespaces: Namespaces,
+    /// What the runtime knows.
+    pub runtime: Runtime,
+    /// Numbers.
+    pub tally: Tally,
+    /// The end of the run.
+    pub end: End,
+    /// Where chance comes from.
+    pub seed: u64,
+    turns: RwLock<()>,
+    faults: Mutex<Vec<String>>,
+    history: Mutex<VecDeque<String>>,
+}
+
+impl Soak {
+    /// A run that has not begun.
+    pub fn new(node: Node, plugin: Plugin, seed: u64) -> Self {
+        Self {
+            node,
+            plugin,
+            namespaces: Namespaces::default(),
+            runtime: Runtime::default(),
+            tally: Tally::default(),
+            end: End::default(),
+            seed,
+            turns: RwLock::default(),
+            faults: Mutex::default(),
+            history: Mutex::default(),
+        }
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// Whatever was not as it must be, with what came before.
+    pub fn run_for(&self, duration: Duration, callers: u64, say: impl Fn(&str)) -> Result<(), Failure> {
+        let mut checker = Checker::begin(self)?;
+        let began = Instant::now();
+        thread::scope(|scope| {
+            for number in 0..callers {
+                scope.spawn(move || Caller::new(self, number).work());
+            }
+            scope.spawn(|| collect(self));
+            scope.spawn(|| vandalise(self));
+            scope.spawn(|| {
+                while !self.end.wait(Duration::from_secs(1)) {
+                    self.plugin.end_hanging();
+                }
+            });
+            while began.elapsed() < duration && !self.end.wait(INTERVAL.min(duration)) {
+                self.have_quiet(&mut checker, &say);
+            }
+            self.end.announce();
+        });
+        if lock(&self.faults).is_empty() {
+            let finished = finish(self, &mut checker);
+            self.expect(finished);
+        }
+        let (summary, grown) = self.tally.summary();
+        say(&summary);
+        lock(&self.faults).extend(grown);
+        self.verdict()
+    }
+
+    /// Nobody does anything meanwhile.
+    fn have_quiet(&self, checker: &mut Checker, say: &impl Fn(&str)) {
+        let _alone = self.turns.write().unwrap_or_else(PoisonError::into_inner);
+        if self.end.is_near() {
+            return;
+        }
+        match checker.look(self) {
+            Ok(()) => say(&self.tally.turn_the_page(self.runtime.pods().len(), &self.node.store)),
+            Err(failure) => self.expect(Err(failure)),
+        }
+    }
+
+    /// Keeps quiet moments off as long as it is held.
+    pub fn take_turn(&self) -> RwLockReadGuard<'_, ()> {
+        self.turns.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Executes a call, and remembers it.
+    pub fn run(&self, call: &Call) -> Result<Ended, Failure> {
+        let ended = self.plugin.run(call, &self.end)?;
+        self.tally.count(call.verb, &ended);
+        let container = call.attachment.as_ref().map(|(id, netns)| format!("{id} {}", netns.display()));
+        self.note(&format!(
+            "{} {} {}, took {:?}: {}",
+            call.verb.name(),
+            container.unwrap_or_default(),
+            call.blow.as_ref().map(|blow| format!("{blow:?}")).unwrap_or_default(),
+            ended.elapsed,
+            ended.outcome
+        ));
+        Ok(ended)
+    }
+
+    /// Remembers what was done.
+    pub fn note(&self, deed: &str) {
+        let mut history = lock(&self.history);
+        if history.len() == MEMORY {
+            history.pop_front();
+        }
+        history.push_back(format!("{:?} {deed}", self.tally.elapsed()));
+    }
+
+    /// What is not as it must be ends the run.
+    pub fn expect(&self, done: Result<(), Failure>) {
+        if let Err(failure) = done {
+            lock(&self.faults).push(failure.to_string());
+            self.end.announce();
+        }
+    }
+
+    fn verdict(&self) -> Result<(), Failure> {
+        let faults = lock(&self.faults);
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let history = lock(&self.history);
+        let concerned = |line: &&String| {
+            // An id has 64 digits: every word so long is one.
+            let ids = |text: &str| -> Vec<String> {
+                text.split(|c: char| !c.is_ascii_hexdigit())
+                    .filter(|word| word.len() == 64)
+                    .map(str::to_owned)
+                    .collect()
+            };
+            let named: Vec<String> = faults.iter().flat_map(|fault| ids(fault)).collect();
+            let of_line = ids(line);
+            of_line.is_empty() || of_line.iter().any(|id| named.contains(id))
+        };
+        let told: Vec<&str> = history.iter().filter(concerned).map(String::as_str).collect();
+        let told = told.get(told.len().saturating_sub(TOLD)..).unwrap_or_default();
+        Err(format!("{}\nwhat came before:\n{}", faults.join("\n"), told.join("\n")).into())
+    }
+}
