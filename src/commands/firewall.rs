@@ -224,8 +224,18 @@ pub async fn differences(
 /// # Errors
 /// What kernel or store refuse.
 pub async fn sweep(data_dir: &Path, network: &NetworkName, boot: &BootId) -> Result<(), CniError> {
-    let network = std::slice::from_ref(network);
-    nft::sweep(&open()?, network, || read_elements(data_dir, network, boot)).await
+    nft::sweep(&open()?, std::slice::from_ref(network), || recorded_elements(data_dir, network, boot)).await
+}
+
+/// All that the records of `network` ask for, whoever is working on them.
+fn recorded_elements(
+    data_dir: &Path,
+    network: &NetworkName,
+    boot: &BootId,
+) -> Result<Vec<Element>, CniError> {
+    let Some(store) = Store::open_existing(data_dir, network)? else { return Ok(Vec::new()) };
+    let records = store.attachments()?.into_iter().filter_map(|entry| entry.record.ok());
+    Ok(records.filter(|record| record.is_from(boot)).flat_map(|record| elements_of(&record)).collect())
 }
 
 /// A way to the nftables of the namespace of the calling thread.

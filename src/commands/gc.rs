@@ -70,7 +70,7 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
         failures.extend(store.lock(&boot, LOCK_DEADLINE).err().map(CniError::from));
     }
     let known: Vec<AttachmentKey> = match &store {
-        Some(store) => store.attachments()?.into_iter().map(|entry| entry.key).collect(),
+        Some(store) => store.keys()?,
         None => Vec::new(),
     };
     let mut doomed: Vec<Doomed> = Vec::new();

@@ -192,11 +192,10 @@ pub async fn all_stand(node: &Netlink, sample: &[PeerRoute]) -> Result<bool, Dat
 /// Where the kernel cannot be asked.
 pub async fn unreachable_peers(node: &Netlink, state: &NodeState) -> Result<Vec<String>, DatapathError> {
     let mut unreachable = Vec::new();
-    for wanted in state.peer_routes() {
-        let Target::Via(next_hop) = wanted.route.target else { continue };
+    for (peer, next_hop) in state.next_hops() {
         match node.route_to(next_hop).await? {
             Some(way) if way.gateway.is_none() => return Ok(Vec::new()),
-            _ => unreachable.push(wanted.peer),
+            _ => unreachable.push(peer.to_owned()),
         }
     }
     unreachable.dedup();

@@ -116,6 +116,11 @@ impl NodeState {
         direct.map(|hop| self.peer_route(&hop)).chain(overlay.pod_routes()).collect()
     }
 
+    /// Name and next hop of each of [`NodeState::peer_routes`]. Makes no route.
+    pub fn next_hops(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.hops().map(|hop| (hop.peer.node.as_str(), hop.next_hop))
+    }
+
     /// Those of [`NodeState::peer_routes`] at the given places, in their order. Makes no other.
     pub fn peer_routes_at(&self, places: &[usize]) -> Vec<PeerRoute> {
         let picked = self.hops().enumerate().filter(|(place, _)| places.contains(place));

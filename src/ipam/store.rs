@@ -144,6 +144,14 @@ impl Store {
         Ok(Some(record))
     }
 
+    /// The key of every attachment that has a record, in no order. Reads none of them.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn keys(&self) -> Result<Vec<AttachmentKey>, StoreError> {
+        Ok(self.by_id.names(usize::MAX)?.iter().filter_map(|name| self.key_of(name)).collect())
+    }
+
     /// Every attachment that has a record, in no order; one that cannot be read does not hide the others.
     ///
     /// # Errors

@@ -124,3 +124,41 @@ fn a_del_lets_its_elements_expire_and_has_none_to_remove() {
     assert!(!seen.contains("NFT_MSG_DELSETELEM"), "{seen}");
     node.expect_nothing_left();
 }
+
+/// The soak's find: STATUS, which is asked every five seconds, listed the routes to all pods and all nodes, whether or not
+/// there is a firewall that they have to pass.
+#[test]
+fn a_status_costs_the_same_among_hundreds_of_pods_and_nodes() {
+    let node = Node::new();
+    let pod = Pod::with_container("pod");
+    node.add(&pod, &node.conf());
+    let alone = messages(&node, "STATUS", &pod, &node.conf());
+    let routes =
+        (0..500).map(|n| format!("route add 10.{}.{}.0/24 dev lo proto 102\n", 100 + n / 250, n % 250));
+    node.namespace().ip_batch(&format!("link set lo up\n{}", routes.collect::<String>()));
+    let crowded = messages(&node, "STATUS", &pod, &node.conf());
+    assert_eq!(crowded.0, alone.0);
+    assert!(crowded.1 < alone.1 + 200, "{alone:?} {crowded:?}");
+}
+
+/// The soak's find: a GC with nothing to do read each record five times. Twice it must: one look is the store's, which mends
+/// itself, and one the table's.
+#[test]
+fn a_gc_with_nothing_to_do_reads_each_record_twice() {
+    let node = Node::new();
+    let pods: Vec<Pod> = (0..3).map(|n| Pod::with_container(&format!("pod-{n}"))).collect();
+    for pod in &pods {
+        node.add(pod, &node.conf());
+    }
+    let mut conf = node.conf();
+    let valid = pods.iter().map(|pod| json!({ "containerID": pod.container(), "ifname": "eth0" }));
+    conf["cni.dev/valid-attachments"] = valid.collect();
+    let trace = node.scratch().path().join("trace");
+    let strace = ["strace", "-f", "-qq", "-e", "trace=open,openat", "-o", trace.to_str().unwrap()];
+    node.call("GC", &conf).through(strace).run().success();
+    let seen = fs::read_to_string(&trace).unwrap();
+    for pod in &pods {
+        let name = format!("\"{}@eth0\"", pod.container());
+        assert_eq!(seen.lines().filter(|line| line.contains(&name)).count(), 2, "{seen}");
+    }
+}

@@ -76,11 +76,16 @@ pub async fn find(nft: &Nfnetlink) -> Result<Vec<Filter>, Refusal> {
 /// # Errors
 /// The kernel's refusal.
 pub async fn obstacles(nft: &Nfnetlink, traffic: &Traffic) -> Result<Vec<(Filter, Judgement)>, Refusal> {
-    let judged = find(nft).await?.into_iter().filter_map(|filter| {
+    Ok(among(find(nft).await?, traffic))
+}
+
+/// Those of `filters` that do not certainly let `traffic` pass, and what they do with it.
+pub fn among(filters: Vec<Filter>, traffic: &Traffic) -> Vec<(Filter, Judgement)> {
+    let judged = filters.into_iter().filter_map(|filter| {
         let judgement = filter.judge(traffic)?;
         Some((filter, judgement))
     });
-    Ok(judged.filter(|(_, judgement)| *judgement != Judgement::Passes).collect())
+    judged.filter(|(_, judgement)| *judgement != Judgement::Passes).collect()
 }
 
 /// Reads what a chain leads to.

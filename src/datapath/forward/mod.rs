@@ -24,5 +24,5 @@ mod traffic;
 mod walk;
 
 pub use accept::{Accepted, accept, comment, remove, standing};
-pub use filter::{Filter, Judgement, obstacles};
+pub use filter::{Filter, Judgement, among, find, obstacles};
 pub use traffic::Traffic;
