@@ -24,6 +24,7 @@ use crate::datapath::node::Uplink;
 use crate::desired::names;
 use crate::desired::nft::element::{Element, InsideNetwork, PodRules};
 use crate::ipam::{BootId, Record, Store, StoreError};
+use crate::kernel::link;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::nfnetlink::Nfnetlink;
 use crate::kernel::nft::change::Rejection;
@@ -270,7 +271,8 @@ pub async fn rebuild(
 /// Whoever has a record's hold is making, or removing, what it asks for. A hold that is free is taken and let go: a DEL
 /// that begins after that changes the table after it was read, which the transaction notices.
 fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Result<Wanted, CniError> {
-    let (mut elements, mut doubtful, mut busy) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut elements, mut doubtful) = (Vec::new(), Vec::new());
+    let (mut busy, mut leaving) = (Vec::new(), Vec::new());
     for network in networks {
         let store = Store::open_existing(data_dir, network)?;
         let inside = match &store {
@@ -296,18 +298,24 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
             if !record.is_from(boot) {
                 continue;
             }
-            let place = if !store.as_ref().is_some_and(|store| is_at_rest(store, &record)) {
-                &mut busy
-            } else if liveness::is_namespace_gone(&record) {
-                &mut doubtful
-            } else {
-                &mut elements
+            let is_at_rest = store.as_ref().is_some_and(|store| is_at_rest(store, &record));
+            let place = match (is_at_rest, liveness::is_namespace_gone(&record)) {
+                (true, false) => &mut elements,
+                // Links go first: it is dead, or a DEL has come so far. An ADD makes the link before all else.
+                _ if !has_link(&record) => &mut leaving,
+                (true, true) => &mut doubtful,
+                (false, _) => &mut busy,
             };
             place.extend(elements_of(&record));
         }
     }
     elements.append(&mut doubtful);
-    Ok(Wanted { settled: elements, busy })
+    Ok(Wanted { settled: elements, busy, leaving })
+}
+
+/// Whether the host link is there, as far as can be told.
+fn has_link(record: &Record) -> bool {
+    record.host_link.as_ref().is_some_and(|link| !matches!(link::index_of(link.as_str()), Ok(None)))
 }
 
 /// Whether no command is working on the attachment, and its record is still this one.

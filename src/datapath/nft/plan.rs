@@ -29,10 +29,12 @@ pub struct Wanted {
     /// What an ADD or a DEL that is at work right now may have added or removed already: in a table that stands it is
     /// left as it is found. In one that is made anew it is wanted, because an ADD does not look again.
     pub busy: Vec<Element>,
+    /// What a DEL is about to remove, or has removed: it is left as it is found, and nobody makes it again.
+    pub leaving: Vec<Element>,
 }
 
 impl Wanted {
-    /// All of it.
+    /// All that may have to be made.
     fn all(self) -> Vec<Element> {
         let mut all = self.settled;
         all.extend(self.busy);
@@ -42,7 +44,7 @@ impl Wanted {
 
 impl From<Vec<Element>> for Wanted {
     fn from(settled: Vec<Element>) -> Self {
-        Self { settled, busy: Vec::new() }
+        Self { settled, ..Self::default() }
     }
 }
 
@@ -69,7 +71,7 @@ impl Plan {
     ) -> Self {
         let wanted = wanted.into();
         let busy: HashSet<Element> = match present {
-            Present::Table => wanted.busy.iter().cloned().collect(),
+            Present::Table => wanted.busy.iter().chain(&wanted.leaving).cloned().collect(),
             Present::Nothing | Present::Other => HashSet::new(),
         };
         let is_busy = |element: &Element| busy.contains(element);
@@ -105,7 +107,8 @@ impl Plan {
 
 /// Those of `actual` that belong to `networks`, and are not `wanted`.
 pub fn stale(actual: &[Named], networks: &[NetworkName], wanted: Wanted) -> Vec<Named> {
-    let wanted: Vec<Named> = wanted.all().iter().map(Named::from).collect();
+    let leaving = wanted.leaving.clone();
+    let wanted: Vec<Named> = wanted.all().iter().chain(&leaving).map(Named::from).collect();
     let wanted = identities(&wanted);
     let is_stale = |it: &&Named| belongs_to(&it.element, networks) && !wanted.contains(&identity(it));
     actual.iter().filter(is_stale).cloned().collect()
