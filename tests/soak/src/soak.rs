@@ -3,7 +3,7 @@
 
 use crate::Failure;
 use crate::beside::{collect, vandalise};
-use crate::call::{Call, Ended, Plugin};
+use crate::call::{Call, Ended, Plugin, Verb};
 use crate::caller::Caller;
 use crate::check::Checker;
 use crate::finish::finish;
@@ -152,20 +152,29 @@ impl Soak {
             return Ok(());
         }
         let history = lock(&self.history);
+        // Who is meant may be told by the name of a link or by an address alone; the result of the ADD has both.
+        let named: Vec<&str> = faults.iter().flat_map(|fault| names(fault)).collect();
+        let meant: Vec<&str> = history
+            .iter()
+            .filter(|line| named.iter().any(|name| line.contains(name)))
+            .flat_map(|line| names(line).filter(|name| is_id(name)))
+            .collect();
         let concerned = |line: &&String| {
-            // An id has 64 digits: every word so long is one.
-            let ids = |text: &str| -> Vec<String> {
-                text.split(|c: char| !c.is_ascii_hexdigit())
-                    .filter(|word| word.len() == 64)
-                    .map(str::to_owned)
-                    .collect()
-            };
-            let named: Vec<String> = faults.iter().flat_map(|fault| ids(fault)).collect();
-            let of_line = ids(line);
-            of_line.is_empty() || of_line.iter().any(|id| named.contains(id))
+            let mut ids = names(line).filter(|name| is_id(name)).peekable();
+            (ids.peek().is_none() && !line.contains(Verb::Status.name())) || ids.any(|id| meant.contains(&id))
         };
         let told: Vec<&str> = history.iter().filter(concerned).map(String::as_str).collect();
         let told = told.get(told.len().saturating_sub(TOLD)..).unwrap_or_default();
         Err(format!("{}\nwhat came before:\n{}", faults.join("\n"), told.join("\n")).into())
     }
+}
+
+/// The words of a text that may be somebody's name: container ids, links.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter(|word| is_id(word) || (word.starts_with("veth") && word.len() > 4))
+}
+
+fn is_id(word: &str) -> bool {
+    word.len() == 64
 }

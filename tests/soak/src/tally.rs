@@ -14,6 +14,7 @@ const MEMORY_SLACK: f64 = 1.1;
 /// Numbers of one interval.
 #[derive(Debug, Clone, Default)]
 struct Interval {
+    calls: [usize; 5],
     times: [Vec<Duration>; 5],
     peaks: Vec<u64>,
     killed: usize,
@@ -55,6 +56,7 @@ impl Tally {
             current.killed += 1;
             return;
         }
+        current.calls[verb as usize] += 1;
         // A measured one has one more process to start.
         match ended.peak {
             Some(peak) => current.peaks.push(peak),
@@ -84,7 +86,7 @@ impl Tally {
         let page = std::mem::take(&mut *lock(&self.current));
         let mut line = format!("{:>5} s ", self.began.elapsed().as_secs());
         for verb in Verb::ALL {
-            let _ = write!(line, " {} {}", verb.name(), page.times[verb as usize].len());
+            let _ = write!(line, " {} {}", verb.name(), page.calls[verb as usize]);
         }
         let peak = page.peaks.iter().max().copied().unwrap_or_default();
         let _ = write!(
@@ -118,8 +120,8 @@ impl Tally {
             "{} s: {} ADD and DEL, {} others, {} killed, {} namespaces removed under their pods, {} times something broken \
              and repaired\n",
             self.began.elapsed().as_secs(),
-            all.times[0].len() + all.times[1].len() + all.peaks.len(),
-            all.times[2..].iter().map(Vec::len).sum::<usize>(),
+            all.calls[..2].iter().sum::<usize>(),
+            all.calls[2..].iter().sum::<usize>(),
             all.killed,
             all.bereaved,
             all.broken,
@@ -157,6 +159,9 @@ impl Interval {
     fn joined(intervals: &[Self]) -> Self {
         let mut all = Self::default();
         for interval in intervals {
+            for (calls, more) in all.calls.iter_mut().zip(interval.calls) {
+                *calls += more;
+            }
             for (times, more) in all.times.iter_mut().zip(&interval.times) {
                 times.extend(more);
             }
