@@ -17,6 +17,7 @@ use crate::desired::object::Place;
 use crate::kernel::change::Change;
 use crate::kernel::link::Link;
 use crate::kernel::netlink::Netlink;
+use crate::kernel::refusal::Refusal;
 use crate::kernel::route::{AddMode, Family, Route, RouteFilter};
 
 /// A pod that has a record.
@@ -68,7 +69,10 @@ pub async fn mend_routes(
             }
         }
     }
-    let count = changes.len();
-    DatapathError::check(Place::Node, node.submit(changes).await)?;
+    let mut outcomes = node.submit(changes).await;
+    // A pod may go while this is at work.
+    outcomes.retain(|it| !it.as_ref().is_err_and(Refusal::is_of_gone_link));
+    let count = outcomes.len();
+    DatapathError::check(Place::Node, outcomes)?;
     Ok(count)
 }

@@ -53,6 +53,11 @@ impl Refusal {
         [Errno::NODEV, Errno::NOENT, Errno::SRCH, Errno::ADDRNOTAVAIL].iter().any(|errno| self.is(*errno))
     }
 
+    /// Whether a link that was named by its index is gone (ENODEV), or down, as it is just before (ENETDOWN).
+    pub fn is_of_gone_link(&self) -> bool {
+        [Errno::NODEV, Errno::NETDOWN].iter().any(|errno| self.is(*errno))
+    }
+
     /// Whether a route look-up found none (ENETUNREACH) or one that turns packets away (EHOSTUNREACH for
     /// `unreachable`, EACCES for `prohibit`).
     pub fn is_unreachable(&self) -> bool {

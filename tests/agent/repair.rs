@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::node::{AgentNode, other};
+use crate::harness::call::Call;
+use crate::harness::pod::Pod;
 
 /// Far more than the hundred milliseconds that are promised of an idle node: these tests run beside all others.
 const SOON: Duration = Duration::from_secs(5);
@@ -86,4 +88,30 @@ fn forwarding_that_is_switched_off() {
         node.namespace.set_sysctl(path, "0");
         mended(&node, path, || node.namespace.sysctl(path) == "1");
     }
+}
+
+/// With each pod go its routes, so the agent looks at all pods; the next pod may go under its eyes.
+#[test]
+fn pods_that_go_while_the_agent_looks_at_them_are_no_failure() {
+    let node = ready("going");
+    let (conf, pod) = (node.conf(), Pod::new("pod"));
+    for number in 0..60 {
+        let add = Call::ferrule("ADD").on(&node.namespace).conf(&conf);
+        add.attachment(pod.container(), pod.namespace().path())
+            .ifname(&format!("eth{number}"))
+            .run()
+            .result();
+    }
+    let links = node.namespace.ip("-o link show group default");
+    let all = node.namespace.ip("-o link show");
+    let of_pods = all.lines().filter(|line| !links.contains(line)).filter_map(|line| line.split(": ").nth(1));
+    let deletions: Vec<String> =
+        of_pods.filter_map(|name| Some(format!("link delete {}\n", name.split('@').next()?))).collect();
+    assert_eq!(deletions.len(), 60);
+    node.namespace.ip_batch(&deletions.concat());
+    // Told after the pods have gone, so done after them.
+    node.api.put(other(13));
+    node.wait_for_routes_to(&[11, 12, 13]);
+    assert!(!node.log().contains("a step failed"), "{}", node.log());
+    assert_eq!(node.metric("ferrule_errors_total{step=\"pods\"}"), None);
 }
