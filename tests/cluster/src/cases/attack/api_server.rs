@@ -71,15 +71,11 @@ pub fn an_api_server_that_is_away_costs_no_packet(space: &Space<'_>) -> Result {
     let since = agents::time_on(control_plane)?;
     let span = Duration::from_secs(space.length.of(20, 180));
     let outcome = probe::during(space, &names, || {
-        let away = Away::take(control_plane)?;
-        let begin = Instant::now();
-        let outcome = meanwhile(space, begin + span);
-        let took = begin.elapsed();
-        drop(away);
+        let outcome = without(control_plane, || meanwhile(space, Instant::now() + span));
         let back = Instant::now();
         // Also where the rest failed: the next case needs it.
         is_back(space)?;
-        let pods = outcome?;
+        let (pods, took) = outcome?;
         space.note(format!("away for {}, {pods} pods came and went", seconds(took)));
         Ok(back)
     });
@@ -94,6 +90,13 @@ pub fn an_api_server_that_is_away_costs_no_packet(space: &Space<'_>) -> Result {
     }
     space.note(format!("all of them have it again within {}", seconds(back.elapsed())));
     all_reach_all(space, &names).map(|_| ())
+}
+
+/// What comes of something that is done without the control plane, and how long that took.
+fn without<T>(control_plane: &Node, act: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+    let _away = Away::take(control_plane)?;
+    let begin = Instant::now();
+    Ok((act()?, begin.elapsed()))
 }
 
 /// Pods on every worker until `end`, at least one each; how many there were.
@@ -142,9 +145,8 @@ fn put(space: &Space<'_>, node: &Node, name: &str) -> Result {
         .with("/spec/volumes", word)
         .manifest();
     pod["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "word", "mountPath": "/attack" }]);
-    // Kubelet reads a file as soon as it has its name.
-    let manifest = format!("{MANIFESTS}/{name}.yaml");
-    let put = format!("cat >{manifest}.new && mv {manifest}.new {manifest}");
+    // Kubelet passes over what begins with a dot, so it finds the whole file or none.
+    let put = format!("cat >{MANIFESTS}/.{name} && mv {MANIFESTS}/.{name} {MANIFESTS}/{name}.yaml");
     crate::process::run_with_input(
         "docker",
         &["exec", "--interactive", &node.name, "sh", "-c", &put],
@@ -193,7 +195,7 @@ fn is_back(space: &Space<'_>) -> Result {
 /// Whatever came of it: no such pod stays.
 fn remove_manifests(space: &Space<'_>) -> Result {
     for node in &space.nodes {
-        node.shell(&format!("rm -rf {MANIFESTS}/static-* {ADDRESSES}"))?;
+        node.shell(&format!("rm -rf {MANIFESTS}/static-* {MANIFESTS}/.static-* {ADDRESSES}"))?;
     }
     Ok(())
 }
