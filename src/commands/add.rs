@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use futures_util::future::join4;
+use tokio::sync::oneshot;
 
 use super::addresses::{Claimant, Claimed, give_back};
 use super::firewall::{self, Admission};
@@ -155,10 +156,11 @@ impl<'a> MainAdd<'a> {
             record: &claimed.record,
             boot: &self.boot,
         };
-        // None of the four needs another, so none waits for another's answers.
+        // None of the four waits for another's answers, but for the pod's elements, which come after its link.
+        let (link_made, link) = oneshot::channel();
         let prepared = node_state::prepare(&self.node, self.network, &state, &self.boot);
-        let attached = attach::attach(&self.node, &self.netns, &described);
-        let admitted = progress.steps.time_async("nft", admission.admit());
+        let attached = attach::attach(&self.node, &self.netns, &described, link_made);
+        let admitted = progress.steps.time_async("nft", admission.admit(link));
         let (prepared, attached, admitted, routed) =
             join4(prepared, attached, admitted, self.keep_routes(&state)).await;
         let timing = attached?;

@@ -12,6 +12,8 @@
 
 use std::path::Path;
 
+use tokio::sync::oneshot;
+
 use super::attachment::describe_inside;
 use super::{LOCK_DEADLINE, liveness, reclaim};
 use crate::cni::error::CniError;
@@ -47,16 +49,20 @@ impl Admission<'_> {
     /// Makes the table what the pod needs of it. Idempotent; its cost does not grow with pods, hostPorts or nodes
     /// as long as the table stands.
     ///
+    /// `link` tells that the pod's host link is there. Its elements are added after that: whoever makes a flushed table
+    /// again takes a record without a link for one that a DEL is about to release.
+    ///
     /// # Errors
     /// Code 101 if another pod that lives has a hostPort of this one; else what kernel or store refuse. What was made
     /// stays, for [`dismiss`].
-    pub async fn admit(&self) -> Result<(), CniError> {
+    pub async fn admit(&self, link: oneshot::Receiver<()>) -> Result<(), CniError> {
         let nft = open()?;
         let elements = elements_of(self.record);
         let inside = matches!(self.network.peers, Peers::Listed(_))
             .then(|| describe_inside(self.network, self.uplink));
         let mut attempts = Attempts::default();
-        while let Err(gone) = self.try_to_admit(&nft, inside.as_ref(), &elements).await? {
+        let mut link = Some(link);
+        while let Err(gone) = self.try_to_admit(&nft, inside.as_ref(), &elements, &mut link).await? {
             attempts.count(gone)?;
         }
         nft::flows::forget_redirected(&nft, self.node, &elements).await?;
@@ -70,6 +76,7 @@ impl Admission<'_> {
         nft: &Nfnetlink,
         inside: Option<&InsideNetwork>,
         elements: &[Element],
+        link: &mut Option<oneshot::Receiver<()>>,
     ) -> Result<Result<(), Rejection>, CniError> {
         let stands = match inside {
             Some(inside) => nft::knows_as(nft, inside).await?,
@@ -77,6 +84,12 @@ impl Admission<'_> {
         };
         if !stands && let Err(gone) = self.prepare(nft, inside).await? {
             return Ok(Err(gone));
+        }
+        if let Some(link) = link.take()
+            && link.await.is_err()
+        {
+            // Whoever was to make it says why there is none.
+            return Ok(Ok(()));
         }
         unless_taken_away(match nft::add_pod(nft, elements).await {
             Err(NftError::HostPortTaken(clashes)) if self.has_freed(nft, &clashes).await? => {
@@ -301,7 +314,7 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
             let is_at_rest = store.as_ref().is_some_and(|store| is_at_rest(store, &record));
             let place = match (is_at_rest, liveness::is_namespace_gone(&record)) {
                 (true, false) => &mut elements,
-                // Links go first: it is dead, or a DEL has come so far. An ADD makes the link before all else.
+                // Links go first: it is dead, or a DEL has come so far. An ADD adds its elements after the link.
                 _ if !has_link(&record) => &mut leaving,
                 (true, true) => &mut doubtful,
                 (false, _) => &mut busy,

@@ -14,6 +14,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::detach::is_marked;
 use super::error::DatapathError;
@@ -37,7 +38,7 @@ pub struct Timing {
 }
 
 /// Makes everything that `attachment` describes, between the node of `node` and `sandbox`; all but the last step,
-/// [`declare_whole`].
+/// [`declare_whole`]. `link_made` is told once the links are there, and dropped if they cannot be made.
 ///
 /// # Errors
 /// All that the kernel refused. What was made stays, for the caller to remove.
@@ -45,6 +46,7 @@ pub async fn attach(
     node: &Netlink,
     sandbox: &Netns,
     attachment: &Attachment,
+    link_made: oneshot::Sender<()>,
 ) -> Result<Timing, DatapathError> {
     let began = Instant::now();
     let objects = attachment.objects();
@@ -56,6 +58,8 @@ pub async fn attach(
         }
     }
     let link = began.elapsed();
+    // That nobody waits for it is no failure.
+    let _ = link_made.send(());
     write_sysctls(&objects, Place::Node)?;
     let ends = Ends::on_node(attachment, &objects)?;
     let runtime = Handle::current();

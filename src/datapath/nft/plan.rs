@@ -258,7 +258,8 @@ mod tests {
     #[test]
     fn what_an_add_or_a_del_is_working_on_is_left_as_it_is_found_unless_all_is_made_anew() {
         let (web, coming) = (pod("podnet", "veth0", "10.244.1.7"), pod("podnet", "veth1", "10.244.1.8"));
-        let wanted = || Wanted { settled: web[..2].to_vec(), busy: coming[..2].to_vec() };
+        let wanted =
+            || Wanted { settled: web[..2].to_vec(), busy: coming[..2].to_vec(), ..Wanted::default() };
         // An ADD that has not added, or a DEL that has removed: nothing; one that has: nothing.
         for there in [&[][..], &coming[..1], &coming[..2]] {
             let actual = present(&[&web[..2], there].concat());
