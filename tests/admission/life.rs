@@ -119,7 +119,8 @@ fn a_table_made_anew_leaves_out_a_pod_whose_link_is_gone() {
     };
     assert!(!of_gone().is_empty());
     let trace = node.scratch().path().join("trace");
-    let slow = "inject=renameat,renameat2:delay_enter=1500000:when=1";
+    // The first lock is its hold, the second the store's, for the record.
+    let slow = "inject=flock:delay_enter=1500000:when=2";
     let wrapper = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", slow];
     let mut del = node.call_for("DEL", &gone, &conf).through(wrapper).spawn();
     while del.is_running() && !of_gone().is_empty() {}
