@@ -1,10 +1,11 @@
 //! Asking a server: from a pod, from a node, and from a container beside the nodes that is no node.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::cluster::{Cluster, Family, Node};
 use crate::pod::HTTP;
-use crate::process::{Result, run};
+use crate::process::{Result, eventually, run};
 use crate::space::Space;
 
 /// How long an answer may take. A first packet that is lost costs a second, and is not asked for again by curl.
@@ -78,6 +79,10 @@ impl Outsider {
         let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
         let answer = run("docker", &["inspect", "--format", format, &outsider.name])?;
         outsider.addresses = answer.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        // docker has started the server, which is not yet to say that it listens.
+        eventually("the outsider serves", Duration::from_secs(30), || {
+            outsider.ask(Ipv4Addr::LOCALHOST.into(), HTTP, "hostname")
+        })?;
         Ok(outsider)
     }
 
