@@ -37,9 +37,14 @@ pub fn time_on(node: &Node) -> Result<String> {
 /// What the agent of a node said with these words in it, the first time since `since`; without time and level. Waits for
 /// it.
 pub fn said(node: &Node, since: &str, words: &str) -> Result<String> {
-    eventually(&format!("the agent of {} says {words:?}", node.name), SAYS, || {
+    said_one_of(node, since, &[words])
+}
+
+/// The same where it may say one of several things.
+pub fn said_one_of(node: &Node, since: &str, any: &[&str]) -> Result<String> {
+    eventually(&format!("the agent of {} says one of {any:?}", node.name), SAYS, || {
         let lines = lines(node, since)?;
-        let found = lines.iter().find(|line| line.contains(words)).cloned();
+        let found = lines.iter().find(|line| any.iter().any(|words| line.contains(words))).cloned();
         found.ok_or_else(|| format!("it said {lines:?}").into())
     })
 }

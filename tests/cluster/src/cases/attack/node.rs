@@ -13,8 +13,9 @@ use crate::probe;
 use crate::process::Result;
 use crate::space::Space;
 
-/// What the agent says of each of these.
-const REPAIRED: &str = "it is repaired";
+/// What the agent says of each of these. Where it tried in vain at first, as while a link is down, it may be its next
+/// try that mends, and not the kernel's next word.
+const REPAIRED: &[&str] = &["it is repaired", "a node's pods can be reached again"];
 
 /// How long a repair may take that is no repair by chance: the agent looks at everything once a minute, and the kernel
 /// tells it at once.
@@ -63,7 +64,7 @@ fn broken_and_mended(node: &Node, prelude: &str, look: &str, breaking: &str) -> 
     );
     let said = node.shell(&script).map_err(|failure| format!("{breaking}: not mended: {failure}"))?;
     let seen = said.trim().parse().map_err(|_| format!("not a time: {said:?}"))?;
-    Ok(Mended { seen, said: agents::said(node, &since, REPAIRED)? })
+    Ok(Mended { seen, said: agents::said_one_of(node, &since, REPAIRED)? })
 }
 
 /// Those to other nodes first, then all that are marked as ferrule's, which takes its own pods from a node as well.
