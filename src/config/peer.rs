@@ -114,14 +114,8 @@ fn read_peer(
         return None;
     }
     let name = node.text("node");
-    match name {
-        Some(name) if name.contains(char::is_control) => {
-            node.refuse_member("node", format!("is {}, with a control character in it", quote(name)));
-        }
-        None if node.member("node").is_none() => {
-            node.refuse_member("node", "is missing; name the node, as messages about its routes do");
-        }
-        _ => {}
+    if node.member("node").is_none() {
+        node.refuse_member("node", "is missing; name the node, as messages about its routes do");
     }
     let node_ips = read_node_addresses(node);
     let mut peer = Peer { node: name.unwrap_or_default().to_owned(), pod_cidrs: Vec::new(), node_ips };

@@ -102,26 +102,6 @@ fn the_conf_of_the_design_is_read_whole() {
     assert_eq!(gc.valid_attachments[0].0.as_str(), "8e5d");
 }
 
-/// They are opened, executed and told of, on terminals too.
-#[test]
-fn no_path_and_no_name_of_a_conf_has_a_control_character() {
-    for (place, path) in [
-        ("/ipam/dataDir", "ipam.dataDir"),
-        ("/ipam/resolvConf", "ipam.resolvConf"),
-        ("/log/file", "log.file"),
-        ("/peers/0/node", "peers[0].node"),
-        ("/ipam/type", "ipam.type"),
-    ] {
-        for text in ["/a\0b", "/a\nb", "/\u{1b}[2J", "/\u{9b}2J"] {
-            let mut document = full();
-            // A plugin's name has no slash.
-            let text = if path == "ipam.type" { &text[1..] } else { text };
-            *document.pointer_mut(place).unwrap() = text.into();
-            assert_eq!(wrong_with(Command::Add, document), [path], "{text:?}");
-        }
-    }
-}
-
 #[test]
 fn the_smallest_conf_has_defaults() {
     let network = read(json!({ "name": "n", "type": "ferrule", "mtu": 0,
