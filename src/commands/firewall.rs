@@ -248,8 +248,16 @@ fn recorded_elements(
     boot: &BootId,
 ) -> Result<Vec<Element>, CniError> {
     let Some(store) = Store::open_existing(data_dir, network)? else { return Ok(Vec::new()) };
-    let records = store.attachments()?.into_iter().filter_map(|entry| entry.record.ok());
-    Ok(records.filter(|record| record.is_from(boot)).flat_map(|record| elements_of(&record)).collect())
+    let mut elements = Vec::new();
+    for entry in store.attachments()? {
+        match entry.record {
+            Ok(record) if record.is_from(boot) => elements.extend(elements_of(&record)),
+            // What it holds is not known now, and must not go for that.
+            Err(error @ StoreError::Io { .. }) => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(elements)
 }
 
 /// A way to the nftables of the namespace of the calling thread.

@@ -98,6 +98,10 @@ impl Locked<'_> {
         for name in self.orphans()? {
             let record = self.store.read_nameless(&self.by_ip, &name)?;
             let Some(record) = record.filter(|record| record.is_from(&self.boot)) else { continue };
+            // One whose release an error has cut short is on its way out: the next holder of the lock finishes that.
+            if self.tmp.identify(file_name(&record.key()))?.is_some() {
+                continue;
+            }
             // If that name is there, the attachment was made anew, and this is what was left of the old one.
             if self.by_ip.link(&name, &self.store.by_id, file_name(&record.key()).as_ref())? {
                 relisted.push(record.key());
