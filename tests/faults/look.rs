@@ -17,8 +17,13 @@ fn break_look(what: &str, hosts: &[Host], look: Look) {
         let place = hosts.iter().position(|it| std::ptr::eq(it, host));
         &results[place.expect("one of ours")]
     };
-    let (answer, steps) = watch(&look(&hosts[0], &results[0]), hosts[0].scratch());
-    answer.success();
+    // The shortest of some: a list that had to be read twice would be struck at where later runs never come.
+    let watched = (0..3).map(|_| {
+        let (answer, steps) = watch(&look(&hosts[0], &results[0]), hosts[0].scratch());
+        answer.success();
+        steps
+    });
+    let steps = watched.min_by_key(Vec::len).expect("three of them");
     let mut points = points::errors(&steps);
     points.extend(points::kills(&steps));
     points.extend(points::lies(&steps));

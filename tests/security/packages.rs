@@ -135,7 +135,7 @@ fn every_crate_comes_from_the_registry_with_its_checksum_and_none_is_banned() {
         .map(|line| line.split_once("crate = \"").unwrap().1.split_once('"').unwrap().0)
         .collect();
     assert!(banned.contains(&"openssl-sys"));
-    let own = ["ferrule", "bench", "cluster", "lab"];
+    let own = ["ferrule", "bench", "cluster", "lab", "soak"];
     for package in packages {
         let Locked { name, version, source, checksum } = package;
         assert!(!banned.contains(&name.as_str()), "{name} is banned (deny.toml)");
