@@ -2,6 +2,7 @@
 //! sets and rules may be anybody's, and so are all names and comments in them.
 
 use std::collections::HashMap;
+use std::slice::from_ref;
 
 use ferrule::cni::error::CniError;
 use ferrule::cni::version::SpecVersion;
@@ -32,7 +33,7 @@ pub fn check(data: &[u8]) {
 /// What was read can be asked for, and then reads the same: nothing of it is lost or made up.
 fn asked_for_again(told: &Told) {
     for chain in &told.chains {
-        assert_eq!(again(&Change::AddChain(table(), chain.clone())).chains, [chain.clone()]);
+        assert_eq!(again(&Change::AddChain(table(), chain.clone())).chains, from_ref(chain));
     }
     for (_, rule) in &told.rules {
         let is_whole = !rule.exprs.iter().any(|expr| matches!(expr, Expr::Foreign(_)));

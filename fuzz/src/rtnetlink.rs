@@ -1,5 +1,7 @@
 //! What the kernel says over route netlink, or would if it lied: one datagram, as recv(2) has it.
 
+use std::slice::from_ref;
+
 use ferrule::cni::error::CniError;
 use ferrule::cni::version::SpecVersion;
 use ferrule::kernel::change::Change;
@@ -31,7 +33,7 @@ fn asked_for_again(told: &Told) {
     for route in &told.routes {
         assert_eq!(route.clone().canonical(), *route);
         let add = Change::AddRoute { route: route.clone(), mode: AddMode::Exclusive };
-        assert_eq!(again(&add).routes, [route.clone()]);
+        assert_eq!(again(&add).routes, from_ref(route));
     }
     for address in &told.addresses {
         // Only IPv6 looks for duplicates.
@@ -58,7 +60,7 @@ fn asked_for_again(told: &Told) {
             Qdisc::Tbf(tbf) => Qdisc::Tbf(Tbf { burst: Some(1), ..tbf.clone() }),
             Qdisc::Ingress => Qdisc::Ingress,
         };
-        assert_eq!(again(&Change::AddQdisc { index: 7, qdisc: wanted }).qdiscs, [qdisc.clone()]);
+        assert_eq!(again(&Change::AddQdisc { index: 7, qdisc: wanted }).qdiscs, from_ref(qdisc));
     }
     for (from, to) in &told.redirects {
         let Some(from) = *from else { continue };
