@@ -20,18 +20,36 @@ const WAITER_STACK: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Hold {
     key: AttachmentKey,
-    _file: File,
+    file: File,
 }
 
 impl Hold {
     pub(super) fn new(key: AttachmentKey, file: File) -> Self {
-        Self { key, _file: file }
+        Self { key, file }
+    }
+
+    #[cfg(test)]
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Whose attachment it is.
     pub fn key(&self) -> &AttachmentKey {
         &self.key
     }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let_go(&self.file);
+    }
+}
+
+/// Unlocks the file, whoever else has it open through the same open(2). Closing it would do only when the last of them
+/// does, and a process that another thread has just forked has it open until it calls execve(2).
+pub(super) fn let_go(file: &File) {
+    // It does not fail for a lock that is had; and if it did, closing the file comes next.
+    drop(file.unlock());
 }
 
 /// The moment until which `patience` lasts. More than a year of it is a year: an `Instant` has an end.

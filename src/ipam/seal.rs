@@ -13,6 +13,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::dir::Dir;
+use super::lock::let_go;
 use super::locked::Locked;
 
 /// Whether the names are as the last holder of the lock left them. Where that cannot be told, they are not.
@@ -34,10 +35,10 @@ fn is_ours_alone(lock: &File) -> bool {
     lock.metadata().is_ok_and(|metadata| metadata.nlink() == 1)
 }
 
-impl Drop for Locked<'_> {
-    /// Seals the store. Where that cannot be done, on a full disk for one, the next holder looks at everything: it is
-    /// the price, and no reason to fail.
-    fn drop(&mut self) {
+impl Locked<'_> {
+    /// Where it cannot be done, on a full disk for one, the next holder looks at everything: it is the price, and no
+    /// reason to fail.
+    fn seal(&self) {
         if !self.is_sound || std::thread::panicking() || !self.by_ip.may_seal() {
             return;
         }
@@ -45,5 +46,12 @@ impl Drop for Locked<'_> {
             let whole = self.lock.set_len(seal.len() as u64);
             let _ = whole.and_then(|()| self.lock.write_all_at(seal.as_bytes(), 0));
         }
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.seal();
+        let_go(&self.lock);
     }
 }

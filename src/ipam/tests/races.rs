@@ -41,6 +41,23 @@ fn sixteen_at_once_never_get_an_address_that_another_has() {
     assert_eq!(audit(&scratch.root()), BTreeMap::new());
 }
 
+/// As when another thread forks: until its child calls execve(2), it has all our files open.
+#[test]
+fn who_lets_go_of_a_lock_has_let_go_even_if_another_process_still_has_its_file() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
+    let (_, hold) = locked.allocate(claim("a"), &dual_stack(), &[]).unwrap();
+    let forked = [&locked.lock, hold.file()].map(|file| file.try_clone().unwrap());
+    assert!(store.try_hold(&key("a")).unwrap().is_none());
+    assert!(matches!(store.lock(&this_boot(), Duration::ZERO), Err(StoreError::LockTimeout { .. })));
+    drop(locked);
+    drop(store.lock(&this_boot(), Duration::ZERO).unwrap());
+    drop(hold);
+    assert!(store.try_hold(&key("a")).unwrap().is_some());
+    drop(forked);
+}
+
 /// Not a test by itself: what the processes of the test below run.
 #[test]
 fn worker() {
