@@ -96,18 +96,19 @@ fn nothing_that_a_pod_sends_under_anothers_address_arrives_by_udp_tcp_or_icmp() 
         }
         found
     };
+    let honest = || -> Vec<u64> {
+        let of =
+            |(namespace, _): &(&Namespace, _)| own.iter().map(|it| seen(namespace, *it)).collect::<Vec<_>>();
+        receivers.iter().flat_map(of).collect()
+    };
     send(&forged);
-    send(&own);
-    for (namespace, targets) in &receivers {
-        for source in &own {
-            let all_came = (0..200).any(|_| seen(namespace, *source) == 3);
-            assert!(
-                all_came,
-                "the honest ones arrive: {source} at {targets:?}: {}",
-                seen(namespace, *source)
-            );
-        }
-    }
+    // More than once: what waits while node and router, just made, cannot hear each other's solicitations is lost.
+    let all_came = (0..20).any(|_| {
+        let before = honest();
+        send(&own);
+        (0..20).any(|_| honest().iter().zip(&before).all(|(now, before)| *now >= before + 3))
+    });
+    assert!(all_came, "the honest ones arrive: {:?}", count(&own));
     // Node and router speak to each other, for themselves; that a pod did not is seen from where they are silent.
     let talk = [NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6].map(fixed);
     let silent: Vec<IpAddr> = forged.iter().copied().filter(|it| !talk.contains(it)).collect();
