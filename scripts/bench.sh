@@ -20,10 +20,10 @@ for argument in "$@"; do
 done
 
 need_root
-need_packages iproute2 containernetworking-plugins
+need_packages iproute2 containernetworking-plugins e2fsprogs mount
 need_linker
 
-# /var/tmp is on a disk, as a node's /var/lib/cni is; /tmp may be memory.
+# /var/tmp is on a disk, as a node's /var/lib/cni is; /tmp may be memory. The bench makes a file system in it.
 work=$(mktemp --directory /var/tmp/ferrule-bench.XXXXXX)
 driver=
 # shellcheck disable=SC2317 # it is reached: by the trap

@@ -8,6 +8,7 @@
 //! is to write all the same is mounted at [`MOUNTED`]; it is looked for only where the first place refuses.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io};
 
 /// Where a container has what it may write of /proc/sys: a mount of the node's /proc/sys/net at `net` below this.
@@ -91,8 +92,17 @@ pub fn write_if_different(key: &[&str], value: &str) -> Result<bool, SysctlError
 
 /// Whether the kernel has IPv6 in the namespace of the calling thread (it has not when booted with
 /// `ipv6.disable=1`). Where in doubt it has: who is wrong then is refused, and does not do without it in silence.
+///
+/// Asked once: the kernel does not let go of IPv6 once it has it (`ipv6` of net/ipv6/af_inet6.c has no exit), and to
+/// look below /proc/sys/net takes the longer the more namespaces there are.
 pub fn has_ipv6() -> bool {
-    fs::exists("/proc/sys/net/ipv6/conf").unwrap_or(true)
+    static IT_HAS: AtomicBool = AtomicBool::new(false);
+    if IT_HAS.load(Ordering::Relaxed) {
+        return true;
+    }
+    let Ok(has) = fs::exists("/proc/sys/net/ipv6/conf") else { return true };
+    IT_HAS.store(has, Ordering::Relaxed);
+    has
 }
 
 /// The file of `key`. A component that would leave its directory is refused, whoever named the link.
