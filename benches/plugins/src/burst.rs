@@ -26,6 +26,7 @@ pub fn measure(lab: &Lab, group: &Group, effort: &Effort, report: &mut Report) -
             adds[i].push(run_all(&all(&|pod| contenders[i].add(pod)), AT_ONCE)?);
             lab.settle(PODS);
             dels[i].push(run_all(&all(&|pod| contenders[i].del(pod)), AT_ONCE)?);
+            lab.end_pods(&pods)?;
         }
     }
     for (verb, samples) in [("80 ADD", adds), ("80 DEL", dels)] {

@@ -20,7 +20,7 @@ pub fn measure(lab: &Lab, effort: &Effort, report: &mut Report) -> Result<(), Fa
     let mut alive = Samples::default();
     for _ in 0..effort.collections {
         dead.push(collect(lab, |pods| {
-            pods.iter().try_for_each(|pod| lab.kill_pod(pod))?;
+            lab.end_pods(pods)?;
             wait_for_links_to_go(lab)
         })?);
         alive.push(collect(lab, |_| Ok(()))?);
@@ -38,13 +38,15 @@ fn collect(lab: &Lab, happen: impl Fn(&[Pod]) -> Result<(), Failure>) -> Result<
     let mut conf = ferrule_conf(lab, NETWORK, "10.206.0.0/16", "fd00:10:206::/64");
     conf["cniVersion"] = json!("1.1.0");
     let ferrule = Contender::ferrule(lab, &conf);
-    let pods = lab.make_pods(ATTACHMENTS)?;
+    let mut pods = lab.make_pods(ATTACHMENTS)?;
     run_all(&pods.iter().map(|pod| ferrule.add(pod)).collect::<Vec<_>>(), 2)?;
     happen(&pods)?;
 
     conf["cni.dev/valid-attachments"] = json!([]);
     let gc = Invocation::of_plugin(&lab.ferrule(), "GC", None, lab.plugins(), &conf.to_string());
     let elapsed = gc.run()?.elapsed;
+    pods.retain(|pod| pod.netns.exists());
+    lab.end_pods(&pods)?;
 
     let records = fs::read_dir(lab.data_dir(FERRULE).join(NETWORK).join("by-id"))?.count();
     let links = lab.count_pod_links()?;

@@ -80,6 +80,7 @@ impl Node {
             Ok((add, self.contender.del(&pod).run()?.elapsed))
         });
         let (add, del) = measured?;
+        lab.end_pods(&[pod])?;
         self.adds.push(add);
         self.dels.push(del);
         Ok(())

@@ -35,22 +35,28 @@ impl Lab {
     /// Takes what `scripts/bench.sh` prepared.
     pub fn new(work: PathBuf, plugins: PathBuf) -> Result<Lab, Failure> {
         fs::create_dir(work.join("netns"))?;
+        fs::create_dir(work.join("data"))?;
         let lab = Lab { work, plugins, pods: AtomicUsize::new(0) };
         lab.mount_disk()?;
         Ok(lab)
     }
 
-    /// What the plugins remember is on an ext4 of this run's own, as large as the fullest store needs. On the machine's,
-    /// whoever makes a file pays for all that others have deleted in the last five minutes: ext4 looks at each inode that
-    /// it is not to use again so soon (`recently_deleted` of fs/ext4/ialloc.c). After 4,000 files of somebody else an ADD
-    /// took a fifth longer.
+    /// An empty disk for each part of the run, in the place of the one before. Whoever makes a file on an ext4 pays for
+    /// all that was deleted there in the last five minutes: it looks at each inode that it is not to use again so soon
+    /// (`recently_deleted` of fs/ext4/ialloc.c). After 4,000 files of somebody else an ADD took a fifth longer, and after
+    /// the parts before it six times as long.
+    pub fn change_disk(&self) -> Result<(), Failure> {
+        run("umount", &[&self.work.join("data").display().to_string()])?;
+        self.mount_disk()
+    }
+
+    /// Large enough for the fullest store.
     fn mount_disk(&self) -> Result<(), Failure> {
         let (image, data) = (self.work.join("disk"), self.work.join("data"));
         File::create(&image)?.set_len(1 << 30)?;
-        fs::create_dir(&data)?;
         let (image, data) = (image.display().to_string(), data.display().to_string());
-        let now_not_later = "lazy_itable_init=0,lazy_journal_init=0";
-        run("mkfs.ext4", &["-q", "-F", "-N", "200000", "-E", now_not_later, &image])?;
+        let at_once = "lazy_itable_init=0,lazy_journal_init=0";
+        run("mkfs.ext4", &["-q", "-F", "-N", "200000", "-E", at_once, &image])?;
         run("mount", &["-o", "loop", &image, &data])?;
         Ok(())
     }
@@ -93,6 +99,19 @@ impl Lab {
         (0..count).map(|_| self.make_pod()).collect()
     }
 
+    /// Ends the pods' namespaces, as a killed sandbox does. Those that nobody measures any more would slow everybody: a
+    /// name below /proc/sys/net has an entry for each namespace, all in one chain.
+    pub fn end_pods(&self, pods: &[Pod]) -> Result<(), Failure> {
+        if pods.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<String> = pods.iter().map(|pod| pod.netns.display().to_string()).collect();
+        run("umount", &paths.iter().map(String::as_str).collect::<Vec<_>>())?;
+        pods.iter().try_for_each(|pod| fs::remove_file(&pod.netns))?;
+        self.settle(pods.len() as u32);
+        Ok(())
+    }
+
     /// Lets the kernel finish what was left to it: links and elements that wait for a grace period, sockets that wait for
     /// those. It belongs to nobody who is measured, and would hit the next, who is always the same one.
     #[expect(
@@ -101,12 +120,6 @@ impl Lab {
     )]
     pub fn settle(&self, pods: u32) {
         thread::sleep(Duration::from_millis(20) + Duration::from_millis(5) * pods);
-    }
-
-    /// Ends the pod's namespace, as a killed sandbox does.
-    pub fn kill_pod(&self, pod: &Pod) -> Result<(), Failure> {
-        run("umount", &[&pod.netns.display().to_string()])?;
-        Ok(fs::remove_file(&pod.netns)?)
     }
 
     /// Whether somebody gave the pod its link.

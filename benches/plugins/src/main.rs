@@ -99,23 +99,23 @@ fn run() -> Result<(), Failure> {
 
     // One that fails is said to have failed, at the end as well, and the others are measured all the same.
     let mut failed = Vec::new();
-    let mut attempt = |what: &str, outcome: Result<(), Failure>| {
-        if let Err(failure) = outcome {
+    let mut attempt = |what: &str, part: &mut dyn FnMut() -> Result<(), Failure>| {
+        if let Err(failure) = lab.change_disk().and_then(|()| part()) {
             failed.push(format!("{what}: {failure}"));
         }
     };
     for group in &groups {
-        attempt("one after another", single::measure(&lab, group, &effort, &mut report));
-        attempt("at once", burst::measure(&lab, group, &effort, &mut report));
+        attempt("one after another", &mut || single::measure(&lab, group, &effort, &mut report));
+        attempt("at once", &mut || burst::measure(&lab, group, &effort, &mut report));
     }
     let [plain, _] = &groups;
-    attempt("hostPorts", host_ports::measure(&lab, &effort, &mut report));
+    attempt("hostPorts", &mut || host_ports::measure(&lab, &effort, &mut report));
     if plain.contenders.iter().any(|contender| contender.name == contender::FERRULE) {
-        attempt("garbage collection", gc::measure(&lab, &effort, &mut report));
-        attempt("static peers", peers::measure(&lab, &effort, &mut report));
+        attempt("garbage collection", &mut || gc::measure(&lab, &effort, &mut report));
+        attempt("static peers", &mut || peers::measure(&lab, &effort, &mut report));
     }
-    attempt("address management", ipam::measure(&lab, &effort, &mut report));
-    attempt("memory", memory::measure(&lab, &plain.contenders, &mut report));
+    attempt("address management", &mut || ipam::measure(&lab, &effort, &mut report));
+    attempt("memory", &mut || memory::measure(&lab, &plain.contenders, &mut report));
 
     println!("{}", report.text(&Target::of_this_project()));
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }

@@ -50,6 +50,7 @@ fn add_and_delete(lab: &Lab, contender: &Contender) -> Result<Duration, Failure>
     let pod = lab.make_pod()?;
     let elapsed = contender.add(&pod).run()?.elapsed;
     contender.del(&pod).run()?;
+    lab.end_pods(&[pod])?;
     Ok(elapsed)
 }
 

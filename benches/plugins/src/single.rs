@@ -50,6 +50,7 @@ fn rounds(
             lab.settle(1);
             samples[i].1.1.push(contenders[i].del(&pods[i]).run()?.elapsed);
         }
+        lab.end_pods(&pods)?;
     }
     Ok(samples)
 }
