@@ -36,8 +36,8 @@ fn is_ours_alone(lock: &File) -> bool {
 }
 
 impl Locked<'_> {
-    /// Where it cannot be done, on a full disk for one, the next holder looks at everything: it is the price, and no
-    /// reason to fail.
+    /// Leaves the seal. Where that cannot be done, on a full disk for one, the next holder looks at everything: it is the
+    /// price, and no reason to fail.
     fn seal(&self) {
         if !self.is_sound || std::thread::panicking() || !self.by_ip.may_seal() {
             return;

@@ -2,6 +2,7 @@
 //! directories for what the plugins remember.
 
 use crate::Failure;
+use crate::contender::FERRULE;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 /// The node's address of each family. `benches/floor.c` has them too.
 pub const NODE_IPS: [&str; 2] = ["192.168.0.1", "fd00:1::1"];
+
+/// What ferrule remembers is on a disk of its own: on a node nobody else makes and deletes files beside it.
+const DISKS: [&str; 2] = ["ours", "theirs"];
 
 /// The directory that `scripts/bench.sh` made, with the programs in it, and the peers' directory.
 pub struct Lab {
@@ -37,23 +41,27 @@ impl Lab {
         fs::create_dir(work.join("netns"))?;
         fs::create_dir(work.join("data"))?;
         let lab = Lab { work, plugins, pods: AtomicUsize::new(0) };
-        lab.mount_disk()?;
+        DISKS.iter().try_for_each(|disk| lab.mount(disk))?;
         Ok(lab)
     }
 
-    /// An empty disk for each part of the run, in the place of the one before. Whoever makes a file on an ext4 pays for
-    /// all that was deleted there in the last five minutes: it looks at each inode that it is not to use again so soon
+    /// Empty disks for each part of the run, in the place of those before. Whoever makes a file on an ext4 pays for all
+    /// that was deleted there in the last five minutes: it looks at each inode that it is not to use again so soon
     /// (`recently_deleted` of fs/ext4/ialloc.c). After 4,000 files of somebody else an ADD took a fifth longer, and after
     /// the parts before it six times as long.
-    pub fn change_disk(&self) -> Result<(), Failure> {
-        run("umount", &[&self.work.join("data").display().to_string()])?;
-        self.mount_disk()
+    pub fn change_disks(&self) -> Result<(), Failure> {
+        for disk in DISKS {
+            run("umount", &[&self.work.join("data").join(disk).display().to_string()])?;
+            self.mount(disk)?;
+        }
+        Ok(())
     }
 
     /// Large enough for the fullest store.
-    fn mount_disk(&self) -> Result<(), Failure> {
-        let (image, data) = (self.work.join("disk"), self.work.join("data"));
+    fn mount(&self, disk: &str) -> Result<(), Failure> {
+        let (image, data) = (self.work.join(format!("{disk}.ext4")), self.work.join("data").join(disk));
         File::create(&image)?.set_len(1 << 30)?;
+        fs::create_dir_all(&data)?;
         let (image, data) = (image.display().to_string(), data.display().to_string());
         let at_once = "lazy_itable_init=0,lazy_journal_init=0";
         run("mkfs.ext4", &["-q", "-F", "-N", "200000", "-E", at_once, &image])?;
@@ -160,7 +168,8 @@ impl Lab {
 
     /// A directory for what a plugin remembers; it is the plugin that makes it.
     pub fn data_dir(&self, name: &str) -> PathBuf {
-        self.work.join("data").join(name)
+        let [ours, theirs] = DISKS;
+        self.work.join("data").join(if name.starts_with(FERRULE) { ours } else { theirs }).join(name)
     }
 }
 

@@ -100,7 +100,7 @@ fn run() -> Result<(), Failure> {
     // One that fails is said to have failed, at the end as well, and the others are measured all the same.
     let mut failed = Vec::new();
     let mut attempt = |what: &str, part: &mut dyn FnMut() -> Result<(), Failure>| {
-        if let Err(failure) = lab.change_disk().and_then(|()| part()) {
+        if let Err(failure) = lab.change_disks().and_then(|()| part()) {
             failed.push(format!("{what}: {failure}"));
         }
     };
