@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::dir::Dir;
 use super::error::{Damaged, StoreError};
-use super::lock::{deadline_after, lock_until};
+use super::lock::{Flock, deadline_after, lock_until};
 use super::world::RealWorld;
 use crate::cni::ids::{ContainerId, IfName};
 
@@ -26,7 +26,7 @@ const CURSOR_PREFIX: &str = "last_reserved_ip.";
 /// The directory, locked if host-local has ever worked in it. Dropped, it is unlocked.
 pub struct HostLocal {
     dir: Dir,
-    _lock: Option<std::fs::File>,
+    _lock: Option<Flock>,
 }
 
 /// An address that host-local holds.

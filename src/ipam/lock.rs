@@ -4,6 +4,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Deref;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -20,17 +21,17 @@ const WAITER_STACK: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Hold {
     key: AttachmentKey,
-    file: File,
+    _file: Flock,
 }
 
 impl Hold {
-    pub(super) fn new(key: AttachmentKey, file: File) -> Self {
-        Self { key, file }
+    pub(super) fn new(key: AttachmentKey, file: Flock) -> Self {
+        Self { key, _file: file }
     }
 
     #[cfg(test)]
     pub(super) fn file(&self) -> &File {
-        &self.file
+        &self._file
     }
 
     /// Whose attachment it is.
@@ -39,17 +40,33 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let_go(&self.file);
+/// A file that is locked until this is dropped.
+///
+/// It is unlocked then, whoever else has it open through the same open(2). Closing it would do only when the last of them
+/// does, and a process that another thread has just forked has it open until it calls execve(2).
+#[derive(Debug)]
+pub(super) struct Flock(File);
+
+impl Flock {
+    /// Locks the file, if nobody has it locked.
+    pub fn try_new(file: File) -> Result<Self, TryLockError> {
+        file.try_lock().map(|()| Self(file))
     }
 }
 
-/// Unlocks the file, whoever else has it open through the same open(2). Closing it would do only when the last of them
-/// does, and a process that another thread has just forked has it open until it calls execve(2).
-pub(super) fn let_go(file: &File) {
-    // It does not fail for a lock that is had; and if it did, closing the file comes next.
-    drop(file.unlock());
+impl Deref for Flock {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Flock {
+    fn drop(&mut self) {
+        // It does not fail for a lock that is had; and if it did, closing the file comes next.
+        drop(self.0.unlock());
+    }
 }
 
 /// The moment until which `patience` lasts. More than a year of it is a year: an `Instant` has an end.
@@ -61,9 +78,9 @@ pub(super) fn deadline_after(patience: Duration) -> Instant {
 ///
 /// flock(2) has no time limit of its own. So a thread waits in it, and is abandoned when the time is up:
 /// it ends when it gets the lock, which it gives back at once because nobody wants the file any more.
-pub(super) fn lock_until(file: File, deadline: Instant) -> io::Result<Option<File>> {
+pub(super) fn lock_until(file: File, deadline: Instant) -> io::Result<Option<Flock>> {
     match file.try_lock() {
-        Ok(()) => return Ok(Some(file)),
+        Ok(()) => return Ok(Some(Flock(file))),
         Err(TryLockError::WouldBlock) => {}
         Err(TryLockError::Error(error)) => return Err(error),
     }
@@ -80,7 +97,7 @@ pub(super) fn lock_until(file: File, deadline: Instant) -> io::Result<Option<Fil
             }
         };
         // An error of `send` hands the file back to be dropped here, and with it the lock.
-        drop(send.send(locked.map(|()| file)));
+        drop(send.send(locked.map(|()| Flock(file))));
     })?;
     match receive.recv_timeout(patience) {
         Ok(locked) => locked.map(Some),

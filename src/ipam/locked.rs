@@ -9,7 +9,7 @@ use super::boot::BootId;
 use super::cursor::Cursor;
 use super::dir::Dir;
 use super::error::StoreError;
-use super::lock::Hold;
+use super::lock::{Flock, Hold};
 use super::mend::{Mended, Orphans};
 use super::record::{Claim, Record};
 use super::rest::Rest;
@@ -36,8 +36,14 @@ pub struct Locked<'store> {
     pub(super) mended: Mended,
     /// Everything that a holder of the lock begins with is done.
     pub(super) is_sound: bool,
-    pub(super) lock: File,
+    pub(super) lock: Flock,
     now: u64,
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.seal();
+    }
 }
 
 /// What a release has freed.
@@ -49,7 +55,7 @@ pub struct Released {
 
 impl<'store> Locked<'store> {
     /// Makes the store fit for use by whoever has just got `lock`.
-    pub(super) fn begin(store: &'store Store, lock: File, boot: BootId) -> Result<Self, StoreError> {
+    pub(super) fn begin(store: &'store Store, lock: Flock, boot: BootId) -> Result<Self, StoreError> {
         let now = store.world.unix_seconds();
         let tmp = store.root.replace_dir(TMP)?;
         let by_ip = store.root.replace_dir(BY_IP)?;
@@ -238,8 +244,8 @@ impl<'store> Locked<'store> {
         let name = file_name(&record.key());
         let file = self.tmp.create(&name)?;
         let mut linked = Vec::with_capacity(record.addresses.len());
-        match self.give_names(&record, &name, &file, &mut linked, before_commit) {
-            Ok(()) => {
+        match self.give_names(&record, &name, file, &mut linked, before_commit) {
+            Ok(file) => {
                 let hold = Hold::new(record.key(), file);
                 Ok((record, hold))
             }
@@ -258,13 +264,14 @@ impl<'store> Locked<'store> {
         &self,
         record: &Record,
         name: &str,
-        file: &File,
+        file: File,
         linked: &mut Vec<IpAddr>,
         before_commit: impl FnOnce() -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Flock, StoreError> {
         // Held before it can be found, so that nobody sees the attachment as one that lies idle.
-        file.try_lock().map_err(|error| StoreError::io("lock", &self.tmp.path_of(name), error))?;
-        self.tmp.write(name, file, &record.to_json())?;
+        let file =
+            Flock::try_new(file).map_err(|error| StoreError::io("lock", &self.tmp.path_of(name), error))?;
+        self.tmp.write(name, &file, &record.to_json())?;
         for &address in &record.addresses {
             let by_ip = address.to_string();
             if !self.tmp.link(name.as_ref(), &self.by_ip, by_ip.as_ref())? {
@@ -274,7 +281,7 @@ impl<'store> Locked<'store> {
         }
         before_commit()?;
         match self.tmp.rename(name.as_ref(), &self.store.by_id, name.as_ref())? {
-            true => Ok(()),
+            true => Ok(file),
             false => Err(StoreError::io(
                 "rename",
                 &self.tmp.path_of(name),

@@ -13,7 +13,6 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::dir::Dir;
-use super::lock::let_go;
 use super::locked::Locked;
 
 /// Whether the names are as the last holder of the lock left them. Where that cannot be told, they are not.
@@ -38,7 +37,7 @@ fn is_ours_alone(lock: &File) -> bool {
 impl Locked<'_> {
     /// Leaves the seal. Where that cannot be done, on a full disk for one, the next holder looks at everything: it is the
     /// price, and no reason to fail.
-    fn seal(&self) {
+    pub(super) fn seal(&self) {
         if !self.is_sound || std::thread::panicking() || !self.by_ip.may_seal() {
             return;
         }
@@ -46,12 +45,5 @@ impl Locked<'_> {
             let whole = self.lock.set_len(seal.len() as u64);
             let _ = whole.and_then(|()| self.lock.write_all_at(seal.as_bytes(), 0));
         }
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        self.seal();
-        let_go(&self.lock);
     }
 }

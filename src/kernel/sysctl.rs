@@ -90,10 +90,10 @@ pub fn write_if_different(key: &[&str], value: &str) -> Result<bool, SysctlError
     write(key, value).map(|()| true)
 }
 
-/// Whether the kernel has IPv6 in the namespace of the calling thread (it has not when booted with
-/// `ipv6.disable=1`). Where in doubt it has: who is wrong then is refused, and does not do without it in silence.
+/// Whether the kernel has IPv6: in all namespaces or in none, which is so when it was booted with `ipv6.disable=1`. Where
+/// in doubt it has: who is wrong then is refused, and does not do without it in silence.
 ///
-/// Asked once: the kernel does not let go of IPv6 once it has it (`ipv6` of net/ipv6/af_inet6.c has no exit), and to
+/// Not looked for again once it was found: the kernel does not let go of IPv6 (net/ipv6/af_inet6.c has no exit), and a
 /// look below /proc/sys/net takes the longer the more namespaces there are.
 pub fn has_ipv6() -> bool {
     static IT_HAS: AtomicBool = AtomicBool::new(false);
