@@ -36,6 +36,8 @@ scratch=$(mktemp --directory "${TMPDIR:-/tmp}/ferrule-test.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
 passed=() failed=() skipped=() repeated=()
+# What a part that was asked once more was asked about, if it says so.
+subject=
 part() {
     local name=$1 start=$SECONDS
     shift
@@ -103,7 +105,7 @@ part "soak" scripts/soak.sh --plugin "$scratch/root/ferrule" --callers 8 0.5
 say ""
 say "== summary"
 # cargo's own lines once more: hundreds of lines may lie between them.
-[ ! -s "$scratch/results" ] || cat "$scratch/results" >&2
+if [ -s "$scratch/results" ]; then cat "$scratch/results" >&2; else say "no test ran"; fi
 for line in "${passed[@]}"; do say "passed   $line"; done
 for line in "${skipped[@]}"; do say "skipped  $line"; done
 for line in "${repeated[@]}"; do say "AGAIN    $line: failed once, passed when asked once more"; done

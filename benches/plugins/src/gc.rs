@@ -45,14 +45,14 @@ fn collect(lab: &Lab, happen: impl Fn(&[Pod]) -> Result<(), Failure>) -> Result<
     conf["cni.dev/valid-attachments"] = json!([]);
     let gc = Invocation::of_plugin(&lab.ferrule(), "GC", None, lab.plugins(), &conf.to_string());
     let elapsed = gc.run()?.elapsed;
-    pods.retain(|pod| pod.netns.exists());
-    lab.end_pods(&pods)?;
 
     let records = fs::read_dir(lab.data_dir(FERRULE).join(NETWORK).join("by-id"))?.count();
     let links = lab.count_pod_links()?;
     if records + links > 0 {
         return Err(format!("after GC, {records} records and {links} links are left").into());
     }
+    pods.retain(|pod| pod.netns.exists());
+    lab.end_pods(&pods)?;
     Ok(elapsed)
 }
 

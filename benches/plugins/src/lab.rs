@@ -121,7 +121,7 @@ impl Lab {
     }
 
     /// Lets the kernel finish what was left to it: links and elements that wait for a grace period, sockets that wait for
-    /// those. It belongs to nobody who is measured, and would hit the next, who is always the same one.
+    /// those. It belongs to nobody who is measured, and would hit the next.
     #[expect(
         clippy::disallowed_methods,
         reason = "a grace period of the kernel tells nobody that it is over"

@@ -2,7 +2,7 @@
 //! plugins that it can replace, and of the smallest program that makes the same kernel objects (`benches/floor.c`).
 //!
 //! `scripts/bench.sh` builds all of them and starts this in network and mount namespaces that end with it, which is
-//! why nothing here cleans up. What is compared is measured in one run and in turns. Time is printed, never asserted.
+//! why nothing is cleaned up at the end. What is compared is measured in one run and in turns. Time is printed, never asserted.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
