@@ -10,11 +10,12 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
+use ferrule::attachments::Progress;
+use ferrule::cli;
 use ferrule::cni::error::{CniError, Code};
 use ferrule::cni::request::{Failure, Request};
 use ferrule::cni::version::SpecVersion;
-use ferrule::commands::{self, Progress};
-use ferrule::operator;
+use ferrule::plugin;
 
 const HELP: &str = "\
 ferrule gives Kubernetes pods their network: a CNI plugin with its own address management.
@@ -55,10 +56,10 @@ fn run_guarded(request: &Request, progress: &Progress) -> Result<(), CniError> {
             *text = info.to_string().replace('\n', " ");
         }
     }));
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| commands::run(request, progress, &mut Stdout)));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| plugin::run(request, progress, &mut Stdout)));
     outcome.unwrap_or_else(|_| {
         let text = PANIC.lock().map(|text| text.clone()).unwrap_or_default();
-        let undone = if progress.has_claimed() { commands::take_back(request) } else { Ok(()) };
+        let undone = if progress.has_claimed() { plugin::take_back(request) } else { Ok(()) };
         let rest = undone.err().map(|error| format!("; and it could not be taken back: {error}"));
         let details = format!("{text}{}; please report it", rest.unwrap_or_default());
         Err(CniError::new(Code::Internal, "a defect of ferrule").with_details(details))
@@ -107,7 +108,7 @@ fn run_by_hand() -> ExitCode {
     let (text, code) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--version" | "-V"] => (version_text(), ExitCode::SUCCESS),
         [] | ["--help" | "-h"] => (help_text(), ExitCode::SUCCESS),
-        [first, ..] if operator::is_verb(first) => return run_verb(),
+        [first, ..] if cli::is_verb(first) => return run_verb(),
         [first, ..] => {
             let text = format!("ferrule: unknown argument {first:?}\n\n{}", help_text());
             let _ = io::stderr().write_all(text.as_bytes());
@@ -124,7 +125,7 @@ fn run_by_hand() -> ExitCode {
 fn run_verb() -> ExitCode {
     let is_colourful =
         io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    let outcome = operator::run(std::env::args_os().skip(1), is_colourful);
+    let outcome = cli::run(std::env::args_os().skip(1), is_colourful);
     let _ = io::stderr().write_all(outcome.complaint.as_bytes());
     match io::stdout().write_all(outcome.text.as_bytes()) {
         Ok(()) => ExitCode::from(outcome.status),
@@ -133,7 +134,7 @@ fn run_verb() -> ExitCode {
 }
 
 fn help_text() -> String {
-    format!("{HELP}{}", operator::arguments::USAGE)
+    format!("{HELP}{}", cli::arguments::USAGE)
 }
 
 fn version_text() -> String {

@@ -10,7 +10,7 @@
 //! kernel.rs what must hold in the kernel, by `ip -j` and `nft -j`
 //! ```
 //!
-//! The first four are the unit tests' as well (src/ipam/tests/model.rs): there the subject is the store alone, and a
+//! The first four are the unit tests' as well (src/store/tests/model.rs): there the subject is the store alone, and a
 //! step takes microseconds. Each run plays the same sequences. More of them, or others:
 //!
 //! ```text

@@ -6,12 +6,12 @@ use std::slice::from_ref;
 
 use ferrule::cni::error::CniError;
 use ferrule::cni::version::SpecVersion;
-use ferrule::datapath::forward::{Filter, Traffic};
-use ferrule::kernel::nft::change::Change;
-use ferrule::kernel::nft::expr::Expr;
-use ferrule::kernel::nft::fuzzing::{Told, messages_of};
-use ferrule::kernel::nft::rule::Rule;
-use ferrule::kernel::nft::table::{Family, Table};
+use ferrule::foreign_firewall::{Filter, Traffic};
+use ferrule::linux::nft::change::Change;
+use ferrule::linux::nft::expr::Expr;
+use ferrule::linux::nft::fuzzing::{Told, messages_of};
+use ferrule::linux::nft::rule::Rule;
+use ferrule::linux::nft::table::{Family, Table};
 
 use crate::promises;
 

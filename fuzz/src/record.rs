@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ferrule::cni::error::CniError;
 use ferrule::cni::version::SpecVersion;
-use ferrule::ipam::Record;
+use ferrule::store::Record;
 
 use crate::promises;
 

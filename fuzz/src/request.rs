@@ -11,7 +11,7 @@ use ferrule::cni::env::Command;
 use ferrule::cni::request::{Failure, Request, version_answer};
 use ferrule::config::{AddressManagement, Network, Removal};
 use ferrule::desired::names;
-use ferrule::desired::nft::element::{InsideNetwork, PodRules, last_address};
+use ferrule::desired::nftables::element::{InsideNetwork, PodRules, last_address};
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 

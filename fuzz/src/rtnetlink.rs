@@ -4,12 +4,12 @@ use std::slice::from_ref;
 
 use ferrule::cni::error::CniError;
 use ferrule::cni::version::SpecVersion;
-use ferrule::kernel::change::Change;
-use ferrule::kernel::fuzzing::{Told, message_of};
-use ferrule::kernel::monitor::Event;
-use ferrule::kernel::qdisc::{Qdisc, Redirect, Tbf};
-use ferrule::kernel::refusal::Refusal;
-use ferrule::kernel::route::AddMode;
+use ferrule::linux::change::Change;
+use ferrule::linux::error::KernelError;
+use ferrule::linux::fuzzing::{Told, message_of};
+use ferrule::linux::monitor::Event;
+use ferrule::linux::qdisc::{Qdisc, Redirect, Tbf};
+use ferrule::linux::route::AddMode;
 
 use crate::promises;
 
@@ -23,7 +23,7 @@ pub fn check(data: &[u8]) {
     asked_for_again(&told);
 }
 
-fn refused(refusal: &Refusal) {
+fn refused(refusal: &KernelError) {
     assert!(refusal.errno > 0, "{refusal:?}");
     promises::refusal(&CniError::from(refusal.clone()), SpecVersion::NEWEST);
 }

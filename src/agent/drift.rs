@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::cni::ids::NetworkName;
 use crate::desired::names;
-use crate::kernel::monitor::{Event, NetconfOf};
+use crate::linux::monitor::{Event, NetconfOf};
 
 /// `NFPROTO_INET` (include/uapi/linux/netfilter.h).
 const FAMILY_INET: u8 = 1;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
-use super::datapath::{Forward, Routed};
-use super::index::Problem;
-use super::plan::Desired;
-use super::run::Agent;
-use crate::datapath::nft::Rebuilt;
+use crate::agent::apply::{Forward, Routed};
+use crate::agent::cluster::desired_state::Desired;
+use crate::agent::cluster::index::Problem;
+use crate::agent::run::Agent;
+use crate::datapath::nftables::Rebuilt;
 use crate::datapath::overlay::{Made, OverlayDone};
 use crate::datapath::peers::Synchronised;
 

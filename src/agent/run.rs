@@ -23,25 +23,26 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
-use super::admin::{self, Health};
-use super::backoff::Backoff;
-use super::conflist;
-use super::datapath::Datapath;
-use super::drift::{self, Parts};
-use super::drop_ins;
-use super::due::Due;
-use super::herald::Herald;
-use super::index::{Change, Index, NodeEvent, Problem};
-use super::metrics::Metrics;
-use super::persisted;
-use super::plan::Desired;
-use super::runtime::Runtime;
-use super::settings::Settings;
-use super::tail::Tail;
-use super::watch::{self, Told};
+use crate::agent::apply::Datapath;
+use crate::agent::backoff::Backoff;
+use crate::agent::cluster::desired_state::Desired;
+use crate::agent::cluster::index::{Change, Index, NodeEvent, Problem};
+use crate::agent::cluster::state_file;
+use crate::agent::drift::{self, Parts};
+use crate::agent::install::conflist;
+use crate::agent::install::drop_ins;
+use crate::agent::install::runtime::Runtime;
+use crate::agent::k8s::events::Herald;
+use crate::agent::k8s::watch::{self, Told};
+use crate::agent::pending::Due;
+use crate::agent::serve::http;
+use crate::agent::serve::http::Health;
+use crate::agent::serve::metrics::Metrics;
+use crate::agent::serve::plugin_log::Tail;
+use crate::agent::settings::Settings;
 use crate::cni::error::CniError;
 use crate::config::range::RangeSet;
-use crate::kernel::monitor::{Event, Monitor};
+use crate::linux::monitor::{Event, Monitor};
 
 /// How long news are gathered before something is done about them: nodes come in crowds.
 const GATHER: Duration = Duration::from_millis(20);
@@ -116,8 +117,8 @@ impl Agent {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(settings: Settings) -> Result<Self, CniError> {
-        let path = persisted::path(&settings.data_dir, &settings.network);
-        let remembered = persisted::load(&path, &settings.node_name).unwrap_or_else(|reason| {
+        let path = state_file::path(&settings.data_dir, &settings.network);
+        let remembered = state_file::load(&path, &settings.node_name).unwrap_or_else(|reason| {
             warn!(reason, "what was known before cannot be used");
             None
         });
@@ -170,7 +171,7 @@ impl Agent {
             // As long as nobody can be asked, what is known is kept true.
             Err(reason) => error!(reason, "going on without the API server"),
         }
-        let pages = admin::serve(self.settings.listen, Arc::clone(&self.metrics), Arc::clone(&self.health));
+        let pages = http::serve(self.settings.listen, Arc::clone(&self.metrics), Arc::clone(&self.health));
         tokio::spawn(pages);
         self.write_drop_ins();
         if self.desired.is_some() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use ipnetwork::IpNetwork;
 
-use super::conflist::Wishes;
+use crate::agent::install::conflist::Wishes;
 use crate::cni::ids::NetworkName;
 use crate::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, MAX_ID, Routing};
 

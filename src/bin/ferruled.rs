@@ -5,21 +5,21 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ferrule::agent::clean;
 use ferrule::agent::run::Agent;
 use ferrule::agent::settings::Settings;
+use ferrule::agent::uninstall;
 use tracing::{error, info};
 
 fn main() -> ExitCode {
     let settings = Settings::parse();
-    if let Err(reason) = ferrule::agent::log::start(&settings.log_level) {
+    if let Err(reason) = ferrule::agent::serve::log::start(&settings.log_level) {
         // There is no log to say it in.
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "ferruled: {reason}");
         return ExitCode::from(2);
     }
     if settings.uninstall {
-        return if clean::uninstall(&settings) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if uninstall::uninstall(&settings) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     // One thread: what the agent waits for is the kernel and the API server, and memory counts on every node.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -2,7 +2,7 @@
 //!
 //! The codes are a contract with runtimes (SPEC, "Error"): containerd and kubelet act on 11, 50 and 51,
 //! people read the rest. Every other error type of ferrule becomes one of these in a single place,
-//! `commands::failure`.
+//! `attachments::error_codes`.
 
 use serde::{Deserialize, Serialize};
 

@@ -149,10 +149,11 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_in_the_version_of_the_conf() {
-        let cut_off = br#"{"cniVersion":"0.4.0","name""#;
-        for (command, stdin, code) in
-            [("ADD", cut_off.as_slice(), Code::Decode), ("NONE", cut_off, Code::InvalidEnvironment)]
-        {
+        let expire_elements = br#"{"cniVersion":"0.4.0","name""#;
+        for (command, stdin, code) in [
+            ("ADD", expire_elements.as_slice(), Code::Decode),
+            ("NONE", expire_elements, Code::InvalidEnvironment),
+        ] {
             let failure = read(command, stdin).unwrap_err();
             assert_eq!((failure.error.code, failure.version), (code, SpecVersion::V0_4_0));
         }

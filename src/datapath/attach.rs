@@ -8,7 +8,7 @@
 //! 3. everything else: one batch for each namespace, whose answers are awaited together, the node's first;
 //! 4. the alias of the host link, by which an attachment that is whole is told from one that was cut short.
 //!
-//! A failure leaves what was made so far. The caller takes it back with [`super::detach::detach`], the same
+//! A failure leaves what was made so far. The caller takes it back with [`crate::datapath::detach::detach`], the same
 //! verb that DEL uses.
 
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::detach::is_marked;
-use super::error::DatapathError;
-use super::translate;
+use crate::datapath::detach::is_marked;
+use crate::datapath::error::DatapathError;
+use crate::datapath::translate;
 use crate::desired::attachment::Attachment;
 use crate::desired::object::{Ifb, Object, Pair, Place, Sysctl};
-use crate::kernel::change::Change;
-use crate::kernel::link::{self, LinkRef};
-use crate::kernel::netlink::{Netlink, Socket};
-use crate::kernel::netns::Netns;
-use crate::kernel::refusal::Refusal;
-use crate::kernel::sysctl::{self, SysctlError};
+use crate::linux::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::link::{self, LinkRef};
+use crate::linux::netlink::{Netlink, Socket};
+use crate::linux::netns::Netns;
+use crate::linux::sysctl::{self, SysctlError};
 
 /// How long the stages took.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ pub struct Timing {
 }
 
 /// Makes everything that `attachment` describes, between the node of `node` and `sandbox`; all but the last step,
-/// [`declare_whole`]. `link_made` is told once the links are there, and dropped if they cannot be made.
+/// [`mark_complete`]. `link_made` is told once the links are there, and dropped if they cannot be made.
 ///
 /// # Errors
 /// All that the kernel refused. What was made stays, for the caller to remove.
@@ -84,7 +84,7 @@ async fn make_in_pod(pod: &Netlink, changes: Vec<Change>) -> Result<(), Datapath
     let outcomes = pod.submit(changes).await;
     // A route that the pod has by another of its interfaces stays: a second network with a default route of its
     // own finds the first one's, say. So it is with the reference plugins.
-    let taken = |outcome: &Result<(), Refusal>| outcome.as_ref().is_err_and(Refusal::is_exists);
+    let taken = |outcome: &Result<(), KernelError>| outcome.as_ref().is_err_and(KernelError::is_exists);
     let failed =
         outcomes.into_iter().zip(are_routes).filter(|(outcome, is_route)| !(*is_route && taken(outcome)));
     DatapathError::check(Place::Sandbox, failed.map(|(outcome, _)| outcome))
@@ -111,11 +111,11 @@ fn index_of(name: &str) -> Result<u32, DatapathError> {
 }
 
 /// Declares an attachment whole, once the runtime has its answer: gives the host link its alias. A link without one
-/// was left by an ADD that did not live to answer ([`super::detach::is_whole`]).
+/// was left by an ADD that did not live to answer ([`crate::datapath::detach::is_whole`]).
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn declare_whole(node: &Netlink, attachment: &Attachment) -> Result<(), DatapathError> {
+pub async fn mark_complete(node: &Netlink, attachment: &Attachment) -> Result<(), DatapathError> {
     let declarations = attachment.objects().into_iter().filter_map(|object| match object {
         Object::Link(link) => translate::set_alias(&link),
         _ => None,
@@ -193,7 +193,7 @@ async fn try_create(node: &Netlink, sandbox: &Netns, pair: &Pair) -> Result<Crea
 /// is replaced.
 async fn create_ifb(node: &Netlink, attachment: &Attachment, ifb: &Ifb) -> Result<(), DatapathError> {
     let created = node.submit([translate::create_ifb(ifb)]).await;
-    if !created.iter().any(|outcome| outcome.as_ref().is_err_and(Refusal::is_exists)) {
+    if !created.iter().any(|outcome| outcome.as_ref().is_err_and(KernelError::is_exists)) {
         return DatapathError::check(Place::Node, created);
     }
     if let Some(link) = node.link(LinkRef::Name(ifb.name.clone())).await? {

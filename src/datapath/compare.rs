@@ -3,14 +3,15 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::observe::Snapshot;
-use super::translate;
 use crate::cni::mac::MacAddr;
+use crate::datapath::observe::Snapshot;
+use crate::datapath::translate;
 use crate::desired::object::{Ifb, Link, Neighbour, Object, Pair, Place, Redirect, Route, Shaper, Sysctl};
-use crate::kernel::addr::Address;
-use crate::kernel::link::{self as kernel, Mac};
-use crate::kernel::qdisc::Qdisc;
-use crate::kernel::route::Route as KernelRoute;
+use crate::linux::addr::Address;
+use crate::linux::link as kernel;
+use crate::linux::link::Mac;
+use crate::linux::qdisc::Qdisc;
+use crate::linux::route::Route as KernelRoute;
 
 /// One object that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,15 +7,15 @@
 
 use std::collections::HashSet;
 
-use super::error::DatapathError;
 use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::datapath::error::DatapathError;
 use crate::desired::names;
 use crate::desired::object::Place;
-use crate::kernel::change::Change;
-use crate::kernel::link::{Link, LinkRef, LinkSettings};
-use crate::kernel::netlink::Netlink;
-use crate::kernel::netns::Netns;
-use crate::kernel::refusal::Refusal;
+use crate::linux::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::link::{Link, LinkRef, LinkSettings};
+use crate::linux::netlink::Netlink;
+use crate::linux::netns::Netns;
 
 /// Removes the attachment's links from the node. Not there is a success, and so is a link of the same name
 /// that does not bear the attachment's marks: it is not ours to touch.
@@ -116,6 +116,6 @@ pub fn is_whole(link: &Link, key: &AttachmentKey) -> bool {
     link.alias.as_ref().is_some_and(|alias| names::alias_names(alias, key))
 }
 
-fn is_gone(outcome: &Result<(), Refusal>) -> bool {
-    outcome.as_ref().is_err_and(Refusal::is_not_found)
+fn is_gone(outcome: &Result<(), KernelError>) -> bool {
+    outcome.as_ref().is_err_and(KernelError::is_not_found)
 }

@@ -1,9 +1,9 @@
 //! Why the kernel could not be made what it should be.
 
 use crate::desired::object::Place;
-use crate::kernel::netns::NetnsError;
-use crate::kernel::refusal::Refusal;
-use crate::kernel::sysctl::SysctlError;
+use crate::linux::error::KernelError;
+use crate::linux::netns::NetnsError;
+use crate::linux::sysctl::SysctlError;
 
 /// A failure of the datapath. Each says what was attempted, on what, and the kernel's reason.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum DatapathError {
         /// Whose namespace.
         place: Place,
         /// Each with what was attempted and the kernel's words.
-        refusals: Vec<Refusal>,
+        refusals: Vec<KernelError>,
     },
     /// A namespace could not be entered.
     #[error(transparent)]
@@ -63,7 +63,7 @@ pub enum DatapathError {
     #[error("the overlay's device cannot be made: {refusal}{remedy}")]
     Overlay {
         /// What the kernel said.
-        refusal: Refusal,
+        refusal: KernelError,
         /// What to do, where that is known; begins with its own separator.
         remedy: &'static str,
     },
@@ -80,9 +80,9 @@ pub enum DatapathError {
     LinkVanished(String),
 }
 
-impl From<Refusal> for DatapathError {
+impl From<KernelError> for DatapathError {
     /// For what is asked of the node; the pod is only ever asked in batches.
-    fn from(refusal: Refusal) -> Self {
+    fn from(refusal: KernelError) -> Self {
         Self::Refused { place: Place::Node, refusals: vec![refusal] }
     }
 }
@@ -92,12 +92,15 @@ impl DatapathError {
     ///
     /// # Errors
     /// Where there is at least one.
-    pub fn check(place: Place, outcomes: impl IntoIterator<Item = Result<(), Refusal>>) -> Result<(), Self> {
-        let refusals: Vec<Refusal> = outcomes.into_iter().filter_map(Result::err).collect();
+    pub fn check(
+        place: Place,
+        outcomes: impl IntoIterator<Item = Result<(), KernelError>>,
+    ) -> Result<(), Self> {
+        let refusals: Vec<KernelError> = outcomes.into_iter().filter_map(Result::err).collect();
         if refusals.is_empty() { Ok(()) } else { Err(Self::Refused { place, refusals }) }
     }
 }
 
-fn join(refusals: &[Refusal]) -> String {
+fn join(refusals: &[KernelError]) -> String {
     refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

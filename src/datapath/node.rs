@@ -4,16 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::future::{join, join_all};
 
-use super::error::DatapathError;
-use super::translate;
+use crate::datapath::error::DatapathError;
+use crate::datapath::translate;
 use crate::desired::node::NodeState;
 use crate::desired::object::{Place, Route};
-use crate::kernel::change::Change;
-use crate::kernel::link::LinkRef;
-use crate::kernel::netlink::Netlink;
-use crate::kernel::refusal::Refusal;
-use crate::kernel::route::{Family, Resolved, RouteFilter, RouteKind};
-use crate::kernel::sysctl;
+use crate::linux::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::link::LinkRef;
+use crate::linux::netlink::Netlink;
+use crate::linux::route::{Family, Resolved, RouteFilter, RouteKind};
+use crate::linux::sysctl;
 
 /// MTU where the node has no way out at all: Ethernet's.
 const MTU_WITHOUT_UPLINK: u32 = 1500;
@@ -80,7 +80,7 @@ pub async fn find_uplink(node: &Netlink, state: &NodeState) -> Result<Uplink, Da
 fn find_carrier(
     node: &Netlink,
     address: Option<IpAddr>,
-) -> impl Future<Output = Result<Option<u32>, Refusal>> + use<> {
+) -> impl Future<Output = Result<Option<u32>, KernelError>> + use<> {
     let answer = address.map(|address| node.find_route(address.into()));
     async move {
         let Some(answer) = answer else { return Ok(None) };

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 use tokio::runtime::Handle;
 
-use super::error::DatapathError;
+use crate::datapath::error::DatapathError;
 use crate::desired::object::{Object, Place};
-use crate::kernel::addr::Address;
-use crate::kernel::link::{Link, LinkRef};
-use crate::kernel::neigh::Neighbour;
-use crate::kernel::netlink::{Netlink, Socket};
-use crate::kernel::netns::Netns;
-use crate::kernel::qdisc::{Qdisc, Redirect};
-use crate::kernel::route::{Family, Route, RouteFilter};
-use crate::kernel::sysctl;
+use crate::linux::addr::Address;
+use crate::linux::link::{Link, LinkRef};
+use crate::linux::neigh::Neighbour;
+use crate::linux::netlink::{Netlink, Socket};
+use crate::linux::netns::Netns;
+use crate::linux::qdisc::{Qdisc, Redirect};
+use crate::linux::route::{Family, Route, RouteFilter};
+use crate::linux::sysctl;
 
 /// What was found in one namespace.
 #[derive(Debug, Default)]

@@ -4,26 +4,26 @@
 //! differs and nothing else. So it mends a device, an entry or a rule that somebody removed, follows a node whose
 //! address changed, and takes away what belongs to a node that left. One bad peer never stops the others.
 //!
-//! The pods' routes are not made here but by [`super::peers::synchronise_with`], to be called after [`keep`]: beside the
+//! The pods' routes are not made here but by [`crate::datapath::peers::synchronise_with`], to be called after [`keep`]: beside the
 //! direct ones, so that a peer's route changes its way in one step.
 
 mod device;
-mod entries;
-mod ways;
+mod fdb;
+mod reachability;
 
-use super::error::DatapathError;
-use super::peers::PeerFailure;
+use crate::datapath::error::DatapathError;
+use crate::datapath::peers::PeerFailure;
 use crate::desired::names::{self, OVERLAY_DEVICE, ROUTE_PROTOCOL};
 use crate::desired::object::Place;
 use crate::desired::overlay::Overlay;
-use crate::kernel::change::Change;
-use crate::kernel::link::{Link, LinkRef};
-use crate::kernel::netlink::Netlink;
-use crate::kernel::refusal::Refusal;
-use crate::kernel::route::Family;
-use crate::kernel::rule::Rule;
+use crate::linux::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::link::{Link, LinkRef};
+use crate::linux::netlink::Netlink;
+use crate::linux::route::Family;
+use crate::linux::rule::Rule;
 pub use device::{Made, is_overlay};
-pub use ways::{Settings, Ways, describe, ways};
+pub use reachability::{Settings, Ways, describe, ways};
 
 /// What [`keep`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct OverlayDone {
 pub async fn keep(node: &Netlink, overlay: &Overlay) -> Result<OverlayDone, DatapathError> {
     let (index, device) = device::ensure(node, &overlay.device()).await?;
     let mut done = OverlayDone { device, ..OverlayDone::default() };
-    entries::keep(node, overlay, index, &mut done).await?;
+    fdb::keep(node, overlay, index, &mut done).await?;
     keep_rules(node, overlay, &mut done).await?;
     Ok(done)
 }
@@ -102,8 +102,9 @@ async fn keep_rules(node: &Netlink, overlay: &Overlay, done: &mut OverlayDone) -
     let (stale, missing): (Vec<Change>, Vec<Change>) = (stale.collect(), missing.collect());
     let (removed, set) = (stale.len(), missing.len());
     let outcomes = node.submit(stale.into_iter().chain(missing)).await;
-    let is_settled =
-        |outcome: &Result<(), Refusal>| is_gone(outcome) || outcome.as_ref().is_err_and(Refusal::is_exists);
+    let is_settled = |outcome: &Result<(), KernelError>| {
+        is_gone(outcome) || outcome.as_ref().is_err_and(KernelError::is_exists)
+    };
     DatapathError::check(Place::Node, outcomes.into_iter().filter(|outcome| !is_settled(outcome)))?;
     done.removed += removed;
     done.set += set;
@@ -118,6 +119,6 @@ async fn own_rules(node: &Netlink) -> Result<Vec<Rule>, DatapathError> {
     Ok(rules)
 }
 
-fn is_gone(outcome: &Result<(), Refusal>) -> bool {
-    outcome.as_ref().is_err_and(Refusal::is_not_found)
+fn is_gone(outcome: &Result<(), KernelError>) -> bool {
+    outcome.as_ref().is_err_and(KernelError::is_not_found)
 }

@@ -11,18 +11,18 @@ use std::collections::HashMap;
 
 use ipnetwork::IpNetwork;
 
-use super::compare::fulfils;
-use super::error::DatapathError;
-use super::translate::{kernel_route, route_link};
+use crate::datapath::compare::fulfils;
+use crate::datapath::error::DatapathError;
+use crate::datapath::translate::{kernel_route, route_link};
 use crate::desired::names::{OVERLAY_DEVICE, ROUTE_PROTOCOL, route_metric};
 use crate::desired::node::{NodeState, PeerRoute};
 use crate::desired::object::Target;
 use crate::desired::overlay::Overlay;
-use crate::kernel::change::Change;
-use crate::kernel::link::LinkRef;
-use crate::kernel::netlink::Netlink;
-use crate::kernel::refusal::Refusal;
-use crate::kernel::route::{AddMode, Family, Route, RouteFilter, RouteKind};
+use crate::linux::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::link::LinkRef;
+use crate::linux::netlink::Netlink;
+use crate::linux::route::{AddMode, Family, Route, RouteFilter, RouteKind};
 
 /// How many routes are asked for at once.
 const AT_ONCE: usize = 512;
@@ -59,7 +59,7 @@ pub async fn synchronise(node: &Netlink, state: &NodeState) -> Result<Synchronis
 }
 
 /// The same, but by `overlay` to the peers that it leads to. Its device should be there
-/// ([`super::overlay::keep`]): those peers fail without.
+/// ([`crate::datapath::overlay::keep`]): those peers fail without.
 ///
 /// # Errors
 /// As [`synchronise`].
@@ -123,7 +123,7 @@ async fn settle(
     Ok(done)
 }
 
-async fn overlay_device(node: &Netlink) -> Result<Option<u32>, Refusal> {
+async fn overlay_device(node: &Netlink) -> Result<Option<u32>, KernelError> {
     Ok(node.link(LinkRef::Name(OVERLAY_DEVICE.into())).await?.map(|link| link.index))
 }
 
@@ -239,7 +239,7 @@ pub async fn standings(
 ///
 /// # Errors
 /// Where the kernel's routes cannot be read.
-pub(super) async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<Route>, DatapathError> {
+pub(crate) async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<Route>, DatapathError> {
     let metric = Some(route_metric(&state.network));
     let mut routes = Vec::new();
     for family in [Family::V4, Family::V6] {
@@ -279,7 +279,7 @@ fn plan<'a>(desired: &'a [PeerRoute], actual: &'a [Route], device: Option<u32>) 
 }
 
 /// The kernel's refusal in words that name peer and remedy; nothing where the "peer" is this node itself.
-async fn explain(node: &Netlink, wanted: &PeerRoute, refusal: &Refusal) -> Option<PeerFailure> {
+async fn explain(node: &Netlink, wanted: &PeerRoute, refusal: &KernelError) -> Option<PeerFailure> {
     let failure = |reason| Some(PeerFailure { peer: wanted.peer.clone(), reason });
     let Target::Via(next_hop) = wanted.route.target else { return failure(refusal.to_string()) };
     match node.route_to(next_hop).await {

@@ -8,17 +8,17 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::compare::fulfils;
-use super::detach::is_whole;
-use super::error::DatapathError;
 use crate::cni::ids::AttachmentKey;
+use crate::datapath::compare::fulfils;
+use crate::datapath::detach::is_whole;
+use crate::datapath::error::DatapathError;
 use crate::desired::names::{ROUTE_PROTOCOL, host_link};
 use crate::desired::object::Place;
-use crate::kernel::change::Change;
-use crate::kernel::link::Link;
-use crate::kernel::netlink::Netlink;
-use crate::kernel::refusal::Refusal;
-use crate::kernel::route::{AddMode, Family, Route, RouteFilter};
+use crate::linux::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::link::Link;
+use crate::linux::netlink::Netlink;
+use crate::linux::route::{AddMode, Family, Route, RouteFilter};
 
 /// A pod that has a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub async fn mend_routes(
     }
     let mut outcomes = node.submit(changes).await;
     // A pod may go while this is at work.
-    outcomes.retain(|it| !it.as_ref().is_err_and(Refusal::is_of_gone_link));
+    outcomes.retain(|it| !it.as_ref().is_err_and(KernelError::is_of_gone_link));
     let count = outcomes.len();
     DatapathError::check(Place::Node, outcomes)?;
     Ok(count)

@@ -3,12 +3,12 @@
 use crate::cni::mac::MacAddr;
 use crate::desired::names::ROUTE_PROTOCOL;
 use crate::desired::object::{self, Link, Neighbour, Pair, Shaper, Sysctl, Target};
-use crate::kernel::addr::Address;
-use crate::kernel::change::Change;
-use crate::kernel::link::{Ifb, Ipv4Conf, LinkEnd, LinkRef, LinkSettings, Mac, VethPair};
-use crate::kernel::netns::Netns;
-use crate::kernel::qdisc::{Qdisc, Redirect, Tbf};
-use crate::kernel::route::{AddMode, Route, RouteKind};
+use crate::linux::addr::Address;
+use crate::linux::change::Change;
+use crate::linux::link::{Ifb, Ipv4Conf, LinkEnd, LinkRef, LinkSettings, Mac, VethPair};
+use crate::linux::netns::Netns;
+use crate::linux::qdisc::{Qdisc, Redirect, Tbf};
+use crate::linux::route::{AddMode, Route, RouteKind};
 
 /// The one message that makes both ends where they belong.
 pub fn create_pair(pair: &Pair, sandbox: &Netns) -> Change {

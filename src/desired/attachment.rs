@@ -18,14 +18,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
-use super::names;
-use super::object::{Address, Link, LinkEnd, Neighbour, Object, Pair, Place, Route, Sysctl, Target};
-use super::shaping;
 use crate::cni::ids::AttachmentKey;
 use crate::cni::mac::MacAddr;
 use crate::config::bandwidth::Bandwidth;
 use crate::config::host_port::HostPort;
 use crate::config::sysctl::Setting;
+use crate::desired::names;
+use crate::desired::object::{Address, Link, LinkEnd, Neighbour, Object, Pair, Place, Route, Sysctl, Target};
+use crate::desired::shaping;
 
 /// Next hop of a pod for IPv4. Link-local (RFC 3927): it is no address of the cluster, every pod may
 /// have the same, and nothing ever asks for it, because its neighbour entry is permanent.

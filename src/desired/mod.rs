@@ -13,7 +13,7 @@
 
 pub mod attachment;
 pub mod names;
-pub mod nft;
+pub mod nftables;
 pub mod node;
 pub mod object;
 pub mod overlay;

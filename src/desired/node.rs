@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::attachment::{LOCAL_TABLE, covers, plain_route};
-use super::names;
-use super::object::{Address, Place, Route, Sysctl, Target};
-use super::overlay::Overlay;
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
+use crate::desired::attachment::{LOCAL_TABLE, covers, plain_route};
+use crate::desired::names;
+use crate::desired::object::{Address, Place, Route, Sysctl, Target};
+use crate::desired::overlay::Overlay;
 
 /// The largest metric: every other route to the same subnet comes first, so that a node whose pods live
 /// in the subnet of its own LAN goes on reaching that LAN.

@@ -51,7 +51,7 @@ pub struct Pair {
     pub pod: LinkEnd,
     /// Of both ends, in bytes.
     pub mtu: u32,
-    /// Link group of the node's end: the mark of ownership ([`super::names::link_group`]).
+    /// Link group of the node's end: the mark of ownership ([`crate::desired::names::link_group`]).
     pub group: u32,
 }
 
@@ -110,7 +110,7 @@ pub struct Neighbour {
     pub mac: MacAddr,
 }
 
-/// A route. Always of protocol [`super::names::ROUTE_PROTOCOL`] on the node.
+/// A route. Always of protocol [`crate::desired::names::ROUTE_PROTOCOL`] on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Where.
@@ -138,7 +138,7 @@ pub struct Ifb {
     pub name: String,
     /// In bytes.
     pub mtu: u32,
-    /// Link group: the mark of ownership ([`super::names::link_group`]).
+    /// Link group: the mark of ownership ([`crate::desired::names::link_group`]).
     pub group: u32,
 }
 

@@ -29,13 +29,13 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 
-use super::attachment::plain_route;
-use super::names::{self, OVERLAY_DEVICE};
-use super::node::{NodeState, PeerRoute, of_family};
-use super::object::{Neighbour, Place, Route, Target};
 use crate::cni::ids::NetworkName;
 use crate::cni::mac::MacAddr;
 use crate::config::peer::Peer;
+use crate::desired::attachment::plain_route;
+use crate::desired::names::{self, OVERLAY_DEVICE};
+use crate::desired::node::{NodeState, PeerRoute, of_family};
+use crate::desired::object::{Neighbour, Place, Route, Target};
 
 /// VXLAN network identifier, unless another is asked for. Beyond those that flannel (1) and calico (4096 at their own
 /// port, 4789) use at the same port.

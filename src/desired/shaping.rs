@@ -9,8 +9,8 @@
 //! link of its own first (`ifb`, drivers/net/ifb.c). All of it is on the node: a pod that may change its own end of
 //! the pair cannot take its limit away. Why no policer: docs/DESIGN.md, section 12.
 
-use super::object::{Ifb, Object, Redirect, Shaper};
 use crate::config::bandwidth::{Bandwidth, Limit};
+use crate::desired::object::{Ifb, Object, Redirect, Shaper};
 
 /// Ethernet's header, which counts against the bucket (`ETH_HLEN`, include/uapi/linux/if_ether.h).
 const HEADER: u64 = 14;

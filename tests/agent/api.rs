@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ferrule::kernel::netns::Netns;
+use ferrule::linux::netns::Netns;
 use serde_json::{Value, json};
 
 use super::access::Access;

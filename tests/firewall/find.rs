@@ -1,8 +1,8 @@
 //! What is in the way is told, and what is not is not.
 
-use ferrule::datapath::forward::{Traffic, obstacles};
-use ferrule::kernel::netns::Netns;
-use ferrule::kernel::nfnetlink::Nfnetlink;
+use ferrule::foreign_firewall::{Traffic, obstacles};
+use ferrule::linux::netns::Netns;
+use ferrule::linux::nfnetlink::Nfnetlink;
 
 use super::{World, run};
 use crate::harness::block_on;

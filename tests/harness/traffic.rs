@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ferrule::kernel::netns::Netns;
+use ferrule::linux::netns::Netns;
 
 use super::netns::Namespace;
 

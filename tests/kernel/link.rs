@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 
-use ferrule::kernel::addr::Address;
-use ferrule::kernel::change::Change;
-use ferrule::kernel::link::{Ipv4Conf, LinkEnd, LinkRef, LinkSettings, Mac, VethPair};
-use ferrule::kernel::neigh::Neighbour;
-use ferrule::kernel::netlink::Netlink;
-use ferrule::kernel::netns::Netns;
+use ferrule::linux::addr::Address;
+use ferrule::linux::change::Change;
+use ferrule::linux::link::{Ipv4Conf, LinkEnd, LinkRef, LinkSettings, Mac, VethPair};
+use ferrule::linux::neigh::Neighbour;
+use ferrule::linux::netlink::Netlink;
+use ferrule::linux::netns::Netns;
 use futures_util::future::join;
 use serde_json::{Value, json};
 

@@ -3,11 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use ferrule::kernel::change::Change;
-use ferrule::kernel::monitor::{Event, Monitor, NetconfOf};
-use ferrule::kernel::netlink::{Netlink, Socket};
-use ferrule::kernel::netns::Netns;
-use ferrule::kernel::route::{AddMode, Route};
+use ferrule::linux::change::Change;
+use ferrule::linux::monitor::{Event, Monitor, NetconfOf};
+use ferrule::linux::netlink::{Netlink, Socket};
+use ferrule::linux::netns::Netns;
+use ferrule::linux::route::{AddMode, Route};
 use tokio::runtime::Handle;
 
 use crate::harness::block_on;

@@ -1,11 +1,11 @@
 //! The socket itself: order, large batches, several dumps at once, what is left when it is dropped.
 
-use ferrule::kernel::change::Change;
-use ferrule::kernel::link::{LinkRef, LinkSettings};
-use ferrule::kernel::netlink::{Netlink, Socket};
-use ferrule::kernel::netns::Netns;
-use ferrule::kernel::route::{AddMode, Family, Route, RouteFilter};
-use ferrule::kernel::sysctl;
+use ferrule::linux::change::Change;
+use ferrule::linux::link::{LinkRef, LinkSettings};
+use ferrule::linux::netlink::{Netlink, Socket};
+use ferrule::linux::netns::Netns;
+use ferrule::linux::route::{AddMode, Family, Route, RouteFilter};
+use ferrule::linux::sysctl;
 use futures_util::future::join3;
 use tokio::runtime::Handle;
 

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use ferrule::kernel::netns::{Netns, NetnsError};
-use ferrule::kernel::sysctl;
+use ferrule::linux::netns::{Netns, NetnsError};
+use ferrule::linux::sysctl;
 
 use crate::harness::files::Scratch;
 use crate::harness::netns::Namespace;

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use ferrule::kernel::change::Change;
-use ferrule::kernel::netlink::Netlink;
-use ferrule::kernel::netns::Netns;
-use ferrule::kernel::route::{AddMode, Family, Route, RouteFilter, RouteKind};
+use ferrule::linux::change::Change;
+use ferrule::linux::netlink::Netlink;
+use ferrule::linux::netns::Netns;
+use ferrule::linux::route::{AddMode, Family, Route, RouteFilter, RouteKind};
 use serde_json::{Value, json};
 
 use crate::harness::netns::Namespace;

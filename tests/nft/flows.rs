@@ -1,9 +1,9 @@
 //! Flows of UDP that began before their hostPort, or outlived it (plugins#123, kubernetes#95258).
 
-use ferrule::datapath::nft::flows::{forget_address, forget_redirected};
-use ferrule::datapath::nft::{add_pod, remove_pod};
-use ferrule::desired::nft::element::Protocol::Udp;
-use ferrule::kernel::conntrack::FlowFilter;
+use ferrule::datapath::nftables::flows::{forget_address, forget_redirected};
+use ferrule::datapath::nftables::{add_pod, remove_pod};
+use ferrule::desired::nftables::element::Protocol::Udp;
+use ferrule::linux::conntrack::FlowFilter;
 
 use super::world::{World, host_port};
 use crate::harness::block_on;

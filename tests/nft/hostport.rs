@@ -1,8 +1,8 @@
 //! Ports of the node that lead to pods.
 
-use ferrule::datapath::nft::{NftError, add_pod, remove_pod};
-use ferrule::desired::nft::element::HostPort;
-use ferrule::desired::nft::element::Protocol::{Sctp, Tcp, Udp};
+use ferrule::datapath::nftables::{NftError, add_pod, remove_pod};
+use ferrule::desired::nftables::element::HostPort;
+use ferrule::desired::nftables::element::Protocol::{Sctp, Tcp, Udp};
 
 use super::world::{Pod, World, host_port, run_nft, set};
 use crate::harness::block_on;

@@ -1,6 +1,6 @@
 //! Who is seen where.
 
-use ferrule::datapath::nft::add_pod;
+use ferrule::datapath::nftables::add_pod;
 
 use super::world::{World, run_nft};
 use crate::harness::block_on;

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 
 use ferrule::cni::ids::NetworkName;
-use ferrule::datapath::nft::{NftError, add_pod, differences, ensure_inside, ensure_table, rebuild};
-use ferrule::desired::nft::element::Element;
-use ferrule::desired::nft::element::Protocol::Tcp;
+use ferrule::datapath::nftables::{NftError, add_pod, differences, ensure_inside, ensure_table, rebuild};
+use ferrule::desired::nftables::element::Element;
+use ferrule::desired::nftables::element::Protocol::Tcp;
 
 use super::world::{World, ensure, host_port, inside, network, run_nft};
 use crate::harness::block_on;

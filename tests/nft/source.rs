@@ -1,7 +1,7 @@
 //! A pod speaks for itself alone.
 
-use ferrule::datapath::nft::{add_pod, ensure_inside};
-use ferrule::desired::nft::element::Protocol::Tcp;
+use ferrule::datapath::nftables::{add_pod, ensure_inside};
+use ferrule::desired::nftables::element::Protocol::Tcp;
 
 use super::world::{Pod, World, host_port, inside, set};
 use crate::harness::traffic::{BRIEF, PATIENT, Server, UdpClient, receives_udp, reply, send_udp, tcp};
@@ -114,7 +114,7 @@ fn what_a_pod_claims_by_neighbour_discovery_changes_nothing_on_the_node() {
     ask();
     assert!(waits());
     assert!(!learned(), "{:?}", ip::neighbours(&world.node));
-    block_on(async { ferrule::datapath::nft::remove_table(&world.nft()).await.unwrap() });
+    block_on(async { ferrule::datapath::nftables::remove_table(&world.nft()).await.unwrap() });
     world.node.ip("neighbour flush dev vetha");
     ask();
     let believed = (0..20).any(|_| learned() || !waits());

@@ -1,9 +1,9 @@
 //! The table as `nft` sees it, and what making it costs and leaves alone.
 
-use ferrule::datapath::nft::{add_pod, differences, expire_pod, remove_pod, remove_rest, remove_table};
-use ferrule::desired::nft::element::Protocol::{Tcp, Udp};
-use ferrule::desired::nft::table::rules;
-use ferrule::kernel::nft::table::{Family, Table};
+use ferrule::datapath::nftables::{add_pod, differences, expire_pod, remove_pod, remove_rest, remove_table};
+use ferrule::desired::nftables::element::Protocol::{Tcp, Udp};
+use ferrule::desired::nftables::table::rules;
+use ferrule::linux::nft::table::{Family, Table};
 use futures_util::future::join_all;
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
@@ -163,7 +163,7 @@ fn the_places_inside_a_network_are_ranges_that_follow_its_configuration() {
     let world = World::new();
     block_on(async {
         let nft = world.prepare().await;
-        assert!(!ferrule::datapath::nft::ensure_inside(&nft, &inside()).await.unwrap(), "nothing to do");
+        assert!(!ferrule::datapath::nftables::ensure_inside(&nft, &inside()).await.unwrap(), "nothing to do");
     });
     let shown = |set: &str| world.list(&format!("list set inet ferrule {set}"));
     assert!(shown("inside4").contains("1711677270 . 10.244.0.0/16"), "{}", shown("inside4"));
@@ -173,8 +173,8 @@ fn the_places_inside_a_network_are_ranges_that_follow_its_configuration() {
         // Wider than one that is there, and another node.
         grown.networks.extend(["10.0.0.0/8", "192.0.2.12/32"].map(|text| text.parse::<IpNetwork>().unwrap()));
         let nft = world.nft();
-        assert!(ferrule::datapath::nft::ensure_inside(&nft, &grown).await.unwrap());
-        assert!(!ferrule::datapath::nft::ensure_inside(&nft, &grown).await.unwrap());
+        assert!(ferrule::datapath::nftables::ensure_inside(&nft, &grown).await.unwrap());
+        assert!(!ferrule::datapath::nftables::ensure_inside(&nft, &grown).await.unwrap());
     });
     assert!(!shown("inside4").contains("10.244.0.0/16"), "{}", shown("inside4"));
     for place in ["10.0.0.0/8", "192.0.2.10", "192.0.2.11", "192.0.2.12"] {
@@ -184,7 +184,7 @@ fn the_places_inside_a_network_are_ranges_that_follow_its_configuration() {
             shown("inside4")
         );
     }
-    block_on(async { ferrule::datapath::nft::remove_inside(&world.nft(), &network()).await.unwrap() });
+    block_on(async { ferrule::datapath::nftables::remove_inside(&world.nft(), &network()).await.unwrap() });
     assert!(!shown("inside4").contains("elements"), "{}", shown("inside4"));
 }
 
@@ -206,7 +206,7 @@ fn sixteen_that_find_no_table_make_one() {
 fn a_host_port_among_a_thousand_costs_as_many_messages_as_the_first() {
     let world = World::new();
     let (first, last) = (world.pod("a", 10), world.pod("b", 11));
-    let cost = |nft: &ferrule::kernel::nfnetlink::Nfnetlink, before: u32| nft.messages_sent() - before;
+    let cost = |nft: &ferrule::linux::nfnetlink::Nfnetlink, before: u32| nft.messages_sent() - before;
     block_on(async {
         let nft = world.prepare().await;
         let measure = async |elements: &[_]| {

@@ -1,11 +1,11 @@
 //! Transactions as such: all or nothing, and refusals that say what was wrong.
 
-use ferrule::kernel::netns::Netns;
-use ferrule::kernel::nfnetlink::Nfnetlink;
-use ferrule::kernel::nft::change::Change;
-use ferrule::kernel::nft::element::{Bytes, Element};
-use ferrule::kernel::nft::set::{Set, Type};
-use ferrule::kernel::nft::table::{Chain, Family, Table};
+use ferrule::linux::netns::Netns;
+use ferrule::linux::nfnetlink::Nfnetlink;
+use ferrule::linux::nft::change::Change;
+use ferrule::linux::nft::element::{Bytes, Element};
+use ferrule::linux::nft::set::{Set, Type};
+use ferrule::linux::nft::table::{Chain, Family, Table};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::world::{World, run_nft};

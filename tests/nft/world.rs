@@ -13,11 +13,11 @@
 use std::process::{Command, Output, Stdio};
 
 use ferrule::cni::ids::NetworkName;
-use ferrule::datapath::nft::{self, NftError};
-use ferrule::desired::nft::element::{Element, HostPort, InsideNetwork, PodRules, Protocol};
-use ferrule::kernel::netlink::Netlink;
-use ferrule::kernel::netns::Netns;
-use ferrule::kernel::nfnetlink::Nfnetlink;
+use ferrule::datapath::nftables::{self as nft, NftError};
+use ferrule::desired::nftables::element::{Element, HostPort, InsideNetwork, PodRules, Protocol};
+use ferrule::linux::netlink::Netlink;
+use ferrule::linux::netns::Netns;
+use ferrule::linux::nfnetlink::Nfnetlink;
 
 use crate::harness::netns::Namespace;
 

@@ -6,13 +6,13 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 
-use ferrule::datapath::nft::{add_pod, ensure_inside, ensure_table, ensure_tunnel};
+use ferrule::datapath::nftables::{add_pod, ensure_inside, ensure_table, ensure_tunnel};
 use ferrule::desired::names::vtep_mac;
-use ferrule::desired::nft::element::{Element, HostPort, InsideNetwork, PodRules, Protocol};
-use ferrule::desired::nft::tunnel::Tunnel;
+use ferrule::desired::nftables::element::{Element, HostPort, InsideNetwork, PodRules, Protocol};
+use ferrule::desired::nftables::tunnel::Tunnel;
 use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Routing};
-use ferrule::kernel::netns::Netns;
-use ferrule::kernel::nfnetlink::Nfnetlink;
+use ferrule::linux::netns::Netns;
+use ferrule::linux::nfnetlink::Nfnetlink;
 
 use super::world::{DEVICE, Node, World};
 use crate::harness::block_on;
@@ -41,7 +41,7 @@ fn admit(node: &Node, host_ports: &[HostPort]) {
     node.namespace.ip(&format!("link set vethpod group {}", network.group()));
     block_on(async {
         let nft = nft_of(node);
-        ensure_table(&nft, &[], || Ok::<_, ferrule::datapath::nft::NftError>(Vec::<Element>::new()))
+        ensure_table(&nft, &[], || Ok::<_, ferrule::datapath::nftables::NftError>(Vec::<Element>::new()))
             .await
             .unwrap();
         ensure_inside(&nft, &network).await.unwrap();

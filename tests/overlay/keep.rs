@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ferrule::datapath::overlay::{Made, OverlayDone};
 use ferrule::desired::overlay::Routing;
-use ferrule::kernel::monitor::{Event, Monitor};
-use ferrule::kernel::netns::Netns;
+use ferrule::linux::monitor::{Event, Monitor};
+use ferrule::linux::netns::Netns;
 
 use super::world::{DEVICE, World};
 use crate::harness::packets::answers_ping;

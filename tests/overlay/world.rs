@@ -16,7 +16,7 @@ use ferrule::datapath::overlay::{self, OverlayDone, Settings, Ways};
 use ferrule::datapath::peers::{self, Synchronised};
 use ferrule::desired::node::NodeState;
 use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Overlay, Routing};
-use ferrule::kernel::netlink::Netlink;
+use ferrule::linux::netlink::Netlink;
 use serde_json::Value;
 
 use crate::harness::netns::Namespace;

@@ -5,12 +5,12 @@ use crate::datapath::translate::kernel_mac;
 use crate::desired::names::{OVERLAY_ALIAS, OVERLAY_DEVICE, OVERLAY_GROUP};
 use crate::desired::object::Place;
 use crate::desired::overlay::Device;
-use crate::kernel::change::Change;
-use crate::kernel::link::{Ipv4Conf, Link, LinkRef, LinkSettings};
-use crate::kernel::netlink::Netlink;
-use crate::kernel::refusal::Refusal;
-use crate::kernel::sysctl;
-use crate::kernel::vxlan::{Tunnel, Vxlan};
+use crate::linux::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::link::{Ipv4Conf, Link, LinkRef, LinkSettings};
+use crate::linux::netlink::Netlink;
+use crate::linux::sysctl;
+use crate::linux::vxlan::{Tunnel, Vxlan};
 
 /// What became of the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,7 +98,7 @@ async fn correct(node: &Netlink, link: &Link, device: &Device) -> Result<bool, D
     // Where the kernel has no IPv6 there is no address of it to be kept away.
     DatapathError::check(
         Place::Node,
-        outcomes.into_iter().filter(|it| !it.as_ref().is_err_and(Refusal::is_unsupported_family)),
+        outcomes.into_iter().filter(|it| !it.as_ref().is_err_and(KernelError::is_unsupported_family)),
     )?;
     match sysctl::write_if_different(&["net", "ipv6", "conf", OVERLAY_DEVICE, "disable_ipv6"], "0") {
         Ok(has_written) => Ok(has_any || has_written),
@@ -107,7 +107,7 @@ async fn correct(node: &Netlink, link: &Link, device: &Device) -> Result<bool, D
     }
 }
 
-fn explain(refusal: Refusal, device: &Device) -> DatapathError {
+fn explain(refusal: KernelError, device: &Device) -> DatapathError {
     let remedy = if refusal.is_exists() {
         ". Another VXLAN device has the same identifier and port; choose another identifier (--vxlan-id)"
     } else if refusal.is_unknown_kind() {

@@ -1,0 +1,315 @@
+//! The agent's hands: each verb makes one part of the node what is desired. Idempotent, all of them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use tokio::runtime::Handle;
+
+use crate::agent::cluster::desired_state::Desired;
+use crate::agent::drift;
+use crate::agent::settings::Settings;
+use crate::attachments::{LOCK_DEADLINE, node as node_state, pod_rules, reclaim};
+use crate::cni::error::CniError;
+use crate::cni::ids::NetworkName;
+use crate::config::peer::Peer;
+use crate::config::range::RangeSet;
+use crate::datapath::error::DatapathError;
+use crate::datapath::nftables;
+use crate::datapath::nftables::{NftError, Rebuilt};
+use crate::datapath::node;
+use crate::datapath::overlay::{self, OverlayDone, Ways};
+use crate::datapath::peers::{self, Synchronised};
+use crate::datapath::pods::{self, PodAddresses};
+use crate::desired::names::{self, ROUTE_PROTOCOL};
+use crate::desired::nftables::element::InsideNetwork;
+use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::node::NodeState;
+use crate::desired::object::Place;
+use crate::desired::overlay::{Routing, local_end, pod_mtu};
+use crate::foreign_firewall;
+use crate::foreign_firewall::{Judgement, Traffic};
+use crate::linux::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::link;
+use crate::linux::netlink::{self, Netlink};
+use crate::linux::nfnetlink::{self, Nfnetlink};
+use crate::linux::route::{Route, RouteKind};
+use crate::linux::sysctl;
+use crate::store::{BootId, Record, Store, Usage, current_boot_id};
+
+/// The node, as far as one network is concerned.
+pub struct Datapath {
+    netlink: Netlink,
+    nft: Nfnetlink,
+    network: NetworkName,
+    data_dir: PathBuf,
+    exempt: Vec<IpNetwork>,
+    boot: BootId,
+    routing: Routing,
+    vxlan: overlay::Settings,
+    forward_accept: bool,
+    /// What we are to the kernel when it tells who changed something.
+    ports: Vec<u32>,
+}
+
+/// What firewalls of others do.
+#[derive(Debug, Default)]
+pub struct Forward {
+    /// Chains that got rules which let the pods pass.
+    pub accepting: Vec<String>,
+    /// Chains that let no pod reach other nodes, and what to do.
+    pub dropping: Vec<(String, String)>,
+}
+
+/// What became of the ways to other nodes.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// Of the routes.
+    pub routes: Synchronised,
+    /// Of the overlay, where there is one.
+    pub overlay: Option<OverlayDone>,
+    /// MTU of new pods, in bytes, where the uplink's is too large.
+    pub pod_mtu: Option<u32>,
+}
+
+impl Datapath {
+    /// Opens the sockets, in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(settings: &Settings) -> Result<Self, CniError> {
+        let refuse = |source| DatapathError::Socket { place: "node", source };
+        let runtime = Handle::current();
+        let mut netlink = netlink::Socket::open_here(&runtime).map_err(refuse)?;
+        let mut nft = nfnetlink::Socket::open_here(&runtime).map_err(refuse)?;
+        let ports = vec![netlink.bind().map_err(refuse)?, nft.bind().map_err(refuse)?];
+        Ok(Self {
+            netlink: Netlink::start(netlink),
+            nft: Nfnetlink::start(nft),
+            network: settings.network.clone(),
+            data_dir: settings.data_dir.clone(),
+            exempt: settings.non_masquerade_cidrs.clone(),
+            boot: current_boot_id()?,
+            routing: settings.routing,
+            forward_accept: settings.forward_accept,
+            vxlan: overlay::Settings {
+                id: settings.vxlan_id,
+                port: settings.vxlan_port,
+                mtu: Some(settings.mtu).filter(|&mtu| mtu != 0),
+            },
+            ports,
+        })
+    }
+
+    /// Whether answers of the kernel were lost, after which the sockets have to be opened anew.
+    pub fn has_lost_contact(&self) -> bool {
+        self.netlink.has_ended()
+    }
+
+    /// By what the node's own doings are told from others', now.
+    pub fn own(&self) -> drift::Own {
+        drift::Own {
+            network: self.network.clone(),
+            ports: self.ports.clone(),
+            overlay: link::index_of(names::OVERLAY_DEVICE).unwrap_or_default(),
+        }
+    }
+
+    /// Which boot this is.
+    pub fn boot(&self) -> &BootId {
+        &self.boot
+    }
+
+    /// Switches forwarding on, and makes the catch-all routes of the own podCIDRs; those of `former` ones go. Returns
+    /// what was switched on.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn prepare(&self, desired: &Desired, former: &[IpNetwork]) -> Result<Vec<String>, CniError> {
+        let mut state = desired.state_with(&self.network, Vec::new());
+        state.ipv6 &= sysctl::has_ipv6();
+        let switches = node_state::prepare_in(&self.netlink, &self.data_dir, &state, &self.boot).await?;
+        let stale = former.iter().filter(|cidr| !desired.own.pod_cidrs.contains(cidr)).map(|&cidr| {
+            let route = Route::to(cidr, ROUTE_PROTOCOL);
+            Change::DeleteRoute(Route { kind: RouteKind::Unreachable, metric: Some(u32::MAX), ..route })
+        });
+        let outcomes = self.netlink.submit(stale.collect::<Vec<_>>()).await;
+        let is_told = |it: &Result<(), KernelError>| !it.as_ref().is_err_and(KernelError::is_not_found);
+        DatapathError::check(Place::Node, outcomes.into_iter().filter(is_told))?;
+        Ok(switches.into_iter().map(|switch| switch.path.join(".")).collect())
+    }
+
+    /// Looks whether a firewall of others drops what pods and other nodes send each other; where the administrator
+    /// wishes so, iptables' chain FORWARD lets it pass.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn forward(&self, desired: &Desired) -> Result<Forward, CniError> {
+        let traffic = Traffic::find(&self.netlink, &desired.node_state(&self.network)).await?;
+        let mut found = Forward::default();
+        if self.forward_accept {
+            let accepted = foreign_firewall::accept(&self.nft, &self.network, &traffic).await?;
+            found.accepting = accepted.into_iter().filter(|it| it.inserted > 0).map(|it| it.chain).collect();
+        } else {
+            foreign_firewall::remove(&self.nft, Some(&self.network)).await?;
+        }
+        if traffic.has_others() {
+            let obstacles = foreign_firewall::obstacles(&self.nft, &traffic).await.map_err(NftError::from)?;
+            let dropping = obstacles.into_iter().filter(|(_, judgement)| *judgement == Judgement::Drops);
+            found.dropping =
+                dropping.map(|(filter, _)| (filter.to_string(), filter.remedy(&traffic))).collect();
+        }
+        Ok(found)
+    }
+
+    /// Compares all ways to peers with the kernel's and sets what is missing or wrong: the overlay to those that are not
+    /// on-link, then the routes. What nobody asks for goes only where `desired` is the whole truth.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be read, or the overlay's device cannot be had. A peer's own trouble is in the answer.
+    pub async fn routes(&self, desired: &Desired, is_whole_truth: bool) -> Result<Routed, DatapathError> {
+        let state = desired.node_state(&self.network);
+        let ways = overlay::ways(&self.netlink, &state, self.routing).await?;
+        let overlay = overlay::describe(&self.netlink, &state, &ways, self.vxlan).await?;
+        let mut routed = Routed { pod_mtu: self.pod_mtu(&state, &ways).await?, ..Routed::default() };
+        if let Some(overlay) = &overlay {
+            routed.overlay = Some(overlay::keep(&self.netlink, overlay).await?);
+        }
+        routed.routes = match &overlay {
+            _ if !is_whole_truth => peers::supplement(&self.netlink, &state, overlay.as_ref()).await?,
+            Some(overlay) => peers::synchronise_with(&self.netlink, &state, overlay).await?,
+            None => peers::synchronise(&self.netlink, &state).await?,
+        };
+        if overlay.is_none() && is_whole_truth {
+            // Once nothing leads there any more.
+            overlay::remove(&self.netlink).await?;
+        }
+        routed.routes.failures.extend(ways.failures);
+        routed.routes.failures.extend(routed.overlay.iter_mut().flat_map(|done| done.failures.drain(..)));
+        Ok(routed)
+    }
+
+    /// Makes the routes to a few peers what they should be, at a cost that the others have no part in. `None` if one of
+    /// them is reached by the overlay, or was: then all ways have to be looked at.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be read.
+    pub async fn routes_of(
+        &self,
+        desired: &Desired,
+        before: Vec<Peer>,
+        after: Vec<Peer>,
+    ) -> Result<Option<Synchronised>, DatapathError> {
+        if self.has_overlay() {
+            return Ok(None);
+        }
+        let before = desired.state_with(&self.network, before);
+        let after = desired.state_with(&self.network, after);
+        let ways = overlay::ways(&self.netlink, &after, self.routing).await?;
+        if ways.need_overlay() {
+            return Ok(None);
+        }
+        let mut done = peers::update(&self.netlink, &before, &after).await;
+        done.failures.extend(ways.failures);
+        Ok(Some(done))
+    }
+
+    /// The MTU that new pods must have, where it is not the uplink's: what VXLAN leaves of that.
+    async fn pod_mtu(&self, state: &NodeState, ways: &Ways) -> Result<Option<u32>, DatapathError> {
+        let Some(local) = local_end(state).filter(|_| self.routing != Routing::Direct) else {
+            return Ok(None);
+        };
+        let uplink = node::find_uplink(&self.netlink, state).await?.mtu;
+        let mtu = pod_mtu(uplink, local, self.routing, ways.need_overlay());
+        Ok((mtu != uplink).then_some(mtu))
+    }
+
+    /// Makes the nftables table what records and nodes ask for. With `whole`, each element is compared; else it is
+    /// looked whether the table stands and knows the nodes. `None` if nothing was to be done.
+    ///
+    /// # Errors
+    /// What kernel or store refuse.
+    pub async fn table(&self, desired: &Desired, whole: bool) -> Result<Option<Rebuilt>, CniError> {
+        let inside = desired.inside(&self.network, &self.exempt);
+        // First on disk: whoever makes the table again reads it there.
+        let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
+        self.remember(&inside, tunnel.as_ref())?;
+        let stands = nftables::knows(&self.nft, std::slice::from_ref(&self.network)).await?;
+        let mut is_changed = stands && nftables::ensure_inside(&self.nft, &inside).await?;
+        is_changed |= stands && nftables::ensure_tunnel(&self.nft, &self.network, tunnel.as_ref()).await?;
+        let rebuilt = if whole || !stands {
+            pod_rules::rebuild(&self.nft, &self.data_dir, &self.network, &self.boot).await?
+        } else {
+            Rebuilt::default()
+        };
+        Ok((is_changed || rebuilt != Rebuilt::default()).then_some(rebuilt))
+    }
+
+    /// Frees what dead attachments hold; returns how many there were.
+    ///
+    /// # Errors
+    /// Where store or kernel cannot be used.
+    pub async fn reclaim(&self) -> Result<usize, CniError> {
+        let Some(store) = Store::open_existing(&self.data_dir, &self.network)? else { return Ok(0) };
+        let dead = reclaim::find_dead(&store, &self.boot, Some(&self.netlink)).await?.dead;
+        let count = dead.len();
+        if count > 0 {
+            let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
+            reclaim::release_dead(&mut locked, dead)?;
+            locked.mend()?;
+        }
+        Ok(count)
+    }
+
+    /// How many addresses of each range set are in use and free.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn usage(&self, sets: &[RangeSet]) -> Result<Vec<Usage>, CniError> {
+        let nobody = |set: &RangeSet| Usage { held: 0, free: set.capacity() };
+        match Store::open_existing(&self.data_dir, &self.network)? {
+            Some(store) => Ok(store.usage(&self.boot, sets)?),
+            None => Ok(sets.iter().map(nobody).collect()),
+        }
+    }
+
+    /// Makes the routes to the node's own pods right; returns how many were not.
+    ///
+    /// # Errors
+    /// What kernel or store refuse.
+    pub async fn pods(&self, node_ips: &[IpAddr]) -> Result<usize, CniError> {
+        let pods: Vec<PodAddresses> = self
+            .records()?
+            .into_iter()
+            .filter(|record| record.host_link.is_some())
+            .map(|record| PodAddresses { key: record.key(), addresses: record.addresses })
+            .collect();
+        Ok(pods::mend_routes(&self.netlink, &pods, node_ips).await?)
+    }
+
+    /// The records of this boot that can be read.
+    fn records(&self) -> Result<Vec<Record>, CniError> {
+        let Some(store) = Store::open_existing(&self.data_dir, &self.network)? else { return Ok(Vec::new()) };
+        let records = store.attachments()?.into_iter().filter_map(|entry| entry.record.ok());
+        Ok(records.filter(|record| record.is_from(&self.boot)).collect())
+    }
+
+    /// Whether other nodes are reached by a tunnel.
+    pub fn has_overlay(&self) -> bool {
+        link::index_of(names::OVERLAY_DEVICE).unwrap_or_default().is_some()
+    }
+
+    /// Remembers where pods keep their source and who may send to this node's end of a tunnel, so that any ADD can make
+    /// a flushed table again.
+    fn remember(&self, inside: &InsideNetwork, tunnel: Option<&Tunnel>) -> Result<(), CniError> {
+        let store = Store::open(&self.data_dir, &self.network)?;
+        let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
+        locked.remember_inside(&inside.networks)?;
+        locked.remember_tunnel(tunnel)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,338 @@
+//! The nodes of the cluster as they are known at this moment. Plain synchronous code: event in, state out.
+//!
+//! Two nodes may claim the same podCIDR or the same address, for a moment (nodes that restarted and swapped addresses)
+//! or for good (a Node that nobody deleted). One keeps what both claim: a node that is ready before one that is not,
+//! then the older, then the first by name. The other gets no route to what it lost, and is reported; it has it at
+//! once when the keeper lets go.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use crate::agent::k8s::node_info::NodeFacts;
+use crate::config::peer::Peer;
+use crate::desired::attachment::covers;
+
+/// What happened to the nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// A list of all nodes begins: those that it does not name are gone.
+    ListBegins,
+    /// A node of that list.
+    Listed(NodeFacts),
+    /// The list was told to its end.
+    ListEnds,
+    /// A node appeared, or changed.
+    Changed(NodeFacts),
+    /// A node is gone.
+    Gone(String),
+}
+
+/// What an event changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Other nodes whose routes or problems are not what they were.
+    pub peers: BTreeSet<String>,
+    /// This node's podCIDRs or addresses, and with them everything.
+    pub own: bool,
+    /// The first list is complete: from here on what is not known does not exist.
+    pub completed: bool,
+    /// Conditions of this node changed.
+    pub condition: bool,
+}
+
+/// Why a node, or part of it, has no route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Problem {
+    /// Nobody gave it a podCIDR.
+    NoPodCidr,
+    /// It has no address of this podCIDR's family.
+    NoAddress(IpNetwork),
+    /// Its Node says what cannot be used.
+    Unusable(String),
+    /// Another node keeps this podCIDR.
+    CidrTaken(IpNetwork, String),
+    /// Another node keeps this address.
+    AddressTaken(IpAddr, String),
+    /// The podCIDR lies in one of this node's own.
+    WithinOwn(IpNetwork, IpNetwork),
+}
+
+/// What is known of a node after all claims were weighed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What it gets routes for; `None` if nothing.
+    pub peer: Option<Peer>,
+    /// What keeps it, or part of it, from routes.
+    pub problems: Vec<Problem>,
+}
+
+impl Change {
+    /// Whether nothing changed.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes in a later change.
+    pub fn merge(&mut self, later: Self) {
+        self.peers.extend(later.peers);
+        self.own |= later.own;
+        self.completed |= later.completed;
+        self.condition |= later.condition;
+    }
+}
+
+/// Who claims what; the keepers first. Nearly always one, so it is a list, and the names are those of the nodes.
+type Claims<K> = HashMap<K, Vec<Arc<str>>>;
+
+/// All nodes.
+#[derive(Debug)]
+pub struct Index {
+    own: String,
+    nodes: BTreeMap<Arc<str>, NodeFacts>,
+    cidrs: Claims<IpNetwork>,
+    addresses: Claims<IpAddr>,
+    /// Those that a list under way has named so far.
+    listed: Option<HashSet<String>>,
+    is_complete: bool,
+}
+
+impl Index {
+    /// Knows nothing yet. `own` is the name of this node.
+    pub fn new(own: &str) -> Self {
+        Self {
+            own: own.to_owned(),
+            nodes: BTreeMap::new(),
+            cidrs: HashMap::new(),
+            addresses: HashMap::new(),
+            listed: None,
+            is_complete: false,
+        }
+    }
+
+    /// Takes in an event and tells what it changed. One that says what is known already costs a comparison.
+    pub fn take(&mut self, event: NodeEvent) -> Change {
+        match event {
+            NodeEvent::ListBegins => {
+                self.listed = Some(HashSet::new());
+                Change::default()
+            }
+            NodeEvent::Listed(facts) => {
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(facts.name.clone());
+                }
+                self.put(facts)
+            }
+            NodeEvent::ListEnds => {
+                let listed = self.listed.take().unwrap_or_default();
+                let gone: Vec<Arc<str>> =
+                    self.nodes.keys().filter(|name| !listed.contains(&***name)).cloned().collect();
+                let mut change = Change::default();
+                gone.iter().for_each(|name| change.merge(self.remove(name)));
+                change.completed = !std::mem::replace(&mut self.is_complete, true);
+                change
+            }
+            NodeEvent::Changed(facts) => self.put(facts),
+            NodeEvent::Gone(name) => self.remove(&name),
+        }
+    }
+
+    /// Whether a list was told to its end at least once.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// This node, as far as it is known.
+    pub fn own(&self) -> Option<&NodeFacts> {
+        self.nodes.get(self.own.as_str())
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeFacts> {
+        self.nodes.values()
+    }
+
+    /// Every other node, by name.
+    pub fn others(&self) -> impl Iterator<Item = &NodeFacts> {
+        self.nodes.values().filter(|facts| facts.name != self.own)
+    }
+
+    /// What a node gets, and what keeps it from more. Nothing for one that is not known.
+    pub fn standing(&self, name: &str) -> Standing {
+        let Some(facts) = self.nodes.get(name) else { return Standing::default() };
+        let mut problems: Vec<Problem> = facts.unusable.iter().cloned().map(Problem::Unusable).collect();
+        if facts.pod_cidrs.is_empty() {
+            problems.push(Problem::NoPodCidr);
+        }
+        let taken = |address: &IpAddr| keeper(&self.addresses, address).filter(|keeper| *keeper != name);
+        for address in &facts.node_ips {
+            problems.extend(taken(address).map(|keeper| Problem::AddressTaken(*address, keeper.to_owned())));
+        }
+        let pod_cidrs: Vec<IpNetwork> = facts
+            .pod_cidrs
+            .iter()
+            .filter(|&&cidr| match self.judge(facts, cidr, taken) {
+                Ok(is_routed) => is_routed,
+                Err(problem) => {
+                    problems.push(problem);
+                    false
+                }
+            })
+            .copied()
+            .collect();
+        if name == self.own || pod_cidrs.is_empty() {
+            return Standing { peer: None, problems };
+        }
+        let peer = Peer { node: name.to_owned(), pod_cidrs, node_ips: facts.main_addresses() };
+        Standing { peer: Some(peer), problems }
+    }
+
+    /// Whether a podCIDR gets a route, or what keeps it from one. That its next hop is another's was told before.
+    fn judge<'a>(
+        &self,
+        facts: &NodeFacts,
+        cidr: IpNetwork,
+        taken: impl Fn(&IpAddr) -> Option<&'a str>,
+    ) -> Result<bool, Problem> {
+        let own = self.own().map(|own| own.pod_cidrs.as_slice()).unwrap_or_default();
+        if let Some(own) = own.iter().find(|own| facts.name != self.own && covers(**own, cidr)) {
+            return Err(Problem::WithinOwn(cidr, *own));
+        }
+        match keeper(&self.cidrs, &cidr) {
+            Some(keeper) if keeper != facts.name => return Err(Problem::CidrTaken(cidr, keeper.to_owned())),
+            _ => {}
+        }
+        let address = facts.address_for(&cidr).ok_or(Problem::NoAddress(cidr))?;
+        Ok(taken(&address).is_none())
+    }
+
+    fn put(&mut self, facts: NodeFacts) -> Change {
+        let before = self.nodes.get(facts.name.as_str());
+        if before == Some(&facts) {
+            return Change::default();
+        }
+        let name = facts.name.clone();
+        if name == self.own {
+            let (own, condition) = match before {
+                Some(before) => {
+                    let is_other = (&before.pod_cidrs, &before.node_ips, &before.unusable)
+                        != (&facts.pod_cidrs, &facts.node_ips, &facts.unusable);
+                    (is_other, before.condition != facts.condition)
+                }
+                None => (true, true),
+            };
+            self.replace(&name, Some(facts));
+            return Change { own, condition, ..Change::default() };
+        }
+        Change { peers: self.weigh(&name, Some(facts)), ..Change::default() }
+    }
+
+    fn remove(&mut self, name: &str) -> Change {
+        if !self.nodes.contains_key(name) {
+            return Change::default();
+        }
+        if name == self.own {
+            self.replace(name, None);
+            return Change { own: true, condition: true, ..Change::default() };
+        }
+        Change { peers: self.weigh(name, None), ..Change::default() }
+    }
+
+    /// Puts `facts` in the place of what is known of the node, and tells whose standing that changed: the node's own,
+    /// and that of nodes which claim the same. Does not look at any other.
+    fn weigh(&mut self, name: &str, facts: Option<NodeFacts>) -> BTreeSet<String> {
+        let mut concerned: BTreeSet<String> = BTreeSet::from([name.to_owned()]);
+        for facts in self.nodes.get(name).into_iter().chain(&facts) {
+            let of_cidrs = facts.pod_cidrs.iter().filter_map(|cidr| self.cidrs.get(cidr));
+            let of_addresses = facts.node_ips.iter().filter_map(|address| self.addresses.get(address));
+            let claims = of_cidrs.chain(of_addresses).flatten();
+            concerned.extend(claims.map(|name| name.to_string()).filter(|name| *name != self.own));
+        }
+        let before: Vec<(String, Standing, Vec<IpAddr>)> =
+            concerned.into_iter().map(|name| self.snapshot(name)).collect();
+        self.replace(name, facts);
+        let changed = before.into_iter().filter_map(|before| {
+            let after = self.snapshot(before.0.clone());
+            (before != after).then_some(after.0)
+        });
+        changed.collect()
+    }
+
+    fn snapshot(&self, name: String) -> (String, Standing, Vec<IpAddr>) {
+        let addresses = self.nodes.get(name.as_str()).map(|facts| facts.node_ips.clone()).unwrap_or_default();
+        let standing = self.standing(&name);
+        (name, standing, addresses)
+    }
+
+    fn replace(&mut self, name: &str, facts: Option<NodeFacts>) {
+        if let Some(before) = self.nodes.remove(name) {
+            before.pod_cidrs.iter().for_each(|cidr| withdraw(&mut self.cidrs, cidr, name));
+            before.node_ips.iter().for_each(|address| withdraw(&mut self.addresses, address, name));
+        }
+        let Some(facts) = facts else { return };
+        let (cidrs, addresses) = (facts.pod_cidrs.clone(), facts.node_ips.clone());
+        let name: Arc<str> = name.into();
+        self.nodes.insert(Arc::clone(&name), facts);
+        cidrs.into_iter().for_each(|cidr| claim(&mut self.cidrs, cidr, &name, &self.nodes));
+        addresses.into_iter().for_each(|address| claim(&mut self.addresses, address, &name, &self.nodes));
+    }
+}
+
+/// Puts a node among those that claim the same, in the order in which claims are honoured.
+fn claim<K: Eq + Hash>(
+    claims: &mut Claims<K>,
+    key: K,
+    name: &Arc<str>,
+    nodes: &BTreeMap<Arc<str>, NodeFacts>,
+) {
+    let of_key = claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
+    of_key.push(Arc::clone(name));
+    of_key.sort_by_key(|name| {
+        let facts = nodes.get(name);
+        (facts.map(|facts| (!facts.condition.ready, facts.created)), Arc::clone(name))
+    });
+}
+
+fn keeper<'a, K: Eq + Hash>(claims: &'a Claims<K>, key: &K) -> Option<&'a str> {
+    claims.get(key).and_then(|of_key| of_key.first()).map(|name| &**name)
+}
+
+fn withdraw<K: Eq + Hash>(claims: &mut Claims<K>, key: &K, name: &str) {
+    if let Some(of_key) = claims.get_mut(key) {
+        of_key.retain(|it| &**it != name);
+        if of_key.is_empty() {
+            claims.remove(key);
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPodCidr => f.write_str(
+                "has no podCIDR; kube-controller-manager gives one with --allocate-node-cidrs and --cluster-cidr",
+            ),
+            Self::NoAddress(cidr) => {
+                let family = if cidr.is_ipv4() { "IPv4" } else { "IPv6" };
+                write!(f, "has no InternalIP of {family}, so {cidr} cannot be reached; give kubelet --node-ip")
+            }
+            Self::Unusable(what) => f.write_str(what),
+            Self::CidrTaken(cidr, keeper) => {
+                write!(f, "podCIDR {cidr} is node {keeper}'s as well, which keeps it; delete one of the two Nodes")
+            }
+            Self::AddressTaken(address, keeper) => {
+                write!(f, "address {address} is node {keeper}'s as well, which keeps it; delete a Node that is gone")
+            }
+            Self::WithinOwn(cidr, own) => {
+                write!(f, "podCIDR {cidr} lies in {own}, which is this node's own")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

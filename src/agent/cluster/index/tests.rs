@@ -1,0 +1,175 @@
+use super::*;
+use crate::agent::k8s::node_info::{Condition, Given};
+
+fn node(name: &str, pod_cidrs: &[&str], internal_ips: &[&str]) -> NodeFacts {
+    let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+    NodeFacts::read(Given {
+        name: name.to_owned(),
+        created: 100,
+        pod_cidrs: texts(pod_cidrs),
+        internal_ips: texts(internal_ips),
+        condition: Condition { ready: true, ..Condition::default() },
+    })
+}
+
+fn index(nodes: &[NodeFacts]) -> Index {
+    let mut index = Index::new("a");
+    index.take(NodeEvent::ListBegins);
+    nodes.iter().for_each(|node| {
+        index.take(NodeEvent::Listed(node.clone()));
+    });
+    assert!(index.take(NodeEvent::ListEnds).completed);
+    index
+}
+
+fn three() -> Index {
+    index(&[
+        node("a", &["10.244.1.0/24"], &["172.18.0.2"]),
+        node("b", &["10.244.2.0/24"], &["172.18.0.3"]),
+        node("c", &["10.244.3.0/24"], &["172.18.0.4"]),
+    ])
+}
+
+fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.into_iter().map(str::to_owned).collect()
+}
+
+fn told(index: &Index, name: &str) -> Vec<String> {
+    index.standing(name).problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_heartbeat_changes_nothing() {
+    let mut index = three();
+    let change = index.take(NodeEvent::Changed(node("b", &["10.244.2.0/24"], &["172.18.0.3"])));
+    assert!(change.is_nothing());
+    let mut not_ready = node("b", &["10.244.2.0/24"], &["172.18.0.3"]);
+    not_ready.condition.ready = false;
+    assert!(index.take(NodeEvent::Changed(not_ready)).is_nothing(), "a peer's condition is no route");
+}
+
+#[test]
+fn what_a_new_list_does_not_name_is_gone_and_only_that_changes() {
+    let mut index = three();
+    index.take(NodeEvent::ListBegins);
+    for name in ["a", "c"] {
+        let facts = index.nodes.get(name).cloned().unwrap();
+        assert!(index.take(NodeEvent::Listed(facts)).is_nothing());
+    }
+    assert!(index.standing("b").peer.is_some(), "not before the list's end");
+    let change = index.take(NodeEvent::ListEnds);
+    assert_eq!(change, Change { peers: names(["b"]), ..Change::default() });
+    assert_eq!(index.standing("b"), Standing::default());
+}
+
+#[test]
+fn a_changed_address_and_a_changed_cidr_are_the_nodes_own_business() {
+    let mut index = three();
+    let change = index.take(NodeEvent::Changed(node("b", &["10.244.2.0/24"], &["172.18.0.9"])));
+    assert_eq!(change.peers, names(["b"]));
+    let change =
+        index.take(NodeEvent::Changed(node("b", &["10.244.7.0/24", "fd00:7::/64"], &["172.18.0.9"])));
+    assert_eq!(change.peers, names(["b"]));
+    let standing = index.standing("b");
+    assert_eq!(standing.peer.unwrap().pod_cidrs, ["10.244.7.0/24".parse().unwrap()]);
+    assert_eq!(standing.problems, [Problem::NoAddress("fd00:7::/64".parse().unwrap())]);
+}
+
+#[test]
+fn of_two_that_claim_a_cidr_the_older_keeps_it_until_it_goes() {
+    let mut index = three();
+    let mut late = node("a-late", &["10.244.3.0/24"], &["172.18.0.7"]);
+    late.created = 200;
+    assert_eq!(index.take(NodeEvent::Changed(late)).peers, names(["a-late"]));
+    assert!(index.standing("a-late").peer.is_none());
+    assert!(told(&index, "a-late")[0].contains("podCIDR 10.244.3.0/24 is node c's as well"));
+    assert!(index.standing("c").peer.is_some());
+    assert_eq!(index.take(NodeEvent::Gone("c".into())).peers, names(["a-late", "c"]));
+    assert!(index.standing("a-late").peer.is_some());
+}
+
+#[test]
+fn an_address_is_kept_by_the_node_that_lives() {
+    let mut index = three();
+    let mut heir = node("heir", &["10.244.9.0/24"], &["172.18.0.4"]);
+    heir.created = 200;
+    index.take(NodeEvent::Changed(heir));
+    assert!(index.standing("heir").peer.is_none());
+    // Nobody deleted the Node of c, whose machine is gone.
+    let mut dead = node("c", &["10.244.3.0/24"], &["172.18.0.4"]);
+    dead.condition.ready = false;
+    assert_eq!(index.take(NodeEvent::Changed(dead)).peers, names(["c", "heir"]));
+    assert!(index.standing("heir").peer.is_some());
+    assert!(index.standing("c").peer.is_none());
+    assert_eq!(
+        told(&index, "c"),
+        ["address 172.18.0.4 is node heir's as well, which keeps it; delete a Node that is gone"]
+    );
+}
+
+#[test]
+fn two_nodes_that_swap_addresses_end_with_routes_to_both() {
+    let mut index = three();
+    index.take(NodeEvent::Changed(node("b", &["10.244.2.0/24"], &["172.18.0.4"])));
+    index.take(NodeEvent::Changed(node("c", &["10.244.3.0/24"], &["172.18.0.3"])));
+    for (name, address) in [("b", "172.18.0.4"), ("c", "172.18.0.3")] {
+        let standing = index.standing(name);
+        assert_eq!(standing.problems, []);
+        assert_eq!(standing.peer.unwrap().node_ips, [address.parse::<IpAddr>().unwrap()]);
+    }
+}
+
+#[test]
+fn what_lies_in_the_own_subnet_is_never_routed_away() {
+    let mut index = three();
+    let mut old = node("thief", &["10.244.1.128/25"], &["172.18.0.8"]);
+    old.created = 1;
+    index.take(NodeEvent::Changed(old));
+    assert!(index.standing("thief").peer.is_none());
+    assert_eq!(
+        told(&index, "thief"),
+        ["podCIDR 10.244.1.128/25 lies in 10.244.1.0/24, which is this node's own"]
+    );
+    // An older node with our very podCIDR: it would keep it, and our pods cannot be reached. That is told of us.
+    let mut twin = node("twin", &["10.244.1.0/24"], &["172.18.0.9"]);
+    twin.created = 1;
+    index.take(NodeEvent::Changed(twin));
+    assert!(index.standing("twin").peer.is_none());
+    assert!(told(&index, "a")[0].contains("is node twin's as well"));
+}
+
+#[test]
+fn a_node_without_cidr_or_address_waits_and_is_told() {
+    let mut index = three();
+    index.take(NodeEvent::Changed(node("d", &[], &["172.18.0.5"])));
+    index.take(NodeEvent::Changed(node("e", &["10.244.5.0/24"], &[])));
+    assert!(told(&index, "d")[0].starts_with("has no podCIDR"));
+    assert!(told(&index, "e")[0].starts_with("has no InternalIP of IPv4"));
+    let change = index.take(NodeEvent::Changed(node("d", &["10.244.4.0/24"], &["172.18.0.5"])));
+    assert_eq!(change.peers, names(["d"]));
+    assert_eq!(index.standing("d").problems, []);
+}
+
+#[test]
+fn changes_of_this_node_are_told_apart() {
+    let mut index = three();
+    let mut facts = node("a", &["10.244.1.0/24"], &["172.18.0.2"]);
+    facts.condition.awaits_network = true;
+    let change = index.take(NodeEvent::Changed(facts));
+    assert_eq!(change, Change { condition: true, ..Change::default() });
+    let change = index.take(NodeEvent::Changed(node("a", &["10.244.1.0/24"], &["172.18.0.5"])));
+    assert!(change.own && change.peers.is_empty());
+}
+
+#[test]
+fn one_change_among_five_thousand_looks_at_one_node() {
+    let nodes: Vec<NodeFacts> = (0..5_000u32)
+        .map(|n| {
+            let (high, low) = (n / 250, n % 250 + 1);
+            node(&format!("n{n}"), &[&format!("10.{high}.{low}.0/24")], &[&format!("172.16.{high}.{low}")])
+        })
+        .collect();
+    let mut index = index(&nodes);
+    let change = index.take(NodeEvent::Changed(node("n77", &["10.200.0.0/24"], &["172.16.0.78"])));
+    assert_eq!(change.peers, names(["n77"]));
+}

@@ -1,0 +1,172 @@
+//! The conflist that the runtime reads: a pure function of the settings and of this node's part in the cluster.
+
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+use serde_json::{Value, json};
+
+use crate::agent::cluster::desired_state::Own;
+use crate::cni::conf::Conf;
+use crate::cni::env::Environment;
+use crate::cni::ids::NetworkName;
+use crate::cni::version::SpecVersion;
+use crate::config::Network;
+
+/// What the administrator decides about the conf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wishes {
+    /// Name of the network.
+    pub network: NetworkName,
+    /// The store's directory.
+    pub data_dir: PathBuf,
+    /// Pods' MTU in bytes; `None` leaves it to each ADD to take the uplink's.
+    pub mtu: Option<u32>,
+    /// Whether what leaves the cluster has the node's address.
+    pub masquerade: bool,
+    /// Destinations that see the pod's own address besides those in the cluster.
+    pub non_masquerade: Vec<IpNetwork>,
+    /// Whether iptables' chain FORWARD may be told to let pods pass.
+    pub forward_accept: bool,
+}
+
+/// The file's content. The same for the same input, byte for byte: it is rewritten only where it differs.
+pub fn render(wishes: &Wishes, own: &Own) -> String {
+    let sets: Vec<Value> = own.pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.to_string() }])).collect();
+    let default_route = |(ipv4, destination): (bool, &str)| {
+        let is_needed = own.pod_cidrs.iter().any(|cidr| cidr.is_ipv4() == ipv4);
+        is_needed.then(|| json!({ "dst": destination }))
+    };
+    let routes: Vec<Value> =
+        [(true, "0.0.0.0/0"), (false, "::/0")].into_iter().filter_map(default_route).collect();
+    let mut plugin = json!({
+        "type": "ferrule",
+        "capabilities": {
+            "bandwidth": true,
+            "io.kubernetes.cri.pod-annotations": true,
+            "ips": true,
+            "mac": true,
+            "portMappings": true,
+        },
+        "ipMasq": wishes.masquerade,
+        "nodeIPs": own.node_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "peers": "agent",
+        "log": { "level": "info", "file": log_file(&wishes.data_dir, &wishes.network) },
+        "ipam": {
+            "type": "ferrule",
+            "dataDir": wishes.data_dir,
+            "ranges": families(&sets, own),
+            "routes": routes,
+        },
+    });
+    if !wishes.non_masquerade.is_empty() {
+        let exempt: Vec<String> = wishes.non_masquerade.iter().map(ToString::to_string).collect();
+        plugin["nonMasqueradeCIDRs"] = json!(exempt);
+    }
+    if wishes.forward_accept {
+        plugin["forwardAccept"] = json!(true);
+    }
+    if let Some(mtu) = wishes.mtu {
+        plugin["mtu"] = json!(mtu);
+    }
+    let conflist = json!({
+        // The oldest that containerd 1.6 reads, and what newer runtimes may choose instead.
+        "cniVersion": "1.0.0",
+        "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
+        "name": wishes.network.as_str(),
+        "plugins": [plugin],
+    });
+    // Strings, numbers and lists: serialising them cannot fail.
+    serde_json::to_string_pretty(&conflist).unwrap_or_default() + "\n"
+}
+
+/// What the plugin will make of a conflist that was rendered here.
+///
+/// # Errors
+/// Each of its problems, in words: a node must not get a conf that its plugin refuses.
+pub fn check(conflist: &str) -> Result<Network, String> {
+    let document: Value = serde_json::from_str(conflist).map_err(|error| error.to_string())?;
+    let mut plugin = document["plugins"][0].clone();
+    plugin["name"] = document["name"].clone();
+    let conf = Conf { version: SpecVersion::V1_0_0, document: plugin };
+    Environment::read(|name| (name == "CNI_COMMAND").then(|| "STATUS".into()))
+        .and_then(|environment| Network::read(&conf, &environment))
+        .map_err(|error| error.to_string())
+}
+
+/// One range set a family, so that a pod gets one address of each; podCIDRs of one family are ranges of its set.
+fn families(sets: &[Value], own: &Own) -> Vec<Value> {
+    let ranges = |ipv4: bool| -> Vec<Value> {
+        let of_family = sets.iter().zip(&own.pod_cidrs).filter(|(_, cidr)| cidr.is_ipv4() == ipv4);
+        of_family.map(|(set, _)| set[0].clone()).collect()
+    };
+    let first_is_ipv4 = own.pod_cidrs.first().is_none_or(IpNetwork::is_ipv4);
+    [ranges(first_is_ipv4), ranges(!first_is_ipv4)]
+        .into_iter()
+        .filter(|ranges| !ranges.is_empty())
+        .map(Value::Array)
+        .collect()
+}
+
+/// Where the plugin's log is: in the network's directory, which every node has and which goes with the network.
+pub fn log_file(data_dir: &Path, network: &NetworkName) -> PathBuf {
+    data_dir.join(network.as_str()).join("log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wishes() -> Wishes {
+        Wishes {
+            network: NetworkName::parse("podnet").unwrap(),
+            data_dir: "/var/lib/cni/ferrule".into(),
+            mtu: None,
+            masquerade: true,
+            non_masquerade: vec![],
+            forward_accept: false,
+        }
+    }
+
+    fn own(pod_cidrs: &[&str]) -> Own {
+        Own {
+            pod_cidrs: pod_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
+            node_ips: vec!["172.18.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+        }
+    }
+
+    fn plugin(wishes: &Wishes, own: &Own) -> Value {
+        let text = render(wishes, own);
+        let meaning = check(&text).unwrap();
+        assert_eq!(meaning.range_sets().len(), if own.pod_cidrs.len() > 1 { 2 } else { 1 });
+        let document: Value = serde_json::from_str(&text).unwrap();
+        document["plugins"][0].clone()
+    }
+
+    #[test]
+    fn a_dual_stack_node_has_one_set_a_family_in_the_order_of_its_cidrs() {
+        let plugin = plugin(&wishes(), &own(&["fd00:1::/64", "10.244.1.0/24", "10.244.9.0/24"]));
+        assert_eq!(
+            plugin["ipam"]["ranges"],
+            json!([
+                [{ "subnet": "fd00:1::/64" }],
+                [{ "subnet": "10.244.1.0/24" }, { "subnet": "10.244.9.0/24" }]
+            ])
+        );
+        assert_eq!(plugin["ipam"]["routes"], json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]));
+        assert_eq!(plugin["nodeIPs"], json!(["172.18.0.2", "fd00::2"]));
+        assert_eq!((&plugin["peers"], &plugin["ipMasq"]), (&json!("agent"), &json!(true)));
+        for absent in ["mtu", "nonMasqueradeCIDRs", "forwardAccept"] {
+            assert_eq!(plugin[absent], Value::Null);
+        }
+    }
+
+    #[test]
+    fn a_single_family_has_one_set_and_one_default_route() {
+        let wishes =
+            Wishes { mtu: Some(1450), non_masquerade: vec!["10.0.0.0/8".parse().unwrap()], ..wishes() };
+        let plugin = plugin(&wishes, &own(&["10.244.1.0/24"]));
+        assert_eq!(plugin["ipam"]["ranges"], json!([[{ "subnet": "10.244.1.0/24" }]]));
+        assert_eq!(plugin["ipam"]["routes"], json!([{ "dst": "0.0.0.0/0" }]));
+        assert_eq!((&plugin["mtu"], &plugin["nonMasqueradeCIDRs"]), (&json!(1450), &json!(["10.0.0.0/8"])));
+    }
+}

@@ -1,0 +1,183 @@
+//! What is told to the cluster: events of this Node for administrators, and that its network is available.
+//!
+//! A task of its own, so that an API server that does not answer never holds up what the node needs.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use crate::agent::k8s::watch::WatchedNode;
+
+/// How long the same thing is not told again.
+const QUIET: Duration = Duration::from_secs(600);
+
+/// How many things wait to be told. What comes beyond is in the log all the same.
+const WAITING: usize = 64;
+
+/// How many different things are remembered as told.
+const REMEMBERED: usize = 1024;
+
+/// How long the API server may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a condition is tried to be set before somebody has to ask again.
+const ATTEMPTS: u32 = 5;
+
+/// Something to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// An event of this Node.
+    Event {
+        /// Whether something is wrong.
+        is_warning: bool,
+        /// In one word, `PascalCase`.
+        reason: &'static str,
+        /// For people.
+        note: String,
+    },
+    /// Pods can have a network here: the condition `NetworkUnavailable` becomes `False`.
+    NetworkAvailable,
+}
+
+/// Where news are handed in. Clones reach the same task.
+#[derive(Debug, Clone)]
+pub struct Herald(mpsc::Sender<News>);
+
+impl Herald {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(client: Client, node: &str) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        tokio::spawn(tell(client, node.to_owned(), receiver));
+        Self(sender)
+    }
+
+    /// Tells something that is wrong, unless it was told within the last minutes. Never waits.
+    pub fn warn(&self, reason: &'static str, note: impl Into<String>) {
+        self.hand_in(News::Event { is_warning: true, reason, note: note.into() });
+    }
+
+    /// Tells something that is well, likewise.
+    pub fn tell(&self, reason: &'static str, note: impl Into<String>) {
+        self.hand_in(News::Event { is_warning: false, reason, note: note.into() });
+    }
+
+    /// Has the condition set.
+    pub fn network_is_available(&self) {
+        self.hand_in(News::NetworkAvailable);
+    }
+
+    fn hand_in(&self, news: News) {
+        if self.0.try_send(news).is_err() {
+            debug!("too much news at once; what is not told as an event is in this log");
+        }
+    }
+}
+
+async fn tell(client: Client, node: String, mut news: mpsc::Receiver<News>) {
+    let api: Api<WatchedNode> = Api::all(client.clone());
+    // Of what is in no namespace, events are in this one.
+    let events: Api<Event> = Api::namespaced(client, "default");
+    let mut told: HashMap<(&'static str, String), Instant> = HashMap::new();
+    while let Some(news) = news.recv().await {
+        match news {
+            News::NetworkAvailable => set_available(&api, &node).await,
+            News::Event { is_warning, reason, note } => {
+                let now = Instant::now();
+                told.retain(|_, at| now.duration_since(*at) < QUIET);
+                if told.len() >= REMEMBERED || told.insert((reason, note.clone()), now).is_some() {
+                    continue;
+                }
+                let event = event(&node, is_warning, reason, note);
+                let parameters = PostParams::default();
+                let published = tokio::time::timeout(PATIENCE, events.create(&parameters, &event)).await;
+                match published {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => debug!(reason, %error, "an event could not be written"),
+                    Err(_) => debug!(reason, "the API server takes too long to write an event"),
+                }
+            }
+        }
+    }
+}
+
+fn event(node: &str, is_warning: bool, reason: &str, note: String) -> Event {
+    // As kubelet does it: `kubectl describe node` finds an event by the node's name in the place of its uid.
+    let regarding = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.to_owned()),
+        uid: Some(node.to_owned()),
+        ..ObjectReference::default()
+    };
+    Event {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{node}.ferrule-")),
+            namespace: Some("default".to_owned()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(Timestamp::now())),
+        action: Some(reason.to_owned()),
+        reason: Some(reason.to_owned()),
+        note: Some(cut(note)),
+        regarding: Some(regarding),
+        reporting_controller: Some("ferruled".to_owned()),
+        reporting_instance: Some(node.to_owned()),
+        type_: Some(if is_warning { "Warning" } else { "Normal" }.to_owned()),
+        ..Event::default()
+    }
+}
+
+async fn set_available(api: &Api<WatchedNode>, node: &str) {
+    let now = Timestamp::now().to_string();
+    let condition = json!({
+        "type": "NetworkUnavailable", "status": "False", "reason": "FerruleIsUp",
+        "message": "ferrule has set up routes, nftables table and network configuration",
+        "lastHeartbeatTime": now, "lastTransitionTime": now,
+    });
+    let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
+    let mut pause = Duration::from_secs(1);
+    for _ in 0..ATTEMPTS {
+        let parameters = PatchParams::default();
+        match tokio::time::timeout(PATIENCE, api.patch_status(node, &parameters, &patch)).await {
+            Ok(Ok(_)) => return info!("condition NetworkUnavailable is False"),
+            Ok(Err(error)) => warn!(%error, "condition NetworkUnavailable cannot be set"),
+            Err(_) => warn!("condition NetworkUnavailable cannot be set: the API server takes too long"),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+/// An event's note has at most 1,024 bytes.
+fn cut(mut note: String) -> String {
+    let mut end = note.len().min(1024);
+    while !note.is_char_boundary(end) {
+        end -= 1;
+    }
+    note.truncate(end);
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_that_is_too_long_is_cut_between_letters() {
+        assert_eq!(cut("x".repeat(2000)).len(), 1024);
+        assert_eq!(cut("xä".repeat(700)).len(), 1024);
+        assert_eq!(cut("ä".repeat(700) + "x").len(), 1024);
+    }
+}

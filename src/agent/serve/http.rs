@@ -1,0 +1,141 @@
+//! Three pages for those who look from outside: /metrics, /healthz and /readyz.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use crate::agent::serve::metrics::Metrics;
+
+/// How many are served at a time.
+const CONNECTIONS: usize = 32;
+
+/// How long a client may take to say what it wants.
+const HEADER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait before a port that is taken is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// How long the agent's loop may be silent until it counts as dead. Its steps have deadlines far below.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How the agent is, as it says of itself.
+#[derive(Debug)]
+pub struct Health {
+    started: Instant,
+    /// Milliseconds after `started` at which the loop was last seen.
+    seen: AtomicU64,
+    ready: AtomicBool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { started: Instant::now(), seen: AtomicU64::new(0), ready: AtomicBool::new(false) }
+    }
+}
+
+impl Health {
+    /// The loop goes round.
+    pub fn beat(&self) {
+        let age = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.seen.store(age, Ordering::Relaxed);
+    }
+
+    /// Everything was made true once, with the whole list of nodes known.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    fn is_alive(&self) -> bool {
+        let seen = Duration::from_millis(self.seen.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(seen) < SILENCE
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves for ever. A port that is taken is no reason to give up: the node's network matters more.
+pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Health>) {
+    let listener = loop {
+        match bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => {
+                warn!(%address, %error, "cannot serve /metrics, /healthz and /readyz; trying again")
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    };
+    info!(%address, "serving /metrics, /healthz and /readyz");
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // No descriptors are left, for example.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (metrics, health) = (Arc::clone(&metrics), Arc::clone(&health));
+        tokio::spawn(async move {
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let response = respond(&request, &metrics, &health);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
+            // Whoever hangs up in the middle is no concern of ours.
+            let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+            drop(place);
+        });
+    }
+}
+
+/// Every address, where that is asked for by `::`, is every IPv4 address on a node without IPv6.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
+fn respond(request: &Request<Incoming>, metrics: &Metrics, health: &Health) -> Response<Full<Bytes>> {
+    let text = |status, text: &str| page(status, "text/plain; charset=utf-8", text.to_owned());
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+    }
+    match request.uri().path() {
+        "/metrics" => match metrics.render() {
+            Ok(rendered) => {
+                page(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", rendered)
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        },
+        "/healthz" if health.is_alive() => text(StatusCode::OK, "ok\n"),
+        "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "the loop stands still\n"),
+        "/readyz" if health.is_ready() => text(StatusCode::OK, "ok\n"),
+        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not everything was made true yet; see the log\n"),
+        _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz, /readyz\n"),
+    }
+}
+
+fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,54 @@
+//! The node's own part of a network, and what the node was like before.
+
+use std::path::Path;
+
+use crate::attachments::LOCK_DEADLINE;
+use crate::cni::error::CniError;
+use crate::config::Network;
+use crate::datapath::node::{self, Switch};
+use crate::desired::node::NodeState;
+use crate::linux::netlink::Netlink;
+use crate::store::{BootId, Changed, Store};
+
+/// Makes the node forward, and gives it its standing routes and addresses. Idempotent. What a setting is when it is
+/// looked at for the first time is remembered, so that `ferrule uninstall` can put it back: then already, because what
+/// somebody else sets it to later is not what it was before ferrule.
+///
+/// # Errors
+/// What kernel or store refuse.
+pub async fn prepare(
+    node: &Netlink,
+    network: &Network,
+    state: &NodeState,
+    boot: &BootId,
+) -> Result<(), CniError> {
+    prepare_in(node, &network.data_dir, state, boot).await.map(drop)
+}
+
+/// The same for whoever has no conf but a data directory. Returns what was changed.
+///
+/// # Errors
+/// As [`prepare`].
+pub async fn prepare_in(
+    node: &Netlink,
+    data_dir: &Path,
+    state: &NodeState,
+    boot: &BootId,
+) -> Result<Vec<Switch>, CniError> {
+    let mut switches = node::find_switches(node, state).await?;
+    let store = Store::open(data_dir, &state.network)?;
+    // What cannot be read is written anew.
+    let known = store.changed(boot).unwrap_or_default();
+    let is_known = |switch: &Switch| known.iter().any(|it| it.path == switch.path);
+    if !switches.iter().all(is_known) {
+        let found = switches.iter().map(|switch| Changed {
+            path: switch.path.clone(),
+            before: switch.before.clone(),
+            after: switch.after.clone(),
+        });
+        store.lock(boot, LOCK_DEADLINE)?.remember_changed(&found.collect::<Vec<_>>())?;
+    }
+    node::prepare(node, state, &switches).await?;
+    switches.retain(Switch::is_due);
+    Ok(switches)
+}

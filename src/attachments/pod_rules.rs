@@ -1,0 +1,354 @@
+//! The nftables table in the commands' hands: which records and which conf its elements come from.
+//!
+//! | command | does                                                                                               |
+//! |---------|----------------------------------------------------------------------------------------------------|
+//! | ADD     | [`Admission::admit`]: the table, where it does not stand; then the pod's elements                  |
+//! | DEL     | [`expire_elements`]: lets what the record says expire, while the links go; then [`remove_leftover_elements`]            |
+//! | GC      | [`remove_elements`]: removes what the records say, while that is still the pod's                           |
+//! | CHECK   | [`differences`]                                                                                    |
+//!
+//! Every element follows from a record, or from the list of [`Store::inside`]. So whoever finds that somebody has
+//! flushed the table makes it again for all pods of all networks of the data directory, their hostPorts too.
+
+use std::path::Path;
+
+use tokio::sync::oneshot;
+
+use crate::attachments::describe::describe_inside;
+use crate::attachments::{LOCK_DEADLINE, liveness, reclaim};
+use crate::cni::error::CniError;
+use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::config::Network;
+use crate::config::peer::Peers;
+use crate::datapath::error::DatapathError;
+use crate::datapath::nftables;
+use crate::datapath::nftables::{Attempts, Clash, NftError, Wanted};
+use crate::datapath::node::Uplink;
+use crate::desired::names;
+use crate::desired::nftables::element::{Element, InsideNetwork, PodRules};
+use crate::linux::link;
+use crate::linux::netlink::Netlink;
+use crate::linux::nfnetlink::Nfnetlink;
+use crate::linux::nft::change::Rejection;
+use crate::store::{BootId, Record, Store, StoreError};
+
+/// What lets a pod's packets through.
+pub struct Admission<'a> {
+    /// The node's links and routes.
+    pub node: &'a Netlink,
+    /// The pod's network.
+    pub network: &'a Network,
+    /// How the node is reached.
+    pub uplink: &'a Uplink,
+    /// What the pod was given.
+    pub record: &'a Record,
+    /// This boot.
+    pub boot: &'a BootId,
+}
+
+impl Admission<'_> {
+    /// Makes the table what the pod needs of it. Idempotent; its cost does not grow with pods, hostPorts or nodes
+    /// as long as the table stands.
+    ///
+    /// `link` tells that the pod's host link is there. Its elements are added after that: whoever makes a flushed table
+    /// again takes a record without a link for one that a DEL is about to release.
+    ///
+    /// # Errors
+    /// Code 101 if another pod that lives has a hostPort of this one; else what kernel or store refuse. What was made
+    /// stays, for [`remove_elements`].
+    pub async fn admit(&self, link: oneshot::Receiver<()>) -> Result<(), CniError> {
+        let nft = open()?;
+        let elements = elements_of(self.record);
+        let inside = matches!(self.network.peers, Peers::Listed(_))
+            .then(|| describe_inside(self.network, self.uplink));
+        let mut attempts = Attempts::default();
+        let mut link = Some(link);
+        while let Err(gone) = self.try_to_admit(&nft, inside.as_ref(), &elements, &mut link).await? {
+            attempts.count(gone)?;
+        }
+        nftables::flows::forget_redirected(&nft, self.node, &elements).await?;
+        Ok(())
+    }
+
+    /// Once. The inner error: the table stood, and was taken away before it could be used. So it is with a firewall that
+    /// is loaded anew just then.
+    async fn try_to_admit(
+        &self,
+        nft: &Nfnetlink,
+        inside: Option<&InsideNetwork>,
+        elements: &[Element],
+        link: &mut Option<oneshot::Receiver<()>>,
+    ) -> Result<Result<(), Rejection>, CniError> {
+        let stands = match inside {
+            Some(inside) => nftables::knows_as(nft, inside).await?,
+            None => nftables::knows(nft, std::slice::from_ref(&self.network.name)).await?,
+        };
+        if !stands && let Err(gone) = self.prepare(nft, inside).await? {
+            return Ok(Err(gone));
+        }
+        if let Some(link) = link.take()
+            && link.await.is_err()
+        {
+            // Whoever was to make it says why there is none.
+            return Ok(Ok(()));
+        }
+        unless_taken_away(match nftables::add_pod(nft, elements).await {
+            Err(NftError::HostPortTaken(clashes)) if self.has_freed(nft, &clashes).await? => {
+                nftables::add_pod(nft, elements).await
+            }
+            added => added,
+        })
+    }
+
+    /// Makes the table with what it must know of the network. The inner error as for [`Self::try_to_admit`].
+    async fn prepare(
+        &self,
+        nft: &Nfnetlink,
+        inside: Option<&InsideNetwork>,
+    ) -> Result<Result<(), Rejection>, CniError> {
+        let (data_dir, own) = (&self.network.data_dir, &self.network.name);
+        if let Some(inside) = inside {
+            // Before the table has it: who finds it there takes it for remembered.
+            let store = Store::open(data_dir, own)?;
+            store.lock(self.boot, LOCK_DEADLINE)?.remember_inside(&inside.networks)?;
+        }
+        if !nftables::knows(nft, std::slice::from_ref(own)).await? {
+            rebuild(nft, data_dir, own, self.boot).await?;
+        }
+        match inside {
+            Some(inside) => unless_taken_away(nftables::ensure_inside(nft, inside).await.map(|_| ())),
+            None => Ok(Ok(())),
+        }
+    }
+
+    /// Frees the hostPorts that lead to pods which are dead, or to none: the runtime never told of their end. `false`
+    /// if a pod that may live has one of them.
+    async fn has_freed(&self, nft: &Nfnetlink, clashes: &[Clash]) -> Result<bool, CniError> {
+        let data_dir = &self.network.data_dir;
+        for network in Store::networks(data_dir)? {
+            let Some(store) = Store::open_existing(data_dir, &network)? else { continue };
+            store.discard_previous_boots(self.boot, LOCK_DEADLINE)?;
+            for entry in store.attachments()? {
+                let Ok(record) = entry.record else { continue };
+                let is_holder = clashes.iter().any(|clash| record.addresses.contains(&clash.holder));
+                if !is_holder || record.key() == self.record.key() {
+                    continue;
+                }
+                if !liveness::is_dead(&record, self.boot, Some(self.node)).await? {
+                    return Ok(false);
+                }
+                let dead = reclaim::take_down(&store, &record, Some(self.node)).await?;
+                let mut locked = store.lock(self.boot, LOCK_DEADLINE)?;
+                reclaim::release_dead(&mut locked, dead.into_iter().collect())?;
+            }
+        }
+        // What no record asks for goes.
+        rebuild(nft, data_dir, &self.network.name, self.boot).await?;
+        Ok(true)
+    }
+}
+
+/// The inner error: a transaction failed for want of the table, or came too late to see that there is none.
+fn unless_taken_away(outcome: Result<(), NftError>) -> Result<Result<(), Rejection>, CniError> {
+    match outcome {
+        Err(NftError::Rejected(rejection))
+            if rejection.is_because(|refusal| refusal.is_not_found() || refusal.is_outrun()) =>
+        {
+            Ok(Err(rejection))
+        }
+        outcome => Ok(Ok(outcome?)),
+    }
+}
+
+/// Ends what the pod of this record has in the table: nothing of it gets through from here on. Then, once its links are
+/// gone, [`remove_leftover_elements`] finds nothing to remove and waits for nothing. Where this fails, for it is a matter of time
+/// only, all is left to [`remove_leftover_elements`]. Idempotent.
+pub async fn expire_elements(record: &Record) {
+    let elements = elements_of(record);
+    if !elements.is_empty()
+        && let Ok(nft) = open()
+    {
+        drop(nftables::expire_pod(&nft, &elements).await);
+    }
+}
+
+/// [`remove_elements`] after [`expire_elements`].
+///
+/// # Errors
+/// As [`remove_elements`].
+pub async fn remove_leftover_elements(node: &Netlink, record: &Record) -> Result<(), CniError> {
+    let elements = elements_of(record);
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let nft = open()?;
+    nftables::remove_rest(&nft, &elements).await?;
+    nftables::flows::forget_redirected(&nft, node, &elements).await?;
+    Ok(())
+}
+
+/// Removes what the pods of these records have in the table, as far as it is still theirs. Idempotent. For after
+/// their links are gone, and before their addresses are free.
+///
+/// # Errors
+/// What the kernel refused. That there is no table is none.
+pub async fn remove_elements(node: &Netlink, records: &[Record]) -> Result<(), CniError> {
+    let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let nft = open()?;
+    nftables::remove_pod(&nft, &elements).await?;
+    nftables::flows::forget_redirected(&nft, node, &elements).await?;
+    Ok(())
+}
+
+/// [`remove_elements`] for an attachment of which nothing is known but its key.
+///
+/// # Errors
+/// As [`remove_elements`].
+pub async fn remove_elements_of_link(key: &AttachmentKey) -> Result<(), CniError> {
+    Ok(nftables::remove_link(&open()?, &key.network, &names::host_link(key)).await?)
+}
+
+/// What is missing or wrong in the table, for the pods of these records.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn differences(
+    network: &Network,
+    uplink: &Uplink,
+    records: &[Record],
+) -> Result<Vec<String>, CniError> {
+    let nft = open()?;
+    let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
+    let mut found = nftables::differences(&nft, &elements).await?;
+    let stands = match &network.peers {
+        Peers::Listed(_) => nftables::inside_stands(&nft, &describe_inside(network, uplink)).await?,
+        Peers::KeptByAgent => nftables::knows(&nft, std::slice::from_ref(&network.name)).await?,
+    };
+    if !stands {
+        let text = "nft: the exemptions from masquerade of network";
+        found.push(format!("{text} {} are not what they should be (inside4, inside6)", network.name));
+    }
+    Ok(found)
+}
+
+/// Removes what pods of `network` have in the table and no record asks for.
+///
+/// # Errors
+/// What kernel or store refuse.
+pub async fn sweep(data_dir: &Path, network: &NetworkName, boot: &BootId) -> Result<(), CniError> {
+    nftables::sweep(&open()?, std::slice::from_ref(network), || recorded_elements(data_dir, network, boot))
+        .await
+}
+
+/// All that the records of `network` ask for, whoever is working on them.
+fn recorded_elements(
+    data_dir: &Path,
+    network: &NetworkName,
+    boot: &BootId,
+) -> Result<Vec<Element>, CniError> {
+    let Some(store) = Store::open_existing(data_dir, network)? else { return Ok(Vec::new()) };
+    let mut elements = Vec::new();
+    for entry in store.attachments()? {
+        match entry.record {
+            Ok(record) if record.is_from(boot) => elements.extend(elements_of(&record)),
+            // What it holds is not known now, and must not go for that.
+            Err(error @ StoreError::Io { .. }) => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(elements)
+}
+
+/// A way to the nftables of the namespace of the calling thread.
+///
+/// # Errors
+/// The kernel has no netfilter, or no descriptors are left.
+pub fn open() -> Result<Nfnetlink, CniError> {
+    let nft = Nfnetlink::open_here();
+    Ok(nft.map_err(|source| DatapathError::Socket { place: "node", source })?)
+}
+
+/// Makes the table with all that the stores below `data_dir` remember, those of `own` even if it has no store yet.
+///
+/// # Errors
+/// What kernel or stores refuse.
+pub async fn rebuild(
+    nft: &Nfnetlink,
+    data_dir: &Path,
+    own: &NetworkName,
+    boot: &BootId,
+) -> Result<nftables::Rebuilt, CniError> {
+    let mut networks = Store::networks(data_dir)?;
+    if !networks.contains(own) {
+        networks.push(own.clone());
+    }
+    nftables::rebuild(nft, &networks, || read_elements(data_dir, &networks, boot)).await
+}
+
+/// All that the stores of `networks` say should be in the table. Of two records that claim one hostPort, one whose
+/// namespace stands comes first.
+///
+/// Whoever has a record's hold is making, or removing, what it asks for. A hold that is free is taken and let go: a DEL
+/// that begins after that changes the table after it was read, which the transaction notices.
+fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Result<Wanted, CniError> {
+    let (mut elements, mut doubtful) = (Vec::new(), Vec::new());
+    let (mut busy, mut leaving) = (Vec::new(), Vec::new());
+    for network in networks {
+        let store = Store::open_existing(data_dir, network)?;
+        let inside = match &store {
+            // What stands there is none of ours to interpret; who knows the list writes it again.
+            Some(store) => store.inside().or_else(|error| match error {
+                StoreError::Damaged(_) => Ok(Vec::new()),
+                error => Err(error),
+            })?,
+            None => Vec::new(),
+        };
+        elements.extend(InsideNetwork { network: network.clone(), networks: inside }.elements());
+        let tunnel = store.as_ref().map(Store::tunnel).transpose()?.flatten();
+        elements.extend(tunnel.iter().flat_map(|tunnel| tunnel.elements(network)));
+        for entry in
+            store.iter().map(Store::attachments).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
+        {
+            let record = match entry.record {
+                Ok(record) => record,
+                // It may be that of a pod that runs: what nothing asks for goes.
+                Err(error @ StoreError::Io { .. }) => return Err(error.into()),
+                Err(_) => continue,
+            };
+            if !record.is_from(boot) {
+                continue;
+            }
+            let is_at_rest = store.as_ref().is_some_and(|store| is_at_rest(store, &record));
+            let place = match (is_at_rest, liveness::is_namespace_gone(&record)) {
+                (true, false) => &mut elements,
+                // Links go first: it is dead, or a DEL has come so far. An ADD adds its elements after the link.
+                _ if !has_link(&record) => &mut leaving,
+                (true, true) => &mut doubtful,
+                (false, _) => &mut busy,
+            };
+            place.extend(elements_of(&record));
+        }
+    }
+    elements.append(&mut doubtful);
+    Ok(Wanted { settled: elements, busy, leaving })
+}
+
+/// Whether the host link is there, as far as can be told.
+fn has_link(record: &Record) -> bool {
+    record.host_link.as_ref().is_some_and(|link| !matches!(link::index_of(link.as_str()), Ok(None)))
+}
+
+/// Whether no command is working on the attachment, and its record is still this one.
+fn is_at_rest(store: &Store, record: &Record) -> bool {
+    let key = record.key();
+    let hold = store.try_hold(&key);
+    hold.is_ok_and(|hold| hold.is_some())
+        && store.find(&key).is_ok_and(|found| found.as_ref() == Some(record))
+}
+
+fn elements_of(record: &Record) -> Vec<Element> {
+    record.rules().as_ref().map(PodRules::elements).unwrap_or_default()
+}

@@ -1,0 +1,126 @@
+//! What others have left or do on this node: confs that come first, links and routes of another CNI plugin.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::attachments::claim::Allocation;
+use crate::attachments::describe::describe_node;
+use crate::cli::arguments::Arguments;
+use crate::cli::doctor::Finding;
+use crate::cli::networks::{KnownNetwork, Networks};
+use crate::cli::node::Node;
+use crate::cni::error::CniError;
+use crate::config::Role;
+use crate::desired::attachment::covers;
+use crate::desired::names::ROUTE_PROTOCOL;
+use crate::linux::route::{Family, Route, RouteFilter};
+
+/// Links by whose names other plugins are known.
+const LINKS_OF_OTHERS: [(&str, &str); 8] = [
+    ("cni0", "flannel or the bridge plugin"),
+    ("flannel.1", "flannel"),
+    ("flannel-v6.1", "flannel"),
+    ("cilium_host", "cilium"),
+    ("cilium_vxlan", "cilium"),
+    ("vxlan.calico", "calico"),
+    ("kube-bridge", "kube-router"),
+    ("weave", "weave"),
+];
+
+/// Looks at the conf directory.
+pub fn examine_confs(networks: &Networks, arguments: &Arguments) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let directory = arguments.conf_dir.display();
+    for problem in &networks.problems {
+        findings.push(
+            Finding::new("conf-unusable", format!("{}: {}", problem.path.display(), problem.text))
+                .because("no pod can be added with such a conf")
+                .remedy("correct it; the runtime reads it again by itself"),
+        );
+    }
+    let is_main = |network: &KnownNetwork| network.role == Some(Role::Main);
+    if networks.known.is_empty() && networks.problems.is_empty() {
+        findings.push(
+            Finding::new("no-network", format!("no conf in {directory} names ferrule"))
+                .because("it is not installed, or the runtime uses another directory")
+                .remedy("see conf_dir in the runtime's configuration, and say it with --conf-dir"),
+        );
+    }
+    if let (Some(first), true) = (networks.files.first(), networks.known.iter().any(is_main))
+        && !first.is_ours
+        && let Some(ours) = networks.files.iter().find(|file| file.is_ours)
+    {
+        let (first, ours) = (first.path.display(), ours.path.display());
+        findings.push(
+            Finding::new("conf-order", format!("{first} comes before {ours}"))
+                .because("containerd and CRI-O take the first file in alphabetical order for every pod")
+                .remedy(format!("remove {first}, or rename {ours} so that it comes first")),
+        );
+    }
+    findings
+}
+
+/// Looks for links of other plugins.
+pub fn examine_links(networks: &Networks, node: &Node) -> Vec<Finding> {
+    let is_main = |network: &KnownNetwork| network.role == Some(Role::Main);
+    // Where ferrule gives another plugin its addresses, that one's links are no leftovers.
+    if !networks.known.iter().any(is_main) || !networks.known.iter().all(is_main) {
+        return Vec::new();
+    }
+    let names: HashSet<&str> = node.links.iter().map(|link| link.name.as_str()).collect();
+    let left = LINKS_OF_OTHERS.into_iter().filter(|(name, _)| names.contains(name));
+    left.map(|(name, whose)| {
+        Finding::new("foreign-link", format!("link {name} is here"))
+            .because(format!("{whose} made it; its routes and firewall rules may take pods' packets away"))
+            .remedy(format!(
+                "if no pod uses it any more: ip link delete {name}, or reboot once its conf is gone"
+            ))
+    })
+    .collect()
+}
+
+/// Looks for routes of others to the network's pods. Those by a link that leads to one of the addresses `imported` are
+/// the old plugin's, and are as they should be.
+pub async fn examine_routes(
+    network: &KnownNetwork,
+    node: &Node,
+    imported: &[IpAddr],
+) -> Result<Vec<Finding>, CniError> {
+    let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
+    let Some(state) = meaning.map(|it| describe_node(it, &Allocation::default())) else {
+        return Ok(Vec::new());
+    };
+    let peers = state.other_nodes().flat_map(|peer| &peer.pod_cidrs);
+    let subnets: Vec<IpNetwork> = state.subnets.iter().chain(peers).copied().collect();
+    // Of an address on `lo` the kernel makes a route of its own.
+    let gateways: HashSet<IpNetwork> = network.named_gateways().map(IpNetwork::from).collect();
+    let leads_into = |route: &Route| {
+        let mut all = subnets.iter();
+        all.find(|it| it.is_ipv4() == route.destination.is_ipv4() && covers(**it, route.destination)).copied()
+    };
+    let mut routes = node.netlink.routes(RouteFilter::all(Family::V4)).await?;
+    routes.extend(node.netlink.routes(RouteFilter::all(Family::V6)).await?);
+    let is_imported = |route: &&Route| imported.iter().any(|&address| route.destination.contains(address));
+    let of_imported: HashSet<Option<u32>> =
+        routes.iter().filter(is_imported).filter(|it| leads_into(it).is_some()).map(|it| it.device).collect();
+    let mut findings = Vec::new();
+    for route in &routes {
+        let is_foreign = route.protocol != ROUTE_PROTOCOL
+            && route.table.is_none()
+            && !gateways.contains(&route.destination)
+            && (route.device.is_none() || !of_imported.contains(&route.device));
+        let Some(subnet) = leads_into(route).filter(|_| is_foreign) else { continue };
+        findings.push(
+            Finding::new("foreign-route", format!("route {} leads into {subnet}", node.show_route(route)))
+                .of(&network.name)
+                .because("somebody else routes the addresses of this network's pods; it may win over ours")
+                .remedy(format!(
+                    "find out whose it is; if nobody's any more: ip route delete {}",
+                    route.destination
+                )),
+        );
+    }
+    Ok(findings)
+}

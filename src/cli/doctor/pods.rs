@@ -1,0 +1,161 @@
+//! Records against the kernel: CHECK's comparison, for every pod at once.
+
+use std::collections::HashSet;
+
+use crate::attachments::claim::Allocation;
+use crate::attachments::describe::describe_node;
+use crate::attachments::liveness::Life;
+use crate::cli::attachments::Judged;
+use crate::cli::bridges;
+use crate::cli::doctor::{Finding, name_some};
+use crate::cli::networks::KnownNetwork;
+use crate::cli::node::Node;
+use crate::cni::error::CniError;
+use crate::config::{AddressManagement, Network, Role};
+use crate::datapath::detach::is_whole;
+use crate::datapath::node::find_uplink;
+use crate::desired::names;
+use crate::linux::link::{Link, LinkRef};
+use crate::plugin::check::compare_recorded;
+use crate::store::{Record, Store};
+
+/// Looks at every attachment that lives, and at links that belong to none.
+pub async fn examine(
+    network: &KnownNetwork,
+    node: &Node,
+    store: Option<&Store>,
+    judged: &[Judged],
+) -> Result<Vec<Finding>, CniError> {
+    let mut findings = Vec::new();
+    let recorded: HashSet<String> = judged.iter().flat_map(|it| names::node_links(&it.key)).collect();
+    for link in node.unrecorded_links(&network.name, &recorded) {
+        let found =
+            format!("link {} ({}) has no record", link.name, link.alias.as_deref().unwrap_or("no alias"));
+        findings.push(
+            Finding::new("link-unrecorded", found)
+                .of(&network.name)
+                .because(
+                    "the store was removed or changed by hand; its pod's address may be given to another",
+                )
+                .remedy(format!(
+                    "delete the pod that it names; if there is none: ip link delete {}",
+                    link.name
+                )),
+        );
+    }
+    let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
+    let (Some(meaning), Some(store)) = (meaning, store) else { return Ok(findings) };
+    for it in judged {
+        let Ok((record, Life::NamespaceStands)) = &it.state else { continue };
+        // Their links and routes are another plugin's work, which nothing here describes.
+        if record.imported_from.is_some() {
+            continue;
+        }
+        let differences = compare(meaning, node, store, record).await?;
+        if !differences.is_empty() {
+            let name = record.pod.as_ref().map_or_else(|| it.key.to_string(), ToString::to_string);
+            findings.push(
+                Finding::new("attachment-differs", format!("pod {name}: {}", name_some(&differences)))
+                    .of(&network.name)
+                    .because(
+                        "changed behind ferrule, or the conf was changed after the pod was added; or the pod asks for \
+                         routes of its own (ferrule.dev/routes) in the place of the conf's, which no record tells",
+                    )
+                    .remedy("delete the pod: it is made anew. If it happens again, find out who changes it"),
+            );
+        }
+    }
+    findings.extend(examine_mtu(network, meaning, node, judged).await?);
+    findings.extend(examine_imported(network, node, judged).await?);
+    Ok(findings)
+}
+
+/// Whether imported pods and those of ferrule reach each other.
+async fn examine_imported(
+    network: &KnownNetwork,
+    node: &Node,
+    judged: &[Judged],
+) -> Result<Option<Finding>, CniError> {
+    let steps = bridges::remaining_steps(node, imported(judged)).await?;
+    let reasons: Vec<&String> = steps.iter().map(|step| &step.reason).collect();
+    let commands: Vec<&str> = steps.iter().map(|step| step.command.as_str()).collect();
+    Ok((!steps.is_empty()).then(|| {
+        Finding::new("imported-cut-off", format!("imported pods: {}", name_some(&reasons)))
+            .of(&network.name)
+            .because("they take the network's subnet for their bridge, where nobody answers for pods that are not on it")
+            .remedy(format!("delete them, or run: {}", commands.join("; ")))
+    }))
+}
+
+/// The records of imported attachments that live.
+pub fn imported(judged: &[Judged]) -> impl Iterator<Item = &Record> {
+    let alive = judged.iter().filter(|it| !it.is_dead()).filter_map(|it| it.state.as_ref().ok());
+    alive.map(|(record, _)| record).filter(|record| record.imported_from.is_some())
+}
+
+/// The record's attachment against the kernel. A pod that comes or goes right now does not differ.
+async fn compare(
+    meaning: &Network,
+    node: &Node,
+    store: &Store,
+    record: &Record,
+) -> Result<Vec<String>, CniError> {
+    let key = record.key();
+    // Whoever has the hold is in the middle of it; with it, what is looked at stays as it is.
+    let Some(_hold) = store.try_hold(&key)? else { return Ok(Vec::new()) };
+    if store.find(&key).ok().flatten().as_ref() != Some(record) {
+        return Ok(Vec::new());
+    }
+    let link = node.netlink.link(LinkRef::Name(names::host_link(&key))).await?;
+    Ok(match (&meaning.address_management, link) {
+        (_, None) => vec!["its host link is gone".to_owned()],
+        (_, Some(link)) if !is_whole(&link, &key) => vec!["its ADD did not come to its end".to_owned()],
+        (AddressManagement::Ranges(_), Some(link)) => {
+            compare_recorded(&node.netlink, meaning, record, link.mtu).await?
+        }
+        // Gateways and routes were the other plugin's to choose, and are not recorded.
+        (AddressManagement::Delegate(_), Some(_)) => Vec::new(),
+    })
+}
+
+/// Pods' MTU against that of the uplink.
+async fn examine_mtu(
+    network: &KnownNetwork,
+    meaning: &Network,
+    node: &Node,
+    judged: &[Judged],
+) -> Result<Option<Finding>, CniError> {
+    let uplink = find_uplink(&node.netlink, &describe_node(meaning, &Allocation::default())).await?.mtu;
+    let alive = judged.iter().filter(|it| !it.is_dead());
+    let links: Vec<_> = alive.filter_map(|it| node.host_link(&it.key)).collect();
+    let show = |link: &&Link| format!("{} {}", link.name, link.mtu);
+    let larger: Vec<String> = links.iter().filter(|link| link.mtu > uplink).map(show).collect();
+    let smaller: Vec<String> =
+        links.iter().filter(|link| meaning.mtu.is_none() && link.mtu < uplink).map(show).collect();
+    let finding = |id, compared: &str, links: &[String]| {
+        Finding::new(id, format!("MTU {compared} than the uplink's {uplink}: {}", name_some(links)))
+            .of(&network.name)
+            .remedy("delete these pods: they are made anew with the right MTU")
+    };
+    if !larger.is_empty() {
+        let cause = match meaning.mtu {
+            Some(mtu) => format!("the conf says mtu {mtu}; connections may hang once packets get large"),
+            None => "the uplink's was lowered after they were added, or ferrule.dev/mtu of a pod is too large; connections \
+                     may hang"
+                .to_owned(),
+        };
+        let finding = finding("mtu-too-large", "larger", &larger).because(cause);
+        return Ok(Some(match meaning.mtu {
+            Some(_) => {
+                finding.remedy("set mtu in the conf to the uplink's or leave it out, then delete these pods")
+            }
+            None => finding,
+        }));
+    }
+    Ok((!smaller.is_empty()).then(|| {
+        finding("mtu-too-small", "smaller", &smaller).because(
+            "the uplink's was raised after they were added, and they send smaller packets than they could; or \
+             ferrule.dev/mtu of a pod asks for that, and all is well",
+        )
+    }))
+}

@@ -1,0 +1,51 @@
+//! The nftables table against the records: what `nft flush ruleset`, or the reload of a firewall, took away.
+
+use crate::attachments::claim::Allocation;
+use crate::attachments::describe::describe_node;
+use crate::attachments::pod_rules;
+use crate::cli::attachments::Judged;
+use crate::cli::doctor::{Finding, name_some};
+use crate::cli::networks::KnownNetwork;
+use crate::cli::node::Node;
+use crate::cni::error::CniError;
+use crate::config::Role;
+use crate::datapath::node::find_uplink;
+use crate::store::{Record, Store};
+
+/// Looks at the table and at what every pod that lives must have in it. A network without such a pod needs none.
+pub async fn examine(
+    network: &KnownNetwork,
+    node: &Node,
+    store: Option<&Store>,
+    judged: &[Judged],
+) -> Result<Option<Finding>, CniError> {
+    let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
+    let (Some(meaning), Some(store)) = (meaning, store) else { return Ok(None) };
+    let mut alive: Vec<Record> = Vec::new();
+    for it in judged.iter().filter(|it| !it.is_dead() && !it.is_imported()) {
+        // One that comes or goes right now has its elements before or after this.
+        let Ok((record, _)) = &it.state else { continue };
+        if store.try_hold(&it.key)?.is_some() {
+            alive.push(record.clone());
+        }
+    }
+    if alive.is_empty() {
+        return Ok(None);
+    }
+    let uplink = find_uplink(&node.netlink, &describe_node(meaning, &Allocation::default())).await?;
+    let mut differences = pod_rules::differences(meaning, &uplink, &alive).await?;
+    if !differences.is_empty() {
+        // What a DEL took meanwhile is no difference.
+        alive.retain(|record| store.find(&record.key()).is_ok_and(|found| found.as_ref() == Some(record)));
+        differences = pod_rules::differences(meaning, &uplink, &alive).await?;
+    }
+    Ok((!differences.is_empty()).then(|| {
+        Finding::new("table-differs", name_some(&differences))
+            .of(&network.name)
+            .because(
+                "somebody flushed or changed table inet ferrule (nft flush ruleset, a firewall's reload); until it is \
+                 mended hostPorts and masquerade of running pods do not work, or pods can send under any IPv6 address",
+            )
+            .remedy("the next ADD mends a table that is gone; at once, and everything: ferrule sync")
+    }))
+}

@@ -1,0 +1,77 @@
+//! Where the pods of a network keep their source address.
+//!
+//! There may be thousands of such places, one a node. So an ADD looks at two of them, which say by a number in their
+//! comments what all the others are (see [`InsideNetwork::elements`]). That they are there at all tells that the table
+//! knows the network: one that was flushed and made again by another network does not.
+
+use crate::cni::ids::NetworkName;
+use crate::datapath::nftables::compile::{Named, table};
+use crate::datapath::nftables::plan::{additions, deletions};
+use crate::datapath::nftables::{Attempts, NftError, find, is_outrun};
+use crate::desired::names::link_group;
+use crate::desired::nftables::element::InsideNetwork;
+use crate::desired::nftables::table::SetName;
+use crate::linux::nfnetlink::Nfnetlink;
+
+/// Makes the places where `inside`'s network keeps its sources what they should be; returns whether anything was to
+/// be done. Needs the table to stand.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn ensure_inside(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
+    if inside_stands(nft, inside).await? {
+        return Ok(false);
+    }
+    let wanted: Vec<Named> = inside.elements().iter().map(Named::from).collect();
+    replace(nft, inside.group(), &wanted).await.map(|()| true)
+}
+
+/// Whether the places where `inside`'s network keeps its sources are what they should be, by their marks.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn inside_stands(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
+    let marks: Vec<Named> = inside.marks().iter().map(Named::from).collect();
+    let found = find(nft, &marks).await?;
+    Ok(marks.iter().zip(&found).all(|(wanted, found)| found.as_ref() == Some(&wanted.element)))
+}
+
+/// Whether the table knows the network, whatever it knows of it.
+pub(super) async fn is_known(nft: &Nfnetlink, network: &NetworkName) -> Result<bool, NftError> {
+    let places: Vec<Named> = InsideNetwork::places_of_marks(network).iter().map(Named::from).collect();
+    Ok(find(nft, &places).await?.iter().all(Option::is_some))
+}
+
+/// Removes what a network has here. For one without pods: any that it still had would be masqueraded everywhere.
+///
+/// # Errors
+/// What the kernel refused. That nothing is there is none.
+pub async fn remove_inside(nft: &Nfnetlink, network: &NetworkName) -> Result<(), NftError> {
+    replace(nft, link_group(network), &[]).await
+}
+
+async fn replace(nft: &Nfnetlink, group: u32, wanted: &[Named]) -> Result<(), NftError> {
+    let group = group.to_be_bytes();
+    let mut attempts = Attempts::default();
+    loop {
+        let generation = nft.generation().await?;
+        let mut actual = Vec::new();
+        for set in [SetName::Inside4, SetName::Inside6] {
+            let elements = nft.elements(&table(), set.as_str()).await?;
+            let own = elements.into_iter().filter(|element| element.key.0.starts_with(&group));
+            actual.extend(own.map(|element| Named { set, element }));
+        }
+        let stale = actual.iter().filter(|it| !wanted.contains(it)).cloned();
+        let missing = wanted.iter().filter(|it| !actual.contains(it)).cloned();
+        let mut changes = deletions(stale);
+        changes.extend(additions(missing));
+        match nft.commit(Some(generation), &changes).await {
+            Ok(()) => return Ok(()),
+            // Without a table there is nothing to find however often one looks.
+            Err(rejection) if is_outrun(&rejection) && nft.has_table(&table()).await? => {
+                attempts.count(rejection)?;
+            }
+            Err(rejection) => return Err(rejection.into()),
+        }
+    }
+}

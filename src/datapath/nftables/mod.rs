@@ -1,0 +1,396 @@
+//! The nftables table: makes it what [`crate::desired::nftables`] says, and tells where it is not.
+//!
+//! | verb                  | what it does                                                                    |
+//! |-----------------------|---------------------------------------------------------------------------------|
+//! | [`ensure_table`]      | looks whether the table stands, and makes it where it does not                  |
+//! | [`rebuild`]           | makes table and elements what the store says                                    |
+//! | [`ensure_inside`]     | makes a network's exemptions from masquerade what they should be                 |
+//! | [`ensure_tunnel`]     | makes a node's end of a tunnel hear nodes alone                                  |
+//! | [`add_pod`]           | adds a pod's elements; tells who has a hostPort already                          |
+//! | [`expire_pod`]        | lets those expire that are still the pod's                                       |
+//! | [`remove_rest`]       | removes those that did not, or have come back                                    |
+//! | [`remove_pod`]        | removes those that are still the pod's; what is not there is a success          |
+//! | [`sweep`]             | removes what no record asks for                                                 |
+//! | [`remove_link`]       | the same, where nothing is known of the pod but its link                        |
+//! | [`differences`]       | says what is missing or wrong                                                   |
+//! | [`remove_table`]      | removes all of it                                                               |
+//! | [`flows`]             | has flows forgotten that keep to what was before                                |
+//!
+//! Every change is one transaction. What is decided on what was read is committed only if nobody changed anything
+//! meanwhile, so several ADDs that all find no table make one, and a rebuild never takes away what an ADD
+//! has just put there.
+
+mod compile;
+mod error;
+pub mod flows;
+mod inside;
+mod plan;
+mod search;
+mod tunnel;
+
+use std::time::Duration;
+
+use crate::cni::ids::NetworkName;
+use crate::desired::nftables::element::{Element, InsideNetwork};
+use crate::desired::nftables::table::{ChainName, SetName};
+use crate::linux::error::KernelError;
+use crate::linux::nfnetlink::Nfnetlink;
+use crate::linux::nft::change::{Change, Rejection};
+use crate::linux::nft::element as kernel;
+use crate::linux::nft::rule::Rule;
+
+use compile::{Named, table};
+pub use error::{Clash, NftError};
+use inside::is_known;
+pub use inside::{ensure_inside, inside_stands, remove_inside};
+pub use plan::Wanted;
+use plan::{Plan, Present, additions, deletions, expirations};
+pub use search::remove_link;
+pub use tunnel::ensure_tunnel;
+
+/// How often a decision is made anew because somebody was faster. kube-proxy may write every second, and eighty ADDs
+/// at once.
+const ATTEMPTS: usize = 32;
+
+/// How long elements stay that were told to expire: one tick of the slowest kernels (HZ=100), the least that each of
+/// them can count. The kernel needs longer to remove a pod's link.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// What a rebuild found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Whether the table had to be made.
+    pub made: bool,
+    /// Elements that were missing or wrong, in a table that stood.
+    pub added: usize,
+    /// Elements that nothing asks for any more.
+    pub removed: usize,
+    /// Elements whose place another one has, which came first in the list: two records claim the same hostPort.
+    pub passed_over: Vec<Element>,
+}
+
+/// Makes the table with all that belongs in it, unless it stands and knows all `networks`. `None` if it does: then its
+/// elements are not looked at, and the cost does not depend on how many there are.
+///
+/// `read` as for [`rebuild`].
+///
+/// # Errors
+/// What the kernel refused, and what `read` says.
+pub async fn ensure_table<E: From<NftError>, W: Into<Wanted>>(
+    nft: &Nfnetlink,
+    networks: &[NetworkName],
+    read: impl FnMut() -> Result<W, E>,
+) -> Result<Option<Rebuilt>, E> {
+    if knows(nft, networks).await? {
+        return Ok(None);
+    }
+    rebuild(nft, networks, read).await.map(Some)
+}
+
+/// Whether the table stands and knows all `networks`. Their elements are not looked at.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn knows(nft: &Nfnetlink, networks: &[NetworkName]) -> Result<bool, NftError> {
+    if !stands(nft).await? {
+        return Ok(false);
+    }
+    for network in networks {
+        if !is_known(nft, network).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the table stands, and the places where `inside`'s network keeps its sources are what they should be, by their
+/// marks.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn knows_as(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
+    Ok(stands(nft).await? && inside_stands(nft, inside).await?)
+}
+
+/// Makes the table, and the elements of `networks` in it, what they should be. Idempotent.
+///
+/// `read` is asked for all elements of these networks, those of [`InsideNetwork`] among them, each time that the kernel's state was looked at afresh; an ADD
+/// must have written its record before it adds its elements. Elements of other networks stay, even where
+/// the table is made anew.
+///
+/// # Errors
+/// What the kernel refused, and what `read` says.
+pub async fn rebuild<E: From<NftError>, W: Into<Wanted>>(
+    nft: &Nfnetlink,
+    networks: &[NetworkName],
+    mut read: impl FnMut() -> Result<W, E>,
+) -> Result<Rebuilt, E> {
+    let mut attempts = Attempts::default();
+    loop {
+        let generation = nft.generation().await.map_err(NftError::from)?;
+        let actual = read_elements(nft).await.map_err(NftError::from)?;
+        let made = !stands(nft).await.map_err(NftError::from)?;
+        let exists = made && nft.has_table(&table()).await.map_err(NftError::from)?;
+        let present = if exists {
+            Present::Other
+        } else if made {
+            Present::Nothing
+        } else {
+            Present::Table
+        };
+        let plan = Plan::new(present, &actual, networks, read()?);
+        match nft.commit(Some(generation), &plan.changes).await {
+            Ok(()) => {
+                let Plan { added, removed, passed_over, .. } = plan;
+                return Ok(Rebuilt { made, added, removed, passed_over });
+            }
+            Err(rejection) if is_outrun(&rejection) => attempts.count(rejection)?,
+            Err(rejection) => return Err(NftError::from(rejection).into()),
+        }
+    }
+}
+
+/// Adds elements of a pod. Those that are there already are a success. All of them or none.
+///
+/// # Errors
+/// [`NftError::HostPortTaken`] if a hostPort leads to another pod; else what the kernel refused, for example that
+/// there is no table.
+pub async fn add_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
+    let changes = additions(elements.iter().map(Named::from));
+    let mut attempts = Attempts::default();
+    loop {
+        match nft.commit(None, &changes).await {
+            Ok(()) => return Ok(()),
+            Err(rejection) if rejection.is_because(|refusal| refusal.is_exists() || refusal.is_taken()) => {
+                let clashes = find_clashes(nft, elements).await?;
+                if !clashes.is_empty() {
+                    return Err(NftError::HostPortTaken(clashes));
+                }
+                // The holder let go of it in between.
+                attempts.count(rejection)?;
+            }
+            Err(rejection) => return Err(rejection.into()),
+        }
+    }
+}
+
+/// Lets those of a pod's elements expire within a moment that are there and still its own. [`remove_rest`], asked when
+/// that moment is over, finds nothing to remove, and nobody waits for the kernel (DESIGN, section 8). Where the kernel
+/// cannot do this (before Linux 6.12) they stay, and [`remove_rest`] removes them.
+///
+/// The generation changes in any case, as by [`remove_pod`].
+///
+/// # Errors
+/// What the kernel refused. That an element, or the table, is not there is none.
+pub async fn expire_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
+    change_own(nft, elements, |own| or_passing(expirations(own, MOMENT))).await
+}
+
+/// Removes what [`expire_pod`] could not end, and what has come back since: whoever makes a flushed table again reads
+/// records, and those of pods that are going may be among them.
+///
+/// # Errors
+/// What the kernel refused. That an element, or the table, is not there is none.
+pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
+    // In this order: what was made again before the look is found, what would be made after it is outrun.
+    if stands(nft).await? {
+        change_own(nft, elements, deletions).await
+    } else {
+        remove_pod(nft, elements).await
+    }
+}
+
+/// Removes those of a pod's elements that are there and still its own: a hostPort that leads to another pod by
+/// now stays.
+///
+/// Where none is, the table was flushed, and whoever makes it again may have read the pod's record before this
+/// command had its hold. What was decided on that must come to nothing, so the generation changes in any case.
+///
+/// # Errors
+/// What the kernel refused. That an element, or the table, is not there is none.
+pub async fn remove_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
+    change_own(nft, elements, |own| or_passing(deletions(own))).await?;
+    // Whoever was faster than the change of the generation has brought them back.
+    change_own(nft, elements, deletions).await
+}
+
+/// Changes those of a pod's elements that are there and still its own.
+async fn change_own(
+    nft: &Nfnetlink,
+    elements: &[Element],
+    change: impl Fn(Vec<Named>) -> Vec<Change>,
+) -> Result<(), NftError> {
+    let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
+    let is_changed =
+        |refusal: &KernelError| refusal.is_not_found() || refusal.is_exists() || refusal.is_taken();
+    let mut attempts = Attempts::default();
+    loop {
+        let found = find(nft, &wanted).await?;
+        let own = wanted
+            .iter()
+            .zip(found)
+            .filter(|(wanted, found)| found.as_ref().is_some_and(|found| found.data == wanted.element.data));
+        match nft.commit(None, &change(own.map(|(wanted, _)| wanted.clone()).collect())).await {
+            Ok(()) => return Ok(()),
+            // Somebody flushed the table in between, or gave a hostPort to another pod.
+            Err(rejection) if rejection.is_because(is_changed) => attempts.count(rejection)?,
+            Err(rejection) => return Err(rejection.into()),
+        }
+    }
+}
+
+/// The changes; where there are none, one that passes.
+fn or_passing(changes: Vec<Change>) -> Vec<Change> {
+    if changes.is_empty() { compile::passing_change().into() } else { changes }
+}
+
+/// What is missing or wrong in the table and among `elements`, in `nft`'s words; empty if nothing.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<String>, NftError> {
+    let mut differences = Vec::new();
+    let names = ChainName::ALL.map(ChainName::as_str);
+    let chains = nft.chains(&table(), &names).await?;
+    for (name, actual) in ChainName::ALL.into_iter().zip(chains) {
+        if actual.as_ref() != Some(&compile::chain(name)) {
+            let state = if actual.is_some() { "differs" } else { "is missing" };
+            differences.push(format!("nft: chain inet ferrule {name} {state}"));
+        }
+    }
+    let rules = nft.rules(&table()).await?;
+    for name in ChainName::ALL {
+        let of_chain = |rules: &[Rule]| -> Vec<Rule> {
+            rules.iter().filter(|rule| rule.chain == name.as_str()).cloned().collect()
+        };
+        if of_chain(&rules) != of_chain(&compile::rules()) {
+            differences.push(format!("nft: rules of chain inet ferrule {name} differ"));
+        }
+    }
+    let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
+    let found = find(nft, &wanted).await?;
+    for ((element, wanted), found) in elements.iter().zip(&wanted).zip(found) {
+        match found {
+            None => differences.push(format!("nft: element {element} is missing")),
+            Some(found) if found.data != wanted.element.data => {
+                differences.push(format!("nft: element {element} leads elsewhere"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(differences)
+}
+
+/// Removes the pods' elements of `networks` that `read` does not name. Adds nothing, and leaves their exemptions from
+/// masquerade alone. Nothing to do where the table does not stand.
+///
+/// `read` is asked after the kernel: an ADD writes its record before its elements, and a DEL removes it after them, so
+/// what stands in the table by then and is in no record was left behind. Hence this needs no moment in which nobody
+/// else changes anything, which [`rebuild`] has to wait for.
+///
+/// # Errors
+/// What the kernel refused, and what `read` says.
+pub async fn sweep<E: From<NftError>, W: Into<Wanted>>(
+    nft: &Nfnetlink,
+    networks: &[NetworkName],
+    mut read: impl FnMut() -> Result<W, E>,
+) -> Result<(), E> {
+    let mut attempts = Attempts::default();
+    loop {
+        if !stands(nft).await.map_err(NftError::from)? {
+            return Ok(());
+        }
+        let mut actual = read_elements(nft).await.map_err(NftError::from)?;
+        actual.retain(|it| !it.set.has_ranges());
+        let stale = plan::stale(&actual, networks, read()?.into());
+        match nft.commit(None, &deletions(stale)).await {
+            Ok(()) => return Ok(()),
+            // Somebody was faster.
+            Err(rejection) if rejection.is_because(KernelError::is_not_found) => attempts.count(rejection)?,
+            Err(rejection) => return Err(NftError::from(rejection).into()),
+        }
+    }
+}
+
+/// Whether there is a table of ours, be it as it should be or not.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn is_there(nft: &Nfnetlink) -> Result<bool, NftError> {
+    Ok(nft.has_table(&table()).await?)
+}
+
+/// Removes the table with all that is in it. Not there is a success.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn remove_table(nft: &Nfnetlink) -> Result<(), NftError> {
+    match nft.commit(None, &[Change::DeleteTable(table())]).await {
+        Err(rejection) if rejection.is_because(KernelError::is_not_found) => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Whether the rules are what they should be. A rule names the chains and sets that it needs, so these are there
+/// too; and the first rule's comment tells whether they are of this version.
+async fn stands(nft: &Nfnetlink) -> Result<bool, KernelError> {
+    let sorted = |mut rules: Vec<Rule>| {
+        // The order within each chain stays.
+        rules.sort_by(|a, b| a.chain.cmp(&b.chain));
+        rules
+    };
+    Ok(sorted(nft.rules(&table()).await?) == sorted(compile::rules()))
+}
+
+async fn read_elements(nft: &Nfnetlink) -> Result<Vec<Named>, KernelError> {
+    let mut all = Vec::new();
+    for set in SetName::ALL {
+        let elements = nft.elements(&table(), set.as_str()).await?;
+        all.extend(elements.into_iter().map(|element| Named { set, element }));
+    }
+    Ok(all)
+}
+
+/// Those of `elements` whose key leads elsewhere, and where to.
+async fn find_clashes(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<Clash>, NftError> {
+    let redirections: Vec<&Element> = elements.iter().filter(|element| element.target.is_some()).collect();
+    let wanted: Vec<Named> = redirections.iter().map(|element| Named::from(*element)).collect();
+    let found = find(nft, &wanted).await?;
+    let clashes = redirections.into_iter().zip(found).filter_map(|(element, found)| {
+        let found = found?;
+        let holder = found.data?.to_address_and_port()?;
+        (Some(holder) != element.target).then(|| Clash {
+            element: element.clone(),
+            holder: holder.0,
+            holder_port: holder.1,
+            comment: found.comment,
+        })
+    });
+    Ok(clashes.collect())
+}
+
+async fn find(nft: &Nfnetlink, wanted: &[Named]) -> Result<Vec<Option<kernel::Element>>, KernelError> {
+    let keys: Vec<(&str, &kernel::Element)> =
+        wanted.iter().map(|it| (it.set.as_str(), &it.element)).collect();
+    nft.find_elements(&table(), &keys).await
+}
+
+/// Decisions that somebody was faster than.
+#[derive(Default)]
+pub struct Attempts(usize);
+
+impl Attempts {
+    /// Counts one more.
+    ///
+    /// # Errors
+    /// When it is the last, and why it came to nothing.
+    pub fn count(&mut self, rejection: Rejection) -> Result<(), NftError> {
+        self.0 += 1;
+        if self.0 < ATTEMPTS { Ok(()) } else { Err(NftError::Outrun(rejection)) }
+    }
+}
+
+/// Whether somebody changed something first: by the generation, or by making the table.
+fn is_outrun(rejection: &Rejection) -> bool {
+    rejection.is_because(|refusal| refusal.is_outrun() || refusal.is_exists() || refusal.is_not_found())
+}

@@ -1,0 +1,390 @@
+//! Links: the veth pair, its settings, its removal, and what links there are.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::packet_core::{
+    DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST,
+};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType};
+
+use super::error::KernelError;
+use super::netlink::Netlink;
+use super::netns::Netns;
+use super::packet::Request;
+
+/// include/uapi/linux/if_link.h
+const IFLA_IFALIAS: u16 = 20;
+/// include/uapi/linux/if_link.h
+const IFLA_INET_CONF: u16 = 1;
+
+/// A link-layer address of six bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// Names a link of the namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LinkRef {
+    /// By name.
+    Name(String),
+    /// By index, which the kernel does not give to another link as long as the namespace exists.
+    Index(u32),
+}
+
+impl fmt::Display for LinkRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Index(index) => write!(f, "#{index}"),
+        }
+    }
+}
+
+/// One end of a pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkEnd {
+    /// Its name in its namespace.
+    pub name: String,
+    /// Its address, given at birth: udev leaves alone what was (addr_assign_type NET_ADDR_SET).
+    pub mac: Mac,
+}
+
+/// Two links, joined: what enters one leaves the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VethPair {
+    /// The end in the socket's namespace.
+    pub host: LinkEnd,
+    /// The end in `peer_netns`.
+    pub peer: LinkEnd,
+    /// Where the peer is made. Never moved there: a move waits for RCU grace periods. Refused (EINVAL) if it is a
+    /// namespace of another kind, which [`Netns::open`] does not find out.
+    pub peer_netns: Netns,
+    /// MTU of both, in bytes.
+    pub mtu: u32,
+    /// Group of the host end: the mark of ownership that a link can bear from its first moment.
+    pub group: u32,
+}
+
+/// A link that hands back what is sent through it, as if it had come in by the link that it was redirected from
+/// (drivers/net/ifb.c).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ifb {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its group, as of [`VethPair`].
+    pub group: u32,
+}
+
+/// IPv4 settings of a link (include/uapi/linux/ip.h, `IPV4_DEVCONF_*`; the sysctls of
+/// /proc/sys/net/ipv4/conf/LINK).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Ipv4Conf {
+    /// `forwarding`
+    Forwarding = 1,
+    /// `proxy_arp`
+    ProxyArp = 3,
+    /// `accept_redirects`
+    AcceptRedirects = 4,
+    /// `send_redirects`
+    SendRedirects = 6,
+    /// `rp_filter`
+    RpFilter = 8,
+    /// `arp_ignore`
+    ArpIgnore = 19,
+    /// `accept_local`
+    AcceptLocal = 23,
+    /// `route_localnet`
+    RouteLocalnet = 26,
+}
+
+/// What to change of a link. Default: nothing.
+///
+/// The kernel applies `up` before `ipv4_conf` and `no_ipv6_link_local`: where these must hold from the first
+/// moment that the link is up, submit them as a change of their own before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkSettings {
+    /// Up or down.
+    pub up: Option<bool>,
+    /// A text for humans and for proof of ownership; at most 255 bytes.
+    pub alias: Option<String>,
+    /// The group.
+    pub group: Option<u32>,
+    /// The MTU in bytes.
+    pub mtu: Option<u32>,
+    /// IPv4 settings, without a write to /proc/sys.
+    pub ipv4_conf: Vec<(Ipv4Conf, u32)>,
+    /// Whether the link stays without the link-local address that IPv6 would give it. Where the link has no IPv6
+    /// the whole change is refused (EAFNOSUPPORT).
+    pub no_ipv6_link_local: bool,
+}
+
+impl LinkSettings {
+    /// Adds what `more` changes; where both change the same, `more` wins.
+    pub fn merge(&mut self, more: Self) {
+        self.up = more.up.or(self.up);
+        self.alias = more.alias.or(self.alias.take());
+        self.group = more.group.or(self.group);
+        self.mtu = more.mtu.or(self.mtu);
+        self.ipv4_conf.extend(more.ipv4_conf);
+        self.no_ipv6_link_local |= more.no_ipv6_link_local;
+    }
+}
+
+impl fmt::Display for LinkSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(up) = self.up {
+            f.write_str(if up { " up" } else { " down" })?;
+        }
+        if let Some(alias) = &self.alias {
+            write!(f, " alias {alias:?}")?;
+        }
+        if let Some(group) = self.group {
+            write!(f, " group {group}")?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, " mtu {mtu}")?;
+        }
+        for (setting, value) in &self.ipv4_conf {
+            write!(f, " {setting:?}={value}")?;
+        }
+        if self.no_ipv6_link_local { f.write_str(" addrgenmode none") } else { Ok(()) }
+    }
+}
+
+/// A link as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its address; `None` if it has none of six bytes.
+    pub mac: Option<Mac>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it was set up (IFF_UP). Says nothing of the carrier.
+    pub up: bool,
+    /// Its alias.
+    pub alias: Option<String>,
+    /// Its group; 0 unless set.
+    pub group: u32,
+    /// Its driver's name ("veth", "bridge"); `None` for hardware and loopback.
+    pub kind: Option<String>,
+    /// Index of the link that this one hangs on: a veth's other end, a VLAN's carrier. Counted in the
+    /// namespace `peer_netns_id` if that is given.
+    pub peer_index: Option<u32>,
+    /// Id by which the socket's namespace knows the namespace of that link (`ip netns list-id`); `None` if it
+    /// is in this one.
+    pub peer_netns_id: Option<i32>,
+}
+
+/// Index of a link of the calling thread's namespace; `None` if there is none of that name.
+///
+/// One system call, where [`Netlink::link`] has the kernel describe the whole link.
+///
+/// # Errors
+/// The kernel's, for any other reason.
+pub fn index_of(name: &str) -> io::Result<Option<u32>> {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    match rustix::net::netdevice::name_to_index(&socket, name) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::NODEV) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl Netlink {
+    /// The link, or `None` if there is none. Sent at the call.
+    ///
+    /// `ip link show dev LINK`
+    ///
+    /// # Errors
+    /// The kernel's refusal for any other reason.
+    pub fn link(&self, link: LinkRef) -> impl Future<Output = Result<Option<Link>, KernelError>> + use<> {
+        let question = without_statistics(message_to(&link));
+        let operation = format!("show link {link}");
+        let answer = self.ask(RouteNetlinkMessage::GetLink(question), operation);
+        async move {
+            match answer.await {
+                Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(Link::read(message))),
+                Ok(_) => Ok(None),
+                Err(refusal) if refusal.is_not_found() => Ok(None),
+                Err(refusal) => Err(refusal),
+            }
+        }
+    }
+
+    /// All links of the namespace. Where links come and go faster than they can be listed, one of those may be missing;
+    /// never one that stood all the while (the kernel goes by index since Linux 6.9; before that, hardly ever).
+    ///
+    /// `ip link show`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn links(&self) -> Result<Vec<Link>, KernelError> {
+        let question = without_statistics(LinkMessageBuilder::default());
+        // On a node full of pods that come and go no list is ever whole.
+        let answers = self.dump_as_is(RouteNetlinkMessage::GetLink(question), "list links").await?;
+        let links = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(Link::read(message)),
+            _ => None,
+        });
+        Ok(links.collect())
+    }
+}
+
+impl Link {
+    pub(super) fn read(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: None,
+            mtu: 0,
+            up: message.header.flags.contains(LinkFlags::Up),
+            alias: None,
+            group: 0,
+            kind: None,
+            peer_index: None,
+            peer_netns_id: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Group(group) => link.group = group,
+                LinkAttribute::Link(index) => link.peer_index = Some(index),
+                LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(id),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// `ip link add HOST address MAC mtu MTU group GROUP type veth peer name PEER netns NETNS address MAC mtu MTU`
+///
+/// Neither IFF_UP (the driver refuses it while the other end is down: ENOTCONN) nor the alias (ignored) nor
+/// IFLA_AF_SPEC (ignored) has an effect in the creating message: they follow in a [`set_link`].
+pub(super) fn create_veth(pair: &VethPair) -> Request {
+    let peer = LinkUnspec::new_with_name(&pair.peer.name)
+        .address(pair.peer.mac.0.to_vec())
+        .mtu(pair.mtu)
+        .setns_by_fd(pair.peer_netns.as_fd().as_raw_fd())
+        .build();
+    // Not `LinkVeth::new`, whose peer has a name and nothing else.
+    let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(&pair.host.name)
+        .address(pair.host.mac.0.to_vec())
+        .mtu(pair.mtu)
+        .link_group(pair.group)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    Request {
+        held: Some(pair.peer_netns.clone()),
+        ..Request::new(RouteNetlinkMessage::NewLink(message), flags)
+    }
+}
+
+/// `ip link add IFB mtu MTU group GROUP type ifb`
+pub(super) fn create_ifb(ifb: &Ifb) -> Request {
+    let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ifb)
+        .name(&ifb.name)
+        .mtu(ifb.mtu)
+        .link_group(ifb.group)
+        .build();
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    Request::new(RouteNetlinkMessage::NewLink(message), flags)
+}
+
+/// `ip link set dev LINK [up|down] [alias TEXT] [group GROUP] [mtu MTU] [addrgenmode none]`; `ip` has no word
+/// for `ipv4_conf`: `sysctl -w net/ipv4/conf/LINK/...`
+pub(super) fn set_link(link: &LinkRef, settings: &LinkSettings) -> Request {
+    let builder = message_to(link);
+    let mut message = match settings.up {
+        Some(true) => builder.up(),
+        Some(false) => builder.down(),
+        None => builder,
+    }
+    .build();
+    if let Some(alias) = &settings.alias {
+        // Not the crate's IfAlias, whose final NUL the kernel would count and keep.
+        let alias = DefaultNla::new(IFLA_IFALIAS, alias.as_bytes().to_vec());
+        message.attributes.push(LinkAttribute::Other(alias));
+    }
+    message.attributes.extend(settings.group.map(LinkAttribute::Group));
+    message.attributes.extend(settings.mtu.map(LinkAttribute::Mtu));
+    let mut families = Vec::new();
+    if !settings.ipv4_conf.is_empty() {
+        families.push(AfSpecUnspec::Inet(vec![ipv4_conf(&settings.ipv4_conf)]));
+    }
+    if settings.no_ipv6_link_local {
+        families.push(AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]));
+    }
+    if !families.is_empty() {
+        message.attributes.push(LinkAttribute::AfSpecUnspec(families));
+    }
+    Request::new(RouteNetlinkMessage::SetLink(message), NLM_F_REQUEST | NLM_F_ACK)
+}
+
+/// `ip link delete dev LINK`
+pub(super) fn delete_link(link: &LinkRef) -> Request {
+    Request::new(RouteNetlinkMessage::DelLink(message_to(link).build()), NLM_F_REQUEST | NLM_F_ACK)
+}
+
+/// `ip link delete group GROUP`
+pub(super) fn delete_link_group(group: u32) -> Request {
+    let message = LinkMessageBuilder::<LinkUnspec>::default().link_group(group).build();
+    Request::new(RouteNetlinkMessage::DelLink(message), NLM_F_REQUEST | NLM_F_ACK)
+}
+
+/// A message about `link`, with nothing said yet.
+fn message_to(link: &LinkRef) -> LinkMessageBuilder<LinkUnspec> {
+    match link {
+        LinkRef::Name(name) => LinkUnspec::new_with_name(name),
+        LinkRef::Index(index) => LinkUnspec::new_with_index(*index),
+    }
+}
+
+/// The question, without the statistics in the answer.
+fn without_statistics(question: LinkMessageBuilder<LinkUnspec>) -> LinkMessage {
+    question.append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])).build()
+}
+
+/// The settings as nested attributes. Not the crate's `DevConfRequest`, which cannot say 0.
+fn ipv4_conf(settings: &[(Ipv4Conf, u32)]) -> AfSpecInet {
+    let nested: Vec<DefaultNla> = settings
+        .iter()
+        .map(|(setting, value)| DefaultNla::new(*setting as u16, value.to_ne_bytes().to_vec()))
+        .collect();
+    let mut bytes = vec![0; nested.as_slice().buffer_len()];
+    nested.as_slice().emit(&mut bytes);
+    AfSpecInet::Other(DefaultNla::new(IFLA_INET_CONF | NLA_F_NESTED, bytes))
+}

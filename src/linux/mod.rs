@@ -1,0 +1,40 @@
+//! Linux, as ferrule needs it: network namespaces, route netlink, sysctls, nf_tables, conntrack.
+//!
+//! Knows nothing of pods, networks or stores: what to make comes in as data ([`change::Change`]), what is
+//! there goes out as data ([`link::Link`], [`addr::Address`], [`neigh::Neighbour`], [`route::Route`]). No type
+//! of the netlink crates leaves this directory, because their API breaks with most of their releases.
+//!
+//! The ways in:
+//!
+//! ```text
+//! Netns::open(path) --run(|| ...)--> sysctl::write_if_different(...)    a thread inside, thrown away
+//!                   --run(|| ...)--> Socket::open_here(...)             a socket keeps its namespace
+//!                                         |
+//!                                  Netlink::start(socket)               used from outside, asynchronously
+//!                                    |               |
+//!                              submit(changes)   link(..) links() addresses(..) routes(..) route_to(..)
+//! ```
+//!
+//! [`nfnetlink::Nfnetlink`] is made in the same two steps, for [`nft`] and [`conntrack`]. [`monitor::Monitor`] hears what
+//! others change.
+
+pub mod addr;
+pub mod change;
+pub mod conntrack;
+pub mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+pub mod link;
+pub mod monitor;
+pub mod neigh;
+pub mod netlink;
+pub mod netns;
+pub mod nfnetlink;
+pub mod nft;
+mod packet;
+pub mod qdisc;
+pub mod route;
+pub mod rule;
+pub mod sysctl;
+pub mod vxlan;
+pub mod xtables;

@@ -1,0 +1,289 @@
+//! Netfilter's netlink: one socket per namespace for nf_tables and conntrack.
+//!
+//! Beside [`Netlink`](super::netlink::Netlink) and not on it, because a transaction is answered unlike anything
+//! else: any number of messages, of which only refused ones and the last are acknowledged, and a refusal of the
+//! whole carries the number of its first message (net/netfilter/nfnetlink.c, `nfnetlink_rcv_batch`).
+//!
+//! **One exchange at a time** on a socket; whoever comes meanwhile waits. Answers to an exchange that nobody
+//! waits for any more bear old sequence numbers and are skipped.
+
+pub(super) mod answer;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use rtnetlink::packet_core::{
+    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use super::error::{KernelError, Reason};
+use super::netns::{Netns, NetnsError};
+use answer::{Answers, List, Verdict, check};
+pub(super) use answer::{Object, Rejected};
+
+/// Buffers asked for, in bytes. A transaction must fit into the one for sending: that is several thousand
+/// elements.
+const BUFFER: usize = 4 << 20;
+
+/// Largest datagram that the kernel sends, in bytes: part of a dump, for which it takes at most 32 KiB
+/// (netlink_recvmsg, net/netlink/af_netlink.c).
+const DATAGRAM: usize = 64 << 10;
+
+/// How often a dump that changed under the reader is repeated before that is an error.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// `NFNL_SUBSYS_NFTABLES`: whose transaction it is (include/uapi/linux/netfilter/nfnetlink.h).
+const SUBSYSTEM_NFTABLES: u16 = 10;
+
+/// `NFNL_MSG_BATCH_BEGIN` and its attribute `NFNL_BATCH_GENID`, of the same file.
+const BATCH_BEGIN: u8 = 16;
+const BATCH_GENERATION: u16 = 1;
+
+/// A netfilter socket. It belongs for ever to the namespace that it was opened in.
+pub struct Socket(TokioSocket);
+
+impl Socket {
+    /// Opens a socket in the namespace of the calling thread, to be driven by `runtime`. The thread itself
+    /// needs no runtime: call it inside [`Netns::run`].
+    ///
+    /// # Errors
+    /// The kernel's: no descriptors left, or no netfilter in the kernel.
+    pub fn open_here(runtime: &Handle) -> io::Result<Self> {
+        let _entered = runtime.enter();
+        let socket = TokioSocket::new(NETLINK_NETFILTER)?;
+        let options = socket.socket_ref();
+        // The kernel's own words beside errno, and not the request repeated before them.
+        options.set_ext_ack(true)?;
+        options.set_cap_ack(true)?;
+        // Beyond net.core.[rw]mem_max needs CAP_NET_ADMIN, which a transaction needs anyway; without it, what
+        // the limits grant is enough to read.
+        if sockopt::set_socket_send_buffer_size_force(options, BUFFER).is_err() {
+            sockopt::set_socket_send_buffer_size(options, BUFFER)?;
+        }
+        if sockopt::set_socket_recv_buffer_size_force(options, BUFFER).is_err() {
+            sockopt::set_socket_recv_buffer_size(options, BUFFER)?;
+        }
+        Ok(Self(socket))
+    }
+
+    /// The number by which the kernel names this socket when it tells others what was changed over it
+    /// (the `port` of a [`monitor::Event`](super::monitor::Event)). It is the same for the life of the socket.
+    ///
+    /// # Errors
+    /// The kernel's: no number is left.
+    pub fn bind(&mut self) -> io::Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        self.0.socket_ref().get_address(&mut address)?;
+        match address.port_number() {
+            0 => Ok(self.0.socket_mut().bind_auto()?.port_number()),
+            port => Ok(port),
+        }
+    }
+}
+
+/// Speaks to netfilter about one namespace. Clones share the socket.
+#[derive(Clone)]
+pub struct Nfnetlink(Arc<Connection>);
+
+struct Connection {
+    socket: TokioSocket,
+    exchanging: Mutex<()>,
+    sequence: AtomicU32,
+    sent: AtomicU32,
+}
+
+/// A message to the kernel, and its NLM_F_*.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) message: NetfilterMessage,
+    pub(super) flags: u16,
+}
+
+impl Nfnetlink {
+    /// Speaks over `socket`.
+    pub fn start(socket: Socket) -> Self {
+        Self(Arc::new(Connection {
+            socket: socket.0,
+            exchanging: Mutex::default(),
+            sequence: AtomicU32::new(0),
+            sent: AtomicU32::new(0),
+        }))
+    }
+
+    /// Speaks to netfilter about the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Socket::open_here`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open_here() -> io::Result<Self> {
+        Socket::open_here(&Handle::current()).map(Self::start)
+    }
+
+    /// Speaks to netfilter about `netns`.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or as [`Socket::open_here`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open_in(netns: &Netns) -> Result<Self, NetnsError> {
+        let runtime = Handle::current();
+        let socket = netns.run(|| Socket::open_here(&runtime))?;
+        let socket = socket.map_err(|source| NetnsError::Enter { path: netns.path().to_owned(), source })?;
+        Ok(Self::start(socket))
+    }
+
+    /// How many messages were sent so far. What an operation costs the kernel, in a number that a test can hold.
+    pub fn messages_sent(&self) -> u32 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// Asks several questions in one datagram. Each answer is what came before its acknowledgement.
+    pub(super) async fn ask(&self, questions: Vec<NetfilterMessage>) -> Vec<Result<Option<Object>, Reason>> {
+        let count = questions.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let connection = &*self.0;
+        let _turn = connection.exchanging.lock().await;
+        let requests = questions.into_iter().map(|message| Request { message, flags: NLM_F_ACK });
+        let first = match connection.send(requests.collect()).await {
+            Ok(first) => first,
+            Err(reason) => return vec![Err(reason); count],
+        };
+        let mut answers = Answers::to(first, count);
+        loop {
+            match connection.receive().await {
+                Ok(datagram) => {
+                    if let Some(objects) = answers.take(&datagram) {
+                        return objects;
+                    }
+                }
+                Err(reason) => return vec![Err(reason); count],
+            }
+        }
+    }
+
+    /// Asks for all objects of a kind; repeated until it was not changed while it was read.
+    pub(super) async fn dump(
+        &self,
+        question: NetfilterMessage,
+        operation: impl Into<String>,
+    ) -> Result<Vec<Object>, KernelError> {
+        let connection = &*self.0;
+        let _turn = connection.exchanging.lock().await;
+        for _ in 0..DUMP_ATTEMPTS {
+            match connection.dump_once(question.clone()).await {
+                Ok(Some(whole)) => return Ok(whole),
+                Ok(None) => {}
+                Err(reason) => return Err(reason.of(operation)),
+            }
+        }
+        let torn = format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row");
+        Err(Reason::ours(Errno::INTR, torn).of(operation))
+    }
+
+    /// Has `changes` made, all of them or none.
+    ///
+    /// With a `generation`, only if nobody has changed any table of the namespace since: else the whole is
+    /// refused with ERESTART.
+    pub(super) async fn transact(
+        &self,
+        generation: Option<u32>,
+        mut changes: Vec<Request>,
+    ) -> Result<(), Rejected> {
+        // Acknowledgements queue up until the first is read: one is enough to know that all went well, and
+        // those to blame are named anyway.
+        let Some(last) = changes.last_mut() else { return Ok(()) };
+        last.flags |= NLM_F_ACK;
+        let last = changes.len();
+        changes.insert(0, batch_begin(generation));
+        changes.push(Request { message: batch_message(ControlMessage::BatchEnd), flags: 0 });
+
+        let connection = &*self.0;
+        let _turn = connection.exchanging.lock().await;
+        let first = connection.send(changes).await.map_err(Rejected::as_whole)?;
+        let mut verdict = Verdict::on(first, last);
+        loop {
+            let datagram = connection.receive().await.map_err(Rejected::as_whole)?;
+            if let Some(verdict) = verdict.take(&datagram) {
+                return verdict;
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Sends `requests` as one datagram and returns the sequence number of the first; the others count on.
+    async fn send(&self, requests: Vec<Request>) -> Result<u32, Reason> {
+        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
+        let first = self.sequence.fetch_add(count, Ordering::Relaxed);
+        let mut datagram = Vec::new();
+        for (request, sequence) in requests.into_iter().zip(0..) {
+            let mut header = NetlinkHeader::default();
+            header.flags = NLM_F_REQUEST | request.flags;
+            header.sequence_number = first.wrapping_add(sequence);
+            let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.message));
+            message.finalize();
+            let start = datagram.len();
+            datagram.resize(start + message.buffer_len().next_multiple_of(4), 0);
+            if let Some(space) = datagram.get_mut(start..) {
+                message.serialize(space);
+            }
+        }
+        self.sent.fetch_add(count, Ordering::Relaxed);
+        self.socket.send_to(&datagram, &SocketAddr::new(0, 0)).await.map_err(socket_failed)?;
+        Ok(first)
+    }
+
+    /// Waits for a datagram.
+    async fn receive(&self) -> Result<Vec<u8>, Reason> {
+        // Not by looking at its length first, which makes two system calls of each.
+        let mut datagram = Vec::with_capacity(DATAGRAM);
+        self.socket.recv(&mut datagram).await.map_err(socket_failed)?;
+        check(&datagram, self.sequence.load(Ordering::Relaxed))?;
+        Ok(datagram)
+    }
+
+    /// Reads a dump to its end; `None` if it is to be repeated.
+    async fn dump_once(&self, message: NetfilterMessage) -> Result<Option<Vec<Object>>, Reason> {
+        let mut list = List::of(self.send(vec![Request { message, flags: NLM_F_DUMP }]).await?);
+        loop {
+            if let Some(outcome) = list.take(&self.receive().await?) {
+                return outcome;
+            }
+        }
+    }
+}
+
+fn batch_begin(generation: Option<u32>) -> Request {
+    let control = match generation {
+        None => ControlMessage::BatchBegin,
+        Some(generation) => ControlMessage::Other {
+            message_type: BATCH_BEGIN,
+            attributes: vec![DefaultNla::new(BATCH_GENERATION, generation.to_be_bytes().to_vec())],
+        },
+    };
+    Request { message: batch_message(control), flags: 0 }
+}
+
+fn batch_message(control: ControlMessage) -> NetfilterMessage {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM_NFTABLES);
+    NetfilterMessage::new(header, control)
+}
+
+fn socket_failed(error: io::Error) -> Reason {
+    let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+    Reason::ours(errno, "the netfilter socket failed")
+}

@@ -1,0 +1,206 @@
+//! Changes of tables, made together or not at all.
+
+use std::fmt;
+use std::time::Duration;
+
+use netlink_packet_netfilter::nftables::NfTablesMessage;
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+
+use super::super::error::KernelError;
+use super::super::nfnetlink::{Nfnetlink, Request};
+use super::element::{Element, message_about, message_with_end};
+use super::message;
+use super::rule::{PlacedRule, Rule};
+use super::set::Set;
+use super::table::{Chain, Table};
+
+/// Elements that travel in one message. An attribute's length has sixteen bits, and an element of ours takes less
+/// than 300 bytes.
+const ELEMENTS_PER_MESSAGE: usize = 128;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Makes a table. Refused (EEXIST) if there is one of that name.
+    AddTable(Table),
+    /// Removes a table with all that is in it. Refused (ENOENT) if there is none.
+    DeleteTable(Table),
+    /// Makes a chain.
+    AddChain(Table, Chain),
+    /// Makes a set or map.
+    AddSet(Table, Set),
+    /// Adds a rule to the end of its chain.
+    AddRule(Table, Rule),
+    /// Puts a rule before all others of its chain.
+    InsertRule(Table, Rule),
+    /// Removes a rule. Refused (ENOENT) if it is not there.
+    DeleteRule {
+        /// Its table.
+        table: Table,
+        /// Its chain.
+        chain: String,
+        /// Its [`PlacedRule::handle`].
+        handle: u64,
+    },
+    /// Adds elements. One that is there already is a success, but refused (EEXIST; EBUSY by older
+    /// kernels) if a map has other data under its key.
+    AddElements {
+        /// The set's table.
+        table: Table,
+        /// The set's name.
+        set: String,
+        /// Which.
+        elements: Vec<Element>,
+    },
+    /// Gives elements of a set that has `expires` their end, after which they are as good as not there. Unlike those that
+    /// [`Change::DeleteElements`] removes, they are not waited for by anybody who closes a socket like this one
+    /// (nft_rcv_nl_event, net/netfilter/nf_tables_api.c). Refused (EEXIST; EBUSY by older kernels) if a map has other
+    /// data under the key of one. One that is not there is made, and ends likewise.
+    ///
+    /// Before Linux 6.12 a success that changes nothing: look whether they have gone.
+    ExpireElements {
+        /// The set's table.
+        table: Table,
+        /// The set's name.
+        set: String,
+        /// Which.
+        elements: Vec<Element>,
+        /// When. The kernel counts in ticks, and takes less than one for never: no less than 10 ms.
+        after: Duration,
+    },
+    /// Removes elements. Refused (ENOENT) if one is not there.
+    DeleteElements {
+        /// The set's table.
+        table: Table,
+        /// The set's name.
+        set: String,
+        /// Which, by their keys.
+        elements: Vec<Element>,
+    },
+}
+
+/// Why a transaction was refused, of which nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(|it| it.refusal.to_string()).collect::<Vec<_>>().join("; "))]
+pub struct Rejection(pub Vec<Blame>);
+
+/// One reason of a [`Rejection`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blame {
+    /// The change to blame, by its place among those asked for; `None` where it is none in particular.
+    pub change: Option<usize>,
+    /// The kernel's reason.
+    pub refusal: KernelError,
+}
+
+impl Rejection {
+    /// Whether any of the reasons is such a one.
+    pub fn is_because(&self, reason: impl Fn(&KernelError) -> bool) -> bool {
+        self.0.iter().any(|blame| reason(&blame.refusal))
+    }
+}
+
+impl Nfnetlink {
+    /// Makes all of `changes`, in their order and at one moment, or none of them.
+    ///
+    /// With a `generation` ([`Nfnetlink::generation`]), only if nobody changed any table of the namespace since:
+    /// what was decided on what was read then still holds. Else refused, see [`KernelError::is_outrun`].
+    ///
+    /// # Errors
+    /// What the kernel refused; nothing was changed then.
+    pub async fn commit(&self, generation: Option<u32>, changes: &[Change]) -> Result<(), Rejection> {
+        let mut requests = Vec::new();
+        let mut places = Vec::new();
+        for (place, change) in changes.iter().enumerate() {
+            requests.extend(change.to_requests(place));
+            places.resize(requests.len(), place);
+        }
+        self.transact(generation, requests).await.map_err(|rejected| {
+            let blame = |(request, reason): (Option<usize>, super::super::error::Reason)| {
+                let change = request.and_then(|request| places.get(request).copied());
+                let operation = match change.and_then(|place| changes.get(place)) {
+                    Some(change) => change.to_string(),
+                    None => format!("nf_tables transaction of {} changes", changes.len()),
+                };
+                Blame { change, refusal: reason.of(operation) }
+            };
+            Rejection(rejected.reasons.into_iter().map(blame).collect())
+        })
+    }
+}
+
+impl Change {
+    /// `place` tells it from the others of the transaction.
+    pub(super) fn to_requests(&self, place: usize) -> Vec<Request> {
+        let one =
+            |table: &Table, flags, inner| vec![Request { message: message(table.family, inner), flags }];
+        match self {
+            // nft create table FAMILY NAME
+            Self::AddTable(table) => {
+                one(table, NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewTable(table.to_message()))
+            }
+            // nft delete table FAMILY NAME
+            Self::DeleteTable(table) => one(table, 0, NfTablesMessage::DeleteTable(table.to_message())),
+            Self::AddChain(table, chain) => {
+                one(table, NLM_F_CREATE, NfTablesMessage::NewChain(chain.to_message(table)))
+            }
+            Self::AddSet(table, set) => {
+                let id = u32::try_from(place + 1).unwrap_or(u32::MAX);
+                one(table, NLM_F_CREATE, NfTablesMessage::NewSet(set.to_message(table, id)))
+            }
+            Self::AddRule(table, rule) => {
+                one(table, NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(rule.to_message(table)))
+            }
+            // nft insert rule FAMILY TABLE CHAIN ...
+            Self::InsertRule(table, rule) => {
+                one(table, NLM_F_CREATE, NfTablesMessage::NewRule(rule.to_message(table)))
+            }
+            // nft delete rule FAMILY TABLE CHAIN handle HANDLE
+            Self::DeleteRule { table, chain, handle } => {
+                one(table, 0, NfTablesMessage::DeleteRule(PlacedRule::to_question(table, chain, *handle)))
+            }
+            // nft add element TABLE SET { KEY : DATA, ... }
+            Self::AddElements { table, set, elements } => elements
+                .chunks(ELEMENTS_PER_MESSAGE)
+                .flat_map(|some| {
+                    let inner = NfTablesMessage::NewSetElement(message_about(table, set, some));
+                    one(table, NLM_F_CREATE, inner)
+                })
+                .collect(),
+            // nft add element TABLE SET { KEY timeout AFTER expires AFTER : DATA, ... }
+            Self::ExpireElements { table, set, elements, after } => elements
+                .chunks(ELEMENTS_PER_MESSAGE)
+                .flat_map(|some| {
+                    let inner = message_with_end(table, set, some, Some(*after));
+                    one(table, NLM_F_CREATE, NfTablesMessage::NewSetElement(inner))
+                })
+                .collect(),
+            // nft delete element TABLE SET { KEY, ... }
+            Self::DeleteElements { table, set, elements } => elements
+                .chunks(ELEMENTS_PER_MESSAGE)
+                .flat_map(|some| {
+                    one(table, 0, NfTablesMessage::DeleteSetElement(message_about(table, set, some)))
+                })
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddTable(table) => write!(f, "create table {table}"),
+            Self::DeleteTable(table) => write!(f, "delete table {table}"),
+            Self::AddChain(table, chain) => write!(f, "add chain {table} {}", chain.name),
+            Self::AddSet(table, set) => write!(f, "add set {table} {}", set.name),
+            Self::AddRule(table, rule) => write!(f, "add rule {table} {}", rule.chain),
+            Self::InsertRule(table, rule) => write!(f, "insert rule {table} {}", rule.chain),
+            Self::DeleteRule { table, chain, handle } => {
+                write!(f, "delete rule {table} {chain} handle {handle}")
+            }
+            Self::AddElements { table, set, .. } => write!(f, "add element {table} {set}"),
+            Self::ExpireElements { table, set, .. } => write!(f, "expire element {table} {set}"),
+            Self::DeleteElements { table, set, .. } => write!(f, "delete element {table} {set}"),
+        }
+    }
+}

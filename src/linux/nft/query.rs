@@ -1,0 +1,200 @@
+//! What tables hold. Nothing but what is asked for is listed: neither other tables nor other sets. The kernel lists
+//! chains by family only, so [`Nfnetlink::base_chains`] passes over those of all tables of one.
+
+use netlink_packet_netfilter::nftables::{
+    ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
+};
+use rtnetlink::packet_core::Parseable;
+use rustix::io::Errno;
+
+use super::super::error::{KernelError, Reason};
+use super::super::nfnetlink::{Nfnetlink, Object};
+use super::attributes::Attributes;
+use super::element::{Element, Member, message_about};
+use super::message;
+use super::rule::{PlacedRule, Rule};
+use super::table::{Chain, Family, Table};
+
+/// include/uapi/linux/netfilter/nf_tables.h
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_GEN_ID: u16 = 1;
+
+impl Nfnetlink {
+    /// A number that changes with each transaction of anybody in the namespace.
+    ///
+    /// # Errors
+    /// The kernel's refusal: it has no nf_tables.
+    pub async fn generation(&self) -> Result<u32, KernelError> {
+        let question = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
+        let answers = self.ask(vec![message(Family::Inet, question)]).await;
+        let generation = match answers.into_iter().next() {
+            Some(Err(reason)) => Err(reason),
+            Some(Ok(Some(answer))) => generation_of(&answer),
+            _ => Err(Reason::lost()),
+        };
+        generation.map_err(|reason| reason.of("ask for the generation of nf_tables"))
+    }
+
+    /// The chains of `table` with these names; `None` for one that is not there or of a kind that [`Chain`] has
+    /// no word for.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn chains(&self, table: &Table, names: &[&str]) -> Result<Vec<Option<Chain>>, KernelError> {
+        let question =
+            |name: &&str| message(table.family, NfTablesMessage::GetChain(Chain::to_question(table, name)));
+        let answers = self.ask(names.iter().map(question).collect()).await;
+        let read = |answer: Option<Object>| Chain::read(&ChainMessage::parse(&answer?.body).ok()?);
+        let mut chains = Vec::new();
+        for (answer, name) in answers.into_iter().zip(names) {
+            chains.push(match answer {
+                Ok(answer) => read(answer),
+                Err(reason) if reason.is_not_found() => None,
+                Err(reason) => return Err(reason.of(format!("list chain {table} {name}"))),
+            });
+        }
+        Ok(chains)
+    }
+
+    /// The chains of all tables of `family` where packets enter, each with its table. None where the kernel has no
+    /// nf_tables. A chain of a kind that [`Chain`] has no word for is not among them.
+    ///
+    /// `nft list chains FAMILY`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn base_chains(&self, family: Family) -> Result<Vec<(Table, Chain)>, KernelError> {
+        let question = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let answers = self.dump(message(family, question), "list chains").await?;
+        let mut chains = Vec::new();
+        for answer in &answers {
+            let attributes = Attributes(&answer.body);
+            // Before the rest is read: kube-proxy has thousands of other chains.
+            let (Some(name), Some(_)) =
+                (attributes.text(NFTA_CHAIN_TABLE), attributes.value(NFTA_CHAIN_HOOK))
+            else {
+                continue;
+            };
+            let chain = ChainMessage::parse(&answer.body).ok().and_then(|it| Chain::read(&it));
+            chains.extend(chain.map(|chain| (Table { family, name }, chain)));
+        }
+        Ok(chains)
+    }
+
+    /// The rules of one chain in their order. None if there is no such chain.
+    ///
+    /// `nft list chain FAMILY TABLE NAME`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn chain_rules(&self, table: &Table, chain: &str) -> Result<Vec<PlacedRule>, KernelError> {
+        let attributes =
+            vec![RuleAttribute::Table(table.name.clone()), RuleAttribute::Chain(chain.to_owned())];
+        let question = message(table.family, NfTablesMessage::GetRule(RuleMessage { attributes }));
+        let answers = match self.dump(question, format!("list rules of chain {table} {chain}")).await {
+            Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
+            answers => answers?,
+        };
+        Ok(answers.iter().filter_map(|answer| PlacedRule::read(Attributes(&answer.body))).collect())
+    }
+
+    /// All members of a set or map of verdicts, ranges included. None if there is no such set.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn members(&self, table: &Table, set: &str) -> Result<Vec<Member>, KernelError> {
+        let question = NfTablesMessage::GetSetElement(message_about(table, set, &[]));
+        let operation = format!("list elements of set {table} {set}");
+        let answers = match self.dump(message(table.family, question), operation).await {
+            Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
+            answers => answers?,
+        };
+        Ok(answers.iter().flat_map(|answer| Member::read_all(Attributes(&answer.body))).collect())
+    }
+
+    /// All rules of `table`, those of a chain in their order. None if there is no such table.
+    ///
+    /// `nft list table FAMILY NAME`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn rules(&self, table: &Table) -> Result<Vec<Rule>, KernelError> {
+        let question = RuleMessage { attributes: vec![RuleAttribute::Table(table.name.clone())] };
+        let question = message(table.family, NfTablesMessage::GetRule(question));
+        let answers = match self.dump(question, format!("list rules of table {table}")).await {
+            Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
+            answers => answers?,
+        };
+        let listed = answers.iter().map(|answer| Rule::read(Attributes(&answer.body)));
+        // Older kernels list the rules of all tables of the family.
+        let rules = listed.filter(|(of, _)| of.as_ref() == Some(&table.name)).map(|(_, rule)| rule);
+        Ok(rules.collect())
+    }
+
+    /// All elements of a set but those that are about to expire. None if there is no such set.
+    ///
+    /// `nft list set FAMILY TABLE NAME`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn elements(&self, table: &Table, set: &str) -> Result<Vec<Element>, KernelError> {
+        let question = NfTablesMessage::GetSetElement(message_about(table, set, &[]));
+        let operation = format!("list elements of set {table} {set}");
+        let answers = match self.dump(message(table.family, question), operation).await {
+            Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
+            answers => answers?,
+        };
+        Ok(answers.iter().flat_map(|answer| Element::read_all_lasting(Attributes(&answer.body))).collect())
+    }
+
+    /// What there is under the keys of `wanted`, each an element of the set named with it. The cost does not
+    /// depend on how many elements the sets have.
+    ///
+    /// `nft get element FAMILY TABLE NAME { KEY }`
+    ///
+    /// # Errors
+    /// The kernel's refusal. An element, set or table that is not there is none.
+    pub async fn find_elements(
+        &self,
+        table: &Table,
+        wanted: &[(&str, &Element)],
+    ) -> Result<Vec<Option<Element>>, KernelError> {
+        let question = |&(set, element): &(&str, &Element)| {
+            let key = Element { data: None, comment: None, ..element.clone() };
+            let inner = NfTablesMessage::GetSetElement(message_about(table, set, &[key]));
+            message(table.family, inner)
+        };
+        let answers = self.ask(wanted.iter().map(question).collect()).await;
+        let mut found = Vec::new();
+        for (answer, (set, _)) in answers.into_iter().zip(wanted) {
+            found.push(match answer {
+                Ok(answer) => {
+                    answer.and_then(|answer| Element::read_all(Attributes(&answer.body)).into_iter().next())
+                }
+                Err(reason) if reason.is_not_found() => None,
+                Err(reason) => return Err(reason.of(format!("get element {table} {set}"))),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Whether there is such a table.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn has_table(&self, table: &Table) -> Result<bool, KernelError> {
+        let question = NfTablesMessage::GetTable(table.to_message());
+        match self.ask(vec![message(table.family, question)]).await.into_iter().next() {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(reason)) if reason.is_not_found() => Ok(false),
+            Some(Err(reason)) => Err(reason.of(format!("look for table {table}"))),
+            None => Ok(false),
+        }
+    }
+}
+
+pub(super) fn generation_of(answer: &Object) -> Result<u32, Reason> {
+    let id = Attributes(&answer.body).number(NFTA_GEN_ID);
+    id.ok_or_else(|| Reason::ours(Errno::BADMSG, "the kernel's answer has no number in it"))
+}
