@@ -85,7 +85,7 @@ impl Datapath {
         let refuse = |source| DatapathError::Socket { place: "node", source };
         let runtime = Handle::current();
         let mut netlink = netlink::Socket::open_here(&runtime).map_err(refuse)?;
-        let mut nft = nfnetlink::Socket::open_here(&runtime).map_err(refuse)?;
+        let mut nft = nfnetlink::Socket::open_here().map_err(refuse)?;
         let ports = vec![netlink.bind().map_err(refuse)?, nft.bind().map_err(refuse)?];
         Ok(Self {
             netlink: Netlink::start(netlink),

@@ -35,6 +35,7 @@ mod packet;
 pub mod qdisc;
 pub mod route;
 pub mod rule;
+mod socket;
 pub mod sysctl;
 pub mod vxlan;
 pub mod xtables;

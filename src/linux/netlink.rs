@@ -43,6 +43,7 @@ use super::change::Change;
 use super::error::{KernelError, Reason};
 use super::netns::{Netns, NetnsError};
 use super::packet::{Packet, Request, Strict};
+use super::socket;
 
 /// Changes per datagram. All acknowledgements of a datagram are queued before the first is read, and the
 /// kernel drops what does not fit: 64 take 50 to 80 KiB of a receive buffer of at least 208 KiB.
@@ -65,29 +66,21 @@ impl Socket {
     /// The kernel's: no descriptors left, or a kernel older than 4.20 (strict checking).
     pub fn open_here(runtime: &Handle) -> io::Result<Self> {
         let _entered = runtime.enter();
-        let socket = TokioSocket::new(NETLINK_ROUTE)?;
-        let options = socket.socket_ref();
-        // The kernel's own words beside errno, and not the request repeated before them.
-        options.set_ext_ack(true)?;
-        options.set_cap_ack(true)?;
+        let opened = TokioSocket::new(NETLINK_ROUTE)?;
+        let options = opened.socket_ref();
+        socket::explain_refusals(options)?;
         // Without it the kernel ignores a dump's filter and lists everything.
         options.set_netlink_get_strict_chk(true)?;
         options.set_rx_buf_sz(RECEIVE_BUFFER)?;
-        Ok(Self(socket))
+        Ok(Self(opened))
     }
 
-    /// The number by which the kernel names this socket when it tells others what was changed over it
-    /// (the `port` of a [`monitor::Event`](super::monitor::Event)). It is the same for the life of the socket.
+    /// The number by which the kernel names this socket, see [`socket::bind`].
     ///
     /// # Errors
     /// The kernel's: no number is left.
     pub fn bind(&mut self) -> io::Result<u32> {
-        let mut address = SocketAddr::new(0, 0);
-        self.0.socket_ref().get_address(&mut address)?;
-        match address.port_number() {
-            0 => Ok(self.0.socket_mut().bind_auto()?.port_number()),
-            port => Ok(port),
-        }
+        socket::bind(self.0.socket_mut())
     }
 }
 

@@ -6,6 +6,12 @@
 //!
 //! **One exchange at a time** on a socket; whoever comes meanwhile waits. Answers to an exchange that nobody
 //! waits for any more bear old sequence numbers and are skipped.
+//!
+//! **Nobody waits for an answer.** The kernel works through a datagram before sendmsg(2) returns, and continues a list
+//! before recvmsg(2) does (`netlink_unicast_kernel`, `netlink_recvmsg`, net/netlink/af_netlink.c). So what cannot be read
+//! at once will never come: either the answer is lost, or one refusal answered the whole datagram. Without
+//! CAP_NET_ADMIN that is so: only the first message is refused (`nfnetlink_rcv`). Hence the socket never blocks, and
+//! needs no event loop.
 
 pub(super) mod answer;
 
@@ -19,14 +25,14 @@ use rtnetlink::packet_core::{
     DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use rtnetlink::sys::{self, SocketAddr};
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use super::error::{KernelError, Reason};
 use super::netns::{Netns, NetnsError};
+use super::socket;
 use answer::{Answers, List, Verdict, check};
 pub(super) use answer::{Object, Rejected};
 
@@ -49,44 +55,34 @@ const BATCH_BEGIN: u8 = 16;
 const BATCH_GENERATION: u16 = 1;
 
 /// A netfilter socket. It belongs for ever to the namespace that it was opened in.
-pub struct Socket(TokioSocket);
+pub struct Socket(sys::Socket);
 
 impl Socket {
-    /// Opens a socket in the namespace of the calling thread, to be driven by `runtime`. The thread itself
-    /// needs no runtime: call it inside [`Netns::run`].
+    /// Opens a socket in the namespace of the calling thread. Call it inside [`Netns::run`] for another.
     ///
     /// # Errors
     /// The kernel's: no descriptors left, or no netfilter in the kernel.
-    pub fn open_here(runtime: &Handle) -> io::Result<Self> {
-        let _entered = runtime.enter();
-        let socket = TokioSocket::new(NETLINK_NETFILTER)?;
-        let options = socket.socket_ref();
-        // The kernel's own words beside errno, and not the request repeated before them.
-        options.set_ext_ack(true)?;
-        options.set_cap_ack(true)?;
+    pub fn open_here() -> io::Result<Self> {
+        let opened = sys::Socket::new(NETLINK_NETFILTER)?;
+        opened.set_non_blocking(true)?;
+        socket::explain_refusals(&opened)?;
         // Beyond net.core.[rw]mem_max needs CAP_NET_ADMIN, which a transaction needs anyway; without it, what
         // the limits grant is enough to read.
-        if sockopt::set_socket_send_buffer_size_force(options, BUFFER).is_err() {
-            sockopt::set_socket_send_buffer_size(options, BUFFER)?;
+        if sockopt::set_socket_send_buffer_size_force(&opened, BUFFER).is_err() {
+            sockopt::set_socket_send_buffer_size(&opened, BUFFER)?;
         }
-        if sockopt::set_socket_recv_buffer_size_force(options, BUFFER).is_err() {
-            sockopt::set_socket_recv_buffer_size(options, BUFFER)?;
+        if sockopt::set_socket_recv_buffer_size_force(&opened, BUFFER).is_err() {
+            sockopt::set_socket_recv_buffer_size(&opened, BUFFER)?;
         }
-        Ok(Self(socket))
+        Ok(Self(opened))
     }
 
-    /// The number by which the kernel names this socket when it tells others what was changed over it
-    /// (the `port` of a [`monitor::Event`](super::monitor::Event)). It is the same for the life of the socket.
+    /// The number by which the kernel names this socket, see [`socket::bind`].
     ///
     /// # Errors
     /// The kernel's: no number is left.
     pub fn bind(&mut self) -> io::Result<u32> {
-        let mut address = SocketAddr::new(0, 0);
-        self.0.socket_ref().get_address(&mut address)?;
-        match address.port_number() {
-            0 => Ok(self.0.socket_mut().bind_auto()?.port_number()),
-            port => Ok(port),
-        }
+        socket::bind(&mut self.0)
     }
 }
 
@@ -95,7 +91,7 @@ impl Socket {
 pub struct Nfnetlink(Arc<Connection>);
 
 struct Connection {
-    socket: TokioSocket,
+    socket: sys::Socket,
     exchanging: Mutex<()>,
     sequence: AtomicU32,
     sent: AtomicU32,
@@ -123,23 +119,16 @@ impl Nfnetlink {
     ///
     /// # Errors
     /// As [`Socket::open_here`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
     pub fn open_here() -> io::Result<Self> {
-        Socket::open_here(&Handle::current()).map(Self::start)
+        Socket::open_here().map(Self::start)
     }
 
     /// Speaks to netfilter about `netns`.
     ///
     /// # Errors
     /// The namespace cannot be entered, or as [`Socket::open_here`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
     pub fn open_in(netns: &Netns) -> Result<Self, NetnsError> {
-        let runtime = Handle::current();
-        let socket = netns.run(|| Socket::open_here(&runtime))?;
+        let socket = netns.run(Socket::open_here)?;
         let socket = socket.map_err(|source| NetnsError::Enter { path: netns.path().to_owned(), source })?;
         Ok(Self::start(socket))
     }
@@ -158,18 +147,19 @@ impl Nfnetlink {
         let connection = &*self.0;
         let _turn = connection.exchanging.lock().await;
         let requests = questions.into_iter().map(|message| Request { message, flags: NLM_F_ACK });
-        let first = match connection.send(requests.collect()).await {
+        let first = match connection.send(requests.collect()) {
             Ok(first) => first,
             Err(reason) => return vec![Err(reason); count],
         };
         let mut answers = Answers::to(first, count);
         loop {
-            match connection.receive().await {
-                Ok(datagram) => {
+            match connection.receive() {
+                Ok(Some(datagram)) => {
                     if let Some(objects) = answers.take(&datagram) {
                         return objects;
                     }
                 }
+                Ok(None) => return answers.without_the_missing(),
                 Err(reason) => return vec![Err(reason); count],
             }
         }
@@ -184,7 +174,7 @@ impl Nfnetlink {
         let connection = &*self.0;
         let _turn = connection.exchanging.lock().await;
         for _ in 0..DUMP_ATTEMPTS {
-            match connection.dump_once(question.clone()).await {
+            match connection.dump_once(question.clone()) {
                 Ok(Some(whole)) => return Ok(whole),
                 Ok(None) => {}
                 Err(reason) => return Err(reason.of(operation)),
@@ -213,10 +203,11 @@ impl Nfnetlink {
 
         let connection = &*self.0;
         let _turn = connection.exchanging.lock().await;
-        let first = connection.send(changes).await.map_err(Rejected::as_whole)?;
+        let first = connection.send(changes).map_err(Rejected::as_whole)?;
         let mut verdict = Verdict::on(first, last);
         loop {
-            let datagram = connection.receive().await.map_err(Rejected::as_whole)?;
+            let datagram = connection.receive().map_err(Rejected::as_whole)?;
+            let Some(datagram) = datagram else { return Err(verdict.without_the_missing()) };
             if let Some(verdict) = verdict.take(&datagram) {
                 return verdict;
             }
@@ -226,7 +217,7 @@ impl Nfnetlink {
 
 impl Connection {
     /// Sends `requests` as one datagram and returns the sequence number of the first; the others count on.
-    async fn send(&self, requests: Vec<Request>) -> Result<u32, Reason> {
+    fn send(&self, requests: Vec<Request>) -> Result<u32, Reason> {
         let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
         let first = self.sequence.fetch_add(count, Ordering::Relaxed);
         let mut datagram = Vec::new();
@@ -243,26 +234,41 @@ impl Connection {
             }
         }
         self.sent.fetch_add(count, Ordering::Relaxed);
-        self.socket.send_to(&datagram, &SocketAddr::new(0, 0)).await.map_err(socket_failed)?;
+        uninterrupted(|| self.socket.send_to(&datagram, &SocketAddr::new(0, 0), 0)).map_err(socket_failed)?;
         Ok(first)
     }
 
-    /// Waits for a datagram.
-    async fn receive(&self) -> Result<Vec<u8>, Reason> {
+    /// The next datagram; `None` if the kernel has said all that it will say.
+    fn receive(&self) -> Result<Option<Vec<u8>>, Reason> {
         // Not by looking at its length first, which makes two system calls of each.
         let mut datagram = Vec::with_capacity(DATAGRAM);
-        self.socket.recv(&mut datagram).await.map_err(socket_failed)?;
+        match uninterrupted(|| self.socket.recv(&mut datagram, 0)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(socket_failed(error)),
+        }
         check(&datagram, self.sequence.load(Ordering::Relaxed))?;
-        Ok(datagram)
+        Ok(Some(datagram))
     }
 
     /// Reads a dump to its end; `None` if it is to be repeated.
-    async fn dump_once(&self, message: NetfilterMessage) -> Result<Option<Vec<Object>>, Reason> {
-        let mut list = List::of(self.send(vec![Request { message, flags: NLM_F_DUMP }]).await?);
+    fn dump_once(&self, message: NetfilterMessage) -> Result<Option<Vec<Object>>, Reason> {
+        let mut list = List::of(self.send(vec![Request { message, flags: NLM_F_DUMP }])?);
         loop {
-            if let Some(outcome) = list.take(&self.receive().await?) {
+            let datagram = self.receive()?.ok_or_else(Reason::lost)?;
+            if let Some(outcome) = list.take(&datagram) {
                 return outcome;
             }
+        }
+    }
+}
+
+/// Once more where a signal came in between.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
         }
     }
 }

@@ -115,12 +115,12 @@ fn answers_that_nobody_waits_for_are_skipped() {
     });
 }
 
-/// The kernel answers such a transaction with one word to its first message, and to the others not at all.
+/// The kernel answers such a datagram with one refusal of its first message, and says nothing of the others.
 #[test]
 fn who_has_no_right_is_told_so_at_once() {
     let world = World::new();
     let netns = Netns::open(world.node.path()).unwrap();
-    let (committed, asked) = netns
+    let (committed, asked, asked_of_many) = netns
         .run(|| {
             let mut rights = capabilities(None).unwrap();
             rights.effective.remove(CapabilitySet::NET_ADMIN);
@@ -130,11 +130,19 @@ fn who_has_no_right_is_told_so_at_once() {
                 let changes = [Change::AddTable(table()), chain("a")];
                 let patience = std::time::Duration::from_secs(5);
                 let committed = tokio::time::timeout(patience, nft.commit(None, &changes)).await;
-                (committed.expect("an answer").unwrap_err(), nft.has_table(&table()).await.unwrap_err())
+                let asked = nft.has_table(&table()).await.unwrap_err();
+                let asked_of_many =
+                    tokio::time::timeout(patience, nft.chains(&table(), &["a", "b", "c"])).await;
+                (
+                    committed.expect("an answer").unwrap_err(),
+                    asked,
+                    asked_of_many.expect("an answer").unwrap_err(),
+                )
             })
         })
         .unwrap();
     let words = "nf_tables transaction of 2 changes: Operation not permitted (os error 1)";
     assert_eq!(committed.to_string(), words);
     assert_eq!(asked.to_string(), "look for table ip shop: Operation not permitted (os error 1)");
+    assert_eq!(asked_of_many.to_string(), "list chain ip shop a: Operation not permitted (os error 1)");
 }

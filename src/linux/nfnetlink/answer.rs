@@ -37,24 +37,27 @@ impl NetlinkDeserializable for Object {
 pub(in crate::linux) struct Answers {
     /// Sequence number of the first question; the others count on.
     first: u32,
-    /// Acknowledgements that have not come yet.
-    missing: usize,
+    /// Whether the acknowledgement of each has come.
+    is_acknowledged: Vec<bool>,
     objects: Vec<Result<Option<Object>, Reason>>,
 }
 
 impl Answers {
     pub(in crate::linux) fn to(first: u32, count: usize) -> Self {
-        Self { first, missing: count, objects: vec![Ok(None); count] }
+        Self { first, is_acknowledged: vec![false; count], objects: vec![Ok(None); count] }
     }
 
     /// Once every question has its acknowledgement: what came before each.
     pub(in crate::linux) fn take(&mut self, datagram: &[u8]) -> Option<Vec<Result<Option<Object>, Reason>>> {
         for message in messages(datagram) {
-            let Some(object) = self.objects.get_mut(message.place_after(self.first)) else { continue };
+            let place = message.place_after(self.first);
+            let Some(object) = self.objects.get_mut(place) else { continue };
             match message.content {
                 Content::Object(found) => *object = found.map(Some),
                 Content::Verdict(verdict) => {
-                    self.missing = self.missing.saturating_sub(1);
+                    if let Some(is_acknowledged) = self.is_acknowledged.get_mut(place) {
+                        *is_acknowledged = true;
+                    }
                     if let Err(reason) = verdict {
                         *object = Err(reason);
                     }
@@ -62,7 +65,23 @@ impl Answers {
                 Content::Done(_) => {}
             }
         }
-        (self.missing == 0).then(|| std::mem::take(&mut self.objects))
+        let is_over = self.is_acknowledged.iter().all(|it| *it);
+        is_over.then(|| std::mem::take(&mut self.objects))
+    }
+
+    /// When no more will come: the questions without an acknowledgement were answered together with the first, if that
+    /// one was refused; else their answers are lost.
+    pub(in crate::linux) fn without_the_missing(mut self) -> Vec<Result<Option<Object>, Reason>> {
+        let reason = match self.objects.first() {
+            Some(Err(reason)) => reason.clone(),
+            _ => Reason::lost(),
+        };
+        for (object, is_acknowledged) in self.objects.iter_mut().zip(self.is_acknowledged) {
+            if !is_acknowledged {
+                *object = Err(reason.clone());
+            }
+        }
+        self.objects
     }
 }
 
@@ -150,6 +169,14 @@ impl Verdict {
             }
         }
         None
+    }
+
+    /// When no more will come. What was refused until then is why; else the verdict is lost.
+    pub(in crate::linux) fn without_the_missing(self) -> Rejected {
+        if self.reasons.is_empty() {
+            return Rejected::as_whole(Reason::lost());
+        }
+        Rejected { reasons: self.reasons }
     }
 }
 
