@@ -5,10 +5,11 @@
 //!
 //! | layer                | owns                                                                | may use              |
 //! |----------------------|---------------------------------------------------------------------|----------------------|
+//! | [`mac`]              | hardware addresses, for all layers                                  | nothing of ours      |
 //! | [`cni`]              | the protocol: environment, conf, result, versions, errors, ids      | nothing of ours      |
 //! | [`config`]           | what a conf means: ranges, networks, problems                       | cni                  |
 //! | [`linux`]            | netns, netlink, nf_tables, sysctl. Knows nothing of ferrule         | nothing of ours      |
-//! | [`desired`]          | what must exist in the kernel, as data                              | cni, config          |
+//! | [`desired`]          | what must exist in the kernel, as data; in linux's plain types      | cni, config, linux   |
 //! | [`store`]            | which address, and remembering it                                   | cni, config, desired |
 //! | [`datapath`]         | makes the kernel what `desired` says, and compares the two          | all above but store  |
 //! | [`log`]              | lines of `key=value`, to stderr or a file of bounded size           | config               |
@@ -36,5 +37,6 @@ pub mod desired;
 pub mod foreign_firewall;
 pub mod linux;
 pub mod log;
+pub mod mac;
 pub mod plugin;
 pub mod store;

@@ -9,7 +9,7 @@ use crate::cni::args::PodName;
 use crate::cni::ids::AttachmentKey;
 use crate::config::{AddressManagement, Network};
 use crate::datapath::node::Uplink;
-use crate::desired::attachment::{Attachment, PodAddress, PodRoute};
+use crate::desired::attachment::{Attachment, PodAddress};
 use crate::desired::names;
 use crate::desired::nftables::element::InsideNetwork;
 use crate::desired::node::NodeState;
@@ -42,18 +42,7 @@ pub fn describe(
                 node_address: uplink.address_for(it.address),
             })
             .collect(),
-        routes: acquired
-            .routes
-            .iter()
-            .map(|route| PodRoute {
-                destination: route.dst,
-                gateway: route.gw,
-                metric: route.priority,
-                table: route.table,
-                mtu: route.mtu,
-                advmss: route.advmss,
-            })
-            .collect(),
+        routes: acquired.routes.clone(),
     }
 }
 

@@ -15,7 +15,6 @@ use crate::cli::{Outcome, to_json};
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::datapath::peers::{self, Standing};
-use crate::desired::object::Target;
 use crate::store::Store;
 
 /// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
@@ -121,10 +120,7 @@ async fn inspect_network(network: &KnownNetwork, node: &Node) -> Result<Inspecte
             .map(|(wanted, standing)| PeerState {
                 node: wanted.peer,
                 pod_cidr: wanted.route.destination.to_string(),
-                next_hop: match wanted.route.target {
-                    Target::Via(next_hop) => Some(next_hop.to_string()),
-                    _ => None,
-                },
+                next_hop: wanted.route.gateway.map(|next_hop| next_hop.to_string()),
                 state: match &standing {
                     Standing::Stands => "standing",
                     Standing::Missing => "missing",

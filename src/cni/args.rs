@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::mac::MacAddr;
 use super::problem::quote;
+use crate::mac::MacAddr;
 
 /// Longest name of a Kubernetes object (a DNS subdomain, RFC 1123).
 const POD_WORD_MAX: usize = 253;

@@ -13,7 +13,6 @@ pub mod env;
 pub mod error;
 pub mod ids;
 pub mod json;
-pub mod mac;
 pub mod problem;
 pub mod request;
 pub mod result;

@@ -12,10 +12,10 @@ use super::network::{judge_mtu, parse_ip, parse_mac};
 use super::role::Role;
 use super::sysctl::{Judge, Pattern, Setting, read_wishes};
 use crate::cni::json::{Document, Node};
-use crate::cni::mac::MacAddr;
 use crate::cni::problem::quote;
 use crate::cni::route::Route;
 use crate::cni::version::SpecVersion;
+use crate::mac::MacAddr;
 
 /// The capability, and the key of `runtimeConfig`.
 const CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";

@@ -22,11 +22,11 @@ use crate::cni::env::{Command, Environment};
 use crate::cni::error::CniError;
 use crate::cni::ids::{ContainerId, IfName, NetworkName};
 use crate::cni::json::{Document, Node};
-use crate::cni::mac::MacAddr;
 use crate::cni::problem::{Problems, quote};
 use crate::cni::result::AddResult;
 use crate::cni::route::Route;
 use crate::cni::version::SpecVersion;
+use crate::mac::MacAddr;
 
 /// Largest MTU of a link (`ETH_MAX_MTU`, include/uapi/linux/if_ether.h).
 const MTU_MAX: u32 = 65535;

@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::datapath::changes;
 use crate::datapath::detach::is_marked;
 use crate::datapath::error::DatapathError;
-use crate::datapath::translate;
 use crate::desired::attachment::Attachment;
-use crate::desired::object::{Ifb, Object, Pair, Place, Sysctl};
+use crate::desired::object::{Object, Pair, Place, Sysctl};
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
-use crate::linux::link::{self, LinkRef};
+use crate::linux::link::{self, Ifb, LinkRef};
 use crate::linux::netlink::{Netlink, Socket};
 use crate::linux::netns::Netns;
 use crate::linux::sysctl::{self, SysctlError};
@@ -117,7 +117,7 @@ fn index_of(name: &str) -> Result<u32, DatapathError> {
 /// What the kernel refused.
 pub async fn mark_complete(node: &Netlink, attachment: &Attachment) -> Result<(), DatapathError> {
     let declarations = attachment.objects().into_iter().filter_map(|object| match object {
-        Object::Link(link) => translate::set_alias(&link),
+        Object::Link(link) => changes::set_alias(&link),
         _ => None,
     });
     DatapathError::check(Place::Node, node.submit(declarations).await)
@@ -173,7 +173,7 @@ enum Created {
 }
 
 async fn try_create(node: &Netlink, sandbox: &Netns, pair: &Pair) -> Result<Created, DatapathError> {
-    for outcome in node.submit([translate::create_pair(pair, sandbox)]).await {
+    for outcome in node.submit([changes::create_pair(pair, sandbox)]).await {
         match outcome {
             Err(refusal) if refusal.is_exists() => return Ok(Created::Exists),
             Err(refusal) => {
@@ -192,7 +192,7 @@ async fn try_create(node: &Netlink, sandbox: &Netns, pair: &Pair) -> Result<Crea
 /// Makes the ifb link. One that bears the attachment's marks was left by an ADD that did not live to take it back, and
 /// is replaced.
 async fn create_ifb(node: &Netlink, attachment: &Attachment, ifb: &Ifb) -> Result<(), DatapathError> {
-    let created = node.submit([translate::create_ifb(ifb)]).await;
+    let created = node.submit([Change::CreateIfb(ifb.clone())]).await;
     if !created.iter().any(|outcome| outcome.as_ref().is_err_and(KernelError::is_exists)) {
         return DatapathError::check(Place::Node, created);
     }
@@ -204,7 +204,7 @@ async fn create_ifb(node: &Netlink, attachment: &Attachment, ifb: &Ifb) -> Resul
         let removed = node.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await;
         DatapathError::check(Place::Node, removed)?;
     }
-    DatapathError::check(Place::Node, node.submit([translate::create_ifb(ifb)]).await)
+    DatapathError::check(Place::Node, node.submit([Change::CreateIfb(ifb.clone())]).await)
 }
 
 /// Clears the way for a pair whose names are taken, if it is our own dead that takes them.
@@ -229,7 +229,7 @@ async fn remove_leftover(
     }
     let pod = Netlink::open_in(sandbox)?;
     let Some(link) = pod.link(LinkRef::Name(pair.pod.name.clone())).await? else { return Ok(()) };
-    if link.kind.as_deref() == Some("veth") && link.mac == Some(translate::kernel_mac(pair.pod.mac)) {
+    if link.kind.as_deref() == Some("veth") && link.mac == Some(pair.pod.mac) {
         return DatapathError::check(
             Place::Sandbox,
             pod.submit([Change::DeleteLink(LinkRef::Index(link.index))]).await,
@@ -239,11 +239,11 @@ async fn remove_leftover(
     Err(DatapathError::InterfaceTaken { name: pair.pod.name.clone(), found })
 }
 
-/// Writes the sysctls that netlink cannot set ([`translate::link_settings`] has the others).
+/// Writes the sysctls that netlink cannot set ([`changes::link_settings`] has the others).
 fn write_sysctls(objects: &[Object], place: Place) -> Result<(), DatapathError> {
     for object in objects.iter().filter(|object| object.place() == place) {
         match object {
-            Object::Sysctl(wanted) if translate::link_settings(wanted).is_none() => {
+            Object::Sysctl(wanted) if changes::link_settings(wanted).is_none() => {
                 write_sysctl(wanted).map_err(|refused| match place {
                     Place::Node => DatapathError::Sysctl(refused),
                     Place::Sandbox => DatapathError::PodSysctl(refused),
@@ -269,21 +269,12 @@ fn write_sysctl(wanted: &Sysctl) -> Result<(), SysctlError> {
 
 /// The changes that make the objects of a place, where the links have these indexes.
 fn batch(objects: &[Object], place: Place, ends: &Ends) -> Vec<Change> {
-    let index = ends.pair;
-    let changes_for = |object: &Object| match object {
-        Object::Pair(_) | Object::Ifb(_) => Vec::new(),
-        Object::Sysctl(wanted) => Vec::from_iter(translate::link_settings(wanted)),
-        Object::Link(link) => vec![translate::set_link(link)],
-        Object::Address(address) => vec![translate::add_address(address, index)],
-        Object::Neighbour(neighbour) => vec![translate::add_neighbour(neighbour, index)],
-        Object::Route(route) => {
-            vec![translate::add_route(route, translate::route_link(route).map(|_| index))]
-        }
-        Object::Shaper(shaper) => vec![translate::add_shaper(shaper, ends.index(&shaper.link))],
-        Object::Redirect(it) => translate::add_redirect(ends.index(&it.from), ends.index(&it.to)).to_vec(),
-    };
     let mut changes: Vec<Change> = Vec::new();
-    for change in objects.iter().filter(|object| object.place() == place).flat_map(changes_for) {
+    for change in objects
+        .iter()
+        .filter(|object| object.place() == place)
+        .flat_map(|object| changes::changes_for(object, |link| ends.index(link)))
+    {
         match (changes.last_mut(), change) {
             // Each message is a turn at the RTNL lock: settings of one link share it. What sets the link up stays
             // behind them.

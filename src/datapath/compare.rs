@@ -3,15 +3,15 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::cni::mac::MacAddr;
+use crate::datapath::changes::token_bucket;
 use crate::datapath::observe::Snapshot;
-use crate::datapath::translate;
-use crate::desired::object::{Ifb, Link, Neighbour, Object, Pair, Place, Redirect, Route, Shaper, Sysctl};
+use crate::desired::object::{Link, Neighbour, Object, Pair, Place, Redirect, Route, Shaper, Sysctl};
 use crate::linux::addr::Address;
 use crate::linux::link as kernel;
-use crate::linux::link::Mac;
+use crate::linux::link::Ifb;
 use crate::linux::qdisc::Qdisc;
 use crate::linux::route::Route as KernelRoute;
+use crate::mac::MacAddr;
 
 /// One object that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,13 +49,13 @@ fn fault(object: &Object, here: &Snapshot, sandbox: Option<&Snapshot>) -> Option
         Object::Pair(pair) => pair_fault(pair, here, sandbox),
         Object::Sysctl(sysctl) => sysctl_fault(sysctl, here),
         Object::Link(link) => link_fault(link, here),
-        Object::Address(it) => {
-            let index = here.links.get(&it.link)?.index;
-            let there = |found: &Address| (found.index, found.network) == (index, it.address);
+        Object::Address(_, it) => {
+            let index = here.links.get(&it.device)?.index;
+            let there = |found: &Address| (found.device, found.network) == (index, it.network);
             (!here.addresses.iter().any(there)).then(|| "missing".into())
         }
         Object::Neighbour(neighbour) => neighbour_fault(neighbour, here),
-        Object::Route(route) => route_fault(route, here),
+        Object::Route(place, route) => route_fault(*place, route, here),
         Object::Ifb(ifb) => ifb_fault(ifb, here),
         Object::Shaper(shaper) => shaper_fault(shaper, here),
         Object::Redirect(redirect) => redirect_fault(redirect, here),
@@ -68,7 +68,7 @@ fn pair_fault(pair: &Pair, node: &Snapshot, sandbox: Option<&Snapshot>) -> Optio
     // The pod's end may have less: tuning behind us sets it, and no result tells. More would be lost at the node's end.
     let (all_of_it, at_most) = (pair.mtu..=pair.mtu, 0..=pair.mtu);
     let mut compare = |end: &str, link: &kernel::Link, mac: MacAddr, mtu: RangeInclusive<u32>| {
-        if link.mac != Some(translate::kernel_mac(mac)) {
+        if link.mac != Some(mac) {
             faults.push(format!("the {end}'s end has address {}", show_mac(link.mac)));
         }
         if !mtu.contains(&link.mtu) {
@@ -135,21 +135,18 @@ fn neighbour_fault(wanted: &Neighbour, here: &Snapshot) -> Option<String> {
     let found = here.neighbours.iter().find(|it| it.index == index && it.address == wanted.address);
     match found {
         None => Some("missing".into()),
-        Some(it) if it.mac != Some(translate::kernel_mac(wanted.mac)) => {
-            Some(format!("it is at {}", show_mac(it.mac)))
-        }
+        Some(it) if it.mac != Some(wanted.mac) => Some(format!("it is at {}", show_mac(it.mac))),
         Some(it) if !it.permanent => Some("it is not permanent".into()),
         Some(_) => None,
     }
 }
 
-fn route_fault(wanted: &Route, here: &Snapshot) -> Option<String> {
-    let index = match translate::route_link(wanted) {
+fn route_fault(place: Place, wanted: &Route, here: &Snapshot) -> Option<String> {
+    let index = match &wanted.device {
         Some(link) => Some(here.links.get(link)?.index),
         None => None,
     };
-    let place = wanted.place;
-    let wanted = translate::kernel_route(wanted, index);
+    let wanted = wanted.by_index(index);
     let is_there =
         |actual: &&KernelRoute| (actual.destination, actual.table) == (wanted.destination, wanted.table);
     let there: Vec<&KernelRoute> = here.routes.iter().filter(is_there).collect();
@@ -182,7 +179,7 @@ fn shaper_fault(wanted: &Shaper, here: &Snapshot) -> Option<String> {
         });
     match found.next() {
         None => Some("missing".into()),
-        Some(tbf) if *tbf != translate::kernel_shaper(wanted) => {
+        Some(tbf) if *tbf != token_bucket(wanted) => {
             Some(format!("it has rate {}bps limit {}", tbf.rate, tbf.limit))
         }
         Some(_) => None,
@@ -207,7 +204,7 @@ pub fn fulfils(actual: &KernelRoute, wanted: &KernelRoute) -> bool {
     *actual == filled
 }
 
-fn show_mac(mac: Option<Mac>) -> String {
+fn show_mac(mac: Option<MacAddr>) -> String {
     mac.map_or_else(|| "none".into(), |mac| mac.to_string())
 }
 

@@ -11,6 +11,7 @@
 //! on-link, and [`nft`] for the nftables table. [`forward`] is about the firewalls of others.
 
 pub mod attach;
+mod changes;
 pub mod compare;
 pub mod detach;
 pub mod error;
@@ -20,4 +21,3 @@ pub mod observe;
 pub mod overlay;
 pub mod peers;
 pub mod pods;
-mod translate;

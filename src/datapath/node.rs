@@ -5,14 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures_util::future::{join, join_all};
 
 use crate::datapath::error::DatapathError;
-use crate::datapath::translate;
 use crate::desired::node::NodeState;
 use crate::desired::object::{Place, Route};
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
-use crate::linux::route::{Family, Resolved, RouteFilter, RouteKind};
+use crate::linux::route::{AddMode, Family, Resolved, RouteFilter, RouteKind};
 use crate::linux::sysctl;
 
 /// MTU where the node has no way out at all: Ethernet's.
@@ -155,9 +154,10 @@ pub async fn prepare(node: &Netlink, state: &NodeState, switches: &[Switch]) -> 
     for switch in switches.iter().filter(|switch| switch.is_due()) {
         sysctl::write(&parts(&switch.path), &switch.after)?;
     }
-    let add = |route: &Route| translate::add_route(route, translate::route_link(route).map(|_| LOOPBACK));
+    let add =
+        |route: &Route| Change::AddRoute { route: route.by_index(Some(LOOPBACK)), mode: AddMode::Exclusive };
     let mut changes: Vec<Change> = state.standing_routes().iter().map(add).collect();
-    changes.extend(state.standing_addresses().iter().map(|it| translate::add_address(it, LOOPBACK)));
+    changes.extend(state.standing_addresses().iter().map(|it| Change::AddAddress(it.by_index(LOOPBACK))));
     let outcomes = node.submit(changes).await;
     DatapathError::check(
         Place::Node,

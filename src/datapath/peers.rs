@@ -13,10 +13,8 @@ use ipnetwork::IpNetwork;
 
 use crate::datapath::compare::fulfils;
 use crate::datapath::error::DatapathError;
-use crate::datapath::translate::{kernel_route, route_link};
 use crate::desired::names::{OVERLAY_DEVICE, ROUTE_PROTOCOL, route_metric};
 use crate::desired::node::{NodeState, PeerRoute};
-use crate::desired::object::Target;
 use crate::desired::overlay::Overlay;
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
@@ -172,7 +170,7 @@ async fn carry_out(node: &Netlink, plan: Plan<'_>, device: Option<u32>) -> Synch
 pub async fn all_stand(node: &Netlink, sample: &[PeerRoute]) -> Result<bool, DatapathError> {
     let lookups = sample.iter().map(|wanted| node.find_route(wanted.route.destination));
     for (found, wanted) in futures_util::future::join_all(lookups).await.into_iter().zip(sample) {
-        let wanted = kernel_route(&wanted.route, None);
+        let wanted = wanted.route.by_index(None);
         let stands = found?.is_some_and(|actual| {
             actual.destination == wanted.destination
                 && (actual.protocol != ROUTE_PROTOCOL || fulfils(&actual, &wanted))
@@ -224,7 +222,7 @@ pub async fn standings(
     let actual = own_routes(node, state).await?;
     let actual: HashMap<IpNetwork, &Route> = actual.iter().map(|route| (route.destination, route)).collect();
     let standing = |wanted: PeerRoute| {
-        let route = kernel_route(&wanted.route, None);
+        let route = wanted.route.by_index(None);
         let standing = match actual.get(&route.destination) {
             Some(actual) if fulfils(actual, &route) => Standing::Stands,
             Some(actual) => Standing::Other((*actual).clone()),
@@ -259,7 +257,7 @@ struct Plan<'a> {
 
 /// The route in the kernel layer's words; `device` is the overlay's index.
 fn in_kernel(wanted: &PeerRoute, device: Option<u32>) -> Route {
-    kernel_route(&wanted.route, route_link(&wanted.route).and(device))
+    wanted.route.by_index(device)
 }
 
 fn plan<'a>(desired: &'a [PeerRoute], actual: &'a [Route], device: Option<u32>) -> Plan<'a> {
@@ -281,7 +279,9 @@ fn plan<'a>(desired: &'a [PeerRoute], actual: &'a [Route], device: Option<u32>) 
 /// The kernel's refusal in words that name peer and remedy; nothing where the "peer" is this node itself.
 async fn explain(node: &Netlink, wanted: &PeerRoute, refusal: &KernelError) -> Option<PeerFailure> {
     let failure = |reason| Some(PeerFailure { peer: wanted.peer.clone(), reason });
-    let Target::Via(next_hop) = wanted.route.target else { return failure(refusal.to_string()) };
+    let (None, Some(next_hop)) = (&wanted.route.device, wanted.route.gateway) else {
+        return failure(refusal.to_string());
+    };
     match node.route_to(next_hop).await {
         Ok(Some(way)) if way.local => None,
         Ok(Some(way)) => match way.gateway {
@@ -320,7 +320,7 @@ mod tests {
 
     fn standing(state: &NodeState) -> Vec<Route> {
         // The kernel fills in what the request left open.
-        let fill = |wanted: &PeerRoute| Route { device: Some(7), ..kernel_route(&wanted.route, None) };
+        let fill = |wanted: &PeerRoute| Route { device: Some(7), ..wanted.route.by_index(None) };
         state.peer_routes().iter().map(fill).collect()
     }
 

@@ -19,13 +19,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::AttachmentKey;
-use crate::cni::mac::MacAddr;
+use crate::cni::route;
 use crate::config::bandwidth::Bandwidth;
 use crate::config::host_port::HostPort;
 use crate::config::sysctl::Setting;
 use crate::desired::names;
-use crate::desired::object::{Address, Link, LinkEnd, Neighbour, Object, Pair, Place, Route, Sysctl, Target};
+use crate::desired::object::{Address, Link, Neighbour, Object, Pair, Place, Route, Sysctl, route_to};
 use crate::desired::shaping;
+use crate::linux::link::LinkEnd;
+use crate::linux::route::RouteKind;
+use crate::mac::MacAddr;
 
 /// Next hop of a pod for IPv4. Link-local (RFC 3927): it is no address of the cluster, every pod may
 /// have the same, and nothing ever asks for it, because its neighbour entry is permanent.
@@ -58,8 +61,8 @@ pub struct Attachment {
     pub sysctls: Vec<Setting>,
     /// The pod's addresses, in the order of the range sets.
     pub addresses: Vec<PodAddress>,
-    /// The pod's routes.
-    pub routes: Vec<PodRoute>,
+    /// The pod's routes, as conf or delegate ask for them. One without a next hop goes through the gateway.
+    pub routes: Vec<route::Route>,
 }
 
 /// An address of a pod.
@@ -74,23 +77,6 @@ pub struct PodAddress {
     /// The node's address of the same family: what the node's own packets to the pod come from.
     /// Else a node with several may probe its pods from the wrong one (calico#10750, kube-router#549).
     pub node_address: Option<IpAddr>,
-}
-
-/// A route of a pod, as the conf asks for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodRoute {
-    /// Which addresses.
-    pub destination: IpNetwork,
-    /// A next hop other than the gateway. The node takes the packet all the same.
-    pub gateway: Option<IpAddr>,
-    /// Metric.
-    pub metric: Option<u32>,
-    /// Table.
-    pub table: Option<u32>,
-    /// MTU, in bytes.
-    pub mtu: Option<u32>,
-    /// TCP segment size to announce, in bytes.
-    pub advmss: Option<u32>,
 }
 
 impl PodAddress {
@@ -215,19 +201,24 @@ impl Attachment {
             // IPv6 wants every interface to have one (RFC 4291, section 2.1). Ours is known to be free.
             let address = IpNetwork::new(IpAddr::V6(self.pod_mac.link_local()), 64)
                 .unwrap_or(IpNetwork::from(GATEWAY_V6));
-            objects.push(Object::Address(Address { place: Place::Sandbox, link: self.pod_link(), address }));
+            objects.push(Object::Address(Place::Sandbox, Address::at_once(self.pod_link(), address)));
         }
     }
 
     fn push_address(&self, address: &PodAddress, objects: &mut Vec<Object>) {
         let own = address.host_prefix();
-        objects.push(Object::Address(Address { place: Place::Sandbox, link: self.pod_link(), address: own }));
+        objects.push(Object::Address(Place::Sandbox, Address::at_once(self.pod_link(), own)));
         if own.is_ipv6() {
             // The kernel makes this route by itself, but on a work queue, after the request for the address was
             // answered (addrconf_dad_work, net/ipv6/addrconf.c; without DAD as well). On a busy node a pod's first
             // packets came before that and were dropped. The kernel's has a better metric, and goes on from there.
-            let route = plain_route(Place::Sandbox, own, Target::Local(self.pod_link()));
-            objects.push(Object::Route(Route { table: Some(LOCAL_TABLE), ..route }));
+            let route = Route {
+                kind: RouteKind::Local,
+                device: Some(self.pod_link()),
+                table: Some(LOCAL_TABLE),
+                ..route_to(own)
+            };
+            objects.push(Object::Route(Place::Sandbox, route));
         }
         objects.push(Object::Neighbour(Neighbour {
             place: Place::Node,
@@ -235,11 +226,13 @@ impl Attachment {
             address: address.address,
             mac: self.pod_mac,
         }));
-        objects.push(Object::Route(Route {
+        let route = Route {
+            device: Some(self.host_link()),
             // A node without any other address still has the gateway's, where that has a name.
             source: address.node_address.or(address.named_gateway),
-            ..plain_route(Place::Node, address.host_prefix(), Target::Link(self.host_link()))
-        }));
+            ..route_to(address.host_prefix())
+        };
+        objects.push(Object::Route(Place::Node, route));
     }
 
     /// The conf's routes, then each subnet that none of them covers; and who their next hops are.
@@ -247,15 +240,15 @@ impl Attachment {
         let mut hops: Vec<IpAddr> = Vec::new();
         let mut routes: Vec<Route> = Vec::new();
         for route in &self.routes {
-            let gateway = self.gateway_for(route.destination);
-            let Some(hop) = route.gateway.or(gateway) else { continue };
+            let gateway = self.gateway_for(route.dst);
+            let Some(hop) = route.gw.or(gateway) else { continue };
             hops.push(hop);
             routes.push(Route {
-                metric: route.metric,
+                metric: route.priority,
                 table: route.table,
                 mtu: route.mtu,
                 advmss: route.advmss,
-                ..plain_route(Place::Sandbox, route.destination, Target::Onlink(self.pod_link(), hop))
+                ..self.route_via(hop, route.dst)
             });
         }
         for address in &self.addresses {
@@ -263,8 +256,7 @@ impl Attachment {
             let Some(subnet) = address.subnet else { continue };
             let covered = |route: &Route| route.table.is_none() && covers(route.destination, subnet);
             if !routes.iter().any(covered) {
-                let target = Target::Onlink(self.pod_link(), address.gateway());
-                routes.push(plain_route(Place::Sandbox, subnet, target));
+                routes.push(self.route_via(address.gateway(), subnet));
             }
         }
         hops.sort();
@@ -273,7 +265,12 @@ impl Attachment {
             let (place, link) = (Place::Sandbox, self.pod_link());
             Object::Neighbour(Neighbour { place, link, address, mac: self.host_mac() })
         }));
-        objects.extend(routes.into_iter().map(Object::Route));
+        objects.extend(routes.into_iter().map(|route| Object::Route(Place::Sandbox, route)));
+    }
+
+    /// A route of the pod through a next hop that no route needs to lead to.
+    fn route_via(&self, hop: IpAddr, destination: IpNetwork) -> Route {
+        Route { device: Some(self.pod_link()), gateway: Some(hop), onlink: true, ..route_to(destination) }
     }
 
     /// The gateway of the first address in the destination's family; none where the pod has no such
@@ -290,11 +287,6 @@ impl Attachment {
     fn pod_link(&self) -> String {
         self.key.ifname.to_string()
     }
-}
-
-/// A route with nothing but destination and target.
-pub(super) fn plain_route(place: Place, destination: IpNetwork, target: Target) -> Route {
-    Route { place, destination, target, source: None, metric: None, table: None, mtu: None, advmss: None }
 }
 
 /// Whether every address of `inner` is in `outer`.

@@ -15,7 +15,7 @@
 use std::net::IpAddr;
 
 use crate::cni::ids::{AttachmentKey, NetworkName};
-use crate::cni::mac::MacAddr;
+use crate::mac::MacAddr;
 
 /// Protocol number of every route that ferrule makes (`rtm_protocol`; include/uapi/linux/rtnetlink.h).
 ///

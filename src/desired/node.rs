@@ -7,10 +7,11 @@ use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
-use crate::desired::attachment::{LOCAL_TABLE, covers, plain_route};
+use crate::desired::attachment::{LOCAL_TABLE, covers};
 use crate::desired::names;
-use crate::desired::object::{Address, Place, Route, Sysctl, Target};
+use crate::desired::object::{Address, Place, Route, Sysctl, route_to};
 use crate::desired::overlay::Overlay;
+use crate::linux::route::RouteKind;
 
 /// The largest metric: every other route to the same subnet comes first, so that a node whose pods live
 /// in the subnet of its own LAN goes on reaching that LAN.
@@ -72,20 +73,18 @@ impl NodeState {
     /// but on which link? On that of a pod, the kernel's loose source check (`rp_filter` 2) would take any source
     /// from the pod, which it does not on a link without addresses (__fib_validate_source, net/ipv4/fib_frontend.c).
     fn gateway_routes(&self) -> impl Iterator<Item = Route> {
-        self.gateways.iter().map(|&gateway| {
-            let route = plain_route(Place::Node, IpNetwork::from(gateway), Target::Local("lo".into()));
-            Route { table: Some(LOCAL_TABLE), ..route }
+        self.gateways.iter().map(|&gateway| Route {
+            kind: RouteKind::Local,
+            device: Some("lo".into()),
+            table: Some(LOCAL_TABLE),
+            ..route_to(IpNetwork::from(gateway))
         })
     }
 
     /// IPv6 gateways as addresses of `lo` besides: the kernel takes only a link's address for a source (`src` of a
     /// route), and a node without any other must have one to speak to its pods from.
     pub fn standing_addresses(&self) -> Vec<Address> {
-        let on_lo = |&gateway: &IpAddr| Address {
-            place: Place::Node,
-            link: "lo".into(),
-            address: IpNetwork::from(gateway),
-        };
+        let on_lo = |&gateway: &IpAddr| Address::at_once("lo".into(), IpNetwork::from(gateway));
         self.gateways.iter().filter(|gateway| gateway.is_ipv6()).map(on_lo).collect()
     }
 
@@ -93,9 +92,10 @@ impl NodeState {
     /// instead of bouncing between this node and its default gateway until its time to live is over
     /// (projectcalico/canal#137).
     fn catch_alls(&self) -> impl Iterator<Item = Route> {
-        let catch_all = |&subnet: &IpNetwork| {
-            let route = plain_route(Place::Node, subnet, Target::Unreachable);
-            Route { metric: Some(CATCH_ALL_METRIC), ..route }
+        let catch_all = |&subnet: &IpNetwork| Route {
+            kind: RouteKind::Unreachable,
+            metric: Some(CATCH_ALL_METRIC),
+            ..route_to(subnet)
         };
         // A host route alone in its subnet is the pod's own.
         self.subnets.iter().filter(|subnet| !is_single_address(subnet)).map(catch_all)
@@ -164,7 +164,8 @@ impl NodeState {
         let route = Route {
             source: of_family(&self.node_ips, hop.destination.is_ipv4()),
             metric: Some(names::route_metric(&self.network)),
-            ..plain_route(Place::Node, hop.destination, Target::Via(hop.next_hop))
+            gateway: Some(hop.next_hop),
+            ..route_to(hop.destination)
         };
         PeerRoute { peer: hop.peer.node.clone(), route }
     }
@@ -226,8 +227,8 @@ mod tests {
         assert_eq!(
             shown,
             [
-                format!("route fd00:2::/64 via fd00::11 metric {metric}"),
-                format!("route 10.244.2.0/24 via 192.168.1.11 src 192.168.1.10 metric {metric}"),
+                format!("fd00:2::/64 via fd00::11 metric {metric} proto 102"),
+                format!("10.244.2.0/24 via 192.168.1.11 src 192.168.1.10 metric {metric} proto 102"),
             ]
         );
     }
@@ -274,9 +275,9 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "route unreachable 10.244.1.0/24 metric 4294967295",
-                "route unreachable fd00:1::/64 metric 4294967295",
-                "route local 10.244.1.1/32 dev lo table 255"
+                "unreachable 10.244.1.0/24 metric 4294967295 proto 102",
+                "unreachable fd00:1::/64 metric 4294967295 proto 102",
+                "local 10.244.1.1/32 dev lo table 255 proto 102"
             ]
         );
     }

@@ -6,7 +6,10 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::cni::mac::MacAddr;
+use super::names::ROUTE_PROTOCOL;
+use crate::linux;
+use crate::linux::link::{Ifb, LinkEnd};
+use crate::mac::MacAddr;
 
 /// Which network namespace an object belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,7 +22,7 @@ pub enum Place {
 
 /// One thing that must exist, with all that tells it from a wrong one.
 ///
-/// Equivalent commands stand beside the code that makes them, in `kernel`.
+/// Equivalent commands stand beside the code that makes them, in `linux`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     /// Two links, each in its namespace from the first moment.
@@ -29,11 +32,11 @@ pub enum Object {
     /// A link that is up, and what it is called.
     Link(Link),
     /// An address on a link, usable at once (no duplicate address detection).
-    Address(Address),
+    Address(Place, Address),
     /// A neighbour that never needs to be asked for (`NUD_PERMANENT`).
     Neighbour(Neighbour),
-    /// A route.
-    Route(Route),
+    /// A route, of protocol [`ROUTE_PROTOCOL`].
+    Route(Place, Route),
     /// A link that leads back what is sent through it (drivers/net/ifb.c). Always on the node.
     Ifb(Ifb),
     /// A token bucket, through which everything goes that leaves by a link. Always on the node.
@@ -53,15 +56,6 @@ pub struct Pair {
     pub mtu: u32,
     /// Link group of the node's end: the mark of ownership ([`crate::desired::names::link_group`]).
     pub group: u32,
-}
-
-/// One end of a pair.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkEnd {
-    /// Interface name.
-    pub name: String,
-    /// Given at creation, so that udev never assigns another (flannel#1155, systemd#21185).
-    pub mac: MacAddr,
 }
 
 /// A value under /proc/sys, in the namespace of its place.
@@ -86,17 +80,6 @@ pub struct Link {
     pub alias: Option<String>,
 }
 
-/// An address of a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Where.
-    pub place: Place,
-    /// The link's name.
-    pub link: String,
-    /// Address and prefix length.
-    pub address: IpNetwork,
-}
-
 /// Which hardware address an IP address is reached at, over a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
@@ -110,36 +93,15 @@ pub struct Neighbour {
     pub mac: MacAddr,
 }
 
-/// A route. Always of protocol [`crate::desired::names::ROUTE_PROTOCOL`] on the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Where.
-    pub place: Place,
-    /// Which addresses.
-    pub destination: IpNetwork,
-    /// What happens to their packets.
-    pub target: Target,
-    /// Source address that the node's own packets get.
-    pub source: Option<IpAddr>,
-    /// Metric; the kernel's default where absent.
-    pub metric: Option<u32>,
-    /// Table; the main one where absent.
-    pub table: Option<u32>,
-    /// MTU towards these addresses, in bytes.
-    pub mtu: Option<u32>,
-    /// TCP segment size to announce, in bytes.
-    pub advmss: Option<u32>,
-}
+/// A route as it is described: its link is named, since it may not be there yet.
+pub type Route = linux::route::Route<String>;
 
-/// An ifb link. It outlives the pair, and is removed with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ifb {
-    /// Interface name.
-    pub name: String,
-    /// In bytes.
-    pub mtu: u32,
-    /// Link group: the mark of ownership ([`crate::desired::names::link_group`]).
-    pub group: u32,
+/// An address as it is described: its link is named, since it may not be there yet.
+pub type Address = linux::addr::Address<String>;
+
+/// A route of ours with nothing but its destination.
+pub fn route_to(destination: IpNetwork) -> Route {
+    Route::to(destination, ROUTE_PROTOCOL)
 }
 
 /// A token bucket (tc-tbf(8)) as the root of a link's queue.
@@ -164,21 +126,6 @@ pub struct Redirect {
     pub to: String,
 }
 
-/// Where a route leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// Out of this link, straight to the destination.
-    Link(String),
-    /// Out of this link to a next hop that is taken for on-link without a route that says so.
-    Onlink(String, IpAddr),
-    /// To a next hop whose link the kernel finds.
-    Via(IpAddr),
-    /// Here: the address is one of this link's.
-    Local(String),
-    /// Nowhere: the sender is told (ICMP unreachable).
-    Unreachable,
-}
-
 impl Object {
     /// The namespace that the object is made in. A pair is made from the node.
     pub fn place(&self) -> Place {
@@ -186,9 +133,8 @@ impl Object {
             Self::Pair(_) | Self::Ifb(_) | Self::Shaper(_) | Self::Redirect(_) => Place::Node,
             Self::Sysctl(it) => it.place,
             Self::Link(it) => it.place,
-            Self::Address(it) => it.place,
+            Self::Address(place, _) | Self::Route(place, _) => *place,
             Self::Neighbour(it) => it.place,
-            Self::Route(it) => it.place,
         }
     }
 }
@@ -219,12 +165,12 @@ impl fmt::Display for Object {
                 write!(f, "{}: link {} up", it.place, it.name)?;
                 it.alias.iter().try_for_each(|alias| write!(f, " alias {alias:?}"))
             }
-            Self::Address(it) => write!(f, "{}: address {} dev {}", it.place, it.address, it.link),
+            Self::Address(place, it) => write!(f, "{place}: address {it}"),
             Self::Neighbour(it) => {
                 write!(f, "{}: neighbour {} lladdr {} dev {}", it.place, it.address, it.mac, it.link)?;
                 f.write_str(" permanent")
             }
-            Self::Route(it) => write!(f, "{}: {it}", it.place),
+            Self::Route(place, it) => write!(f, "{place}: route {it}"),
             Self::Ifb(it) => write!(f, "node: ifb {} mtu {}", it.name, it.mtu),
             Self::Shaper(Shaper { link, rate, burst, queue }) => {
                 write!(f, "node: qdisc tbf dev {link} rate {rate}bps burst {burst} limit {queue}")
@@ -233,23 +179,5 @@ impl fmt::Display for Object {
                 write!(f, "node: filter dev {} ingress, redirect to dev {}", it.from, it.to)
             }
         }
-    }
-}
-
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.target {
-            Target::Link(link) => write!(f, "route {} dev {link}", self.destination)?,
-            Target::Onlink(link, hop) => write!(f, "route {} via {hop} dev {link} onlink", self.destination)?,
-            Target::Via(hop) => write!(f, "route {} via {hop}", self.destination)?,
-            Target::Local(link) => write!(f, "route local {} dev {link}", self.destination)?,
-            Target::Unreachable => write!(f, "route unreachable {}", self.destination)?,
-        }
-        let options =
-            [("metric", self.metric), ("table", self.table), ("mtu", self.mtu), ("advmss", self.advmss)];
-        self.source.iter().try_for_each(|source| write!(f, " src {source}"))?;
-        options
-            .iter()
-            .try_for_each(|(name, value)| value.iter().try_for_each(|value| write!(f, " {name} {value}")))
     }
 }

@@ -30,12 +30,11 @@ use std::str::FromStr;
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
-use crate::cni::mac::MacAddr;
 use crate::config::peer::Peer;
-use crate::desired::attachment::plain_route;
 use crate::desired::names::{self, OVERLAY_DEVICE};
 use crate::desired::node::{NodeState, PeerRoute, of_family};
-use crate::desired::object::{Neighbour, Place, Route, Target};
+use crate::desired::object::{Neighbour, Place, Route, route_to};
+use crate::mac::MacAddr;
 
 /// VXLAN network identifier, unless another is asked for. Beyond those that flannel (1) and calico (4096 at their own
 /// port, 4789) use at the same port.
@@ -261,8 +260,12 @@ impl Overlay {
     /// Without an MTU: the device's counts, also for what is forwarded. An unlocked one of a route does not
     /// (`ip_dst_mtu_maybe_forward`, include/net/ip.h).
     fn route(&self, destination: IpNetwork, label: IpAddr) -> Route {
-        let target = Target::Onlink(OVERLAY_DEVICE.into(), label);
-        plain_route(Place::Node, destination, target)
+        Route {
+            device: Some(OVERLAY_DEVICE.into()),
+            gateway: Some(label),
+            onlink: true,
+            ..route_to(destination)
+        }
     }
 }
 
@@ -311,10 +314,10 @@ mod tests {
             shown(&routes),
             [
                 format!(
-                    "route 10.244.2.0/24 via 192.168.2.10 dev ferrule-vxlan onlink src 192.168.1.10 metric {metric}"
+                    "10.244.2.0/24 via 192.168.2.10 dev ferrule-vxlan onlink src 192.168.1.10 metric {metric} proto 102"
                 ),
                 format!(
-                    "route fd00:2::/64 via {label} dev ferrule-vxlan onlink src fd01::10 metric {metric}"
+                    "fd00:2::/64 via {label} dev ferrule-vxlan onlink src fd01::10 metric {metric} proto 102"
                 ),
             ]
         );
@@ -323,8 +326,8 @@ mod tests {
         assert_eq!(
             shown(&link.routes),
             [
-                format!("route 192.168.2.10/32 via 192.168.2.10 dev ferrule-vxlan onlink table {table}"),
-                format!("route fd02::10/128 via {label} dev ferrule-vxlan onlink table {table}"),
+                format!("192.168.2.10/32 via 192.168.2.10 dev ferrule-vxlan onlink table {table} proto 102"),
+                format!("fd02::10/128 via {label} dev ferrule-vxlan onlink table {table} proto 102"),
             ]
         );
         let neighbours: Vec<IpAddr> = link.neighbours.iter().map(|it| it.address).collect();

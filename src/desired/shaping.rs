@@ -10,7 +10,8 @@
 //! the pair cannot take its limit away. Why no policer: docs/DESIGN.md, section 12.
 
 use crate::config::bandwidth::{Bandwidth, Limit};
-use crate::desired::object::{Ifb, Object, Redirect, Shaper};
+use crate::desired::object::{Object, Redirect, Shaper};
+use crate::linux::link::Ifb;
 
 /// Ethernet's header, which counts against the bucket (`ETH_HLEN`, include/uapi/linux/if_ether.h).
 const HEADER: u64 = 14;

@@ -5,7 +5,6 @@ use ipnetwork::IpNetwork;
 use crate::datapath::error::DatapathError;
 use crate::datapath::peers::own_routes;
 use crate::desired::node::NodeState;
-use crate::desired::object::Target;
 use crate::foreign_firewall::bits::Bits;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
@@ -103,7 +102,7 @@ async fn find_ways(node: &Netlink, state: &NodeState) -> Result<Vec<(bool, Optio
     let mut ways = Vec::new();
     let places: Vec<usize> = (0..SAMPLE).collect();
     for wanted in state.peer_routes_at(&places) {
-        let Target::Via(next_hop) = wanted.route.target else { continue };
+        let Some(next_hop) = wanted.route.gateway else { continue };
         let way = node.route_to(next_hop).await?.filter(|way| way.gateway.is_none());
         ways.push((next_hop.is_ipv4(), way.map(|way| way.device)));
     }

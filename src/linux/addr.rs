@@ -11,11 +11,12 @@ use super::error::KernelError;
 use super::netlink::Netlink;
 use super::packet::Request;
 
-/// An address of a link, to be added or as found.
+/// An address of a link, to be added or as found. `Link` is how it names the link: by index, as the kernel does, or by
+/// name where the link may not be there yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address {
-    /// Index of the link.
-    pub index: u32,
+pub struct Address<Link = u32> {
+    /// The link.
+    pub device: Link,
     /// The address, and the length of the prefix that it says to be on the link.
     pub network: IpNetwork,
     /// IPv6 only: usable at once, without asking whether another has it (IFA_F_NODAD).
@@ -24,9 +25,26 @@ pub struct Address {
     pub no_prefix_route: bool,
 }
 
-impl fmt::Display for Address {
+impl<Link> Address<Link> {
+    /// An address that is usable at once.
+    pub fn at_once(device: Link, network: IpNetwork) -> Self {
+        Self { device, network, no_dad: network.is_ipv6(), no_prefix_route: false }
+    }
+
+    /// The same address as the kernel has it, where its link has this index.
+    pub fn by_index(&self, index: u32) -> Address {
+        Address {
+            device: index,
+            network: self.network,
+            no_dad: self.no_dad,
+            no_prefix_route: self.no_prefix_route,
+        }
+    }
+}
+
+impl<Link: fmt::Display> fmt::Display for Address<Link> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} dev {}", self.network, self.index)
+        write!(f, "{} dev {}", self.network, self.device)
     }
 }
 
@@ -48,7 +66,7 @@ impl Netlink {
             RouteNetlinkMessage::NewAddress(message) => Address::read(&message),
             _ => None,
         });
-        Ok(addresses.filter(|address| index.is_none_or(|index| address.index == index)).collect())
+        Ok(addresses.filter(|address| index.is_none_or(|index| address.device == index)).collect())
     }
 }
 
@@ -66,7 +84,7 @@ impl Address {
         }
         // On a point-to-point link IFA_ADDRESS is the other end's, and IFA_LOCAL ours.
         Some(Self {
-            index: message.header.index,
+            device: message.header.index,
             network: IpNetwork::new(local.or(address)?, message.header.prefix_len).ok()?,
             no_dad: flags.contains(AddressFlags::Nodad),
             no_prefix_route: flags.contains(AddressFlags::Noprefixroute),
@@ -97,7 +115,7 @@ fn message_to(address: &Address) -> AddressMessage {
     message.header.family =
         if address.network.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.prefix_len = address.network.prefix();
-    message.header.index = address.index;
+    message.header.index = address.device;
     message.attributes.push(AddressAttribute::Local(address.network.ip()));
     message.attributes.push(AddressAttribute::Address(address.network.ip()));
     message

@@ -7,13 +7,14 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::addr::{self, Address};
-use super::link::{self, Ifb, LinkRef, LinkSettings, Mac, VethPair};
+use super::link::{self, Ifb, LinkRef, LinkSettings, VethPair};
 use super::neigh;
 use super::packet::Request;
 use super::qdisc::{self, Qdisc, Redirect};
 use super::route::{self, AddMode, Route};
 use super::rule::{self, Rule};
 use super::vxlan::{self, ForwardingEntry, Vxlan};
+use crate::mac::MacAddr;
 
 /// One change of a namespace's network. One netlink message each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub enum Change {
         /// Its address.
         address: IpAddr,
         /// Where frames to it go.
-        mac: Mac,
+        mac: MacAddr,
     },
     /// Removes a neighbour entry.
     DeleteNeighbour {

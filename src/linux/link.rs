@@ -21,22 +21,12 @@ use super::error::KernelError;
 use super::netlink::Netlink;
 use super::netns::Netns;
 use super::packet::Request;
+use crate::mac::MacAddr;
 
 /// include/uapi/linux/if_link.h
 const IFLA_IFALIAS: u16 = 20;
 /// include/uapi/linux/if_link.h
 const IFLA_INET_CONF: u16 = 1;
-
-/// A link-layer address of six bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
 
 /// Names a link of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,7 +52,7 @@ pub struct LinkEnd {
     /// Its name in its namespace.
     pub name: String,
     /// Its address, given at birth: udev leaves alone what was (addr_assign_type NET_ADDR_SET).
-    pub mac: Mac,
+    pub mac: MacAddr,
 }
 
 /// Two links, joined: what enters one leaves the other.
@@ -178,7 +168,7 @@ pub struct Link {
     /// Its name.
     pub name: String,
     /// Its address; `None` if it has none of six bytes.
-    pub mac: Option<Mac>,
+    pub mac: Option<MacAddr>,
     /// Its MTU in bytes.
     pub mtu: u32,
     /// Whether it was set up (IFF_UP). Says nothing of the carrier.
@@ -269,7 +259,7 @@ impl Link {
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
+                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Group(group) => link.group = group,

@@ -9,9 +9,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST};
 
 use super::error::KernelError;
-use super::link::Mac;
 use super::netlink::Netlink;
 use super::packet::Request;
+use crate::mac::MacAddr;
 
 /// A neighbour entry as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,7 +21,7 @@ pub struct Neighbour {
     /// The neighbour's address.
     pub address: IpAddr,
     /// Where frames to it go; `None` while that is not known.
-    pub mac: Option<Mac>,
+    pub mac: Option<MacAddr>,
     /// Whether it was set by hand (NUD_PERMANENT), for ever and without asking the network.
     pub permanent: bool,
 }
@@ -57,7 +57,7 @@ impl Neighbour {
             match attribute {
                 NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(ip.into()),
                 NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => address = Some(ip.into()),
-                NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok().map(Mac),
+                NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok().map(MacAddr),
                 _ => {}
             }
         }
@@ -71,7 +71,7 @@ impl Neighbour {
 }
 
 /// `ip neighbour replace ADDRESS lladdr MAC dev LINK nud permanent`
-pub(super) fn add_neighbour(index: u32, address: IpAddr, mac: Mac) -> Request {
+pub(super) fn add_neighbour(index: u32, address: IpAddr, mac: MacAddr) -> Request {
     let mut message = message_to(index, address);
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));

@@ -59,16 +59,19 @@ impl RouteKind {
 
 /// A route, to be added or removed or as found.
 ///
+/// `Link` is how it names the link that it leaves by: by index, as the kernel does, or by name where the link may not be
+/// there yet ([`Route::by_index`]).
+///
 /// `None` means the kernel's default, in both directions: a route that is read back equals the one that was
 /// added, provided that nothing was spelled out that would have been the default (see [`Route::canonical`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Route {
+pub struct Route<Link = u32> {
     /// Which packets.
     pub destination: IpNetwork,
     /// What happens to them.
     pub kind: RouteKind,
-    /// Index of the link that they leave by.
-    pub device: Option<u32>,
+    /// The link that they leave by.
+    pub device: Option<Link>,
     /// The next hop. An IPv4 destination may have an IPv6 one.
     pub gateway: Option<IpAddr>,
     /// Whether the gateway is taken to be on the link even if no route says so.
@@ -90,7 +93,7 @@ pub struct Route {
     pub scope: Option<u8>,
 }
 
-impl Route {
+impl<Link> Route<Link> {
     /// A unicast route by `protocol`, with everything else still to be said.
     pub fn to(destination: IpNetwork, protocol: u8) -> Self {
         Self {
@@ -124,6 +127,25 @@ impl Route {
         self
     }
 
+    /// The same route as the kernel has it, where its link has this index; a route that names no link goes on naming none.
+    pub fn by_index(&self, index: Option<u32>) -> Route {
+        let route = Route {
+            destination: self.destination,
+            kind: self.kind,
+            device: self.device.as_ref().and(index),
+            gateway: self.gateway,
+            onlink: self.onlink,
+            source: self.source,
+            protocol: self.protocol,
+            metric: self.metric,
+            table: self.table,
+            mtu: self.mtu,
+            advmss: self.advmss,
+            scope: self.scope,
+        };
+        route.canonical()
+    }
+
     fn default_scope(&self) -> u8 {
         let scope = match (self.kind, self.gateway) {
             (RouteKind::Unicast, None) if self.destination.is_ipv4() => RouteScope::Link,
@@ -134,7 +156,8 @@ impl Route {
     }
 }
 
-impl fmt::Display for Route {
+/// In the words of `ip route`.
+impl<Link: fmt::Display> fmt::Display for Route<Link> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             RouteKind::Unicast => {}
@@ -146,14 +169,19 @@ impl fmt::Display for Route {
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;
         }
-        if let Some(device) = self.device {
+        if let Some(device) = &self.device {
             write!(f, " dev {device}")?;
+        }
+        if self.onlink {
+            f.write_str(" onlink")?;
         }
         if let Some(source) = self.source {
             write!(f, " src {source}")?;
         }
-        if let Some(table) = self.table {
-            write!(f, " table {table}")?;
+        let numbers =
+            [("metric", self.metric), ("table", self.table), ("mtu", self.mtu), ("advmss", self.advmss)];
+        for (name, number) in numbers {
+            number.iter().try_for_each(|number| write!(f, " {name} {number}"))?;
         }
         write!(f, " proto {}", self.protocol)
     }

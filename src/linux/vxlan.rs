@@ -12,10 +12,11 @@ use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE,
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 
 use super::error::KernelError;
-use super::link::{Link, Mac};
+use super::link::Link;
 use super::monitor::ip_of;
 use super::netlink::Netlink;
 use super::packet::Request;
+use crate::mac::MacAddr;
 
 /// A VXLAN link, to be made. It learns nothing, asks nobody and floods nothing: a frame to an address without a
 /// [`ForwardingEntry`] is dropped.
@@ -24,7 +25,7 @@ pub struct Vxlan {
     /// Its name.
     pub name: String,
     /// Its address, given at birth: udev leaves alone what was (addr_assign_type NET_ADDR_SET).
-    pub mac: Mac,
+    pub mac: MacAddr,
     /// Its MTU in bytes: what goes inside.
     pub mtu: u32,
     /// Its group: the mark of ownership that a link can bear from its first moment.
@@ -63,7 +64,7 @@ pub struct ForwardingEntry {
     /// Index of the VXLAN link.
     pub index: u32,
     /// The frame's destination.
-    pub mac: Mac,
+    pub mac: MacAddr,
     /// The other end.
     pub remote: IpAddr,
 }
@@ -152,7 +153,7 @@ impl ForwardingEntry {
         for attribute in &message.attributes {
             match attribute {
                 NeighbourAttribute::LinkLayerAddress(bytes) => {
-                    mac = bytes.as_slice().try_into().ok().map(Mac);
+                    mac = bytes.as_slice().try_into().ok().map(MacAddr);
                 }
                 NeighbourAttribute::Destination(address) => remote = ip_of(address),
                 _ => {}

@@ -6,7 +6,6 @@ use crate::attachments::{describe, liveness, pod_rules};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetnsPath};
-use crate::cni::mac::MacAddr;
 use crate::cni::request::Request;
 use crate::cni::result::AddResult;
 use crate::config::{AddressManagement, Network, Role};
@@ -17,6 +16,7 @@ use crate::desired::object::{Object, Place};
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
 use crate::linux::netns::Netns;
+use crate::mac::MacAddr;
 use crate::store::{Record, Store};
 
 /// Compares what is with what must be. Changes nothing.

@@ -6,18 +6,19 @@ use std::path::Path;
 
 use ferrule::linux::addr::Address;
 use ferrule::linux::change::Change;
-use ferrule::linux::link::{Ipv4Conf, LinkEnd, LinkRef, LinkSettings, Mac, VethPair};
+use ferrule::linux::link::{Ipv4Conf, LinkEnd, LinkRef, LinkSettings, VethPair};
 use ferrule::linux::neigh::Neighbour;
 use ferrule::linux::netlink::Netlink;
 use ferrule::linux::netns::Netns;
+use ferrule::mac::MacAddr;
 use futures_util::future::join;
 use serde_json::{Value, json};
 
 use crate::harness::netns::Namespace;
 use crate::harness::{block_on, ip};
 
-const HOST_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x0a]);
-const PEER_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x0b]);
+const HOST_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x0a]);
+const PEER_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x0b]);
 
 /// Two namespaces and a way into each.
 struct Hosts {
@@ -234,7 +235,7 @@ fn an_address_is_usable_at_once_and_reads_back_as_it_was_added() {
         assert_eq!(submit_one(&node, Change::CreateVeth(hosts.pair("veth0", "eth0"))).await, Ok(()));
         let index = ip::index(&hosts.pod, "eth0");
         let address = |text: &str| Address {
-            index,
+            device: index,
             network: text.parse().unwrap(),
             no_dad: text.contains(':'),
             no_prefix_route: true,

@@ -10,7 +10,7 @@ use crate::cli::node::Node;
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::datapath::peers::{self, Standing};
-use crate::desired::object::{Route, Target};
+use crate::desired::object::Route;
 use crate::linux::route::{Family, RouteFilter, RouteKind};
 use crate::linux::sysctl;
 
@@ -85,7 +85,7 @@ pub async fn examine_network(
     let (mut unreachable, mut wrong) = (Vec::new(), Vec::new());
     for (wanted, standing) in peers::standings(&node.netlink, &state).await? {
         let (peer, destination) = (&wanted.peer, wanted.route.destination);
-        let Target::Via(next_hop) = wanted.route.target else { continue };
+        let Some(next_hop) = wanted.route.gateway else { continue };
         match node.netlink.route_to(next_hop).await? {
             None => unreachable.push(format!("{peer} ({next_hop}: no route)")),
             Some(way) if way.local => {}

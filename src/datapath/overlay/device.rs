@@ -1,7 +1,6 @@
 //! The VXLAN device itself.
 
 use crate::datapath::error::DatapathError;
-use crate::datapath::translate::kernel_mac;
 use crate::desired::names::{OVERLAY_ALIAS, OVERLAY_DEVICE, OVERLAY_GROUP};
 use crate::desired::object::Place;
 use crate::desired::overlay::Device;
@@ -36,7 +35,7 @@ pub fn is_overlay(link: &Link) -> bool {
 pub(super) async fn ensure(node: &Netlink, device: &Device) -> Result<(u32, Made), DatapathError> {
     let wanted =
         Tunnel { id: device.id, port: device.port, local: Some(device.local), learning: false, remote: None };
-    let mac = kernel_mac(device.mac);
+    let mac = device.mac;
     let mut made = Made::Created;
     if let Some((link, tunnel)) = node.vxlan(OVERLAY_DEVICE).await? {
         if !is_overlay(&link) {

@@ -9,21 +9,20 @@ use crate::datapath::compare::fulfils;
 use crate::datapath::error::DatapathError;
 use crate::datapath::overlay::OverlayDone;
 use crate::datapath::peers::PeerFailure;
-use crate::datapath::translate::{kernel_mac, kernel_route};
 use crate::desired::names::{ROUTE_PROTOCOL, nodes_table};
 use crate::desired::overlay::Overlay;
 use crate::linux::change::Change;
-use crate::linux::link::Mac;
 use crate::linux::neigh::Neighbour;
 use crate::linux::netlink::Netlink;
 use crate::linux::route::{AddMode, Family, Route, RouteFilter};
 use crate::linux::vxlan::ForwardingEntry;
+use crate::mac::MacAddr;
 
 /// What the device must have, each with the peer that needs it.
 #[derive(Default)]
 struct Desired<'a> {
     forwarding: HashMap<ForwardingEntry, &'a str>,
-    neighbours: HashMap<(IpAddr, Mac), &'a str>,
+    neighbours: HashMap<(IpAddr, MacAddr), &'a str>,
     routes: HashMap<IpNetwork, (Route, &'a str)>,
 }
 
@@ -77,12 +76,12 @@ impl<'a> Desired<'a> {
         let mut desired = Self::default();
         for peer in &overlay.peers {
             let (name, link) = (peer.node.as_str(), overlay.peer_link(peer));
-            let mac = kernel_mac(link.mac);
+            let mac = link.mac;
             // Two peers with one address share what leads there; their routes tell them apart.
             desired.forwarding.insert(ForwardingEntry { index, mac, remote: peer.node_ip }, name);
             desired.neighbours.extend(link.neighbours.iter().map(|it| ((it.address, mac), name)));
             desired.routes.extend(link.routes.iter().map(|route| {
-                let route = kernel_route(route, Some(index));
+                let route = route.by_index(Some(index));
                 (route.destination, (route, name))
             }));
         }
@@ -123,7 +122,7 @@ fn plan<'a>(desired: &Desired<'a>, actual: &Actual, index: u32) -> Plan<'a> {
     for (&entry, &peer) in desired.forwarding.iter().filter(|(entry, _)| !actual.forwarding.contains(entry)) {
         plan.set.push((peer, Change::SetForwardingEntry(entry)));
     }
-    let standing: HashSet<(IpAddr, Mac)> = actual
+    let standing: HashSet<(IpAddr, MacAddr)> = actual
         .neighbours
         .iter()
         .filter(|it| it.permanent)

@@ -244,7 +244,7 @@ fn link(link: Link, removed: bool) -> Option<Event> {
 }
 
 fn address(address: &Address, removed: bool, port: u32) -> Option<Event> {
-    Some(Event::Address { removed, index: address.index, address: address.network.ip(), port })
+    Some(Event::Address { removed, index: address.device, address: address.network.ip(), port })
 }
 
 fn neighbour(message: &NeighbourMessage, removed: bool) -> Event {
