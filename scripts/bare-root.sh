@@ -29,7 +29,7 @@ need_packages debootstrap git mount util-linux
 
 cache=${XDG_CACHE_HOME:-/var/cache}/ferrule
 rustup=${RUSTUP_HOME:-${HOME:-/root}/.rustup} cargo=${CARGO_HOME:-${HOME:-/root}/.cargo}
-[ -x "$cargo/bin/cargo" ] && [ -d "$rustup/toolchains" ] || die "needs Rust as rustup installs it: no $cargo/bin/cargo"
+[ -x "$cargo/bin/rustup" ] || die "needs Rust as rustup installs it: no $cargo/bin/rustup"
 
 # Where this machine's apt gets Debian from.
 mirror() {

@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
+. scripts/workspace.sh
 
 options=()
 for argument in "$@"; do
@@ -20,8 +21,8 @@ for argument in "$@"; do
 done
 
 need_root
-need_packages iproute2 containernetworking-plugins e2fsprogs mount
-need_linker
+need_packages iproute2 containernetworking-plugins e2fsprogs mount util-linux
+need_rust
 
 # /var/tmp is on a disk, as a node's /var/lib/cni is; /tmp may be memory. The bench makes a file system in it.
 work=$(mktemp --directory /var/tmp/ferrule-bench.XXXXXX)
@@ -43,7 +44,7 @@ scripts/build.sh "$work/bin" ferrule
 cc -O2 -static -o "$work/floor" benches/floor.c
 cc -O2 -static -o "$work/peak" benches/peak.c
 cargo build --release --locked --package bench
-built=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+built=$(target_directory)
 
 version=$(dpkg-query --show --showformat='${Version}' containernetworking-plugins)
 # In the background, because bash runs a trap only between two commands, and `wait` is one that a signal ends.
