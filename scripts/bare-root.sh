@@ -25,7 +25,7 @@ fi
 case ${1:--} in -*) die "$usage" ;; esac
 
 need_root
-need_packages debootstrap git mount util-linux
+need_packages debian-archive-keyring debootstrap git mount util-linux
 
 cache=${XDG_CACHE_HOME:-/var/cache}/ferrule
 rustup=${RUSTUP_HOME:-${HOME:-/root}/.rustup} cargo=${CARGO_HOME:-${HOME:-/root}/.cargo}
