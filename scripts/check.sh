@@ -27,8 +27,8 @@ part() {
 
 part formatting cargo fmt --all --check
 part "formatting, fuzz/" cargo fmt --manifest-path fuzz/Cargo.toml --check
-# Without features as well: the plugin must not come to need what only the others have.
-part "clippy, the plugin alone" cargo clippy --workspace --all-targets --locked -- --deny warnings
+# By itself as well: the plugin must not come to need what only the agent, the tests or the bench have.
+part "clippy, the plugin alone" cargo clippy --package ferrule --lib --bin ferrule --locked -- --deny warnings
 part clippy cargo clippy --workspace --features "$features" --all-targets --locked -- --deny warnings
 if [ -n "$tests" ]; then
     part "unit tests" cargo test --workspace --features "$features" --locked --no-fail-fast --lib --bins
