@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::call::{Call, REFERENCE_PLUGINS};
-use crate::harness::files::names_in;
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::addresses_of;
+use kit::binaries::REFERENCE_PLUGINS;
+use kit::call::Call;
+use kit::files::names_in;
+use kit::ip;
+use kit::netns::Namespace;
+use kit::network::Network;
+use kit::packets::answers_ping;
+use kit::pod::addresses_of;
 
 /// A network whose addresses come from `plugin`, looked for in the scratch directory and then among the reference
 /// plugins.

@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::files::listing;
-use crate::harness::node::{Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::pod::Pod;
+use kit::files::listing;
+use kit::node::{Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::pod::Pod;
 
 /// Room for two pods.
 fn small(node: &Node) -> Value {

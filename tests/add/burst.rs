@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::node::Node;
-use crate::harness::packets::inside;
-use crate::harness::pod::{Pod, addresses_of};
+use kit::node::Node;
+use kit::packets::inside;
+use kit::pod::{Pod, addresses_of};
 
 /// A link that was set up before its other end carries nothing until the kernel's link watch has come by, which
 /// on a busy node takes milliseconds; until then packets are dropped in silence, and whoever sent the first one

@@ -5,10 +5,10 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::json;
 
-use crate::harness::ip;
-use crate::harness::node::Node;
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::node::Node;
+use kit::packets::answers_ping;
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// That the pod has nothing but what it came with.
 fn expect_bare(pod: &Pod) {

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::call::{Call, REFERENCE_PLUGINS};
-use crate::harness::ip;
-use crate::harness::node::{NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::binaries::REFERENCE_PLUGINS;
+use kit::call::Call;
+use kit::ip;
+use kit::node::{NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::packets::answers_ping;
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 fn mtus(node: &Node, pod: &Pod, result: &Value) -> [u64; 4] {
     let of = |link: Option<Value>| link.unwrap()["mtu"].as_u64().unwrap();

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::ip;
-use crate::harness::node::{NODE_V4, NODE_V6, Node};
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::node::{NODE_V4, NODE_V6, Node};
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// A node with one pod of both families on it.
 struct Attached {

@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use super::node::{AgentNode, other, own};
-use crate::harness::call::Call;
-use crate::harness::pod::Pod;
+use kit::call::Call;
+use kit::pod::Pod;
 
 #[test]
 fn a_node_that_knows_nothing_becomes_one_that_pods_can_be_added_to() {

@@ -3,8 +3,8 @@
 use rustix::process::Signal;
 
 use super::node::{AgentNode, other};
-use crate::harness::call::Call;
-use crate::harness::pod::Pod;
+use kit::call::Call;
+use kit::pod::Pod;
 
 fn hears(node: &AgentNode, numbers: &[u8]) -> bool {
     let ends = ["tunnel_ends4", "tunnel_ends6"].map(|set| node.nft(&format!("list set inet ferrule {set}")));

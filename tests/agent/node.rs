@@ -10,12 +10,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::api::{Api, NodeSpec};
-use crate::harness::files::Scratch;
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
+use kit::binaries::{FERRULE, FERRULED};
+use kit::files::Scratch;
+use kit::ip;
+use kit::netns::Namespace;
 
 /// The built agent.
-const FERRULED: &str = env!("CARGO_BIN_EXE_ferruled");
 
 /// How long anything may take that is waited for. What works takes a fraction.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -81,10 +81,10 @@ impl AgentNode {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.path("agent.log")).unwrap();
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace.path().display())).arg("--");
-        command.args(&self.through).arg(FERRULED).args(&self.words);
+        command.args(&self.through).arg(&*FERRULED).args(&self.words);
         command.args(["--node-name", "node-a", "--log-level", "debug"]);
         command.arg("--bin-dir").arg(self.path("bin")).arg("--conf-dir").arg(self.path("net.d"));
-        command.arg("--data-dir").arg(self.path("data")).arg("--plugin").arg(env!("CARGO_BIN_EXE_ferrule"));
+        command.arg("--data-dir").arg(self.path("data")).arg("--plugin").arg(&*FERRULE);
         command.env_remove("KUBERNETES_SERVICE_HOST").stdout(Stdio::null()).stderr(log);
         command
     }

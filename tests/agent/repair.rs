@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::node::{AgentNode, other};
-use crate::harness::call::Call;
-use crate::harness::pod::Pod;
+use kit::call::Call;
+use kit::pod::Pod;
 
 /// Far more than the hundred milliseconds that are promised of an idle node: these tests run beside all others.
 const SOON: Duration = Duration::from_secs(5);

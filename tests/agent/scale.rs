@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::api::NodeSpec;
 use super::node::AgentNode;
-use crate::harness::ip;
+use kit::ip;
 
 /// Most memory that the agent may ever have had, in KiB.
 const MEMORY: u64 = 20 << 10;

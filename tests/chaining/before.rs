@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{Chain, index_of, versions};
-use crate::harness::call::{Call, REFERENCE_PLUGINS};
-use crate::harness::node::{Node, OUTSIDE_V4};
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::{Pod, host_link_of};
+use kit::binaries::REFERENCE_PLUGINS;
+use kit::call::Call;
+use kit::node::{Node, OUTSIDE_V4};
+use kit::packets::answers_ping;
+use kit::pod::{Pod, host_link_of};
 
 /// The interface that an address of the result is on.
 fn interface_of<'a>(result: &'a Value, address: &str) -> &'a Value {

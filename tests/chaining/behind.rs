@@ -5,13 +5,13 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{Chain, index_of, versions};
-use crate::harness::files::names_in;
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4};
-use crate::harness::packets::{answers_ping, inside};
-use crate::harness::pod::host_link_of;
-use crate::harness::tc;
+use kit::files::names_in;
+use kit::ip;
+use kit::netns::Namespace;
+use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4};
+use kit::packets::{answers_ping, inside};
+use kit::pod::host_link_of;
+use kit::tc;
 
 /// ferrule for both families, and behind it `other`, which keeps what it has to keep beside the node's store.
 fn followed_by(version: &str, mut other: Value) -> Chain {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kit::binaries::FERRULE;
 use lab::cri::messages::ContainerConfig;
 use lab::{IMAGE, Lab, Node, NodePlan, block_on};
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ fn a_node_moves_to_ferrule_under_its_running_pods_and_they_end_as_pods_do() -> T
     block_on(async {
         let mut plugins: Vec<PathBuf> =
             ["loopback", "ptp", "host-local", "portmap"].map(|it| format!("/usr/lib/cni/{it}").into()).into();
-        plugins.push(env!("CARGO_BIN_EXE_ferrule").into());
+        plugins.push(FERRULE.clone());
         let old = |plan: &NodePlan, _: &[NodePlan]| conflist("ptp", "host-local", plan);
         let mut lab = Lab::start(&NodePlan::first(1), old, &plugins).await?;
         let node = lab.node_mut(0).ok_or("no node")?;

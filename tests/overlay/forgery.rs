@@ -15,12 +15,12 @@ use ferrule::linux::netns::Netns;
 use ferrule::linux::nfnetlink::Nfnetlink;
 
 use super::world::{DEVICE, Node, World};
-use crate::harness::block_on;
-use crate::harness::files::Scratch;
-use crate::harness::netns::Namespace;
-use crate::harness::nft;
-use crate::harness::packets::{inside, source_seen_over_tcp};
-use crate::harness::traffic::{BRIEF, PATIENT, receives_udp, send_udp};
+use kit::block_on;
+use kit::files::Scratch;
+use kit::netns::Namespace;
+use kit::nft;
+use kit::packets::{inside, source_seen_over_tcp};
+use kit::traffic::{BRIEF, PATIENT, receives_udp, send_udp};
 
 const PORT: u16 = 9000;
 

@@ -9,8 +9,8 @@ use ferrule::linux::monitor::{Event, Monitor};
 use ferrule::linux::netns::Netns;
 
 use super::world::{DEVICE, World};
-use crate::harness::packets::answers_ping;
-use crate::harness::{block_on, ip};
+use kit::packets::answers_ping;
+use kit::{block_on, ip};
 
 /// What somebody does, in words and in deed.
 type Damage<'a> = (&'static str, Box<dyn Fn() + 'a>);

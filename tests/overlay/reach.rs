@@ -3,9 +3,9 @@
 use ferrule::desired::overlay::{Routing, Way};
 
 use super::world::{DEVICE, Node, World};
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::packets::{answers_ping, source_seen_over_tcp};
+use kit::ip;
+use kit::netns::Namespace;
+use kit::packets::{answers_ping, source_seen_over_tcp};
 
 /// Pod to pod, node to pod, pod to node: both families, real TCP, and nobody sees another address than the sender's own.
 fn assert_reach(from: &Node, to: &Node) {

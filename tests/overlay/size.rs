@@ -8,8 +8,8 @@ use std::time::Duration;
 use ferrule::desired::overlay::{Routing, local_end, pod_mtu};
 
 use super::world::World;
-use crate::harness::netns::Namespace;
-use crate::harness::packets::inside;
+use kit::netns::Namespace;
+use kit::packets::inside;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -3,8 +3,8 @@
 use ferrule::desired::overlay::{Routing, Way};
 
 use super::world::{DEVICE, World};
-use crate::harness::ip;
-use crate::harness::packets::answers_ping;
+use kit::ip;
+use kit::packets::answers_ping;
 
 /// kindnet#46, liqo#314: one bad node must not stop the routes to all others.
 #[test]

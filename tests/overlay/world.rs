@@ -19,9 +19,9 @@ use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Overlay, Routing};
 use ferrule::linux::netlink::Netlink;
 use serde_json::Value;
 
-use crate::harness::netns::Namespace;
-use crate::harness::packets::inside;
-use crate::harness::{block_on, ip};
+use kit::netns::Namespace;
+use kit::packets::inside;
+use kit::{block_on, ip};
 
 /// What an agent would take if nobody said anything.
 pub const SETTINGS: Settings = Settings { id: DEFAULT_ID, port: DEFAULT_PORT, mtu: None };

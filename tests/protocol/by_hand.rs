@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::harness::answer::Answer;
-use crate::harness::call::{Call, FERRULE};
+use kit::answer::Answer;
+use kit::binaries::FERRULE;
+use kit::call::Call;
 
 /// Runs it with `arguments` at a terminal where nobody types.
 fn run(arguments: &[&str]) -> Answer {
-    arguments.iter().fold(Call::of(FERRULE).silent_stdin(), |call, argument| call.argument(argument)).run()
+    arguments.iter().fold(Call::of(&*FERRULE).silent_stdin(), |call, argument| call.argument(argument)).run()
 }
 
 fn stdout(answer: &Answer) -> &str {
@@ -47,7 +48,7 @@ fn an_argument_that_it_does_not_know_is_named_and_nothing_is_on_stdout() {
         &[OsStr::from_bytes(b"\xff\xfe")],
     ];
     for arguments in cases {
-        let call = arguments.iter().fold(Call::of(FERRULE).silent_stdin(), |call, it| call.argument(it));
+        let call = arguments.iter().fold(Call::of(&*FERRULE).silent_stdin(), |call, it| call.argument(it));
         let answer = call.run();
         assert_eq!(answer.status.code(), Some(2), "{arguments:?}: {answer:?}");
         assert_eq!(stdout(&answer), "", "{arguments:?}");

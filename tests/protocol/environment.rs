@@ -3,9 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::harness::call::Call;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::call::Call;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 const NEEDED: [&str; 3] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];
 
@@ -124,7 +124,7 @@ fn a_command_that_is_none_is_refused_with_the_list_of_those_that_are() {
             assert!(complaint.contains(known), "{command:?}: {complaint}");
         }
     }
-    let answer = Call::of(crate::harness::call::FERRULE).env("CNI_COMMAND", OsStr::from_bytes(b"\xff")).run();
+    let answer = Call::of(&*kit::binaries::FERRULE).env("CNI_COMMAND", OsStr::from_bytes(b"\xff")).run();
     answer.failure(4);
 }
 

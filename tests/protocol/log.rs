@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use serde_json::json;
 
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 /// A network with a peer to which there is no way: an ADD that succeeds, with something to tell.
 fn network_with_a_warning(role: &str) -> Network {

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 /// Most resident memory for any conf that is refused, in KiB. A conf is at most 4 MiB.
 const MEMORY_MAX: u64 = 64 * 1024;
 
-fn call(network: &Network, stdin: impl Into<Vec<u8>>) -> crate::harness::call::Call {
+fn call(network: &Network, stdin: impl Into<Vec<u8>>) -> kit::call::Call {
     network.call("ADD").attachment("c1", "/run/netns/none").stdin(stdin)
 }
 

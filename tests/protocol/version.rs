@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::call::Call;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::call::Call;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 

@@ -5,15 +5,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
-use crate::harness::frames::{
+use kit::frames::{
     self, ICMP, Mac, arp, mac, neighbour_advertisement, neighbour_solicitation, packet, redirect4, redirect6,
     router_advertisement,
 };
-use crate::harness::ip;
-use crate::harness::nft;
-use crate::harness::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::packets::{answers_ping, answers_ping_in_time};
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::nft;
+use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::packets::{answers_ping, answers_ping_in_time};
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// A node with a pod that means harm and one that does not.
 struct Scene {

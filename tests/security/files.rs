@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::harness::node::Node;
-use crate::harness::pod::Pod;
+use kit::node::Node;
+use kit::pod::Pod;
 
 /// Sets the umask and becomes the program.
 fn with_umask(umask: &str) -> [String; 3] {

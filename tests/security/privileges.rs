@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::agent::access::Access;
 use crate::agent::node::{AgentNode, other};
-use crate::harness::call::Call;
-use crate::harness::pod::Pod;
+use kit::call::Call;
+use kit::pod::Pod;
 
 /// A file of deploy/.
 fn deployed(name: &str) -> String {

@@ -7,13 +7,13 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::harness::files::Scratch;
-use crate::harness::frames::{self, ICMP, ICMP6, Mac, TCP, UDP, echo, mac, packet, syn, udp};
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::nft;
-use crate::harness::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::files::Scratch;
+use kit::frames::{self, ICMP, ICMP6, Mac, TCP, UDP, echo, mac, packet, syn, udp};
+use kit::ip;
+use kit::netns::Namespace;
+use kit::nft;
+use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 const PORT: u16 = 9000;
 

@@ -3,14 +3,14 @@
 //! What the commands do with the store is here in short: in which order they take lock and hold, and when they begin
 //! anew. The same sequences run on the commands themselves, with real namespaces, in tests/model.
 
-#[path = "../../../tests/model/disk.rs"]
+#[path = "../../../tests/adversarial/model/disk.rs"]
 mod disk;
-#[path = "../../../tests/model/law.rs"]
+#[path = "../../../tests/adversarial/model/law.rs"]
 mod law;
-#[path = "../../../tests/model/play.rs"]
+#[path = "../../../tests/adversarial/model/play.rs"]
 mod play;
 mod process;
-#[path = "../../../tests/model/step.rs"]
+#[path = "../../../tests/adversarial/model/step.rs"]
 mod step;
 
 use std::sync::{Barrier, Mutex};
