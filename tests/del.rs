@@ -241,7 +241,7 @@ fn many_at_once() {
 /// The DEL of an old sandbox came late and freed the address of the pod's new one, because it was matched by the
 /// pod's name (azure-container-networking#885).
 #[test]
-fn a_late_del_of_an_old_sandbox_leaves_the_new_one_of_the_same_pod_alone() {
+fn a_late_del_of_an_old_sandbox_leaves_the_new_one_alone() {
     let node = Node::new();
     let conf = node.conf();
     let args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0";

@@ -85,17 +85,17 @@ fn two_pods_meet_and_go(plugin: &'static str) {
 }
 
 #[test]
-fn pods_of_ptp_with_addresses_of_ferrule_reach_each_other_in_both_families() {
+fn pods_of_ptp_reach_each_other_in_both_families() {
     two_pods_meet_and_go("ptp");
 }
 
 #[test]
-fn pods_of_bridge_with_addresses_of_ferrule_reach_each_other_in_both_families() {
+fn pods_of_bridge_reach_each_other_in_both_families() {
     two_pods_meet_and_go("bridge");
 }
 
 #[test]
-fn an_exhausted_range_reaches_the_runtime_through_the_main_plugin_in_our_words() {
+fn an_exhausted_range_is_told_through_the_main_plugin() {
     let mut peer = Peer::new("ptp");
     peer.network.conf["ipam"]["ranges"] = json!([[{"subnet": "10.77.1.0/30"}]]);
     let (a, b) = (Namespace::new("a"), Namespace::new("b"));
@@ -224,7 +224,7 @@ fn runtime_config_and_args_mean_what_they_mean_to_host_local() {
 }
 
 #[test]
-fn a_resolv_conf_that_cannot_be_read_fails_the_add_and_leaves_nothing() {
+fn an_unreadable_resolv_conf_fails_the_add() {
     let mut network = Network::for_ipam("resolv");
     network.conf["ipam"]["resolvConf"] = json!(network.node.scratch().path().join("missing"));
     let complaint = network.call("ADD").attachment("c1", network.node.namespace().path()).run().complaint(5);

@@ -139,7 +139,7 @@ fn a_conf_that_is_wrong_is_told_as_such() {
 }
 
 #[test]
-fn what_forwarding_or_routes_lack_is_mended_by_the_next_add_and_no_reason() {
+fn status_does_not_fail_for_what_the_next_add_mends() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     let conf = node.conf();
     node.add(&pod, &conf);

@@ -77,7 +77,7 @@ fn tc_shows_what_was_asked_for_and_check_agrees() {
 }
 
 #[test]
-fn each_direction_is_limited_alone_and_nothing_is_made_for_no_limit() {
+fn each_direction_is_limited_by_itself() {
     let ingress = Attached::with(json!({ "ingressRate": 8_000_000, "ingressBurst": 80_000 }));
     assert!(ingress.bucket(&ingress.host()).is_some());
     assert_eq!(ip::link(ingress.node.namespace(), &ingress.ifb()), None);
@@ -95,13 +95,13 @@ fn each_direction_is_limited_alone_and_nothing_is_made_for_no_limit() {
 
 /// The largest numbers that containerd can send mean that it was told a rate and nothing else.
 #[test]
-fn iperf3_measures_the_rate_in_both_directions_with_containerds_bursts() {
+fn iperf3_measures_the_rate_with_containerds_bursts() {
     let attached = Attached::with(both(40_000_000, u64::from(u32::MAX)));
     expect_rate(&attached, 40.0);
 }
 
 #[test]
-fn iperf3_measures_the_rate_in_both_directions_with_a_burst_of_the_conf() {
+fn iperf3_measures_the_rate_with_a_burst_of_the_conf() {
     let attached = Attached::with(both(20_000_000, 1_000_000));
     expect_rate(&attached, 20.0);
 }
@@ -227,7 +227,7 @@ fn an_add_that_fails_takes_back_the_limits_too() {
 
 /// What an ADD that was killed left without a record is in the way of nobody; what is somebody else's stays.
 #[test]
-fn a_leftover_of_the_same_name_is_replaced_and_a_foreign_link_is_named() {
+fn a_leftover_ifb_is_replaced_and_a_foreign_link_is_named() {
     let attached = Attached::with(both(8_000_000, 80_000));
     let (node, pod, conf) = (&attached.node, &attached.pod, &attached.conf);
     std::fs::remove_dir_all(node.store().path()).unwrap();
@@ -241,7 +241,7 @@ fn a_leftover_of_the_same_name_is_replaced_and_a_foreign_link_is_named() {
 }
 
 #[test]
-fn a_rate_without_a_burst_and_a_burst_without_a_rate_are_refused() {
+fn rate_and_burst_are_refused_without_each_other() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     let mut conf = node.conf();
     conf["runtimeConfig"] = json!({ "bandwidth": { "ingressRate": 1000, "egressBurst": 1000 } });

@@ -17,7 +17,7 @@ use kit::netns::Namespace;
 use kit::node::Node;
 
 #[test]
-fn every_conflist_in_conf_gives_a_pod_its_addresses_and_takes_them_back() {
+fn every_conflist_in_conf_attaches_and_detaches_a_pod() {
     for (name, list) in conflists() {
         let place = Place::new(&list);
         let pod = Namespace::new("pod");

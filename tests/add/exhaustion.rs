@@ -17,7 +17,7 @@ const CAPACITY: usize = 13;
 /// After a restart of the node all pods start together, and the first of them to find the range full makes
 /// room for all: none may be told that there is none because another one is at it (k8s#57280).
 #[test]
-fn pods_that_find_a_range_full_of_dead_ones_together_all_get_an_address() {
+fn many_pods_that_find_a_full_range_all_get_an_address() {
     let alive = Namespace::new("alive");
     for round in 0..8 {
         let data_dir = Scratch::new("full");
@@ -39,7 +39,7 @@ fn pods_that_find_a_range_full_of_dead_ones_together_all_get_an_address() {
 /// A pod whose ADD finds the range full takes down what the dead have on the node. One of them came again meanwhile,
 /// under its old id, and it was the link of the new pod that went.
 #[test]
-fn a_pod_that_comes_again_while_it_is_reclaimed_keeps_what_it_has() {
+fn a_pod_added_again_while_it_is_reclaimed_keeps_its_address() {
     let node = Node::new();
     let conf = node.conf_with(json!([[{ "subnet": "10.88.0.7/32" }]]));
     let (dead, other) = (Pod::new("dead"), Pod::new("other"));

@@ -107,7 +107,7 @@ fn a_veth_of_somebody_elses_is_left_alone() {
 
 /// Two pods with one address (aws-vpc-cni#711, calico#6244): whoever has a route to it may be using it.
 #[test]
-fn an_address_that_somebody_else_has_a_route_to_is_not_given_away() {
+fn an_address_with_a_foreign_route_is_not_given_away() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     node.namespace().ip_batch(
         "link add foreign type bridge\n\

@@ -30,7 +30,7 @@ fn addresses(result: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn an_address_that_is_asked_for_is_given_in_whatever_way_and_form_it_was_asked() {
+fn a_requested_address_is_given_in_every_form() {
     let network = Network::for_ipam("given");
     let forms = ["10.77.1.200", "10.77.1.200/24", "10.77.1.200/32", "::ffff:10.77.1.200"];
     for way in WAYS {
@@ -117,7 +117,7 @@ fn an_address_that_no_pod_can_have_is_refused_and_says_why() {
 }
 
 #[test]
-fn an_address_that_is_taken_names_its_holder_and_leaves_both_as_they_were() {
+fn a_requested_address_that_is_taken_names_its_holder() {
     let network = Network::for_ipam("taken");
     ask(&network, "holder", "CNI_ARGS", &["10.77.1.50"]).run().success();
     let before = (network.held(), network.known());
@@ -148,7 +148,7 @@ fn two_addresses_of_one_range_set_are_one_too_many() {
 
 /// A StatefulSet's pod that comes back wants the address that it just gave up.
 #[test]
-fn an_address_that_was_just_freed_can_be_asked_for_again_at_once() {
+fn a_freed_address_can_be_requested_at_once() {
     let network = Network::for_ipam("again");
     for container in ["a", "b", "c"] {
         let result = ask(&network, container, "runtimeConfig.ips", &["10.77.1.60"]).run().success();
@@ -158,7 +158,7 @@ fn an_address_that_was_just_freed_can_be_asked_for_again_at_once() {
 }
 
 #[test]
-fn the_main_plugin_puts_the_address_that_was_asked_for_on_the_pods_interface() {
+fn the_main_plugin_assigns_the_requested_address() {
     let network = Network::new("main");
     let pod = Namespace::new("pod");
     let call = network.call_for("ADD", "c1", &pod).env("CNI_ARGS", "IP=10.77.1.123");

@@ -70,7 +70,7 @@ fn a_range_of_one_address_can_be_used_again_at_once() {
 /// "no IP addresses available in range set": nobody sent a DEL, and people ran rm on the store (plugins#252,
 /// plugins#332, plugins#697, containerd/cri#948).
 #[test]
-fn the_addresses_of_dead_pods_are_reclaimed_when_a_range_runs_out() {
+fn a_full_range_gives_out_the_addresses_of_dead_pods() {
     let node = Node::new();
     let conf = four(&node);
     let lives = Pod::new("lives");
@@ -106,7 +106,7 @@ fn a_pod_whose_namespace_lost_its_name_keeps_its_address() {
 
 /// In the role of an IPAM plugin there is no link to look at; the main plugin may be slow.
 #[test]
-fn an_address_given_to_another_plugin_a_moment_ago_is_not_taken_away() {
+fn an_address_just_given_to_another_plugin_is_kept() {
     let node = Node::new();
     let mut conf = node.conf_with(json!([[{ "subnet": "10.88.0.7/32" }]]));
     conf["type"] = json!("bridge");
@@ -144,7 +144,7 @@ fn after_a_reboot_all_addresses_are_free() {
 /// A record of before the boot goes with the next ADD, also while another command is at work on it. A DEL or GC that was
 /// freed the address of what this ADD had made under the same id, as podman does that keeps its containers' ids.
 #[test]
-fn a_command_that_began_on_a_record_of_before_the_boot_frees_nothing_that_came_since() {
+fn a_command_from_before_a_reboot_frees_nothing_newer() {
     for command in ["DEL", "GC"] {
         let (node, pod) = (Node::new(), Pod::new("pod"));
         let mut conf = four(&node);

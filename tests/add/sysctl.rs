@@ -3,8 +3,6 @@
 //! Read back with sysctl(8) inside the namespace. Where the reference plugin `tuning` has the case, it is given the
 //! same conf behind ferrule and must come to the same.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use kit::binaries::REFERENCE_PLUGINS;
@@ -17,11 +15,8 @@ const CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";
 
 /// What `sysctl -n` prints inside the pod's namespace, words parted by one space.
 fn shown(pod: &Pod, name: &str) -> String {
-    let net = format!("--net={}", pod.namespace().path().display());
-    let output = Command::new("nsenter").args([&net, "sysctl", "-n", name]).output();
-    let output = output.expect("procps is installed");
-    assert!(output.status.success(), "sysctl -n {name}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    let shown = pod.namespace().sh(&format!("sysctl -n {name}"));
+    shown.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn with_sysctl(mut conf: Value, sysctl: Value) -> Value {
@@ -38,7 +33,7 @@ fn annotated(node: &Node, allowed: Value, sysctl: &Value) -> Value {
 }
 
 #[test]
-fn a_pod_has_what_the_conf_says_in_every_spelling_and_in_both_families() {
+fn a_pod_has_the_sysctls_of_the_conf_in_every_spelling() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     let conf = with_sysctl(
         node.conf(),
@@ -77,7 +72,7 @@ fn a_pod_has_what_the_conf_says_in_every_spelling_and_in_both_families() {
 
 /// A link's name may have a dot in it. tuning cannot say it, sysctl(8) can.
 #[test]
-fn an_interface_with_a_dot_in_its_name_is_reached_in_all_three_ways() {
+fn an_interface_with_a_dot_is_reached_in_all_three_ways() {
     let node = Node::new();
     for name in [
         "net.ipv4.conf.IFNAME.arp_notify",
@@ -175,7 +170,7 @@ fn every_problem_of_the_conf_has_its_place_and_nothing_is_made() {
 
 /// What the kernel refuses shows when it is written: then all that was made is taken back.
 #[test]
-fn an_add_whose_setting_the_kernel_refuses_is_taken_back_and_says_why() {
+fn a_setting_that_the_kernel_refuses_fails_the_add() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     for (name, value, words) in [
         ("net.core.no_such_thing", "1", "no such setting per namespace"),
@@ -219,7 +214,7 @@ fn a_pod_may_set_what_the_conf_allows_and_comes_before_the_conf() {
 }
 
 #[test]
-fn a_pod_that_wants_more_is_told_which_key_of_the_conf_would_allow_it() {
+fn a_pod_that_wants_more_is_told_the_key_of_the_conf() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     for (allowed, wish) in [
         (json!(null), json!({ "net.core.somaxconn": "700" })),

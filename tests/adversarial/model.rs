@@ -25,6 +25,6 @@ mod play;
 mod step;
 
 #[test]
-fn whatever_happens_to_a_node_its_pods_are_as_the_model_says() {
+fn a_node_and_its_pods_are_as_the_model_says() {
     play::play_all(12, 30, 3, step::any_step(host::KILLS), host::Host::new);
 }

@@ -9,7 +9,7 @@ use kit::call::Call;
 use kit::pod::Pod;
 
 #[test]
-fn a_node_that_knows_nothing_becomes_one_that_pods_can_be_added_to() {
+fn a_new_node_becomes_one_that_pods_can_be_added_to() {
     let mut node = AgentNode::new("begin");
     node.api.put(other(11));
     node.start();
@@ -133,7 +133,7 @@ fn a_bad_node_is_told_and_stops_nobody() {
 }
 
 #[test]
-fn an_address_of_this_node_that_changes_changes_conf_routes_and_running_pods() {
+fn a_changed_node_address_reaches_conf_routes_and_running_pods() {
     let mut node = AgentNode::new("moved");
     node.api.put(other(11));
     node.start_ready();
@@ -175,7 +175,7 @@ fn a_node_without_a_podcidr_waits_and_gets_no_conf() {
 }
 
 #[test]
-fn a_runtime_that_does_not_take_the_conf_is_nudged_and_others_confs_are_told() {
+fn a_runtime_that_ignores_the_conf_is_nudged() {
     let mut node = AgentNode::new("nudge");
     fs::create_dir(node.path("net.d")).unwrap();
     fs::write(node.path("net.d/05-other.conflist"), "{}").unwrap();

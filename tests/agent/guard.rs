@@ -24,7 +24,7 @@ fn is_open(node: &AgentNode) -> bool {
 }
 
 #[test]
-fn the_tunnels_end_hears_the_nodes_that_there_are_also_after_a_flush_without_the_agent() {
+fn the_tunnel_hears_known_nodes_also_after_a_flush() {
     let mut node = AgentNode::new("guard");
     node.words = vec!["--routing".into(), "vxlan".into()];
     node.api.put(other(11));

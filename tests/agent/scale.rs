@@ -25,7 +25,7 @@ fn node(number: u32) -> NodeSpec {
 }
 
 #[test]
-fn five_thousand_nodes_are_programmed_in_little_memory_and_one_of_them_changes_alone() {
+fn five_thousand_nodes_take_little_memory_and_change_alone() {
     let mut agent = AgentNode::new("scale");
     agent
         .namespace

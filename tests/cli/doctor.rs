@@ -74,7 +74,7 @@ fn a_node_that_is_well_has_no_finding_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_table_that_was_flushed_or_changed_is_one_finding_and_sync_mends_it() {
+fn a_changed_table_is_one_finding_and_sync_mends_it() {
     let patient = Patient::new();
     let namespace = patient.node.namespace();
     for (ruin, word) in [
@@ -151,7 +151,7 @@ fn an_mtu_that_is_not_the_uplinks_is_found() {
 }
 
 #[test]
-fn peers_that_cannot_be_reached_and_routes_that_are_gone_are_found() {
+fn unreachable_peers_and_missing_routes_are_found() {
     let patient = Patient::new();
     patient.node.namespace().ip("route delete 10.89.1.0/24");
     patient.expect_one("peer-route-wrong", &["node-b", "10.89.1.0/24", "missing"]);

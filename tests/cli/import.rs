@@ -7,7 +7,6 @@ mod oddities;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -111,10 +110,7 @@ impl OldNode {
 
     /// Runs a command that import told a person to.
     fn follow(&self, step: &Value) {
-        let net = format!("--net={}", self.node.namespace().path().display());
-        let command = step["command"].as_str().unwrap();
-        let output = Command::new("nsenter").args([&net, "sh", "-c", command]).output().unwrap();
-        assert!(output.status.success(), "{command}: {output:?}");
+        self.node.namespace().sh(step["command"].as_str().unwrap());
     }
 }
 
@@ -150,15 +146,6 @@ fn expect_to_be_reached(node: &Node, result: &Value) {
         assert!(answers_ping_in_time(node.namespace(), &address), "node -> {address}");
         assert!(answers_ping_in_time(node.outside(), &address), "outside -> {address}");
     }
-}
-
-/// Waits until the kernel has taken down a link whose pod died.
-fn wait_until_gone(node: &Node, link: &str) {
-    let script = format!(
-        "for _ in $(seq 500); do ip link show dev {link} >/dev/null 2>&1 || exit 0; sleep 0.01; done; exit 1"
-    );
-    let net = format!("--net={}", node.namespace().path().display());
-    assert!(Command::new("nsenter").args([&net, "sh", "-c", &script]).status().unwrap().success());
 }
 
 /// What a person may look at, and nothing of it is a fault.

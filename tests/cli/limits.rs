@@ -30,7 +30,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn reclaim_takes_the_link_of_a_dead_pod_and_leaves_that_of_a_living_one() {
+fn reclaim_takes_the_links_of_dead_pods_alone() {
     let (node, _alive, links, left) = node_with_limits();
     document(&node, "reclaim --dry-run", 0);
     assert!(node.host_links().contains(&left), "a dry run");
@@ -54,7 +54,7 @@ fn doctor_finds_nothing_in_a_pod_with_limits() {
 }
 
 #[test]
-fn uninstall_removes_both_links_whether_or_not_they_have_an_alias() {
+fn uninstall_removes_links_with_and_without_an_alias() {
     let (node, _alive, links, _left) = node_with_limits();
     // The last word is an empty one: no alias.
     node.namespace().ip(&format!("link set {} alias ", links[0]));

@@ -27,7 +27,7 @@ fn conflist(main: &str, ipam: &str, plan: &NodePlan) -> String {
 
 /// What the runtime really remembers, and what it really sends to the plugin that it finds in the old one's place.
 #[test]
-fn a_node_moves_to_ferrule_under_its_running_pods_and_they_end_as_pods_do() -> Test {
+fn a_node_moves_to_ferrule_under_its_running_pods() -> Test {
     block_on(async {
         let mut plugins: Vec<PathBuf> =
             ["loopback", "ptp", "host-local", "portmap"].map(|it| format!("/usr/lib/cni/{it}").into()).into();

@@ -85,7 +85,7 @@ fn sixteen_processes_at_once_never_get_the_same_address() {
 
 /// Sixteen ADDs of one container: a runtime that retries while its first attempt still runs.
 #[test]
-fn of_many_adds_of_one_container_at_once_one_wins_and_one_address_is_held() {
+fn of_many_ipam_adds_at_once_one_holds_an_address() {
     let network = &Network::for_ipam("same");
     let answers: Vec<_> = std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..16).map(|_| scope.spawn(move || call(network, "ADD", "c1"))).collect();
@@ -102,7 +102,7 @@ fn of_many_adds_of_one_container_at_once_one_wins_and_one_address_is_held() {
 }
 
 #[test]
-fn the_last_address_goes_to_one_of_many_and_the_others_hear_that_the_range_is_exhausted() {
+fn the_last_address_goes_to_one_of_many() {
     let mut network = Network::for_ipam("last");
     network.conf["ipam"]["ranges"] = json!([[{"subnet": "10.77.1.0/29"}]]);
     let network = &network;
@@ -123,7 +123,7 @@ fn the_last_address_goes_to_one_of_many_and_the_others_hear_that_the_range_is_ex
 
 /// host-local waits for ever; kubelet then counts minutes (k8s#107561).
 #[test]
-fn a_lock_that_is_not_let_go_of_is_code_11_after_some_seconds_and_all_works_when_it_is_free() {
+fn a_held_lock_is_code_11_after_some_seconds() {
     let network = Network::for_ipam("stuck");
     let kept = address(&call(&network, "ADD", "kept").success());
     let before = (network.held(), network.known());
@@ -149,7 +149,7 @@ fn a_lock_that_is_not_let_go_of_is_code_11_after_some_seconds_and_all_works_when
 }
 
 #[test]
-fn a_process_that_is_killed_with_the_lock_in_its_hands_blocks_nobody() {
+fn a_process_killed_with_the_lock_blocks_nobody() {
     let network = Network::for_ipam("killed");
     call(&network, "ADD", "c0").success();
     let holder = Holder::of(&network);
@@ -176,7 +176,7 @@ fn status_does_not_need_the_lock() {
 
 /// What an administrator sees who looks for an address by hand.
 #[test]
-fn a_record_can_be_read_with_cat_and_found_by_address_and_by_container() {
+fn a_record_can_be_read_with_cat() {
     let network = Network::for_ipam("cat");
     let result = call(&network, "ADD", "c1").success();
     let address = address(&result);

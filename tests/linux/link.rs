@@ -208,7 +208,7 @@ fn deleting_one_end_deletes_the_other() {
 }
 
 #[test]
-fn one_message_deletes_the_sixteen_pairs_of_a_group_and_no_others() {
+fn one_message_deletes_the_pairs_of_a_group_alone() {
     let hosts = Hosts::new();
     hosts.node.ip("link add foreign type veth peer other");
     block_on(async {

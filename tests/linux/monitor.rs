@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use kit::block_on;
 use kit::ip;
 use kit::netns::Namespace;
+use kit::nft;
 
 /// How long to wait for what must come: other tests may have the machine.
 const PATIENT: Duration = Duration::from_secs(20);
@@ -54,9 +55,7 @@ impl Watched {
     }
 
     fn nft(&self, script: &str) {
-        let net = format!("--net={}", self.namespace.path().display());
-        let run = Command::new("nsenter").args([&net, "nft", script]).status().unwrap();
-        assert!(run.success(), "nft {script}");
+        nft::load(&self.namespace, script);
     }
 }
 
@@ -66,7 +65,7 @@ fn is_route(event: &Event, to: &str, is_removed: bool, by: u8) -> bool {
 }
 
 #[test]
-fn routes_of_both_families_are_told_with_protocol_table_and_metric() {
+fn route_events_have_protocol_table_and_metric() {
     block_on(async {
         let mut watched = Watched::new();
         for (to, via) in [("10.244.2.0/24", "192.168.9.2"), ("fd00:2::/64", "fd09::2")] {
@@ -253,7 +252,7 @@ fn what_happens_to_a_table_is_told_with_its_name() {
 
 /// The kernel drops what does not fit, and says so once.
 #[test]
-fn a_flood_that_nobody_reads_is_told_as_missed_and_then_it_hears_again() {
+fn a_flood_that_nobody_reads_is_reported_as_missed() {
     block_on(async {
         let mut watched = Watched::new();
         // Each takes some 800 bytes of a buffer of 16 MiB.

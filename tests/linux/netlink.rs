@@ -24,7 +24,7 @@ fn alias(text: String) -> Change {
 }
 
 #[test]
-fn changes_take_effect_in_the_order_of_the_calls_whatever_is_awaited_first() {
+fn changes_take_effect_in_the_order_of_the_calls() {
     let namespace = Namespace::new("order");
     block_on(async {
         let netlink = open(&namespace);
@@ -93,7 +93,7 @@ fn dumps_that_are_asked_for_together_do_not_disturb_each_other() {
 }
 
 #[test]
-fn one_visit_to_a_namespace_opens_the_socket_and_writes_the_sysctls() {
+fn one_visit_opens_the_socket_and_writes_the_sysctls() {
     let namespace = Namespace::new("visit");
     let netns = Netns::open(namespace.path()).unwrap();
     block_on(async {

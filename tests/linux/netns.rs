@@ -25,7 +25,7 @@ fn what_was_found<T: Debug>(path: &Path, outcome: Result<T, NetnsError>) -> Stri
 }
 
 #[test]
-fn a_path_that_names_something_else_is_refused_and_says_what_it_is() {
+fn a_path_to_something_else_is_refused() {
     let scratch = Scratch::new("netns");
     let file = scratch.path().join("file");
     File::create(&file).unwrap();
@@ -58,7 +58,7 @@ fn a_namespace_of_another_kind_is_found_out_when_it_is_entered() {
 }
 
 #[test]
-fn a_path_that_names_nothing_is_told_apart_from_one_that_cannot_be_opened() {
+fn a_missing_path_is_told_apart_from_an_unreadable_one() {
     let scratch = Scratch::new("netns");
     File::create(scratch.path().join("file")).unwrap();
     for missing in ["missing", "missing/deeper", "file/below"] {
@@ -73,7 +73,7 @@ fn a_path_that_names_nothing_is_told_apart_from_one_that_cannot_be_opened() {
 }
 
 #[test]
-fn a_namespace_is_the_same_by_every_path_and_another_than_its_neighbour() {
+fn a_namespace_is_the_same_by_every_path() {
     let (a, b) = (Namespace::new("a"), Namespace::new("b"));
     let scratch = Scratch::new("netns");
     let alias = scratch.path().join("alias");
@@ -88,7 +88,7 @@ fn a_namespace_is_the_same_by_every_path_and_another_than_its_neighbour() {
 }
 
 #[test]
-fn the_calling_thread_stays_where_it_was_even_if_the_work_panics() {
+fn the_calling_thread_stays_even_if_the_work_panics() {
     let namespace = Namespace::new("run");
     let inside = Netns::open(namespace.path()).unwrap();
     let before = Netns::current().unwrap();
@@ -110,7 +110,7 @@ fn a_namespace_outlives_its_path_while_it_is_open() {
 }
 
 #[test]
-fn a_sysctl_is_written_where_the_thread_is_and_only_if_it_differs() {
+fn a_sysctl_is_written_only_if_it_differs() {
     let (a, b) = (Namespace::new("a"), Namespace::new("b"));
     a.ip("link add eth0.100 type veth peer other");
     let inside = Netns::open(a.path()).unwrap();

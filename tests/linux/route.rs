@@ -73,7 +73,7 @@ fn listed(node: &Node, family: &str, fields: &[&str]) -> Vec<Vec<Value>> {
 }
 
 #[test]
-fn every_kind_of_route_that_is_needed_reads_back_as_it_was_added() {
+fn every_kind_of_route_reads_back_as_it_was_added() {
     let node = Node::new();
     let routes = [
         // to a pod, as the host has it
@@ -154,7 +154,7 @@ fn a_route_of_another_protocol_is_not_deleted_for_ours() {
 }
 
 #[test]
-fn replacing_changes_the_next_hop_in_place_and_makes_what_is_missing() {
+fn replacing_changes_the_next_hop_or_adds_the_route() {
     let node = Node::new();
     block_on(async {
         let netlink = node.netlink();
@@ -167,7 +167,7 @@ fn replacing_changes_the_next_hop_in_place_and_makes_what_is_missing() {
 }
 
 #[test]
-fn a_next_hop_that_is_not_on_the_link_is_refused_in_the_kernels_words() {
+fn a_next_hop_off_the_link_is_refused() {
     let node = Node::new();
     block_on(async {
         let far = node.via("10.244.2.0/24", "172.16.0.1");

@@ -10,6 +10,9 @@ use kit::traffic::{Server, UdpClient, reply, tcp};
 
 const TARGET: u16 = 8080;
 
+/// A further address of the node, where a test gives it one.
+const SECOND_V4: &str = "198.18.0.102";
+
 /// The node's conf with hostPorts, spelled as containerd does.
 fn conf_with_ports(node: &Node, ports: &[(&str, u16, &str)]) -> Value {
     let mut conf = node.conf();
@@ -20,23 +23,31 @@ fn conf_with_ports(node: &Node, ports: &[(&str, u16, &str)]) -> Value {
 
 /// plugins#763 (localhost), the hairpin of every bridge plugin, k8s#110640
 #[test]
-fn a_host_port_is_reached_from_everywhere_and_sees_the_client_where_it_can() {
+fn a_host_port_is_reached_from_everywhere() {
     let (node, pod, other) = (Node::new(), Pod::new("pod"), Pod::new("other"));
+    node.namespace().ip(&format!("address add {SECOND_V4}/24 dev uplink"));
     let conf = conf_with_ports(&node, &[("", 30_080, "tcp")]);
     let result = node.add(&pod, &conf);
     let others = addresses_of(&node.add(&other, &node.conf()));
     let _server = Server::tcp(pod.namespace(), TARGET, "pod");
     let ask = |from, to: &str| tcp(from, to, 30_080);
-    for (to, client) in [(NODE_V4, OUTSIDE_V4), (NODE_V6, OUTSIDE_V6)] {
+    for (to, client) in [(NODE_V4, OUTSIDE_V4), (SECOND_V4, OUTSIDE_V4), (NODE_V6, OUTSIDE_V6)] {
         assert_eq!(ask(node.outside(), to), reply(client, "pod"));
     }
-    for (to, seen) in [(NODE_V4, NODE_V4), (NODE_V6, NODE_V6), ("127.0.0.1", NODE_V4)] {
+    // What 127/8 sends cannot be answered: the pod sees the node. The node speaks to its second address from its first.
+    let by_itself = [(NODE_V4, NODE_V4), (SECOND_V4, NODE_V4), (NODE_V6, NODE_V6)];
+    for (to, seen) in by_itself.into_iter().chain(["127.0.0.1", "127.1.2.3"].map(|to| (to, NODE_V4))) {
         assert_eq!(ask(node.namespace(), to), reply(seen, "pod"), "the node, by {to}");
     }
     for (to, client) in [NODE_V4, NODE_V6].iter().zip(&others) {
         assert_eq!(ask(other.namespace(), to), reply(client, "pod"), "another pod");
         assert_eq!(ask(pod.namespace(), to), reply(to, "pod"), "the pod itself");
     }
+    // Another port, and the same port of another protocol, lead nowhere; what is for another host goes there.
+    assert_eq!(tcp(node.outside(), NODE_V4, 30_081), None);
+    assert!(UdpClient::new(node.outside(), "0.0.0.0").asks_in_vain(NODE_V4, 30_080));
+    let _outside = Server::tcp(node.outside(), 30_080, "outside");
+    assert_eq!(ask(pod.namespace(), OUTSIDE_V4), reply(&addresses_of(&result)[0], "outside"));
     node.check(&pod, &conf, &result).success();
     // 127/8 may leave by this link alone, and nobody may send to the node's own (CVE-2020-8558).
     let localnet = |link: &str| node.namespace().sysctl(&format!("net/ipv4/conf/{link}/route_localnet"));
@@ -79,17 +90,58 @@ fn pods_share_a_port_on_different_addresses_and_protocols() {
 }
 
 #[test]
-fn a_clash_is_refused_with_the_name_of_the_holder_and_the_holder_keeps_its_port() {
+fn one_address_comes_before_all_addresses() {
+    let (node, all, one) = (Node::new(), Pod::new("all"), Pod::new("one"));
+    node.namespace().ip(&format!("address add {SECOND_V4}/24 dev uplink"));
+    node.add(&all, &conf_with_ports(&node, &[("0.0.0.0", 80, "tcp")]));
+    node.add(&one, &conf_with_ports(&node, &[(SECOND_V4, 80, "tcp")]));
+    let _servers = [Server::tcp(all.namespace(), TARGET, "all"), Server::tcp(one.namespace(), TARGET, "one")];
+    assert_eq!(tcp(node.outside(), NODE_V4, 80), reply(OUTSIDE_V4, "all"));
+    assert_eq!(tcp(node.outside(), SECOND_V4, 80), reply(OUTSIDE_V4, "one"));
+    // 0.0.0.0 means IPv4.
+    assert_eq!(tcp(node.outside(), NODE_V6, 80), None);
+}
+
+/// CVE-2019-9946: a hostPort must not draw a Service's traffic.
+#[test]
+fn a_service_on_the_nodes_address_comes_before_a_host_port() {
+    let (node, pod, backend) = (Node::new(), Pod::new("pod"), Pod::new("backend"));
+    node.namespace().ip(&format!("address add {SECOND_V4}/24 dev uplink"));
+    node.add(&pod, &conf_with_ports(&node, &[("", 80, "tcp")]));
+    let backends = addresses_of(&node.add(&backend, &node.conf()));
+    nft::load(
+        node.namespace(),
+        &format!(
+            "table ip kube-proxy {{
+                chain services {{
+                    type nat hook prerouting priority dstnat;
+                    ip daddr {NODE_V4} tcp dport 80 dnat to {}:{TARGET}
+                }}
+            }}",
+            backends[0]
+        ),
+    );
+    let _servers =
+        [Server::tcp(pod.namespace(), TARGET, "pod"), Server::tcp(backend.namespace(), TARGET, "service")];
+    assert_eq!(tcp(node.outside(), NODE_V4, 80), reply(OUTSIDE_V4, "service"));
+    assert_eq!(tcp(node.outside(), SECOND_V4, 80), reply(OUTSIDE_V4, "pod"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_with_its_holder() {
     let (node, holder, late) = (Node::new(), Pod::new("holder"), Pod::new("late"));
-    let conf = conf_with_ports(&node, &[("", 30_080, "tcp")]);
+    let conf = conf_with_ports(&node, &[("", 30_080, "tcp"), (NODE_V4, 53, "udp"), ("", 443, "sctp")]);
     let named = node.call_for("ADD", &holder, &conf);
     named.args("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0").run().success();
     let _server = Server::tcp(holder.namespace(), TARGET, "holder");
     let refused = node.try_add(&late, &conf);
     let complaint = refused.complaint(101);
-    for part in ["hostPort tcp 30080", "default/web-0", "another node"] {
+    let ports = ["hostPort tcp 30080", "hostPort 198.18.0.2 udp 53", "hostPort sctp 443"];
+    for part in ports.into_iter().chain(["default/web-0", "another node"]) {
         assert!(complaint.contains(part), "{complaint}");
     }
+    let table = nft::run(node.namespace(), "list table inet ferrule").unwrap();
+    assert!(!table.contains(late.container()), "not even what was free: {table}");
     assert_eq!(node.known_attachments().len(), 1);
     assert_eq!(node.host_links().len(), 1);
     // DEL of the one that was refused, as runtimes send it, takes nothing from the holder.

@@ -18,7 +18,7 @@ fn with_port(mut conf: Value, port: u16) -> Value {
 
 /// galaxy#77, firewalld's reload, `nft flush ruleset`
 #[test]
-fn after_a_flush_the_next_add_brings_back_every_pod_of_every_network() {
+fn after_a_flush_the_next_add_restores_all_networks() {
     let node = Node::new();
     let [web, other, late] = ["web", "other", "late"].map(Pod::new);
     let conf = with_port(node.conf(), 30_080);
@@ -80,7 +80,7 @@ fn a_flush_in_the_middle_of_an_add_does_not_fail_it() {
 /// nothing in the table to remove, a hostPort came back, for the next pod with its address. The ADD is slowed down each
 /// time in turn that it has looked at the pod's record.
 #[test]
-fn a_pod_that_goes_while_a_flushed_table_is_made_again_does_not_come_back() {
+fn a_pod_deleted_during_a_rebuild_does_not_come_back() {
     for look in 1..=4 {
         let node = Node::new();
         let [gone, late] = ["gone", "late"].map(Pod::new);
@@ -197,7 +197,7 @@ fn gc_takes_what_the_gone_had_and_what_no_record_asks_for() {
 /// A DEL that has taken its elements and not yet its record: whoever compares the table with the records by then must
 /// not bring them back. Found on a kind cluster, where the agent does so after each change of the table.
 #[test]
-fn what_a_command_is_working_on_is_neither_brought_back_nor_taken() {
+fn sync_leaves_alone_what_a_command_is_working_on() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     let conf = with_port(node.conf(), 30_080);
     node.add(&pod, &conf);
@@ -229,7 +229,7 @@ fn what_a_command_is_working_on_is_neither_brought_back_nor_taken() {
 
 /// The agent keeps routes and exemptions: an ADD changes neither.
 #[test]
-fn where_the_agent_keeps_the_peers_an_add_leaves_routes_and_exemptions_alone() {
+fn with_peers_by_the_agent_add_leaves_routes_and_exemptions() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     let mut conf = with_port(node.conf(), 30_080);
     conf["peers"] = json!([{ "node": "peer", "podCIDRs": ["10.88.7.0/24"], "nodeIPs": [OUTSIDE_V4] }]);

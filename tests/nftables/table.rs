@@ -2,9 +2,6 @@
 
 mod content;
 mod flows;
-mod host_ports;
-mod masquerade;
 mod rebuild;
-mod source;
 mod transaction;
 mod world;

@@ -16,10 +16,9 @@ use ferrule::linux::nfnetlink::Nfnetlink;
 
 use super::world::{DEVICE, Node, World};
 use kit::block_on;
-use kit::files::Scratch;
-use kit::netns::Namespace;
+use kit::netns::{Namespace, inside};
 use kit::nft;
-use kit::packets::{inside, source_seen_over_tcp};
+use kit::packets::source_seen_over_tcp;
 use kit::traffic::{BRIEF, PATIENT, receives_udp, send_udp};
 
 const PORT: u16 = 9000;
@@ -180,10 +179,7 @@ fn a_pod_does_not_speak_as_its_node_by_a_service_either() {
         }}",
         there.addresses[0], here.addresses[0]
     );
-    let file = Scratch::new("service");
-    let file = file.path().join("rules");
-    std::fs::write(&file, service).unwrap();
-    nft::run(&here.namespace, &format!("-f {}", file.display())).unwrap();
+    nft::load(&here.namespace, &service);
     // Else it drops what comes by the tunnel from a node's own address. Many a node has none.
     for link in ["all", DEVICE] {
         there.namespace.set_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "0");

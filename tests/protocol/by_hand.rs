@@ -18,7 +18,7 @@ fn stdout(answer: &Answer) -> &str {
 
 /// Many plugins wait for a conf on stdin here, and look like a hang.
 #[test]
-fn run_at_a_terminal_it_says_what_it_is_and_does_not_wait_for_input() {
+fn at_a_terminal_it_says_what_it_is() {
     for arguments in [&[][..], &["--help"], &["-h"]] {
         let answer = run(arguments);
         assert!(answer.status.success(), "{arguments:?}: {answer:?}");
@@ -40,7 +40,7 @@ fn it_tells_its_version_and_those_of_the_specification() {
 }
 
 #[test]
-fn an_argument_that_it_does_not_know_is_named_and_nothing_is_on_stdout() {
+fn an_unknown_argument_is_named_on_stderr() {
     let cases: [&[&OsStr]; 4] = [
         &["--frobnicate".as_ref()],
         &["--version".as_ref(), "--help".as_ref()],

@@ -7,7 +7,7 @@ use kit::netns::Namespace;
 use kit::network::Network;
 
 #[test]
-fn stdout_carries_one_document_or_nothing_and_stderr_nothing_for_every_command() {
+fn stdout_is_one_document_or_nothing_for_every_command() {
     let mut network = Network::new("stdout");
     network.conf["cniVersion"] = json!("1.1.0");
     let pod = Namespace::new("pod");

@@ -32,7 +32,7 @@ fn link_local(namespace: &Namespace, link: &str) -> String {
 }
 
 #[test]
-fn a_pod_reaches_neither_the_nodes_loopback_nor_anybodys_link_local_address() {
+fn a_pod_reaches_no_loopback_and_no_link_local_address() {
     let (node, pod, victim) = (Node::new(), Pod::new("pod"), Pod::new("victim"));
     let result = node.add(&pod, &node.conf());
     let own = addresses_of(&result);

@@ -148,7 +148,7 @@ fn without_any_one_verb_of_its_role_something_fails() {
 }
 
 #[test]
-fn with_the_capabilities_of_the_daemon_set_the_agent_does_all_its_duties() {
+fn the_daemon_sets_capabilities_are_enough() {
     let all = capabilities("daemonset.yaml");
     assert_eq!(capabilities("uninstall.yaml"), all);
     let mut node = AgentNode::new("caps");
@@ -179,7 +179,7 @@ fn with_the_capabilities_of_the_daemon_set_the_agent_does_all_its_duties() {
 }
 
 #[test]
-fn without_any_one_of_its_capabilities_the_agent_is_never_ready_and_says_why() {
+fn the_agent_names_the_capability_that_it_lacks() {
     let all = capabilities("daemonset.yaml");
     assert!(!all.is_empty());
     for taken in &all {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::host::{Host, expect_an_answer};
-use super::points;
-use super::strace::{strike, watch};
+use super::points::{self, Point};
+use super::strace::{Fault, strike, watch};
 use super::{HOSTS, break_each};
 use kit::answer::Answer;
 
@@ -23,7 +23,10 @@ fn break_the_first_add(what: &str, hosts: &[Host]) {
             host.call("DEL").run().success();
             return Ok(false);
         };
-        let outcome = follow(host, &answer);
+        let outcome = follow(host, &answer).and_then(|()| match point.fault {
+            Fault::Killed => expect_del_to_clear(host, point),
+            _ => Ok(()),
+        });
         if outcome.is_err() {
             // Whatever it was: the next point must not suffer from it.
             host.call("DEL").run();
@@ -64,6 +67,17 @@ fn follow(host: &Host, answer: &Answer) -> Result<(), String> {
     host.expect_bare().map_err(|it| format!("after DEL: {it}"))
 }
 
+/// What a runtime does whose ADD was killed: no other ADD, but a DEL.
+fn expect_del_to_clear(host: &Host, point: &Point) -> Result<(), String> {
+    host.make_new();
+    strike(&host.call("ADD"), &point.step, &point.fault, host.scratch());
+    let del = host.call("DEL").run();
+    if !del.status.success() {
+        return Err(format!("DEL straight after the kill: {del:?}"));
+    }
+    host.expect_bare().map_err(|it| format!("after DEL straight after the kill: {it}"))
+}
+
 fn expect_another_add(host: &Host) -> Result<(), String> {
     let again = host.call("ADD").run();
     if !again.status.success() {
@@ -87,12 +101,12 @@ fn expect_result(answer: &Answer) -> Result<(), String> {
 }
 
 #[test]
-fn the_first_add_of_a_node() {
+fn every_system_call_of_the_first_add_can_fail() {
     let hosts: Vec<Host> = (0..HOSTS).map(|_| Host::new()).collect();
     break_the_first_add("the first ADD", &hosts);
 }
 
 #[test]
-fn an_add_of_addresses_alone() {
+fn every_system_call_of_an_ipam_add_can_fail() {
     break_the_first_add("ADD of the IPAM role", &[Host::for_ipam(), Host::for_ipam()]);
 }

@@ -64,17 +64,17 @@ fn hosts() -> Vec<Host> {
 }
 
 #[test]
-fn a_del() {
+fn every_system_call_of_a_del_can_fail() {
     break_removal("DEL", &hosts(), |host| host.call("DEL"));
 }
 
 #[test]
-fn a_gc() {
+fn every_system_call_of_a_gc_can_fail() {
     break_removal("GC", &hosts(), Host::collect_garbage);
 }
 
 #[test]
-fn a_del_and_a_gc_of_addresses_alone() {
+fn every_system_call_of_an_ipam_del_can_fail() {
     let hosts = [Host::for_ipam()];
     break_removal("DEL of the IPAM role", &hosts, |host| host.call("DEL"));
     break_removal("GC of the IPAM role", &hosts, Host::collect_garbage);

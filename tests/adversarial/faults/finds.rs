@@ -47,7 +47,7 @@ fn a_look_that_fails_does_not_make_a_node_one_without_ipv6() {
 
 /// The undo went over the socket that had failed, and the pod kept its links until a DEL came.
 #[test]
-fn what_was_made_over_a_socket_that_failed_is_taken_back_over_another() {
+fn undo_does_not_use_the_socket_that_failed() {
     let (host, steps) = new_host();
     let look_at_both_ends = last(&steps, &["recvfrom(", "RTM_NEWLINK"]);
     broken_add(&host, look_at_both_ends, &Fault::Error("EIO")).failure(103);
@@ -56,7 +56,7 @@ fn what_was_made_over_a_socket_that_failed_is_taken_back_over_another() {
 
 /// Without its alias, a second ADD would have begun again.
 #[test]
-fn a_pod_is_declared_whole_over_another_socket_if_the_first_one_fails() {
+fn a_pod_is_marked_complete_over_a_second_socket() {
     let (host, steps) = new_host();
     let alias = last(&steps, &["sendto(", "RTM_SETLINK"]);
     let answer = broken_add(&host, alias, &Fault::Error("ENOBUFS"));
@@ -82,7 +82,7 @@ fn nobody_waits_for_an_answer_that_is_lost() {
 /// An ADD that failed between the two left a table of which every later ADD took it for granted that it was
 /// remembered: after a flush, pods would have been masqueraded everywhere.
 #[test]
-fn what_is_exempt_from_masquerade_is_remembered_before_the_table_has_it() {
+fn exemptions_are_stored_before_the_table_has_them() {
     let (host, steps) = new_host();
     let remember = last(&steps, &["renameat(", "\"inside.new\""]);
     broken_add(&host, remember, &Fault::Error("EIO")).failure(5);
@@ -95,7 +95,7 @@ fn what_is_exempt_from_masquerade_is_remembered_before_the_table_has_it() {
 /// DEL took it for a record that says nothing, and left the flows of its hostPorts; GC as well, and took from the pods
 /// beside it what they had in the table.
 #[test]
-fn a_record_that_cannot_be_read_this_time_is_no_reason_to_do_without_it() {
+fn a_record_that_cannot_be_read_is_not_ignored() {
     let host = Host::with_neighbour();
     for command in ["DEL", "GC"] {
         let call = || if command == "GC" { host.collect_garbage() } else { host.call(command) };
@@ -136,7 +136,7 @@ fn a_socket_that_fails_is_no_peers_failure() {
 
 /// It spares the next command some work, and is no reason to fail.
 #[test]
-fn a_boot_stamp_that_cannot_be_put_in_its_place_is_not_left_beside_it() {
+fn a_boot_stamp_that_cannot_be_renamed_is_removed() {
     let (host, steps) = new_host();
     let stamp = last(&steps, &["renameat(", "\"boot\""]);
     let answer = broken_add(&host, stamp, &Fault::Error("ENOSPC"));
@@ -145,7 +145,7 @@ fn a_boot_stamp_that_cannot_be_put_in_its_place_is_not_left_beside_it() {
 
 /// The stamp spares work. That it cannot be told whether it is this node's was a reason to set no route at all.
 #[test]
-fn peers_have_their_routes_though_the_nodes_own_namespace_cannot_be_told() {
+fn peers_have_routes_if_the_own_namespace_is_unknown() {
     let (host, steps) = new_host();
     let identity = last(&steps, &["newfstatat(", "/proc/thread-self/ns/net"]);
     let answer = broken_add(&host, identity, &Fault::Error("ENOMEM"));

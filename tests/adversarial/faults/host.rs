@@ -10,6 +10,7 @@ use kit::call::Call;
 use kit::netns::Namespace;
 use kit::node::Node;
 use kit::pod::{Pod, addresses_of, host_link_of};
+use kit::process::run_in;
 
 /// What is there, a line each, in words that are the same whichever addresses the pod was given.
 pub type Picture = BTreeSet<String>;
@@ -199,9 +200,7 @@ impl Host {
     /// Somebody talks to the pod's UDP hostPort, so that the kernel remembers the flow.
     pub fn send_to_host_port(&self) {
         let talk = format!("echo hello >/dev/udp/198.18.0.2/{HOST_PORT}");
-        let net = format!("--net={}", self.node.outside().path().display());
-        let said = Command::new("nsenter").args([&net, "bash", "-c", &talk]).status();
-        assert!(said.expect("nsenter").success());
+        run_in(self.node.outside(), "bash", ["-c", &talk], "").expect("a datagram");
     }
 
     /// The node as one on which ferrule never was.

@@ -43,14 +43,14 @@ fn break_look(what: &str, hosts: &[Host], look: Look) {
 }
 
 #[test]
-fn a_check() {
+fn every_system_call_of_a_check_can_fail() {
     let check: Look = |host, result| host.call_with("CHECK", "prevResult", result.clone());
     break_look("CHECK", &[Host::new(), Host::new()], check);
     break_look("CHECK of the IPAM role", &[Host::for_ipam()], check);
 }
 
 #[test]
-fn a_status() {
+fn every_system_call_of_a_status_can_fail() {
     let status: Look = |host, _| host.call("STATUS");
     break_look("STATUS", &[Host::new(), Host::new()], status);
     break_look("STATUS of the IPAM role", &[Host::for_ipam()], status);

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command as Program;
 
 use serde_json::{Value, json};
 
@@ -22,6 +21,7 @@ use kit::netns::Namespace;
 use kit::node::{Node, SUBNET_V4, SUBNET_V6};
 use kit::packets::answers_ping;
 use kit::pod::addresses_of;
+use kit::process::expect;
 
 /// Up to more than an ADD makes of [`CHANGES`], so that some come to their end.
 pub const KILLS: u16 = 70;
@@ -214,7 +214,7 @@ impl Subject for Host {
         // The kernel takes it down in its own time, and the node's end goes with it.
         let disk = Disk::read(self.node.store().path()).unwrap();
         if let Some(record) = disk.records.get(&kernel::container(pod)) {
-            kernel::wait_for_end(self.node.namespace(), &record.host_link);
+            self.node.wait_for_end(&record.host_link);
         }
     }
 
@@ -230,7 +230,7 @@ impl Subject for Host {
         for sandbox in self.sandboxes.values().filter(|it| it.namespace.path().exists()) {
             netns("delete", &sandbox.namespace);
         }
-        kernel::forget(self.node.namespace());
+        kernel::forget(&self.node);
         self.boots += 1;
         self.write_boot_id();
     }
@@ -295,6 +295,5 @@ fn ranges(conf: Conf) -> Value {
 }
 
 fn netns(verb: &str, namespace: &Namespace) {
-    let done = Program::new("ip").args(["netns", verb, namespace.name()]).output().unwrap();
-    assert!(done.status.success(), "ip netns {verb}: {done:?}");
+    expect("ip", &["netns", verb, namespace.name()]);
 }

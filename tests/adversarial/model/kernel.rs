@@ -2,7 +2,6 @@
 //! it, and of any other pod there is nothing.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -11,6 +10,7 @@ use super::step::{Conf, Pod};
 use kit::ip;
 use kit::netns::Namespace;
 use kit::nft;
+use kit::node::Node;
 
 /// A destination to which only some confs have a route.
 pub const ONE_MORE_ROUTE: &str = "203.0.113.0/24";
@@ -118,34 +118,22 @@ fn objects(attached: &Attached) -> Vec<String> {
     objects
 }
 
-/// Waits until a link is gone that the kernel takes down in its own time.
-pub fn wait_for_end(node: &Namespace, link: &str) {
-    let script = format!(
-        "for _ in $(seq 2000); do ip link show dev {link} >/dev/null 2>&1 || exit 0; sleep 0.01; done; exit 1"
-    );
-    let net = format!("--net={}", node.path().display());
-    assert!(
-        Command::new("nsenter").args([&net, "sh", "-c", &script]).status().unwrap().success(),
-        "{link} stays"
-    );
-}
-
 /// Takes from a node all that no boot outlives.
-pub fn forget(node: &Namespace) {
-    for link in ip::links(node) {
+pub fn forget(node: &Node) {
+    for link in ip::links(node.namespace()) {
         let name = text(&link["ifname"]);
         if name.starts_with("veth") {
             // It may be going already, with its pod's namespace.
-            let _ = Command::new("ip").args(["-n", node.name(), "link", "delete", name]).output();
-            wait_for_end(node, name);
+            node.namespace().sh(&format!("ip link delete {name} || true"));
+            node.wait_for_end(name);
         }
     }
     for family in ["-4", "-6"] {
-        node.ip(&format!("{family} route flush table all proto 102"));
+        node.namespace().ip(&format!("{family} route flush table all proto 102"));
     }
-    nft::run(node, "flush ruleset").unwrap();
-    node.set_sysctl("net/ipv4/ip_forward", "0");
-    node.set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    nft::run(node.namespace(), "flush ruleset").unwrap();
+    node.namespace().set_sysctl("net/ipv4/ip_forward", "0");
+    node.namespace().set_sysctl("net/ipv6/conf/all/forwarding", "0");
 }
 
 fn text(value: &Value) -> &str {

@@ -35,7 +35,7 @@ fn wait_until_it_sleeps_in_fuse(running: &mut Running) {
 }
 
 #[test]
-fn a_command_on_a_mount_that_blocks_can_be_killed_and_holds_nobody_up() {
+fn a_command_on_a_blocked_mount_can_be_killed() {
     let node = Node::new();
     let (stuck, other) = (Pod::new("stuck"), Pod::new("other"));
     let conf: Value = node.conf();
@@ -70,7 +70,7 @@ fn a_command_on_a_mount_that_blocks_can_be_killed_and_holds_nobody_up() {
 
 /// A mount that is aborted (`umount --force`, a server that says no at last) answers with an error, and so do we.
 #[test]
-fn a_command_that_waited_for_a_mount_answers_as_soon_as_that_does() {
+fn a_command_answers_as_soon_as_its_mount_does() {
     let node = Node::new();
     let pod = Pod::new("pod");
     fs::create_dir(node.data_dir()).unwrap();

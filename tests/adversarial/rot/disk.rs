@@ -73,7 +73,7 @@ const FULL: [(&str, &str, &str); 2] = [
 ];
 
 #[test]
-fn on_a_full_disk_an_add_leaves_nothing_and_check_del_and_gc_work() {
+fn on_a_full_disk_add_leaves_nothing_and_the_rest_works() {
     for (what, options, fill) in FULL {
         let disk = Disk::with(options);
         let [stays, goes, dead, refused] = ["stays", "goes", "dead", "refused"].map(Pod::new);
@@ -109,7 +109,7 @@ fn on_a_full_disk_an_add_leaves_nothing_and_check_del_and_gc_work() {
 
 /// Kubelet sends the DELs of all pods of the last boot, on a disk that a log has filled.
 #[test]
-fn on_a_full_disk_after_a_reboot_the_dels_work_and_the_addresses_are_free() {
+fn on_a_full_disk_after_a_reboot_addresses_are_free() {
     for (what, options, fill) in FULL {
         let disk = Disk::with(options);
         let pods = ["a", "b"].map(Pod::new);
@@ -133,7 +133,7 @@ fn on_a_full_disk_after_a_reboot_the_dels_work_and_the_addresses_are_free() {
 }
 
 #[test]
-fn a_disk_that_became_read_only_is_told_and_what_it_kept_goes_when_it_can_be_written() {
+fn a_read_only_disk_is_told_and_cleaned_up_later() {
     let disk = Disk::with("size=1m");
     let [pod, refused] = ["pod", "refused"].map(Pod::new);
     let result = disk.run_for("ADD", &pod).result();
@@ -159,7 +159,7 @@ fn a_disk_that_became_read_only_is_told_and_what_it_kept_goes_when_it_can_be_wri
 
 /// A machine that came up without its data volume: what was mounted there is not, and the mount point is read-only.
 #[test]
-fn a_data_dir_that_is_missing_where_nothing_can_be_made_fails_adds_and_no_del() {
+fn a_missing_data_dir_fails_adds_and_no_del() {
     let disk = Disk::with("size=1m");
     let pod = Pod::new("pod");
     disk.mounts.sh(&format!("mount -o remount,ro {}", disk.node.data_dir().display()));

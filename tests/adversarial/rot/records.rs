@@ -70,7 +70,7 @@ fn flip(whole: &str, mark: &str) -> String {
 }
 
 #[test]
-fn a_rotten_record_is_104_where_it_is_asked_for_and_keeps_its_address_until_the_del() {
+fn a_damaged_record_is_104_and_keeps_its_address() {
     for plugin in PLUGINS {
         for (what, damage) in DAMAGES {
             let what = format!("{what}, {plugin}");

@@ -168,7 +168,7 @@ fn the_address_of_a_running_old_pod_is_never_given_away() {
     pods[2].die();
     node.try_add(&late, &conf).failure(100);
     pods[0].die();
-    wait_until_gone(node, &host_link_of(&results[0]));
+    node.wait_for_end(&host_link_of(&results[0]));
     assert_eq!(addresses_of(&node.add(&late, &conf)), addresses_of(&results[0]));
 }
 
@@ -204,9 +204,8 @@ fn the_way_back_is_the_old_conflist_and_the_documented_lines() {
     assert!(Command::new("chmod").arg("+x").arg(&wrapper).status().unwrap().success());
     for _ in 0..2 {
         let path = format!("{}:{}", node.scratch().path().display(), std::env::var("PATH").unwrap());
-        let net = format!("--net={}", node.namespace().path().display());
-        let mut shell = Command::new("nsenter");
-        shell.args([&net, "sh", "-c", &way_back()]).env("PATH", path);
+        let mut shell = node.namespace().command("sh");
+        shell.args(["-c", &way_back()]).env("PATH", path);
         let output = shell.env("network", "podnet").env("dir", old.networks()).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }

@@ -14,7 +14,7 @@ fn what_host_local_leaked_is_not_taken_over() {
     let (node, pods) = (&old.node, [Pod::new("dead"), Pod::new("alive")]);
     let results = [old.add(&pods[0], "dead"), old.add(&pods[1], "alive")];
     pods[0].die();
-    wait_until_gone(node, &host_link_of(&results[0]));
+    node.wait_for_end(&host_link_of(&results[0]));
     old.install_ferrule();
     let done = old.import(0);
     assert_eq!(states(&done), ["imported"]);
@@ -25,7 +25,7 @@ fn what_host_local_leaked_is_not_taken_over() {
 
 /// No results: a pod that may be running is taken over, and only its DEL tells that it is not.
 #[test]
-fn a_pod_of_which_the_runtime_remembers_nothing_is_held_until_its_del() {
+fn a_pod_unknown_to_the_runtime_is_held_until_its_del() {
     let old = OldNode::with_ptp();
     let (node, pod) = (&old.node, Pod::new("pod"));
     let result = old.add_in_secret(&pod);
@@ -87,7 +87,7 @@ fn junk_is_named_and_never_followed() {
 
 /// A disk that was full, or somebody's rm: the pods run all the same.
 #[test]
-fn a_running_pod_whose_file_is_empty_or_gone_is_found_by_what_the_runtime_remembers() {
+fn a_pod_without_a_file_is_found_by_the_runtimes_cache() {
     let old = OldNode::with_ptp();
     let (node, pods) = (&old.node, [Pod::new("empty"), Pod::new("gone")]);
     let results = [old.add(&pods[0], "empty"), old.add(&pods[1], "gone")];
@@ -116,7 +116,7 @@ fn a_dry_run_says_all_of_it_and_changes_nothing() {
     old.add(&pods[0], "web-0");
     let dead = old.add(&pods[1], "web-1");
     pods[1].die();
-    wait_until_gone(node, dead["interfaces"][1]["name"].as_str().unwrap());
+    node.wait_for_end(dead["interfaces"][1]["name"].as_str().unwrap());
     old.install_ferrule();
     let picture = || {
         let proxy_arp = node.namespace().sysctl("net/ipv4/conf/cni0/proxy_arp");
@@ -133,7 +133,7 @@ fn a_dry_run_says_all_of_it_and_changes_nothing() {
 
 /// ferrule was switched on first, and gave away what an old pod has.
 #[test]
-fn an_address_that_two_pods_have_is_told_and_the_others_are_taken_over() {
+fn an_address_of_two_pods_is_told_and_the_rest_imported() {
     let ranges = json!([[{ "subnet": SUBNET_V4 }]]);
     let old = OldNode::new(conf_of("ptp", ranges.clone()));
     let (node, pods) = (&old.node, [Pod::new("a"), Pod::new("b")]);
@@ -195,7 +195,7 @@ fn what_is_no_use_is_refused_with_the_remedy() {
 
 /// As from a container that does not see the node's /run: no path is there, but the links are.
 #[test]
-fn a_pod_whose_namespace_cannot_be_seen_lives_as_long_as_its_link() {
+fn a_pod_with_a_hidden_namespace_lives_as_long_as_its_link() {
     let old = OldNode::with_ptp();
     let (node, pod) = (&old.node, Pod::new("pod"));
     let result = old.add(&pod, "web");
@@ -207,7 +207,7 @@ fn a_pod_whose_namespace_cannot_be_seen_lives_as_long_as_its_link() {
     assert_eq!(state(&document(node, "inspect", 0)), "alive");
     expect_all_is_well(node);
     pod.die();
-    wait_until_gone(node, &host_link_of(&result));
+    node.wait_for_end(&host_link_of(&result));
     assert_eq!(state(&document(node, "inspect", 0)), "dead");
     node.del(&pod, &conf);
     node.store().expect_empty();

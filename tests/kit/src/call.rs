@@ -16,20 +16,15 @@ use std::io::{PipeReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::binaries::{FERRULE, FERRULECTL, REFERENCE_PLUGINS};
 use crate::netns::Namespace;
-
-/// After this an execution is killed, with all that it started: a hang fails a test, and blocks none. Nothing that
-/// works takes as long, be the machine busy with all other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::process::{PATIENCE, Watchdog};
 
 /// An execution that is being prepared.
 #[derive(Clone)]
@@ -41,6 +36,7 @@ pub struct Call {
     wrappers: Vec<OsString>,
     stdin: Option<Vec<u8>>,
     is_read: bool,
+    patience: Duration,
 }
 
 impl Call {
@@ -54,6 +50,7 @@ impl Call {
             wrappers: Vec::new(),
             stdin: Some(Vec::new()),
             is_read: true,
+            patience: PATIENCE,
         }
     }
 
@@ -156,6 +153,12 @@ impl Call {
         self
     }
 
+    /// Has it killed, with all that it started, if it takes longer.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Executes it and waits for its end.
     pub fn run(&self) -> Answer {
         self.spawn().wait()
@@ -193,7 +196,7 @@ impl Call {
             silent_stdin,
             stdout,
             stderr: thread::spawn(move || read_all(&mut stderr)),
-            watchdog: Watchdog::of(&child),
+            watchdog: Watchdog::of(&child, self.patience),
             child,
         }
     }
@@ -247,38 +250,21 @@ impl Running {
     }
 
     /// Waits for its end, be it by a signal that the test sent.
-    pub fn wait_for_any_end(mut self) -> Answer {
+    pub fn wait_for_any_end(self) -> Answer {
+        self.wait_or_hang().unwrap_or_else(|answer| panic!("it did not end in time: {answer:?}"))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// What it said until then, if it was killed because its time was over.
+    pub fn wait_or_hang(mut self) -> Result<Answer, Answer> {
         let stdout = self.stdout();
         let stderr = String::from_utf8_lossy(&self.stderr.join().unwrap()).into_owned();
         let status = self.child.wait().unwrap();
         drop(self.silent_stdin);
         let answer = Answer { status, stdout, stderr };
-        assert!(!self.watchdog.has_bitten(), "it did not end within {PATIENCE:?}: {answer:?}");
-        answer
-    }
-}
-
-/// Kills a process group when [`PATIENCE`] is over, or when the test panics before it has waited for the end.
-struct Watchdog {
-    leash: mpsc::Sender<()>,
-    dog: JoinHandle<bool>,
-}
-
-impl Watchdog {
-    fn of(child: &Child) -> Self {
-        let group = Pid::from_child(child);
-        let (leash, held) = mpsc::channel();
-        let dog = thread::spawn(move || {
-            let has_ended = held.recv_timeout(PATIENCE).is_ok();
-            !has_ended && kill_process_group(group, Signal::KILL).is_ok()
-        });
-        Self { leash, dog }
-    }
-
-    /// Calls it off; whether it had to do its work before.
-    fn has_bitten(self) -> bool {
-        let _ = self.leash.send(());
-        self.dog.join().unwrap()
+        if self.watchdog.has_bitten() { Err(answer) } else { Ok(answer) }
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::process::expect;
 
 /// An empty directory, removed with all that is in it on drop, also when the test panics.
 pub struct Scratch(PathBuf);
@@ -27,7 +28,7 @@ impl Scratch {
 
     /// Makes a FIFO in it.
     pub fn make_fifo(&self, name: &str) {
-        assert!(Command::new("mkfifo").arg(self.0.join(name)).status().unwrap().success());
+        expect("mkfifo", &[self.0.join(name).to_str().unwrap()]);
     }
 }
 
@@ -63,13 +64,11 @@ pub fn listing(directory: &Path) -> Vec<String> {
 /// Waits until a file that somebody writes has `words` in it.
 pub fn wait_for_words(file: &Path, words: &str) {
     let script = "for _ in $(seq 2000); do grep -qsF \"$1\" \"$0\" && exit 0; sleep 0.01; done; exit 1";
-    let waited = Command::new("sh").args(["-c", script]).arg(file).arg(words).status();
-    assert!(waited.unwrap().success(), "{} never had {words:?} in it", file.display());
+    expect("sh", &["-c", script, file.to_str().unwrap(), words]);
 }
 
 /// Sets the time of a file's last change back, as if it had been written so many seconds ago.
 pub fn age(file: &Path, seconds: u32) {
     let ago = format!("{seconds} seconds ago");
-    let touched = Command::new("touch").args(["--no-create", "--date", &ago]).arg(file).status();
-    assert!(touched.unwrap().success());
+    expect("touch", &["--no-create", "--date", &ago, file.to_str().unwrap()]);
 }

@@ -1,10 +1,9 @@
 //! Frames as a privileged process in a pod may write them, byte by byte: what no socket would let it send.
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::process::{Command, Stdio};
 
 use crate::netns::Namespace;
+use crate::process::run_in;
 
 /// Protocol numbers (IANA).
 pub const ICMP: u8 = 1;
@@ -32,14 +31,8 @@ pub fn send(pod: &Namespace, frames: &[Vec<u8>]) {
     let script = "import socket, sys\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
                   s.bind(('eth0', 0))\nfor line in sys.stdin: s.send(bytes.fromhex(line))\n";
     let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
-    let net = format!("--net={}", pod.path().display());
-    let mut python = Command::new("nsenter");
-    python.args([&net, "timeout", "10", "python3", "-c", script]);
-    let mut python = python.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nsenter");
     let lines: String = frames.iter().map(hex).collect();
-    python.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    let sent = python.wait_with_output().unwrap();
-    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    run_in(pod, "python3", ["-c", script], &lines).unwrap_or_else(|failed| panic!("{failed}"));
 }
 
 /// An Ethernet frame; `kind` is the EtherType.

@@ -20,6 +20,7 @@
 //! panics. Names are unique per process and test, so tests run in parallel and beside another run of themselves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::new_without_default, reason = "a node or a namespace is nothing that one gets by default")]
 
 pub mod answer;
 mod at_once;
@@ -35,10 +36,12 @@ pub mod nft;
 pub mod node;
 pub mod packets;
 pub mod pod;
+pub mod process;
 pub mod store;
 pub mod tc;
 pub mod traffic;
 pub mod underlay;
+pub mod wired;
 
 use std::future::Future;
 

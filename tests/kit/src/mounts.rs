@@ -10,6 +10,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::process::expect;
+
 /// The namespace, and the process that keeps it.
 pub struct Mounts(Child);
 
@@ -38,8 +40,7 @@ impl Mounts {
     /// Runs a script there, which must succeed.
     pub fn sh(&self, script: &str) {
         let [nsenter, mount, end] = self.wrapper();
-        let run = Command::new(nsenter).args([&mount, &end, "sh", "-ec", script]).output().unwrap();
-        assert!(run.status.success(), "{script}: {}", String::from_utf8_lossy(&run.stderr));
+        expect(&nsenter, &[&mount, &end, "sh", "-ec", script]);
     }
 
     /// The way from here to a path there.

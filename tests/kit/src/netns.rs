@@ -1,13 +1,21 @@
 //! A network namespace that exists as long as its guard.
 
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::process::{expect, run_in};
 
 /// A named namespace with only `lo` in it, removed on drop, also when the test panics.
 pub struct Namespace {
     name: String,
     path: PathBuf,
+    is_ours: bool,
 }
 
 impl Namespace {
@@ -18,9 +26,20 @@ impl Namespace {
         let name = format!("ferrule-{}-{count}-{role}", std::process::id());
         let path = Path::new("/run/netns").join(&name);
         // The guard first: what follows may panic.
-        let namespace = Self { name, path };
-        expect_success("ip", &["netns", "add", &namespace.name]);
+        let namespace = Self { name, path, is_ours: true };
+        expect("ip", &["netns", "add", &namespace.name]);
         namespace
+    }
+
+    /// The one that is at `path`, which somebody else made and removes.
+    pub fn at(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { name, path: path.to_owned(), is_ours: false }
+    }
+
+    /// The one that the calling thread is in.
+    pub fn here() -> Self {
+        Self::at(Path::new("/proc/self/ns/net"))
     }
 
     /// Its name, as `ip netns` has it.
@@ -35,55 +54,84 @@ impl Namespace {
 
     /// Runs `ip` with `words`, separated by spaces, on this namespace. Panics unless it succeeds.
     pub fn ip(&self, words: &str) -> String {
-        let mut arguments = vec!["-n", self.name()];
-        arguments.extend(words.split(' '));
-        expect_success("ip", &arguments)
+        run_in(self, "ip", words.split(' '), "").unwrap_or_else(|failed| panic!("{failed}"))
     }
 
     /// Runs `ip` with the lines of `batch`, one command each, on this namespace.
     pub fn ip_batch(&self, batch: &str) {
-        use std::io::Write;
-        let mut ip = Command::new("ip");
-        ip.args(["-n", self.name(), "-batch", "-"]).stdin(std::process::Stdio::piped());
-        let mut child = ip.spawn().expect("ip is installed");
-        child.stdin.take().unwrap().write_all(batch.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success(), "ip -batch");
+        run_in(self, "ip", ["-batch", "-"], batch).unwrap_or_else(|failed| panic!("{failed}"));
+    }
+
+    /// A program in this namespace.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path.display())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs a script in this namespace, which must succeed; what it printed.
+    pub fn sh(&self, script: &str) -> String {
+        run_in(self, "sh", ["-ec", script], "").unwrap_or_else(|failed| panic!("{failed}"))
+    }
+
+    /// Waits until a command of the shell succeeds in this namespace: some things the kernel does in its own time.
+    pub fn wait_until(&self, condition: &str) {
+        self.sh(&format!(
+            "for _ in $(seq 2000); do if {condition}; then exit 0; fi; sleep 0.01; done; exit 1"
+        ));
+    }
+
+    /// Makes it forward packets of both families, with rp_filter at `rp_filter` for all links that come.
+    pub fn forward(&self, rp_filter: u8) {
+        self.sh(&format!(
+            "cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding
+             for links in all default; do echo {rp_filter} >ipv4/conf/$links/rp_filter; done"
+        ));
     }
 
     /// The value of a sysctl of this namespace, by its path below /proc/sys.
     pub fn sysctl(&self, path: &str) -> String {
-        let net = format!("--net={}", self.path.display());
-        let value = expect_success("nsenter", &[&net, "cat", &format!("/proc/sys/{path}")]);
-        value.trim_end().to_owned()
+        self.sh(&format!("cat /proc/sys/{path}")).trim_end().to_owned()
     }
 
     /// Sets a sysctl of this namespace, by its path below /proc/sys.
     pub fn set_sysctl(&self, path: &str, value: &str) {
-        let net = format!("--net={}", self.path.display());
-        let write = format!("echo {value} > /proc/sys/{path}");
-        expect_success("nsenter", &[&net, "sh", "-c", &write]);
+        self.sh(&format!("echo {value} > /proc/sys/{path}"));
     }
 
     /// What a file of this namespace's /sys holds, by its path below /sys.
     pub fn in_sys(&self, path: &str) -> String {
         // `ip netns exec` mounts a /sys that shows the namespace's links.
         let path = format!("/sys/{path}");
-        expect_success("ip", &["netns", "exec", self.name(), "cat", &path]).trim_end().to_owned()
+        expect("ip", &["netns", "exec", self.name(), "cat", &path]).trim_end().to_owned()
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         // It may be gone: some tests remove it themselves.
         let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
     }
 }
 
-/// Runs a program and returns what it printed.
-fn expect_success(program: &str, arguments: &[&str]) -> String {
-    let run = Command::new(program).args(arguments).output();
-    let Output { status, stdout, stderr } = run.unwrap_or_else(|error| panic!("{program}: {error}"));
-    let stderr = String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "{program} {}: {stderr}", arguments.join(" "));
-    String::from_utf8(stdout).unwrap()
+impl AsRef<Path> for Namespace {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Runs `work` inside `namespace`, on a thread that is thrown away.
+pub fn inside<T: Send>(namespace: impl AsRef<Path>, work: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(namespace).expect("the namespace is there");
+    std::thread::scope(|scope| {
+        let enter = move || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
+            work()
+        };
+        let outcome = scope.spawn(enter).join();
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

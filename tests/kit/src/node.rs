@@ -9,7 +9,6 @@
 //! ```
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -196,13 +195,13 @@ impl Node {
     /// Waits until only `count` pods have a link here. A namespace that nobody has any more is taken down by the
     /// kernel in its own time, and the node's end of its pair goes with it.
     pub fn wait_for_host_links(&self, count: usize) {
-        let script = format!(
-            "for _ in $(seq 500); do [ $(ip -o link show | grep -c ' alias ferrule:') = {count} ] && exit 0; \
-             sleep 0.01; done; exit 1"
-        );
-        let net = format!("--net={}", self.namespace.path().display());
-        let waited = Command::new("nsenter").args([&net, "sh", "-c", &script]).status().unwrap();
-        assert!(waited.success(), "{:?}", self.host_links());
+        let condition = format!("[ $(ip -o link show | grep -c ' alias ferrule:') = {count} ]");
+        self.namespace.wait_until(&condition);
+    }
+
+    /// Waits until a link is gone that the kernel takes down in its own time.
+    pub fn wait_for_end(&self, link: &str) {
+        self.namespace.wait_until(&format!("! ip link show dev {link} >/dev/null 2>&1"));
     }
 
     /// Panics unless nothing of any pod remains on the node: no link, no route to a pod, no record, no

@@ -1,31 +1,14 @@
 //! Real packets between namespaces, without waiting for time to pass.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-use crate::netns::Namespace;
+use crate::netns::{Namespace, inside};
+use crate::process::run_in;
 
 /// Nothing here takes as long; what does is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Runs `work` inside `namespace`, on a thread that is thrown away.
-pub fn inside<T: Send>(namespace: &Namespace, work: impl FnOnce() -> T + Send) -> T {
-    let file = File::open(namespace.path()).expect("the namespace is there");
-    std::thread::scope(|scope| {
-        let enter = move || {
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
-            work()
-        };
-        let outcome = scope.spawn(enter).join();
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
 
 /// Sends one echo request: true only if its answer comes. A first packet that is lost is lost for good.
 pub fn answers_ping(from: &Namespace, to: &str) -> bool {
@@ -37,6 +20,16 @@ pub fn ping(from: &Namespace, to: &str) -> (bool, String) {
     send_echo_requests(from, &["-W", "5", to])
 }
 
+/// Whether an echo request is answered within a second, where a test expects most not to be.
+pub fn answers_ping_at_once(from: &Namespace, to: &str) -> bool {
+    send_echo_requests(from, &["-W", "1", to]).0
+}
+
+/// Sends one echo request of so many bytes that may not be cut into pieces; whether it was answered, and what ping said.
+pub fn ping_whole(from: &Namespace, bytes: u32, to: &str) -> (bool, String) {
+    send_echo_requests(from, &["-W", "3", "-M", "do", "-s", &bytes.to_string(), to])
+}
+
 /// Sends echo requests until one is answered, for ten seconds at most: for plugins that leave an address to
 /// duplicate address detection.
 pub fn answers_ping_in_time(from: &Namespace, to: &str) -> bool {
@@ -44,10 +37,11 @@ pub fn answers_ping_in_time(from: &Namespace, to: &str) -> bool {
 }
 
 fn send_echo_requests(from: &Namespace, words: &[&str]) -> (bool, String) {
-    let net = format!("--net={}", from.path().display());
-    let ping = Command::new("nsenter").args([&net, "ping", "-n", "-c", "1"]).args(words).output();
-    let output = ping.expect("ping is installed");
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    let words = ["-n", "-c", "1"].into_iter().chain(words.iter().copied());
+    match run_in(from, "ping", words, "") {
+        Ok(said) => (true, said),
+        Err(failed) => (false, failed.reason),
+    }
 }
 
 /// Sends a word over TCP from one namespace to an address of another and back; returns what source address the

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::ip;
 use crate::netns::Namespace;
+use crate::process::expect;
 
 /// A sandbox, gone with the guard.
 pub struct Pod {
@@ -42,9 +43,7 @@ impl Pod {
 
     /// Ends the sandbox without a word to the plugin, as a crash does.
     pub fn die(&self) {
-        let deleted =
-            std::process::Command::new("ip").args(["netns", "delete", self.namespace.name()]).status();
-        assert!(deleted.unwrap().success());
+        expect("ip", &["netns", "delete", self.namespace.name()]);
     }
 }
 

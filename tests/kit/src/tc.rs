@@ -1,10 +1,13 @@
 //! Queues and how fast they let through, as `tc -j` and iperf3 see it.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use serde_json::Value;
 
 use crate::netns::Namespace;
+use crate::process::{expect, run_in};
 
 /// The queueing disciplines of the link `name`.
 pub fn qdiscs(namespace: &Namespace, name: &str) -> Vec<Value> {
@@ -27,10 +30,7 @@ fn list(namespace: &Namespace, words: &[&str]) -> Vec<Value> {
 }
 
 fn run(namespace: &Namespace, words: &[&str]) -> String {
-    let output =
-        Command::new("tc").args(["-n", namespace.name()]).args(words).output().expect("tc is installed");
-    assert!(output.status.success(), "tc {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    expect("tc", &[&["-n", namespace.name()], words].concat())
 }
 
 /// An iperf3 server, ended with its guard.
@@ -39,14 +39,11 @@ pub struct Server(Child);
 impl Server {
     /// Listens in a namespace, on every address.
     pub fn start(namespace: &Namespace) -> Self {
-        let net = format!("--net={}", namespace.path().display());
-        let mut command = Command::new("nsenter");
-        command.args([&net, "timeout", "60", "iperf3", "--server"]);
+        let mut command = namespace.command("timeout");
+        command.args(["60", "iperf3", "--server"]);
         let server =
             Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("iperf3 is installed"));
-        let listening =
-            "for _ in $(seq 500); do ss -Hltn | grep -q :5201 && exit 0; sleep 0.01; done; exit 1";
-        assert!(Command::new("nsenter").args([&net, "sh", "-c", listening]).status().unwrap().success());
+        namespace.wait_until("ss -Hltn | grep -q :5201");
         server
     }
 }
@@ -54,7 +51,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // `timeout` hands it on to iperf3, which SIGKILL would leave behind.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let _ = self.0.wait();
     }
 }
@@ -62,11 +59,10 @@ impl Drop for Server {
 /// Megabits that arrive per second over TCP in three seconds, from the namespace to the server at `address`, or in
 /// the other direction.
 pub fn megabits_per_second(from: &Namespace, address: &str, reverse: bool) -> f64 {
-    let net = format!("--net={}", from.path().display());
-    let mut command = Command::new("nsenter");
-    command.args([&net, "timeout", "30", "iperf3", "--client", address, "--time", "3", "--json"]);
-    let output = command.args(reverse.then_some("--reverse")).output().expect("iperf3 is installed");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("iperf3 --json");
+    let words = ["--client", address, "--time", "3", "--json"];
+    let report = run_in(from, "iperf3", words.into_iter().chain(reverse.then_some("--reverse")), "");
+    let report: Value =
+        serde_json::from_str(&report.unwrap_or_else(|failed| panic!("{failed}"))).expect("iperf3 --json");
     let received = report["end"]["sum_received"]["bits_per_second"].as_f64();
     received.unwrap_or_else(|| panic!("{}", report["error"])) / 1e6
 }

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::netns::Namespace;
-use crate::packets::inside;
+use crate::netns::{Namespace, inside};
 
 /// How long to wait for what must come: other tests may have the machine.
 pub const PATIENT: Duration = Duration::from_secs(10);

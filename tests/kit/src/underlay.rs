@@ -19,12 +19,8 @@ impl Underlay {
         let nodes = (0..count).map(|n| Node::bare(&format!("node{n}"))).collect();
         let underlay = Self { switch, nodes };
         for (n, node) in underlay.nodes.iter().enumerate() {
-            let name = node.namespace().name();
-            underlay.switch.ip_batch(&format!(
-                "link add port{n} type veth peer name up0 netns {name}\n\
-                 link set port{n} master br0 up\n"
-            ));
-            node.namespace().ip_batch("link set up0 up\n");
+            plug(node.namespace(), &underlay.switch, &format!("port{n}"));
+            underlay.switch.ip(&format!("link set port{n} master br0"));
             underlay.give_addresses(n);
         }
         underlay
@@ -37,4 +33,13 @@ impl Underlay {
              address replace fd77::1{n}/64 dev up0 nodad\n"
         ));
     }
+}
+
+/// Lays a cable: `up0` on the node's side, `port` on the other.
+pub fn plug(node: &Namespace, switch: &Namespace, port: &str) {
+    switch.ip_batch(&format!(
+        "link add {port} type veth peer name up0 netns {}\nlink set {port} up\n",
+        node.name()
+    ));
+    node.ip("link set up0 up");
 }

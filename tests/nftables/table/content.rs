@@ -103,7 +103,7 @@ fn the_json_of_nft_has_the_elements_of_a_pod_and_none_after_it() {
 
 /// What a DEL does instead of removing elements, so that nobody waits for the kernel to free them.
 #[test]
-fn what_expires_is_gone_by_itself_unless_it_is_added_again_and_what_is_anothers_stays() {
+fn expired_elements_go_unless_added_again() {
     let world = World::new();
     let (a, b) = (world.pod("a", 10), world.pod("b", 11));
     let (http, dns) = (host_port("", 80, Tcp), host_port("192.0.2.10", 53, Udp));
@@ -159,7 +159,7 @@ fn wait_until(mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn the_places_inside_a_network_are_ranges_that_follow_its_configuration() {
+fn exemptions_are_ranges_that_follow_the_conf() {
     let world = World::new();
     block_on(async {
         let nft = world.prepare().await;
@@ -203,7 +203,7 @@ fn sixteen_that_find_no_table_make_one() {
 }
 
 #[test]
-fn a_host_port_among_a_thousand_costs_as_many_messages_as_the_first() {
+fn a_host_port_among_a_thousand_costs_no_more_messages() {
     let world = World::new();
     let (first, last) = (world.pod("a", 10), world.pod("b", 11));
     let cost = |nft: &ferrule::linux::nfnetlink::Nfnetlink, before: u32| nft.messages_sent() - before;

@@ -11,7 +11,7 @@ use kit::traffic::{Server, UdpClient, reply};
 
 /// containernetworking/plugins#123, kubernetes#66651: a client that never pauses.
 #[test]
-fn a_client_that_goes_on_sending_finds_each_pod_that_takes_the_port_over() {
+fn forgotten_flows_lead_a_busy_client_to_the_next_pod() {
     let world = World::new();
     let (a, b) = (world.pod("a", 10), world.pod("b", 11));
     let _servers = [
@@ -45,7 +45,7 @@ fn a_client_that_goes_on_sending_finds_each_pod_that_takes_the_port_over() {
 
 /// A resolver on hostPort 53 must not cut the queries that others have under way.
 #[test]
-fn the_same_port_of_somebody_else_and_other_addresses_of_the_node_are_let_alone() {
+fn flows_to_the_same_port_elsewhere_are_left_alone() {
     let world = World::new();
     let pod = world.pod("a", 10);
     let _servers = [

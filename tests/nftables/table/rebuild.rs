@@ -49,7 +49,7 @@ fn the_host_ports_of_running_pods_come_back_after_a_flush() {
 }
 
 #[test]
-fn a_table_of_another_version_is_replaced_and_other_networks_keep_what_they_have() {
+fn a_table_of_another_version_is_replaced() {
     let world = World::new();
     let (pod, foreign) = (world.pod("a", 10), world.pod("b", 11));
     let mut other = foreign.rules(true, &[host_port("", 81, Tcp)]);
@@ -73,7 +73,7 @@ fn a_table_of_another_version_is_replaced_and_other_networks_keep_what_they_have
 }
 
 #[test]
-fn a_rebuild_removes_the_dead_adds_the_missing_and_does_nothing_twice() {
+fn a_rebuild_removes_the_dead_and_adds_the_missing() {
     let world = World::new();
     let (dead, alive) = (world.pod("a", 10), world.pod("b", 11));
     block_on(async {

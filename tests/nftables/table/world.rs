@@ -10,7 +10,7 @@
 //! Made with `ip`, and without rp_filter, so that what is seen is the table's doing alone. Neighbours of IPv6 are
 //! told: the kernel takes up to a second before it asks over a new link.
 
-use std::process::{Command, Output, Stdio};
+use std::ops::Deref;
 
 use ferrule::cni::ids::NetworkName;
 use ferrule::datapath::nftables::{self as nft, NftError};
@@ -20,6 +20,8 @@ use ferrule::linux::netns::Netns;
 use ferrule::linux::nfnetlink::Nfnetlink;
 
 use kit::netns::Namespace;
+use kit::process::run_in;
+use kit::wired::{WiredPod, Wiring};
 
 /// The group of the network's links: what [`InsideNetwork::group`] says, read off once.
 const GROUP: u32 = 1_711_677_270;
@@ -33,21 +35,22 @@ pub struct World {
 }
 
 /// A pod of the node.
-pub struct Pod {
-    /// Its namespace.
-    pub namespace: Namespace,
-    /// Its link on the node.
-    pub host_link: String,
-    /// Its addresses.
-    pub addresses: [String; 2],
+pub struct Pod(WiredPod);
+
+impl Deref for Pod {
+    type Target = WiredPod;
+
+    fn deref(&self) -> &WiredPod {
+        &self.0
+    }
 }
 
 impl World {
     /// Makes node and outside.
     pub fn new() -> Self {
         let world = Self { node: Namespace::new("node"), outside: Namespace::new("outside") };
-        forward(&world.node);
-        forward(&world.outside);
+        world.node.forward(0);
+        world.outside.forward(0);
         world.node.ip(&format!(
             "link add up0 address 02:00:00:00:03:0a type veth peer eth0 address 02:00:00:00:03:01 netns {}",
             world.outside.name()
@@ -75,28 +78,14 @@ impl World {
 
     /// Makes a pod, with the last part of its addresses. Nothing of it is in the table.
     pub fn pod(&self, name: &str, host: u8) -> Pod {
-        let namespace = Namespace::new(name);
-        let host_link = format!("veth{name}");
-        let [four, six] = [format!("10.244.1.{host}"), format!("fd00:1::{host}")];
-        let (host_mac, pod_mac) = (format!("02:00:00:00:01:{host}"), format!("02:00:00:00:02:{host}"));
-        self.node.ip(&format!(
-            "link add {host_link} address {host_mac} group {GROUP} type veth peer eth0 address {pod_mac} netns {}",
-            namespace.name()
-        ));
-        self.node.ip_batch(&format!(
-            "link set {host_link} addrgenmode none\nlink set {host_link} up\n\
-             neighbour add {four} lladdr {pod_mac} dev {host_link} nud permanent\n\
-             neighbour add {six} lladdr {pod_mac} dev {host_link} nud permanent\n\
-             route add {four}/32 dev {host_link} src 192.0.2.10\nroute add {six}/128 dev {host_link}\n"
-        ));
-        set(&self.node, &[&format!("ipv4/conf/{host_link}/rp_filter=0")]);
-        namespace.ip_batch(&format!(
-            "link set eth0 up\naddress add {four}/32 dev eth0\naddress add {six}/128 dev eth0 nodad\n\
-             neighbour add 169.254.1.1 lladdr {host_mac} dev eth0 nud permanent\n\
-             neighbour add fe80::1 lladdr {host_mac} dev eth0 nud permanent\n\
-             route add default via 169.254.1.1 dev eth0 onlink\nroute add default via fe80::1 dev eth0 onlink\n"
-        ));
-        Pod { namespace, host_link, addresses: [four, six] }
+        let wiring = Wiring {
+            host_link: &format!("veth{name}"),
+            more: &format!("group {GROUP}"),
+            number: host,
+            addresses: [format!("10.244.1.{host}"), format!("fd00:1::{host}")],
+            node: ["192.0.2.10", "fd00:aa::10"],
+        };
+        Pod(WiredPod::new(name, &self.node, wiring))
     }
 
     /// A way to the node's nf_tables.
@@ -172,37 +161,5 @@ pub async fn ensure(nft: &Nfnetlink) -> Result<Option<nft::Rebuilt>, NftError> {
 
 /// Runs `nft` in a namespace, with `script` on stdin.
 pub fn run_nft<'a>(namespace: &Namespace, words: impl IntoIterator<Item = &'a str>, script: &str) -> String {
-    use std::io::Write;
-    let mut nft = Command::new("nsenter");
-    nft.arg(format!("--net={}", namespace.path().display())).args(["timeout", "10", "nft"]).args(words);
-    nft.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = nft.spawn().expect("nsenter is installed");
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    assert!(status.success(), "{nft:?}: {}", String::from_utf8_lossy(&stderr));
-    String::from_utf8(stdout).unwrap()
-}
-
-/// Sets sysctls below net of a namespace: "path=value".
-pub fn set(namespace: &Namespace, values: &[&str]) {
-    let script: Vec<String> = values
-        .iter()
-        .map(|text| text.split_once('=').unwrap())
-        .map(|(path, value)| format!("echo {value} > /proc/sys/net/{path}"))
-        .collect();
-    let net = format!("--net={}", namespace.path().display());
-    let run = Command::new("nsenter").args([&net, "sh", "-ec", &script.join("; ")]).status();
-    assert!(run.unwrap().success(), "{values:?}");
-}
-
-fn forward(namespace: &Namespace) {
-    set(
-        namespace,
-        &[
-            "ipv4/ip_forward=1",
-            "ipv6/conf/all/forwarding=1",
-            "ipv4/conf/all/rp_filter=0",
-            "ipv4/conf/default/rp_filter=0",
-        ],
-    );
+    run_in(namespace, "nft", words, script).unwrap_or_else(|failed| panic!("{failed}"))
 }
