@@ -1,5 +1,5 @@
-//! The nftables table through the commands: what a pod's ADD puts into it, what that does to packets, and that nothing
-//! of it outlives the pod. The table by itself is the subject of `nft`.
+//! nftables: what a pod's ADD puts into ferrule's table, what that does to packets, and that nothing of it outlives the
+//! pod. `table` has the table by itself, without the plugin.
 
 mod cost;
 mod host_ports;

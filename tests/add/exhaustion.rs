@@ -92,7 +92,7 @@ fn add_at_once(data_dir: &Path, word: &str, netns: &Namespace) -> Vec<String> {
     let add = Call::ferrule("ADD").env("CNI_PATH", "/opt/cni/bin").silent_stdin();
     let call = |number| add.clone().attachment(&format!("{word}-{number}"), netns.path());
     let mut running: Vec<_> = (0..CAPACITY).map(|number| call(number).spawn()).collect();
-    running.iter_mut().for_each(|one| one.end_silence(&conf));
+    running.iter_mut().for_each(|one| one.send_conf(&conf));
     let answers = running.into_iter().map(Running::wait);
     answers.filter(|answer| !answer.status.success()).map(|answer| answer.text()).collect()
 }

@@ -1,30 +1,32 @@
-//! Broken on purpose: each command, again and again, each time with one of its system calls gone wrong.
+//! System-call faults: for every system call of a command, make it fail, kill the process there, or corrupt the kernel's
+//! reply.
 //!
-//! | what goes wrong                                        | where                                               |
+//! | fault                                                  | where                                               |
 //! |--------------------------------------------------------|-----------------------------------------------------|
 //! | the call fails                                         | each call, with an error that it can have           |
 //! | the process is killed                                  | before each call that changes something             |
-//! | the kernel's answer is an error, an old one, or torn   | each answer over netlink                            |
+//! | the kernel's reply is an error, an old one, or torn    | each reply over netlink                             |
 //!
-//! and what must hold all the same:
+//! What must hold all the same:
 //!
 //! - stdout is one JSON document, or nothing;
-//! - an ADD that says it failed has left nothing, and one that says it succeeded has made everything;
-//! - the next ADD of the same container makes everything;
-//! - a DEL, or a GC, leaves nothing, or says so, and then the next one leaves nothing. A pod beside it keeps all it has;
+//! - an ADD that reports failure has left nothing, and one that reports success has made everything;
+//! - the next ADD of the same container makes everything, and a DEL straight after a killed ADD removes everything;
+//! - a DEL, or a GC, removes everything, or reports an error, and then the next one removes everything. A pod beside it
+//!   keeps all it has;
 //! - CHECK and STATUS change nothing.
 //!
-//! Everything, and nothing, are what `ip`, `nft`, `tc` and the like show after an ADD, and a DEL, that nobody broke.
+//! Everything, and nothing, are what `ip`, `nft`, `tc` and the like show after an ADD, and a DEL, without a fault.
 //!
-//! Each test prints how many points it broke. `FERRULE_FAULTS=all` breaks each of them in every way there is;
-//! `FERRULE_FAULT=<part of a point's name>` only those. What was found that way has tests of its own in `finds`.
+//! Each test prints how many faults it injected. `FERRULE_FAULTS=all` injects every fault at every call;
+//! `FERRULE_FAULT=<part of a point's name>` only those. Each defect found that way has a test in `regressions`.
 
 mod add;
+mod check_and_status;
 mod del;
-mod finds;
 mod host;
-mod look;
 mod points;
+mod regressions;
 mod strace;
 
 use std::any::Any;

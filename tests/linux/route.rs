@@ -28,15 +28,7 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let namespace = Namespace::new("node");
-        namespace.ip_batch(
-            "link set lo up\n\
-             link add up0 type veth peer up1\n\
-             link set up0 up\n\
-             link set up1 up\n\
-             address add 192.168.9.1/24 dev up0\n\
-             address add fd09::1/64 dev up0 nodad\n",
-        );
+        let namespace = Namespace::with_uplink("node");
         let uplink = ip::index(&namespace, "up0");
         Self { namespace, uplink }
     }

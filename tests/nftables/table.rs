@@ -1,4 +1,4 @@
-//! The nftables table: what it is, and what it does to packets between hosts that are namespaces.
+//! The nftables table without the plugin: its content, transactions, rebuilding, and the flows that it forgets.
 
 mod content;
 mod flows;

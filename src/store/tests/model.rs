@@ -1,7 +1,7 @@
-//! Random sequences against the model of tests/model: the store alone, below a kernel that is a map.
+//! Random sequences against the model of tests/adversarial/model: the store alone, below a kernel that is a map.
 //!
 //! What the commands do with the store is here in short: in which order they take lock and hold, and when they begin
-//! anew. The same sequences run on the commands themselves, with real namespaces, in tests/model.
+//! anew. The same sequences run on the commands themselves, with real namespaces, in tests/adversarial/model.
 
 #[path = "../../../tests/adversarial/model/disk.rs"]
 mod disk;

@@ -201,7 +201,7 @@ impl Subject for Host {
         let start = |command| (self.call(command).silent_stdin().spawn(), self.conf_of(command));
         let mut running: Vec<(Running, Value)> = commands.iter().map(start).collect();
         // All of them stand before their conf by now.
-        running.iter_mut().for_each(|(one, conf)| one.end_silence(conf));
+        running.iter_mut().for_each(|(one, conf)| one.send_conf(conf));
         let said: Vec<Said> = running.into_iter().map(|(one, _)| one.wait()).collect();
         commands.iter().zip(&said).map(|(command, said)| self.take(command, said)).collect()
     }

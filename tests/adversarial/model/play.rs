@@ -97,7 +97,7 @@ fn play(subject: &mut impl Subject, steps: &[Step], played: &AtomicUsize) -> Res
     let mut told = String::new();
     for step in steps.iter().cloned().chain(ending()) {
         let _ = write!(told, "    {step}");
-        // The harness panics where the subject does what no runtime could make sense of.
+        // The subject panics on what no runtime could make sense of.
         let taken = AssertUnwindSafe(|| take(subject, &mut model, &step, &mut told));
         let outcome = catch_unwind(taken).unwrap_or_else(|panic| Err(words_of(&*panic)));
         told.push('\n');

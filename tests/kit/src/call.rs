@@ -1,6 +1,6 @@
-//! One execution of a CNI plugin, byte by byte: the only place where these tests start one.
+//! One execution of a CNI plugin: the only place where the tests start one.
 //!
-//! It is put together step by step, as a runtime does it, or somebody who is up to no good:
+//! A call is built as a runtime builds it, or as no runtime should:
 //!
 //! ```text
 //! let answer = Call::ferrule("ADD").on(&node).attachment("c1", pod.path()).conf(&conf).run();
@@ -227,7 +227,7 @@ impl Running {
 
     /// Writes a conf to the stdin that was silent until now, and closes it: of many that wait for their conf, all go
     /// on at the same moment.
-    pub fn end_silence(&mut self, conf: &Value) {
+    pub fn send_conf(&mut self, conf: &Value) {
         let mut stdin = self.silent_stdin.take().expect("a silent stdin");
         stdin.write_all(conf.to_string().as_bytes()).unwrap();
     }
@@ -264,7 +264,7 @@ impl Running {
         let status = self.child.wait().unwrap();
         drop(self.silent_stdin);
         let answer = Answer { status, stdout, stderr };
-        if self.watchdog.has_bitten() { Err(answer) } else { Ok(answer) }
+        if self.watchdog.has_killed() { Err(answer) } else { Ok(answer) }
     }
 }
 

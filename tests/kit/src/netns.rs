@@ -31,6 +31,16 @@ impl Namespace {
         namespace
     }
 
+    /// One with an uplink `up0` that leads nowhere, 192.168.9.1/24 and fd09::1/64.
+    pub fn with_uplink(role: &str) -> Self {
+        let namespace = Self::new(role);
+        namespace.ip_batch(
+            "link set lo up\nlink add up0 type veth peer up1\nlink set up0 up\nlink set up1 up\n\
+             address add 192.168.9.1/24 dev up0\naddress add fd09::1/64 dev up0 nodad\n",
+        );
+        namespace
+    }
+
     /// The one that is at `path`, which somebody else made and removes.
     pub fn at(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -63,7 +63,7 @@ pub fn run_within(
         thread::spawn(move || drop(stdin.write_all(&input)));
     }
     let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
-    if watchdog.has_bitten() {
+    if watchdog.has_killed() {
         return Err(failed(format!("it did not end within {patience:?}")));
     }
     let [stdout, stderr] =
@@ -102,25 +102,25 @@ pub fn run_in<'w>(
 
 /// Kills a process group when its time is over, or when the test panics before it has waited for the end.
 pub(crate) struct Watchdog {
-    leash: mpsc::Sender<()>,
-    dog: JoinHandle<bool>,
+    cancel: mpsc::Sender<()>,
+    thread: JoinHandle<bool>,
 }
 
 impl Watchdog {
     /// Of a process that leads a group.
     pub fn of(child: &Child, patience: Duration) -> Self {
         let group = Pid::from_child(child);
-        let (leash, held) = mpsc::channel();
-        let dog = thread::spawn(move || {
-            let has_ended = held.recv_timeout(patience).is_ok();
+        let (cancel, cancelled) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let has_ended = cancelled.recv_timeout(patience).is_ok();
             !has_ended && kill_process_group(group, Signal::KILL).is_ok()
         });
-        Self { leash, dog }
+        Self { cancel, thread }
     }
 
-    /// Calls it off; whether it had to do its work before.
-    pub fn has_bitten(self) -> bool {
-        let _ = self.leash.send(());
-        self.dog.join().unwrap()
+    /// Cancels it. Whether it had killed the process before.
+    pub fn has_killed(self) -> bool {
+        let _ = self.cancel.send(());
+        self.thread.join().unwrap()
     }
 }

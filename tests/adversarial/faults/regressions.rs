@@ -1,4 +1,4 @@
-//! What breaking everything has found, each with a test of its own: the one fault that showed it.
+//! Defects that system-call faults have found: for each the one fault that showed it.
 
 use super::host::Host;
 use super::points::lies_about;
