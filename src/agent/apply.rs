@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use crate::agent::cluster::desired_state::Desired;
 use crate::agent::drift;
-use crate::agent::settings::Settings;
+use crate::agent::settings::{ForwardAccept, Settings};
 use crate::attachments::{LOCK_DEADLINE, node as node_state, pod_rules, reclaim};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
@@ -28,7 +28,7 @@ use crate::desired::node::NodeState;
 use crate::desired::object::Place;
 use crate::desired::overlay::{Routing, local_end, pod_mtu};
 use crate::foreign_firewall;
-use crate::foreign_firewall::{Judgement, Traffic};
+use crate::foreign_firewall::{Accepted, DropChain};
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
 use crate::linux::link;
@@ -48,18 +48,18 @@ pub struct Datapath {
     boot: BootId,
     routing: Routing,
     vxlan: overlay::Settings,
-    forward_accept: bool,
+    forward_accept: ForwardAccept,
     /// What we are to the kernel when it tells who changed something.
     ports: Vec<u32>,
 }
 
-/// What firewalls of others do.
+/// What other people's firewalls do with forwarded packets.
 #[derive(Debug, Default)]
 pub struct Forward {
-    /// Chains that got rules which let the pods pass.
-    pub accepting: Vec<String>,
-    /// Chains that let no pod reach other nodes, and what to do.
-    pub dropping: Vec<(String, String)>,
+    /// Chains that got accept rules now.
+    pub accepted: Vec<Accepted>,
+    /// Chains that end in a drop and have no accept rules, each with the remedy.
+    pub dropping: Vec<(DropChain, String)>,
 }
 
 /// What became of the ways to other nodes.
@@ -143,26 +143,29 @@ impl Datapath {
         Ok(switches.into_iter().map(|switch| switch.path.join(".")).collect())
     }
 
-    /// Looks whether a firewall of others drops what pods and other nodes send each other; where the administrator
-    /// wishes so, iptables' chain FORWARD lets it pass.
+    /// Inserts accept rules where iptables' chain FORWARD drops, unless the administrator has switched that off, and
+    /// finds the chains that may drop the pods' packets all the same.
     ///
     /// # Errors
     /// What the kernel refused.
     pub async fn forward(&self, desired: &Desired) -> Result<Forward, CniError> {
-        let traffic = Traffic::find(&self.netlink, &desired.node_state(&self.network)).await?;
+        let subnets = &desired.own.pod_cidrs;
         let mut found = Forward::default();
-        if self.forward_accept {
-            let accepted = foreign_firewall::accept(&self.nft, &self.network, &traffic).await?;
-            found.accepting = accepted.into_iter().filter(|it| it.inserted > 0).map(|it| it.chain).collect();
-        } else {
-            foreign_firewall::remove(&self.nft, Some(&self.network)).await?;
+        match self.forward_accept {
+            ForwardAccept::Auto => {
+                let accepted = foreign_firewall::accept(&self.nft, &self.network, subnets).await?;
+                found.accepted = accepted.into_iter().filter(|it| it.inserted > 0).collect();
+            }
+            ForwardAccept::Off => {
+                foreign_firewall::remove(&self.nft, Some(&self.network)).await?;
+            }
         }
-        if traffic.has_others() {
-            let obstacles = foreign_firewall::obstacles(&self.nft, &traffic).await.map_err(NftError::from)?;
-            let dropping = obstacles.into_iter().filter(|(_, judgement)| *judgement == Judgement::Drops);
-            found.dropping =
-                dropping.map(|(filter, _)| (filter.to_string(), filter.remedy(&traffic))).collect();
-        }
+        let dropping = foreign_firewall::unaccepted(&self.nft, &self.network, subnets).await;
+        let with_remedy = |chain: DropChain| {
+            let remedy = chain.remedy(subnets);
+            (chain, remedy)
+        };
+        found.dropping = dropping.map_err(NftError::from)?.into_iter().map(with_remedy).collect();
         Ok(found)
     }
 

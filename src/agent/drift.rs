@@ -6,8 +6,10 @@ use crate::cni::ids::NetworkName;
 use crate::desired::names;
 use crate::linux::monitor::{Event, NetconfOf};
 
-/// `NFPROTO_INET` (include/uapi/linux/netfilter.h).
+/// `NFPROTO_*` (include/uapi/linux/netfilter.h).
 const FAMILY_INET: u8 = 1;
+const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
 
 /// Parts of the node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,6 +100,12 @@ pub fn concerned(event: &Event, own: &Own) -> Parts {
         {
             Parts { table: true, ..none }
         }
+        // docker, when it starts, makes FORWARD drop and puts its own chains first.
+        Event::Nftables {
+            family: FAMILY_IPV4 | FAMILY_IPV6, table: Some(table), chain: Some(chain), ..
+        } if table == "filter" && ["FORWARD", "DOCKER-USER"].contains(&chain.as_str()) => {
+            Parts { forward: true, ..none }
+        }
         Event::Missed => Parts::KERNEL,
         _ => none,
     }
@@ -129,13 +137,31 @@ mod tests {
         let table = |table: &str, removed| Event::Nftables {
             family: 1,
             table: Some(table.to_owned()),
+            chain: None,
             removed,
             port: 0,
         };
         assert_eq!(parts(&table("ferrule", true)), Parts { table: true, ..none });
         assert_eq!(parts(&table("ferrule", false)), none);
-        let by_us = Event::Nftables { family: 1, table: Some("ferrule".to_owned()), removed: true, port: 7 };
+        let by_us = Event::Nftables {
+            family: 1,
+            table: Some("ferrule".to_owned()),
+            chain: None,
+            removed: true,
+            port: 7,
+        };
         assert_eq!(parts(&by_us), none);
+        let iptables = |table: &str, chain: &str| Event::Nftables {
+            family: 2,
+            table: Some(table.to_owned()),
+            chain: Some(chain.to_owned()),
+            removed: false,
+            port: 0,
+        };
+        assert_eq!(parts(&iptables("filter", "FORWARD")), Parts { forward: true, ..none });
+        assert_eq!(parts(&iptables("filter", "DOCKER-USER")), Parts { forward: true, ..none });
+        assert_eq!(parts(&iptables("filter", "KUBE-FORWARD")), none, "kube-proxy writes there all the time");
+        assert_eq!(parts(&iptables("nat", "FORWARD")), none);
         let neighbour = |index| Event::Neighbour { removed: true, index, address: None };
         assert_eq!(parts(&neighbour(9)), Parts { routes: true, ..none });
         assert_eq!(parts(&neighbour(8)), none);

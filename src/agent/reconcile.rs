@@ -109,7 +109,7 @@ impl Agent {
         if due.parts.forward {
             let looked = self.step("forward", self.datapath.forward(&desired)).await;
             failed.forward = looked.is_none();
-            self.report_forward(looked.unwrap_or_default());
+            is_repaired |= self.report_forward(looked.unwrap_or_default());
         }
         if let Some(since) = due.drifted.filter(|_| is_repaired) {
             let took = since.elapsed();

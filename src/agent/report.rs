@@ -15,9 +15,6 @@ use crate::datapath::peers::Synchronised;
 /// How many of a kind are told one by one; of what is beyond, the number.
 const TOLD: usize = 16;
 
-/// What the plugin's verb says of the way out; with an agent it is the agent that does it.
-const SYNC: &str = "set \"forwardAccept\": true in the conf and run: ferrule sync";
-
 impl Agent {
     /// Tells what became of all ways to other nodes; returns whether something was mended.
     pub(super) fn take_in_ways(&mut self, desired: &Desired, routed: &Routed, has_drifted: bool) -> bool {
@@ -89,22 +86,23 @@ impl Agent {
         }
     }
 
-    /// Tells of firewalls of others.
-    pub(super) fn report_forward(&mut self, found: Forward) {
-        for chain in found.accepting {
-            info!(chain, "a firewall lets the pods pass from now on");
+    /// Tells of other people's firewalls; returns whether accept rules were inserted.
+    pub(super) fn report_forward(&mut self, found: Forward) -> bool {
+        for it in &found.accepted {
+            info!(chain = it.chain, inserted = it.inserted, removed = it.removed, "accept rules inserted");
         }
+        self.metrics.forward_drops(found.dropping.iter().map(|(chain, _)| chain));
+        let mut dropping = Vec::new();
         for (chain, remedy) in &found.dropping {
-            let remedy = remedy.replace(SYNC, "start the agents with --forward-accept");
-            if !self.dropping.contains(chain) {
-                warn!(chain, remedy, "a firewall lets no pod reach the pods of other nodes");
+            let name = chain.to_string();
+            if !self.dropping.contains(&name) {
+                warn!(chain = name, remedy, "firewall may drop forwarded packets of pods");
             }
-            self.warn_cluster(
-                "FirewallDropsPods",
-                format!("{chain} lets no pod reach other nodes: {remedy}"),
-            );
+            self.warn_cluster("FirewallMayDropPods", format!("{name} may drop packets of pods: {remedy}"));
+            dropping.push(name);
         }
-        self.dropping = found.dropping.into_iter().map(|(chain, _)| chain).collect();
+        self.dropping = dropping;
+        !found.accepted.is_empty()
     }
 
     /// Tells which forwarding was off.

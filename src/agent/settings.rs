@@ -70,9 +70,9 @@ pub struct Settings {
     #[arg(long, env, value_delimiter = ',')]
     pub non_masquerade_cidrs: Vec<IpNetwork>,
 
-    /// Let pods' packets pass a FORWARD policy of DROP that another tool has set
-    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub forward_accept: bool,
+    /// Where iptables' FORWARD drops (docker): auto inserts accept rules for this node's pods, off only reports it
+    #[arg(long, env, default_value = "auto", num_args = 0..=1, default_missing_value = "auto")]
+    pub forward_accept: ForwardAccept,
 
     /// The node's /run: write drop-ins there that keep systemd-networkd and NetworkManager off routes and links
     #[arg(long, env, value_name = "DIR")]
@@ -99,6 +99,17 @@ pub struct Settings {
     pub yes_pods_lose_their_network: bool,
 }
 
+/// What is done where iptables' chain FORWARD drops what it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ForwardAccept {
+    /// Insert accept rules for the subnets of this node's pods.
+    #[value(alias = "true")]
+    Auto,
+    /// Report it.
+    #[value(alias = "false")]
+    Off,
+}
+
 impl Settings {
     /// Where our conf is.
     pub fn conf_file(&self) -> PathBuf {
@@ -118,7 +129,7 @@ impl Settings {
             mtu: Some(self.mtu).filter(|&mtu| mtu != 0).or(mtu),
             masquerade: self.masquerade,
             non_masquerade: self.non_masquerade_cidrs.clone(),
-            forward_accept: self.forward_accept,
+            forward_accept: self.forward_accept == ForwardAccept::Auto,
         }
     }
 }
@@ -147,7 +158,8 @@ mod tests {
         assert_eq!(settings.conf_file(), PathBuf::from("/etc/cni/net.d/10-ferrule.conflist"));
         assert_eq!(settings.plugin_target(), PathBuf::from("/opt/cni/bin/ferrule"));
         assert_eq!(settings.listen, "[::]:9690".parse().unwrap());
-        assert!(settings.masquerade && !settings.uninstall && !settings.forward_accept);
+        assert!(settings.masquerade && !settings.uninstall);
+        assert_eq!(settings.forward_accept, ForwardAccept::Auto);
         assert_eq!(settings.wishes(Some(1450)).mtu, Some(1450));
     }
 

@@ -23,7 +23,7 @@ use crate::datapath::{detach, nftables, overlay};
 use crate::desired::names;
 use crate::desired::names::ROUTE_PROTOCOL;
 use crate::foreign_firewall;
-use crate::foreign_firewall::legacy::Legacy;
+use crate::foreign_firewall::legacy::LegacyTable;
 use crate::linux::addr::Address;
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
@@ -242,7 +242,7 @@ impl Document {
                 Err(error) => self.problems.push(error.to_string()),
             }
         }
-        for legacy in Legacy::find() {
+        for legacy in LegacyTable::find() {
             let rules = legacy.and_then(|it| if dry_run { Ok(it.standing(None)) } else { it.remove(None) });
             match rules {
                 Ok(rules) => rules.into_iter().for_each(|rule| self.tell_removed("rule", rule)),

@@ -31,7 +31,8 @@ pub struct AgentNode {
     pub through: Vec<String>,
     scratch: Scratch,
     agent: Option<Child>,
-    _others: Namespace,
+    /// The other nodes, as addresses of one namespace.
+    pub others: Namespace,
 }
 
 /// This node's Node.
@@ -61,7 +62,7 @@ impl AgentNode {
         let api = Api::start(&namespace);
         api.put(own());
         let scratch = Scratch::new(role);
-        Self { namespace, api, words: vec![], through: vec![], scratch, agent: None, _others: others }
+        Self { namespace, api, words: vec![], through: vec![], scratch, agent: None, others }
     }
 
     /// Starts the agent. Its log is in the scratch directory, and is shown when a wait is in vain.

@@ -1,4 +1,4 @@
-//! Tables of iptables before nf_tables. Only its own programs can look into them, and STATUS executes none.
+//! Tables of iptables-legacy. Only its own programs can read them, so they are the command line's business alone.
 
 use serde_json::json;
 
@@ -24,11 +24,11 @@ fn a_legacy_policy_of_drop_is_found_by_the_doctor_and_mended_by_sync() {
     );
     assert!(findings[1]["remedy"].as_str().unwrap().contains("ip6tables-legacy -I FORWARD -s fd00:244::/64"));
 
-    world.sync(1);
+    world.sync();
     assert_eq!(without_counts(&world.run(SAVE)), without_counts(&before));
     world.install(&world.accepting());
     assert_eq!(
-        world.sync(0)["accepting"],
+        world.sync()["accepting"],
         json!([
             { "chain": "legacy ip filter FORWARD", "inserted": 2, "removed": 0 },
             { "chain": "legacy ip6 filter FORWARD", "inserted": 2, "removed": 0 },
@@ -37,7 +37,7 @@ fn a_legacy_policy_of_drop_is_found_by_the_doctor_and_mended_by_sync() {
     assert_eq!(world.passing(), "46");
     assert_eq!(world.findings(), Vec::<serde_json::Value>::new());
     let once = world.run(SAVE);
-    assert_eq!(world.sync(0)["accepting"][0]["inserted"], 0);
+    assert_eq!(world.sync()["accepting"][0]["inserted"], 0);
     assert_eq!(without_counts(&world.run(SAVE)), without_counts(&once));
     document(world.node(), "uninstall --yes-pods-lose-their-network", 0);
     assert_eq!(without_counts(&world.run(SAVE)), without_counts(&before));
@@ -48,7 +48,7 @@ fn a_legacy_policy_of_drop_is_found_by_the_doctor_and_mended_by_sync() {
 fn where_there_is_no_legacy_table_none_is_made() {
     let world = World::new();
     world.install(&world.accepting());
-    world.sync(0);
+    world.sync();
     assert_eq!(world.findings(), Vec::<serde_json::Value>::new());
     document(world.node(), "uninstall --yes-pods-lose-their-network", 0);
     assert_eq!(world.run("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names"), "");

@@ -234,7 +234,7 @@ fn what_happens_to_a_table_is_told_with_its_name() {
         for (script, is_removed) in steps {
             watched.nft(script);
             let is_it = |event: &Event| {
-                matches!(event, Event::Nftables { family: 1, table: Some(name), removed, port }
+                matches!(event, Event::Nftables { family: 1, table: Some(name), removed, port, .. }
                 if name == "ferrule" && *removed == is_removed && *port != 0)
             };
             watched.expect(script, is_it).await;

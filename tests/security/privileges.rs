@@ -153,7 +153,7 @@ fn the_daemon_sets_capabilities_are_enough() {
     assert_eq!(capabilities("uninstall.yaml"), all);
     let mut node = AgentNode::new("caps");
     node.through = with_only(&all);
-    node.words = vec!["--routing".into(), "vxlan".into(), "--forward-accept".into()];
+    node.words = vec!["--routing".into(), "vxlan".into()];
     node.namespace.set_sysctl("net/ipv4/ip_forward", "0");
     node.api.put(other(11));
     node.start_ready();

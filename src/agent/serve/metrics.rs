@@ -11,6 +11,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::foreign_firewall::DropChain;
+
 /// One label and its value.
 type Label = [(&'static str, String); 1];
 
@@ -47,6 +49,7 @@ pub struct Metrics {
     pub reclaimed: Counter,
     addresses_used: Family<Label, Gauge>,
     addresses_free: Family<Label, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    forward_drops: Family<[(&'static str, String); 3], Gauge>,
     commands: Family<[(&'static str, String); 2], Counter>,
     add_phases: Family<Label, Histogram>,
     /// Whether the API server answers.
@@ -79,6 +82,7 @@ impl Metrics {
             reclaimed: Counter::default(),
             addresses_used: Family::default(),
             addresses_free: Family::default(),
+            forward_drops: Family::default(),
             commands: Family::default(),
             add_phases: Family::new_with_constructor(histogram),
             api_answers: Gauge::default(),
@@ -124,6 +128,9 @@ impl Metrics {
         registry.register("addresses_used", "Addresses of a podCIDR that pods have", used);
         let free = self.addresses_free.clone();
         registry.register("addresses_free", "Addresses of a podCIDR that pods can get", free);
+        let help =
+            "1 for each chain of the forward hook that ends in a drop and has no accept rules for pods";
+        registry.register("forward_drop_chains", help, self.forward_drops.clone());
         let commands = self.commands.clone();
         registry.register("commands", "Commands of the plugin, from its log", commands);
         let phases = self.add_phases.clone();
@@ -162,6 +169,16 @@ impl Metrics {
     pub fn forget_addresses(&self) {
         self.addresses_used.clear();
         self.addresses_free.clear();
+    }
+
+    /// The chains of other people's firewalls that may drop forwarded packets, and no others.
+    pub fn forward_drops<'a>(&self, chains: impl Iterator<Item = &'a DropChain>) {
+        self.forward_drops.clear();
+        for DropChain { table, chain, .. } in chains {
+            let family = table.family.to_string();
+            let labels = [("family", family), ("table", table.name.clone()), ("chain", chain.clone())];
+            self.forward_drops.get_or_create(&labels).set(1);
+        }
     }
 
     /// A command of the plugin.
