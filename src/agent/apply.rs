@@ -1,4 +1,4 @@
-//! The agent's hands: each verb makes one part of the node what is desired. Idempotent, all of them.
+//! Applies what is desired to the kernel and the store: one method for each part of the node, all idempotent.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use tokio::runtime::Handle;
 
 use crate::agent::cluster::desired_state::Desired;
-use crate::agent::drift;
+use crate::agent::drift::Ownership;
 use crate::agent::settings::{ForwardAccept, Settings};
 use crate::attachments::{LOCK_DEADLINE, node as node_state, pod_rules, reclaim};
 use crate::cni::error::CniError;
@@ -49,7 +49,7 @@ pub struct Datapath {
     routing: Routing,
     vxlan: overlay::Settings,
     forward_accept: ForwardAccept,
-    /// What we are to the kernel when it tells who changed something.
+    /// Netlink ports of the two sockets: the kernel names them in events of the agent's own changes.
     ports: Vec<u32>,
 }
 
@@ -62,12 +62,12 @@ pub struct Forward {
     pub dropping: Vec<(DropChain, String)>,
 }
 
-/// What became of the ways to other nodes.
+/// Outcome of comparing the routes to other nodes.
 #[derive(Debug, Default)]
 pub struct Routed {
-    /// Of the routes.
+    /// The routes.
     pub routes: Synchronised,
-    /// Of the overlay, where there is one.
+    /// The overlay, where there is one.
     pub overlay: Option<OverlayDone>,
     /// MTU of new pods, in bytes, where the uplink's is too large.
     pub pod_mtu: Option<u32>,
@@ -105,14 +105,14 @@ impl Datapath {
         })
     }
 
-    /// Whether answers of the kernel were lost, after which the sockets have to be opened anew.
+    /// Whether answers of the kernel were lost, after which the sockets have to be opened again.
     pub fn has_lost_contact(&self) -> bool {
         self.netlink.has_ended()
     }
 
-    /// By what the node's own doings are told from others', now.
-    pub fn own(&self) -> drift::Own {
-        drift::Own {
+    /// By what the agent's own changes are told from others', now.
+    pub fn ownership(&self) -> Ownership {
+        Ownership {
             network: self.network.clone(),
             ports: self.ports.clone(),
             overlay: link::index_of(names::OVERLAY_DEVICE).unwrap_or_default(),
@@ -124,8 +124,8 @@ impl Datapath {
         &self.boot
     }
 
-    /// Switches forwarding on, and makes the catch-all routes of the own podCIDRs; those of `former` ones go. Returns
-    /// what was switched on.
+    /// Enables forwarding, sets the catch-all routes of the own podCIDRs and deletes those of `former` ones. Returns
+    /// the sysctls that were changed.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -169,8 +169,8 @@ impl Datapath {
         Ok(found)
     }
 
-    /// Compares all ways to peers with the kernel's and sets what is missing or wrong: the overlay to those that are not
-    /// on-link, then the routes. What nobody asks for goes only where `desired` is the whole truth.
+    /// Compares the overlay and the routes to all peers with the kernel's and sets what is missing or wrong. With
+    /// `is_whole_truth` (the list of Nodes is complete) it deletes what nothing asks for.
     ///
     /// # Errors
     /// Where the kernel cannot be read, or the overlay's device cannot be had. A peer's own trouble is in the answer.
@@ -196,8 +196,8 @@ impl Datapath {
         Ok(routed)
     }
 
-    /// Makes the routes to a few peers what they should be, at a cost that the others have no part in. `None` if one of
-    /// them is reached by the overlay, or was: then all ways have to be looked at.
+    /// Sets the routes to a few peers; the cost does not depend on the others. `None` if one of them is reached by the
+    /// overlay, or was: then all routes have to be compared.
     ///
     /// # Errors
     /// Where the kernel cannot be read.
@@ -231,14 +231,14 @@ impl Datapath {
         Ok((mtu != uplink).then_some(mtu))
     }
 
-    /// Makes the nftables table what records and nodes ask for. With `whole`, each element is compared; else it is
-    /// looked whether the table stands and knows the nodes. `None` if nothing was to be done.
+    /// Sets the nftables table to what records and Nodes ask for. With `whole`, each element is compared; else only
+    /// whether the table exists and has the Nodes. `None` if nothing had to be changed.
     ///
     /// # Errors
     /// What kernel or store refuse.
     pub async fn table(&self, desired: &Desired, whole: bool) -> Result<Option<Rebuilt>, CniError> {
-        let inside = desired.inside(&self.network, &self.exempt);
-        // First on disk: whoever makes the table again reads it there.
+        let inside = desired.no_masquerade(&self.network, &self.exempt);
+        // First on disk: an ADD that creates the table again reads it there.
         let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
         self.remember(&inside, tunnel.as_ref())?;
         let stands = nftables::knows(&self.nft, std::slice::from_ref(&self.network)).await?;
@@ -252,7 +252,7 @@ impl Datapath {
         Ok((is_changed || rebuilt != Rebuilt::default()).then_some(rebuilt))
     }
 
-    /// Frees what dead attachments hold; returns how many there were.
+    /// Releases the addresses of dead attachments; returns how many attachments there were.
     ///
     /// # Errors
     /// Where store or kernel cannot be used.
@@ -273,14 +273,14 @@ impl Datapath {
     /// # Errors
     /// When the store cannot be read.
     pub fn usage(&self, sets: &[RangeSet]) -> Result<Vec<Usage>, CniError> {
-        let nobody = |set: &RangeSet| Usage { held: 0, free: set.capacity() };
+        let unused = |set: &RangeSet| Usage { held: 0, free: set.capacity() };
         match Store::open_existing(&self.data_dir, &self.network)? {
             Some(store) => Ok(store.usage(&self.boot, sets)?),
-            None => Ok(sets.iter().map(nobody).collect()),
+            None => Ok(sets.iter().map(unused).collect()),
         }
     }
 
-    /// Makes the routes to the node's own pods right; returns how many were not.
+    /// Repairs the routes to the node's own pods; returns how many were wrong.
     ///
     /// # Errors
     /// What kernel or store refuse.
@@ -306,8 +306,8 @@ impl Datapath {
         link::index_of(names::OVERLAY_DEVICE).unwrap_or_default().is_some()
     }
 
-    /// Remembers where pods keep their source and who may send to this node's end of a tunnel, so that any ADD can make
-    /// a flushed table again.
+    /// Writes the no-masquerade networks and the ends of the overlay to the store, where an ADD reads them when it
+    /// creates a flushed table again.
     fn remember(&self, inside: &InsideNetwork, tunnel: Option<&Tunnel>) -> Result<(), CniError> {
         let store = Store::open(&self.data_dir, &self.network)?;
         let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;

@@ -1,5 +1,6 @@
-//! What somebody else did to the node, told by the kernel: which part of it has to be looked at again.
+//! Which parts of the node an event of the kernel calls to compare.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::cni::ids::NetworkName;
@@ -22,7 +23,7 @@ pub struct Parts {
     pub pods: bool,
     /// The nftables table.
     pub table: bool,
-    /// Firewalls of others.
+    /// Other people's firewalls.
     pub forward: bool,
     /// The conflist and the plugin.
     pub files: bool,
@@ -36,7 +37,7 @@ impl Parts {
     /// All that the kernel has.
     const KERNEL: Self = Self { files: false, ..Self::ALL };
 
-    /// Whether there is none.
+    /// Whether it is none of them.
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
@@ -55,19 +56,35 @@ impl Parts {
     }
 }
 
-/// What must be known to tell whose an event is.
+/// As `routes,table`.
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            ("node", self.node),
+            ("routes", self.routes),
+            ("pods", self.pods),
+            ("table", self.table),
+            ("forward", self.forward),
+            ("files", self.files),
+        ];
+        let named: Vec<&str> = names.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();
+        f.write_str(&named.join(","))
+    }
+}
+
+/// By what the agent's own changes are told from others'.
 #[derive(Debug, Clone)]
-pub struct Own {
+pub struct Ownership {
     /// The network.
     pub network: NetworkName,
-    /// Names of our own sockets: what we did ourselves needs no look.
+    /// Ports of the agent's own sockets: its own changes are no drift.
     pub ports: Vec<u32>,
     /// Index of the overlay's device, where there is one.
     pub overlay: Option<u32>,
 }
 
-/// The parts that an event of the kernel makes worth a look. What comes and goes with every pod costs none, or little.
-pub fn concerned(event: &Event, own: &Own) -> Parts {
+/// The parts that an event calls to compare. What comes and goes with every pod costs nothing, or little.
+pub fn concerned(event: &Event, own: &Ownership) -> Parts {
     let none = Parts::default();
     let network = &own.network;
     match event {
@@ -115,8 +132,8 @@ pub fn concerned(event: &Event, own: &Own) -> Parts {
 mod tests {
     use super::*;
 
-    fn own() -> Own {
-        Own { network: NetworkName::parse("podnet").unwrap(), ports: vec![7], overlay: Some(9) }
+    fn own() -> Ownership {
+        Ownership { network: NetworkName::parse("podnet").unwrap(), ports: vec![7], overlay: Some(9) }
     }
 
     fn route(removed: bool, protocol: u8, metric: Option<u32>) -> Event {

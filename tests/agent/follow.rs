@@ -41,9 +41,12 @@ fn a_new_node_becomes_one_that_pods_can_be_added_to() {
             condition["type"] == "NetworkUnavailable" && condition["status"] == "False"
         })
     });
-    node.wait("metrics", || node.metric("ferrule_addresses_used{subnet=\"10.244.1.0/24\"}") == Some(1.0));
+    node.wait("metrics", || {
+        node.metric("ferrule_addresses_used{network=\"podnet\",subnet=\"10.244.1.0/24\",family=\"ipv4\"}")
+            == Some(1.0)
+    });
     node.wait("phases", || {
-        node.metric("ferrule_commands_total{command=\"ADD\",outcome=\"success\"}") == Some(1.0)
+        node.metric("ferrule_commands_total{command=\"ADD\",outcome=\"success\",code=\"0\"}") == Some(1.0)
     });
     assert_eq!(node.metric("ferrule_routes_programmed"), Some(2.0));
     call("DEL").attachment(pod.container(), pod.namespace().path()).run().success();
@@ -81,7 +84,7 @@ fn heartbeats_cost_nothing() {
     node.wait_for_routes_to(&[11]);
     let steps = |node: &AgentNode| {
         let page = node.page("/metrics").unwrap();
-        let counts = page.lines().filter(|line| line.starts_with("ferrule_step_seconds_count"));
+        let counts = page.lines().filter(|line| line.starts_with("ferrule_step_duration_seconds_count"));
         counts.map(str::to_owned).collect::<Vec<_>>()
     };
     let before = steps(&node);

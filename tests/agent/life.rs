@@ -116,12 +116,12 @@ fn an_api_server_away_from_the_start_is_logged_once() {
         node.metric("ferrule_errors_total{step=\"watch\"}").is_some_and(|tries| tries >= 6.0)
     });
     let told = |words: &str| node.log().matches(words).count();
-    assert_eq!(told("the API server does not answer as it should"), 1, "{}", node.log());
-    assert_eq!(told("the API server answers again"), 0, "{}", node.log());
+    assert_eq!(told("API server not reachable"), 1, "{}", node.log());
+    assert_eq!(told("API server reachable again"), 0, "{}", node.log());
     // Not by the library as well, at each try.
     assert_eq!(told("level=error"), 0, "{}", node.log());
-    assert_eq!(node.metric("ferrule_api_answers"), Some(0.0));
+    assert_eq!(node.metric("ferrule_api_up"), Some(0.0));
     node.api.be_away(false);
-    node.wait("word of it", || told("the API server answers again") == 1);
-    assert_eq!(node.metric("ferrule_api_answers"), Some(1.0));
+    node.wait("word of it", || told("API server reachable again") == 1);
+    assert_eq!(node.metric("ferrule_api_up"), Some(1.0));
 }

@@ -137,10 +137,10 @@ fn without_any_one_verb_of_its_role_something_fails() {
                 assert!(lists > 0 && watches == 0, "nothing new is learnt");
             }
             ("nodes/status", "patch") => {
-                node.wait("the reason", || node.log().contains("NetworkUnavailable cannot be set"));
+                node.wait("the reason", || node.log().contains("node condition not set"));
             }
             ("events", "create") => {
-                node.wait("the reason", || node.log().contains("an event could not be written"));
+                node.wait("the reason", || node.log().contains("event not written"));
             }
             other => panic!("a verb that no duty is known for: {other:?}"),
         }

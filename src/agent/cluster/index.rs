@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::agent::k8s::node_info::NodeFacts;
+use crate::agent::k8s::node_info::NodeInfo;
 use crate::config::peer::Peer;
 use crate::desired::attachment::covers;
 
@@ -23,11 +23,11 @@ pub enum NodeEvent {
     /// A list of all nodes begins: those that it does not name are gone.
     ListBegins,
     /// A node of that list.
-    Listed(NodeFacts),
+    Listed(NodeInfo),
     /// The list was told to its end.
     ListEnds,
     /// A node appeared, or changed.
-    Changed(NodeFacts),
+    Changed(NodeInfo),
     /// A node is gone.
     Gone(String),
 }
@@ -64,7 +64,7 @@ pub enum Problem {
 
 /// What is known of a node after all claims were weighed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct Assessment {
     /// What it gets routes for; `None` if nothing.
     pub peer: Option<Peer>,
     /// What keeps it, or part of it, from routes.
@@ -93,7 +93,7 @@ type Claims<K> = HashMap<K, Vec<Arc<str>>>;
 #[derive(Debug)]
 pub struct Index {
     own: String,
-    nodes: BTreeMap<Arc<str>, NodeFacts>,
+    nodes: BTreeMap<Arc<str>, NodeInfo>,
     cidrs: Claims<IpNetwork>,
     addresses: Claims<IpAddr>,
     /// Those that a list under way has named so far.
@@ -115,17 +115,17 @@ impl Index {
     }
 
     /// Takes in an event and tells what it changed. One that says what is known already costs a comparison.
-    pub fn take(&mut self, event: NodeEvent) -> Change {
+    pub fn apply(&mut self, event: NodeEvent) -> Change {
         match event {
             NodeEvent::ListBegins => {
                 self.listed = Some(HashSet::new());
                 Change::default()
             }
-            NodeEvent::Listed(facts) => {
+            NodeEvent::Listed(info) => {
                 if let Some(listed) = &mut self.listed {
-                    listed.insert(facts.name.clone());
+                    listed.insert(info.name.clone());
                 }
-                self.put(facts)
+                self.put(info)
             }
             NodeEvent::ListEnds => {
                 let listed = self.listed.take().unwrap_or_default();
@@ -136,7 +136,7 @@ impl Index {
                 change.completed = !std::mem::replace(&mut self.is_complete, true);
                 change
             }
-            NodeEvent::Changed(facts) => self.put(facts),
+            NodeEvent::Changed(info) => self.put(info),
             NodeEvent::Gone(name) => self.remove(&name),
         }
     }
@@ -147,35 +147,35 @@ impl Index {
     }
 
     /// This node, as far as it is known.
-    pub fn own(&self) -> Option<&NodeFacts> {
+    pub fn own(&self) -> Option<&NodeInfo> {
         self.nodes.get(self.own.as_str())
     }
 
     /// Every node, by name.
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeFacts> {
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
         self.nodes.values()
     }
 
     /// Every other node, by name.
-    pub fn others(&self) -> impl Iterator<Item = &NodeFacts> {
-        self.nodes.values().filter(|facts| facts.name != self.own)
+    pub fn others(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.values().filter(|info| info.name != self.own)
     }
 
     /// What a node gets, and what keeps it from more. Nothing for one that is not known.
-    pub fn standing(&self, name: &str) -> Standing {
-        let Some(facts) = self.nodes.get(name) else { return Standing::default() };
-        let mut problems: Vec<Problem> = facts.unusable.iter().cloned().map(Problem::Unusable).collect();
-        if facts.pod_cidrs.is_empty() {
+    pub fn assess(&self, name: &str) -> Assessment {
+        let Some(info) = self.nodes.get(name) else { return Assessment::default() };
+        let mut problems: Vec<Problem> = info.unusable.iter().cloned().map(Problem::Unusable).collect();
+        if info.pod_cidrs.is_empty() {
             problems.push(Problem::NoPodCidr);
         }
         let taken = |address: &IpAddr| keeper(&self.addresses, address).filter(|keeper| *keeper != name);
-        for address in &facts.node_ips {
+        for address in &info.node_ips {
             problems.extend(taken(address).map(|keeper| Problem::AddressTaken(*address, keeper.to_owned())));
         }
-        let pod_cidrs: Vec<IpNetwork> = facts
+        let pod_cidrs: Vec<IpNetwork> = info
             .pod_cidrs
             .iter()
-            .filter(|&&cidr| match self.judge(facts, cidr, taken) {
+            .filter(|&&cidr| match self.judge(info, cidr, taken) {
                 Ok(is_routed) => is_routed,
                 Err(problem) => {
                     problems.push(problem);
@@ -185,50 +185,50 @@ impl Index {
             .copied()
             .collect();
         if name == self.own || pod_cidrs.is_empty() {
-            return Standing { peer: None, problems };
+            return Assessment { peer: None, problems };
         }
-        let peer = Peer { node: name.to_owned(), pod_cidrs, node_ips: facts.main_addresses() };
-        Standing { peer: Some(peer), problems }
+        let peer = Peer { node: name.to_owned(), pod_cidrs, node_ips: info.main_addresses() };
+        Assessment { peer: Some(peer), problems }
     }
 
     /// Whether a podCIDR gets a route, or what keeps it from one. That its next hop is another's was told before.
     fn judge<'a>(
         &self,
-        facts: &NodeFacts,
+        info: &NodeInfo,
         cidr: IpNetwork,
         taken: impl Fn(&IpAddr) -> Option<&'a str>,
     ) -> Result<bool, Problem> {
         let own = self.own().map(|own| own.pod_cidrs.as_slice()).unwrap_or_default();
-        if let Some(own) = own.iter().find(|own| facts.name != self.own && covers(**own, cidr)) {
+        if let Some(own) = own.iter().find(|own| info.name != self.own && covers(**own, cidr)) {
             return Err(Problem::WithinOwn(cidr, *own));
         }
         match keeper(&self.cidrs, &cidr) {
-            Some(keeper) if keeper != facts.name => return Err(Problem::CidrTaken(cidr, keeper.to_owned())),
+            Some(keeper) if keeper != info.name => return Err(Problem::CidrTaken(cidr, keeper.to_owned())),
             _ => {}
         }
-        let address = facts.address_for(&cidr).ok_or(Problem::NoAddress(cidr))?;
+        let address = info.address_for(&cidr).ok_or(Problem::NoAddress(cidr))?;
         Ok(taken(&address).is_none())
     }
 
-    fn put(&mut self, facts: NodeFacts) -> Change {
-        let before = self.nodes.get(facts.name.as_str());
-        if before == Some(&facts) {
+    fn put(&mut self, info: NodeInfo) -> Change {
+        let before = self.nodes.get(info.name.as_str());
+        if before == Some(&info) {
             return Change::default();
         }
-        let name = facts.name.clone();
+        let name = info.name.clone();
         if name == self.own {
             let (own, condition) = match before {
                 Some(before) => {
                     let is_other = (&before.pod_cidrs, &before.node_ips, &before.unusable)
-                        != (&facts.pod_cidrs, &facts.node_ips, &facts.unusable);
-                    (is_other, before.condition != facts.condition)
+                        != (&info.pod_cidrs, &info.node_ips, &info.unusable);
+                    (is_other, before.condition != info.condition)
                 }
                 None => (true, true),
             };
-            self.replace(&name, Some(facts));
+            self.replace(&name, Some(info));
             return Change { own, condition, ..Change::default() };
         }
-        Change { peers: self.weigh(&name, Some(facts)), ..Change::default() }
+        Change { peers: self.weigh(&name, Some(info)), ..Change::default() }
     }
 
     fn remove(&mut self, name: &str) -> Change {
@@ -242,19 +242,19 @@ impl Index {
         Change { peers: self.weigh(name, None), ..Change::default() }
     }
 
-    /// Puts `facts` in the place of what is known of the node, and tells whose standing that changed: the node's own,
+    /// Puts `info` in the place of what is known of the node, and tells whose standing that changed: the node's own,
     /// and that of nodes which claim the same. Does not look at any other.
-    fn weigh(&mut self, name: &str, facts: Option<NodeFacts>) -> BTreeSet<String> {
+    fn weigh(&mut self, name: &str, info: Option<NodeInfo>) -> BTreeSet<String> {
         let mut concerned: BTreeSet<String> = BTreeSet::from([name.to_owned()]);
-        for facts in self.nodes.get(name).into_iter().chain(&facts) {
-            let of_cidrs = facts.pod_cidrs.iter().filter_map(|cidr| self.cidrs.get(cidr));
-            let of_addresses = facts.node_ips.iter().filter_map(|address| self.addresses.get(address));
+        for info in self.nodes.get(name).into_iter().chain(&info) {
+            let of_cidrs = info.pod_cidrs.iter().filter_map(|cidr| self.cidrs.get(cidr));
+            let of_addresses = info.node_ips.iter().filter_map(|address| self.addresses.get(address));
             let claims = of_cidrs.chain(of_addresses).flatten();
             concerned.extend(claims.map(|name| name.to_string()).filter(|name| *name != self.own));
         }
-        let before: Vec<(String, Standing, Vec<IpAddr>)> =
+        let before: Vec<(String, Assessment, Vec<IpAddr>)> =
             concerned.into_iter().map(|name| self.snapshot(name)).collect();
-        self.replace(name, facts);
+        self.replace(name, info);
         let changed = before.into_iter().filter_map(|before| {
             let after = self.snapshot(before.0.clone());
             (before != after).then_some(after.0)
@@ -262,21 +262,21 @@ impl Index {
         changed.collect()
     }
 
-    fn snapshot(&self, name: String) -> (String, Standing, Vec<IpAddr>) {
-        let addresses = self.nodes.get(name.as_str()).map(|facts| facts.node_ips.clone()).unwrap_or_default();
-        let standing = self.standing(&name);
+    fn snapshot(&self, name: String) -> (String, Assessment, Vec<IpAddr>) {
+        let addresses = self.nodes.get(name.as_str()).map(|info| info.node_ips.clone()).unwrap_or_default();
+        let standing = self.assess(&name);
         (name, standing, addresses)
     }
 
-    fn replace(&mut self, name: &str, facts: Option<NodeFacts>) {
+    fn replace(&mut self, name: &str, info: Option<NodeInfo>) {
         if let Some(before) = self.nodes.remove(name) {
             before.pod_cidrs.iter().for_each(|cidr| withdraw(&mut self.cidrs, cidr, name));
             before.node_ips.iter().for_each(|address| withdraw(&mut self.addresses, address, name));
         }
-        let Some(facts) = facts else { return };
-        let (cidrs, addresses) = (facts.pod_cidrs.clone(), facts.node_ips.clone());
+        let Some(info) = info else { return };
+        let (cidrs, addresses) = (info.pod_cidrs.clone(), info.node_ips.clone());
         let name: Arc<str> = name.into();
-        self.nodes.insert(Arc::clone(&name), facts);
+        self.nodes.insert(Arc::clone(&name), info);
         cidrs.into_iter().for_each(|cidr| claim(&mut self.cidrs, cidr, &name, &self.nodes));
         addresses.into_iter().for_each(|address| claim(&mut self.addresses, address, &name, &self.nodes));
     }
@@ -287,13 +287,13 @@ fn claim<K: Eq + Hash>(
     claims: &mut Claims<K>,
     key: K,
     name: &Arc<str>,
-    nodes: &BTreeMap<Arc<str>, NodeFacts>,
+    nodes: &BTreeMap<Arc<str>, NodeInfo>,
 ) {
     let of_key = claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
     of_key.push(Arc::clone(name));
     of_key.sort_by_key(|name| {
-        let facts = nodes.get(name);
-        (facts.map(|facts| (!facts.condition.ready, facts.created)), Arc::clone(name))
+        let info = nodes.get(name);
+        (info.map(|info| (!info.condition.ready, info.created)), Arc::clone(name))
     });
 }
 

@@ -1,4 +1,4 @@
-//! Three pages for those who look from outside: /metrics, /healthz and /readyz.
+//! Serves /metrics, /healthz and /readyz.
 
 use std::convert::Infallible;
 use std::io;
@@ -74,12 +74,12 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Healt
         match bind(address).await {
             Ok(listener) => break listener,
             Err(error) => {
-                warn!(%address, %error, "cannot serve /metrics, /healthz and /readyz; trying again")
+                warn!(%address, reason = %error, "HTTP server not started, will retry")
             }
         }
         tokio::time::sleep(RETRY).await;
     };
-    info!(%address, "serving /metrics, /healthz and /readyz");
+    info!(%address, "HTTP server listening");
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -126,9 +126,11 @@ fn respond(request: &Request<Incoming>, metrics: &Metrics, health: &Health) -> R
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },
         "/healthz" if health.is_alive() => text(StatusCode::OK, "ok\n"),
-        "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "the loop stands still\n"),
+        "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "the event loop does not run\n"),
         "/readyz" if health.is_ready() => text(StatusCode::OK, "ok\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not everything was made true yet; see the log\n"),
+        "/readyz" => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "the node is not ready for pods yet; see the log\n")
+        }
         _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz, /readyz\n"),
     }
 }
