@@ -38,7 +38,7 @@ use crate::linux::route::{Route, RouteKind};
 use crate::linux::sysctl;
 use crate::store::{BootId, Record, Store, Usage, current_boot_id};
 
-/// The node, as far as one network is concerned.
+/// The kernel and the store of this node, for one network.
 pub struct Datapath {
     netlink: Netlink,
     nft: Nfnetlink,
@@ -119,11 +119,6 @@ impl Datapath {
         }
     }
 
-    /// Which boot this is.
-    pub fn boot(&self) -> &BootId {
-        &self.boot
-    }
-
     /// Enables forwarding, sets the catch-all routes of the own podCIDRs and deletes those of `former` ones. Returns
     /// the sysctls that were changed.
     ///
@@ -173,7 +168,8 @@ impl Datapath {
     /// `is_whole_truth` (the list of Nodes is complete) it deletes what nothing asks for.
     ///
     /// # Errors
-    /// Where the kernel cannot be read, or the overlay's device cannot be had. A peer's own trouble is in the answer.
+    /// Where the kernel cannot be read, or the overlay's device cannot be created. Failures of single peers are in the
+    /// answer.
     pub async fn routes(&self, desired: &Desired, is_whole_truth: bool) -> Result<Routed, DatapathError> {
         let state = desired.node_state(&self.network);
         let ways = overlay::ways(&self.netlink, &state, self.routing).await?;
@@ -188,7 +184,7 @@ impl Datapath {
             None => peers::synchronise(&self.netlink, &state).await?,
         };
         if overlay.is_none() && is_whole_truth {
-            // Once nothing leads there any more.
+            // Only now that no route uses it.
             overlay::remove(&self.netlink).await?;
         }
         routed.routes.failures.extend(ways.failures);
@@ -241,10 +237,10 @@ impl Datapath {
         // First on disk: an ADD that creates the table again reads it there.
         let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
         self.remember(&inside, tunnel.as_ref())?;
-        let stands = nftables::knows(&self.nft, std::slice::from_ref(&self.network)).await?;
-        let mut is_changed = stands && nftables::ensure_inside(&self.nft, &inside).await?;
-        is_changed |= stands && nftables::ensure_tunnel(&self.nft, &self.network, tunnel.as_ref()).await?;
-        let rebuilt = if whole || !stands {
+        let exists = nftables::knows(&self.nft, std::slice::from_ref(&self.network)).await?;
+        let mut is_changed = exists && nftables::ensure_inside(&self.nft, &inside).await?;
+        is_changed |= exists && nftables::ensure_tunnel(&self.nft, &self.network, tunnel.as_ref()).await?;
+        let rebuilt = if whole || !exists {
             pod_rules::rebuild(&self.nft, &self.data_dir, &self.network, &self.boot).await?
         } else {
             Rebuilt::default()
@@ -301,7 +297,7 @@ impl Datapath {
         Ok(records.filter(|record| record.is_from(&self.boot)).collect())
     }
 
-    /// Whether other nodes are reached by a tunnel.
+    /// Whether the overlay's device exists.
     pub fn has_overlay(&self) -> bool {
         link::index_of(names::OVERLAY_DEVICE).unwrap_or_default().is_some()
     }

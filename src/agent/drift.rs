@@ -1,4 +1,4 @@
-//! Which parts of the node an event of the kernel calls to compare.
+//! Which parts of the node to compare after an event of the kernel.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ impl Parts {
     pub const ALL: Self =
         Self { node: true, routes: true, pods: true, table: true, forward: true, files: true };
 
-    /// All that the kernel has.
+    /// All that are in the kernel.
     const KERNEL: Self = Self { files: false, ..Self::ALL };
 
     /// Whether it is none of them.
@@ -83,7 +83,7 @@ pub struct Ownership {
     pub overlay: Option<u32>,
 }
 
-/// The parts that an event calls to compare. What comes and goes with every pod costs nothing, or little.
+/// The parts to compare after an event. Events of pods that come and go cost nothing, or little.
 pub fn concerned(event: &Event, own: &Ownership) -> Parts {
     let none = Parts::default();
     let network = &own.network;
@@ -97,7 +97,7 @@ pub fn concerned(event: &Event, own: &Ownership) -> Parts {
                 (true, true) if *metric == Some(u32::MAX) => Parts { node: true, ..none },
                 // A pod's, or the gateway's.
                 (true, true) => Parts { node: true, pods: true, ..none },
-                // In the place of ours.
+                // It replaced ferrule's.
                 (false, false) if is_to_peer => Parts { routes: true, ..none },
                 _ => none,
             }
@@ -107,9 +107,9 @@ pub fn concerned(event: &Event, own: &Ownership) -> Parts {
         Event::Rule { removed: true, protocol, .. } if *protocol == names::ROUTE_PROTOCOL => {
             Parts { routes: true, ..none }
         }
-        // The kernel's own, which nothing of ours depends on.
+        // The kernel's own, which ferrule does not use.
         Event::Address { address: IpAddr::V6(address), .. } if address.is_unicast_link_local() => none,
-        // With a link, or with an address that is a source, IPv4 routes go without a word.
+        // With a link, or with an address that is a source, the kernel deletes IPv4 routes without an event.
         Event::Link { .. } | Event::Address { .. } => Parts { node: true, routes: true, pods: true, ..none },
         Event::Netconf { of: NetconfOf::All, forwarding: Some(false), .. } => Parts { node: true, ..none },
         Event::Nftables { family: FAMILY_INET, table: Some(table), removed: true, .. }

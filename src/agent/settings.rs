@@ -69,11 +69,11 @@ pub struct Settings {
     #[arg(long, env = "FERRULE_MTU", default_value_t = 0)]
     pub mtu: u32,
 
-    /// Whether what leaves the cluster has the node's address
+    /// Masquerade packets that leave the cluster
     #[arg(long, env = "FERRULE_MASQUERADE", default_value_t = true, action = clap::ArgAction::Set)]
     pub masquerade: bool,
 
-    /// Destinations, besides those in the cluster, that see a pod's own address
+    /// Destinations, besides those in the cluster, that are not masqueraded
     #[arg(long, env = "FERRULE_NON_MASQUERADE_CIDRS", value_delimiter = ',')]
     pub non_masquerade_cidrs: Vec<IpNetwork>,
 
@@ -97,7 +97,7 @@ pub struct Settings {
     #[arg(long, env = "FERRULE_APISERVER")]
     pub apiserver: Option<String>,
 
-    /// Clean this node of ferrule, once, and exit
+    /// Remove ferrule from this node and exit
     #[arg(long, env = "FERRULE_UNINSTALL", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub uninstall: bool,
 
@@ -134,7 +134,7 @@ impl Settings {
         self.bin_dir.join("ferrule")
     }
 
-    /// What concerns the conf. `mtu` is what the way to other nodes asks for; one that was given comes before it.
+    /// What concerns the conf. `mtu` is the one that the overlay leaves; `--mtu` comes before it.
     pub fn conf_options(&self, mtu: Option<u32>) -> ConfOptions {
         ConfOptions {
             network: self.network.clone(),
@@ -153,7 +153,7 @@ fn with_short_names(command: Command, variable: impl Fn(&str) -> Option<OsString
         let long = arg.get_env().and_then(|name| name.to_str()).unwrap_or_default();
         let short = long.strip_prefix(PREFIX).map(str::to_owned).filter(|_| variable(long).is_none());
         match short.filter(|short| variable(short).is_some_and(|value| !is_of_a_service(&value))) {
-            // Once a process, and clap wants a name that lasts.
+            // Once per process; clap needs a 'static name.
             Some(short) => arg.env(&*String::leak(short)),
             None => arg,
         }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_have_a_long_and_a_short_name_and_services_do_not_count() {
+    fn variables_have_a_long_and_a_short_name() {
         let is_set_by = |variables: &'static [(&str, &str)], flag: &str| {
             let value =
                 |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, value)| value.into());

@@ -234,7 +234,7 @@ impl Document {
     async fn remove_rules(&mut self, dry_run: bool) {
         if let Ok(nft) = Nfnetlink::open_here() {
             let rules = match dry_run {
-                true => foreign_firewall::standing(&nft, None).await,
+                true => foreign_firewall::accept_rules(&nft, None).await,
                 false => foreign_firewall::remove(&nft, None).await,
             };
             match rules {
@@ -243,7 +243,8 @@ impl Document {
             }
         }
         for legacy in LegacyTable::find() {
-            let rules = legacy.and_then(|it| if dry_run { Ok(it.standing(None)) } else { it.remove(None) });
+            let rules =
+                legacy.and_then(|it| if dry_run { Ok(it.accept_rules(None)) } else { it.remove(None) });
             match rules {
                 Ok(rules) => rules.into_iter().for_each(|rule| self.tell_removed("rule", rule)),
                 Err(error) => self.problems.push(error),

@@ -30,7 +30,7 @@ pub struct Accepted {
     pub removed: usize,
 }
 
-/// The comment by which a network's rules are known.
+/// The comment that marks a network's rules.
 pub fn comment(network: &NetworkName) -> String {
     format!("{MARK}{network}")
 }
@@ -96,7 +96,8 @@ pub async fn unaccepted(
     Ok(unaccepted)
 }
 
-/// Removes the rules of one network, or of all, from iptables' chains; tells which. Not there is a success.
+/// Removes the rules of one network, or of all, from iptables' chains, and returns them. None is a
+/// success.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -106,11 +107,11 @@ pub async fn remove(nft: &Nfnetlink, network: Option<&NetworkName>) -> Result<Ve
     Ok(removed)
 }
 
-/// The rules that [`remove`] would remove.
+/// The accept rules of one network, or of all, that are in iptables' chains.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn standing(nft: &Nfnetlink, network: Option<&NetworkName>) -> Result<Vec<String>, NftError> {
+pub async fn accept_rules(nft: &Nfnetlink, network: Option<&NetworkName>) -> Result<Vec<String>, NftError> {
     Ok(plan_removal(nft, network).await?.0)
 }
 
@@ -136,7 +137,7 @@ impl Accepted {
     }
 }
 
-/// The rules of ours in a table of iptables, in their order.
+/// Accept rules in a table of iptables, in their order.
 async fn own_rules(
     nft: &Nfnetlink,
     table: &Table,
@@ -155,7 +156,7 @@ async fn own_rules(
     Ok(own)
 }
 
-/// The comment of a rule of ours.
+/// The comment of an accept rule.
 fn mark_of(rule: &Rule) -> Option<&str> {
     let accepts = rule.exprs.last() == Some(&Expr::Verdict(Verdict::Accept));
     let mut comments = rule.exprs.iter().filter_map(|expr| match expr {

@@ -32,7 +32,7 @@ impl LegacyTable {
         let name = program(ipv4, "iptables-legacy-save");
         let output = match Command::new(&name).args(["-t", "filter"]).output() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Where there is one iptables only, it may be either.
+                // A node with one iptables only may have either kind under this name.
                 let name = program(ipv4, "iptables-save");
                 Command::new(&name)
                     .args(["-t", "filter"])
@@ -61,7 +61,7 @@ impl LegacyTable {
     }
 
     /// The accept rules of a network, or of all, as command lines.
-    pub fn standing(&self, network: Option<&NetworkName>) -> Vec<String> {
+    pub fn accept_rules(&self, network: Option<&NetworkName>) -> Vec<String> {
         let rules = save::own_rules(&self.text, network);
         let name = program(self.ipv4, "iptables-legacy");
         rules.iter().map(|rule| format!("{name} {}", rule.join(" "))).collect()
@@ -97,7 +97,7 @@ impl LegacyTable {
     pub fn remove(&self, network: Option<&NetworkName>) -> Result<Vec<String>, String> {
         let rules = save::own_rules(&self.text, network);
         rules.iter().try_for_each(|rule| self.change("-D", rule))?;
-        Ok(self.standing(network))
+        Ok(self.accept_rules(network))
     }
 
     /// `-w`: other programs hold the same lock.

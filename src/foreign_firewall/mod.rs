@@ -9,7 +9,7 @@
 //! | [`find`]                  | finds base chains of the forward hook that end in a drop, in nf_tables        |
 //! | [`unaccepted`]            | of these, the ones that have no accept rules of the network                   |
 //! | [`accept`]                | inserts the accept rules where iptables' FORWARD drops                        |
-//! | [`remove`], [`standing`]  | removes the accept rules; lists those that [`remove`] would remove            |
+//! | [`remove`], [`accept_rules`] | removes the accept rules; lists them                                       |
 //! | [`legacy::LegacyTable`]   | the same for iptables-legacy, through its own programs                        |
 //!
 //! Finding costs one list of chains for each family, and the rules of base chains at the forward hook: kube-proxy's
@@ -20,7 +20,7 @@ mod drop_chain;
 pub mod legacy;
 mod save;
 
-pub use accept::{Accepted, accept, comment, remove, standing, unaccepted};
+pub use accept::{Accepted, accept, accept_rules, comment, remove, unaccepted};
 pub use drop_chain::{DropChain, find};
 
 use ipnetwork::IpNetwork;

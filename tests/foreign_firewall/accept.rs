@@ -8,7 +8,7 @@ use crate::cli::document;
 const SAVE: &str = "iptables-save; ip6tables-save";
 
 #[test]
-fn sync_lets_the_pods_pass_if_the_conf_says_so_and_uninstall_takes_it_back() {
+fn sync_inserts_accept_rules_and_uninstall_removes_them() {
     let world = World::new();
     world.run(
         "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; \

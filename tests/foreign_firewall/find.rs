@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::World;
-use kit::pod::Pod;
 use crate::cli::document;
+use kit::pod::Pod;
 
 /// As docker leaves it, with iptables on nf_tables.
 #[test]

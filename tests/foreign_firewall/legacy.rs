@@ -8,7 +8,7 @@ use crate::cli::document;
 const SAVE: &str = "iptables-legacy-save; ip6tables-legacy-save";
 
 #[test]
-fn a_legacy_policy_of_drop_is_found_by_the_doctor_and_mended_by_sync() {
+fn a_legacy_drop_policy_is_found_by_doctor_and_accepted_by_sync() {
     let world = World::new();
     world.run(
         "iptables-legacy -P FORWARD DROP; ip6tables-legacy -P FORWARD DROP; \

@@ -1,4 +1,4 @@
-//! What must be true on this node, worked out from the nodes of the cluster. Pure.
+//! The desired state of this node, computed from all Nodes. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,28 +13,28 @@ use crate::desired::nftables::element::InsideNetwork;
 use crate::desired::nftables::tunnel::Tunnel;
 use crate::desired::node::NodeState;
 
-/// This node's own part.
+/// What this node's own Node says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnNode {
-    /// Where its pods are.
+    /// The subnets of its pods.
     pub pod_cidrs: Vec<IpNetwork>,
     /// The address of each family that other nodes and pods see.
     pub node_ips: Vec<IpAddr>,
 }
 
-/// All that must be true.
+/// The desired state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// This node's own part.
+    /// This node.
     pub own: OwnNode,
-    /// The other nodes, as far as they can have routes; by name.
+    /// The other nodes that get routes, sorted by name.
     pub peers: Vec<Peer>,
-    /// Where pods keep their source address: pods and nodes of the whole cluster.
+    /// Destinations that are not masqueraded: pods and nodes of the whole cluster.
     pub no_masquerade: Vec<IpNetwork>,
 }
 
 impl OwnNode {
-    /// This node's part as the index knows it; `None` as long as it has no podCIDR or no address of one's family.
+    /// This node, as the index knows it; `None` while it has no podCIDR, or no address of a podCIDR's family.
     pub fn of(index: &Index) -> Option<Self> {
         let info = index.own()?;
         let reachable = |cidr: &IpNetwork| info.address_for(cidr).is_some();
@@ -44,14 +44,13 @@ impl OwnNode {
 }
 
 impl Desired {
-    /// What the nodes ask for of this one.
+    /// The desired state for these Nodes.
     pub fn of(index: &Index, own: OwnNode) -> Self {
         let peers = index.others().filter_map(|info| index.assess(&info.name).peer).collect();
         Self { own, peers, no_masquerade: no_masquerade(index) }
     }
 
-    /// Takes over what changed of the named peers, and returns these peers as they were and as they are now. The
-    /// list of places where pods keep their source is made anew.
+    /// Updates the named peers, and returns them as they were and as they are now.
     pub fn update(&mut self, index: &Index, names: &BTreeSet<String>) -> (Vec<Peer>, Vec<Peer>) {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for name in names {
@@ -68,7 +67,7 @@ impl Desired {
         (before, after)
     }
 
-    /// How many routes to other nodes there are to be.
+    /// Number of desired routes to other nodes.
     pub fn routes(&self) -> usize {
         self.peers.iter().map(|peer| peer.pod_cidrs.len()).sum()
     }
@@ -91,13 +90,13 @@ impl Desired {
         }
     }
 
-    /// Where the network's pods keep their source address, with what the administrator exempts besides.
+    /// Destinations that are not masqueraded, with those that the administrator exempts.
     pub fn no_masquerade(&self, network: &NetworkName, exempt: &[IpNetwork]) -> InsideNetwork {
         let networks = self.no_masquerade.iter().chain(exempt).copied().collect();
         InsideNetwork { network: network.clone(), networks }
     }
 
-    /// The ends of tunnels that end at this port: this node, and every one that has routes.
+    /// The nodes that may send to the overlay's port: this one, and every one that has routes.
     pub fn tunnel(&self, port: u16) -> Tunnel {
         let peers = self.peers.iter().flat_map(|peer| &peer.node_ips);
         Tunnel::new(port, self.own.node_ips.iter().chain(peers).copied().collect())
@@ -114,8 +113,8 @@ fn no_masquerade(index: &Index) -> Vec<IpNetwork> {
     aggregate(all)
 }
 
-/// The same addresses in as few networks as there can be: two halves become the whole, and what lies in another is
-/// left out. Controllers give podCIDRs in turn, so those of thousands of nodes become a few.
+/// The same addresses in as few networks as possible: two halves become one, and what lies in another is left out.
+/// Controllers assign podCIDRs in sequence, so those of thousands of nodes become a few.
 fn aggregate(mut networks: Vec<IpNetwork>) -> Vec<IpNetwork> {
     networks.sort_unstable_by_key(|network| (network.network(), network.prefix()));
     let mut kept: Vec<IpNetwork> = Vec::new();
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn places_become_as_few_as_there_can_be_and_cover_the_same_addresses() {
+    fn networks_are_aggregated_to_as_few_as_possible() {
         let aggregated = |texts: &[&str]| -> Vec<String> {
             let networks = texts.iter().map(|text| text.parse().unwrap()).collect();
             aggregate(networks).iter().map(ToString::to_string).collect()

@@ -1,9 +1,9 @@
-//! The nodes of the cluster as they are known at this moment. Plain synchronous code: event in, state out.
+//! All Nodes as the API server last reported them. Plain synchronous code: event in, change out.
 //!
 //! Two nodes may claim the same podCIDR or the same address, for a moment (nodes that restarted and swapped addresses)
-//! or for good (a Node that nobody deleted). One keeps what both claim: a node that is ready before one that is not,
-//! then the older, then the first by name. The other gets no route to what it lost, and is reported; it has it at
-//! once when the keeper lets go.
+//! or for good (a Node that nobody deleted). One of them keeps it: a node that is ready before one that is not,
+//! then the older, then the first by name. The other gets no route for it and is reported, until
+//! the first one no longer claims it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -20,26 +20,26 @@ use crate::desired::attachment::covers;
 /// What happened to the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeEvent {
-    /// A list of all nodes begins: those that it does not name are gone.
+    /// A list of all Nodes begins: those that are not in it are deleted.
     ListBegins,
     /// A node of that list.
     Listed(NodeInfo),
-    /// The list was told to its end.
+    /// The list is complete.
     ListEnds,
-    /// A node appeared, or changed.
+    /// A Node was added or modified.
     Changed(NodeInfo),
-    /// A node is gone.
+    /// A Node was deleted.
     Gone(String),
 }
 
 /// What an event changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Other nodes whose routes or problems are not what they were.
+    /// Other nodes whose routes or problems changed.
     pub peers: BTreeSet<String>,
     /// This node's podCIDRs or addresses, and with them everything.
     pub own: bool,
-    /// The first list is complete: from here on what is not known does not exist.
+    /// The first list is complete: from here on a Node that is not known does not exist.
     pub completed: bool,
     /// Conditions of this node changed.
     pub condition: bool,
@@ -48,11 +48,11 @@ pub struct Change {
 /// Why a node, or part of it, has no route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Problem {
-    /// Nobody gave it a podCIDR.
+    /// It has no podCIDR.
     NoPodCidr,
     /// It has no address of this podCIDR's family.
     NoAddress(IpNetwork),
-    /// Its Node says what cannot be used.
+    /// A value of its Node cannot be used.
     Unusable(String),
     /// Another node keeps this podCIDR.
     CidrTaken(IpNetwork, String),
@@ -62,12 +62,12 @@ pub enum Problem {
     WithinOwn(IpNetwork, IpNetwork),
 }
 
-/// What is known of a node after all claims were weighed.
+/// What a node gets, after claims of several nodes were decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assessment {
-    /// What it gets routes for; `None` if nothing.
+    /// What it gets routes for; `None` for nothing.
     pub peer: Option<Peer>,
-    /// What keeps it, or part of it, from routes.
+    /// Why it, or part of it, gets no routes.
     pub problems: Vec<Problem>,
 }
 
@@ -77,7 +77,7 @@ impl Change {
         *self == Self::default()
     }
 
-    /// Takes in a later change.
+    /// Adds a later change.
     pub fn merge(&mut self, later: Self) {
         self.peers.extend(later.peers);
         self.own |= later.own;
@@ -86,7 +86,7 @@ impl Change {
     }
 }
 
-/// Who claims what; the keepers first. Nearly always one, so it is a list, and the names are those of the nodes.
+/// Names of the nodes that claim a key; the first keeps it. Nearly always one.
 type Claims<K> = HashMap<K, Vec<Arc<str>>>;
 
 /// All nodes.
@@ -96,13 +96,13 @@ pub struct Index {
     nodes: BTreeMap<Arc<str>, NodeInfo>,
     cidrs: Claims<IpNetwork>,
     addresses: Claims<IpAddr>,
-    /// Those that a list under way has named so far.
+    /// Those that the current list has named so far.
     listed: Option<HashSet<String>>,
     is_complete: bool,
 }
 
 impl Index {
-    /// Knows nothing yet. `own` is the name of this node.
+    /// Empty. `own` is the name of this node.
     pub fn new(own: &str) -> Self {
         Self {
             own: own.to_owned(),
@@ -114,7 +114,7 @@ impl Index {
         }
     }
 
-    /// Takes in an event and tells what it changed. One that says what is known already costs a comparison.
+    /// Applies an event and returns what it changed. An event that changes nothing costs a comparison.
     pub fn apply(&mut self, event: NodeEvent) -> Change {
         match event {
             NodeEvent::ListBegins => {
@@ -141,7 +141,7 @@ impl Index {
         }
     }
 
-    /// Whether a list was told to its end at least once.
+    /// Whether a list was complete at least once.
     pub fn is_complete(&self) -> bool {
         self.is_complete
     }
@@ -161,7 +161,7 @@ impl Index {
         self.nodes.values().filter(|info| info.name != self.own)
     }
 
-    /// What a node gets, and what keeps it from more. Nothing for one that is not known.
+    /// What a node gets, and why it gets no more. Nothing for one that is not known.
     pub fn assess(&self, name: &str) -> Assessment {
         let Some(info) = self.nodes.get(name) else { return Assessment::default() };
         let mut problems: Vec<Problem> = info.unusable.iter().cloned().map(Problem::Unusable).collect();
@@ -191,7 +191,8 @@ impl Index {
         Assessment { peer: Some(peer), problems }
     }
 
-    /// Whether a podCIDR gets a route, or what keeps it from one. That its next hop is another's was told before.
+    /// Whether a podCIDR gets a route, or why not. `Ok(false)`: its next hop is another node's, which is a problem of
+    /// the address.
     fn judge<'a>(
         &self,
         info: &NodeInfo,
@@ -228,7 +229,7 @@ impl Index {
             self.replace(&name, Some(info));
             return Change { own, condition, ..Change::default() };
         }
-        Change { peers: self.weigh(&name, Some(info)), ..Change::default() }
+        Change { peers: self.replace_and_compare(&name, Some(info)), ..Change::default() }
     }
 
     fn remove(&mut self, name: &str) -> Change {
@@ -239,12 +240,12 @@ impl Index {
             self.replace(name, None);
             return Change { own: true, condition: true, ..Change::default() };
         }
-        Change { peers: self.weigh(name, None), ..Change::default() }
+        Change { peers: self.replace_and_compare(name, None), ..Change::default() }
     }
 
-    /// Puts `info` in the place of what is known of the node, and tells whose standing that changed: the node's own,
-    /// and that of nodes which claim the same. Does not look at any other.
-    fn weigh(&mut self, name: &str, info: Option<NodeInfo>) -> BTreeSet<String> {
+    /// Replaces what is known of a node, and returns the nodes whose assessment that changed: itself, and those that
+    /// claim the same. Looks at no other.
+    fn replace_and_compare(&mut self, name: &str, info: Option<NodeInfo>) -> BTreeSet<String> {
         let mut concerned: BTreeSet<String> = BTreeSet::from([name.to_owned()]);
         for info in self.nodes.get(name).into_iter().chain(&info) {
             let of_cidrs = info.pod_cidrs.iter().filter_map(|cidr| self.cidrs.get(cidr));
@@ -282,7 +283,7 @@ impl Index {
     }
 }
 
-/// Puts a node among those that claim the same, in the order in which claims are honoured.
+/// Adds a node to those that claim the same; the first of them keeps it.
 fn claim<K: Eq + Hash>(
     claims: &mut Claims<K>,
     key: K,

@@ -75,14 +75,14 @@ pub fn render(options: &ConfOptions, own: &OwnNode) -> String {
         "name": options.network.as_str(),
         "plugins": [plugin],
     });
-    // Strings, numbers and lists: serialising them cannot fail.
+    // Serialising strings, numbers and lists cannot fail.
     serde_json::to_string_pretty(&conflist).unwrap_or_default() + "\n"
 }
 
-/// What the plugin will make of a conflist that was rendered here.
+/// Reads a rendered conflist as the plugin will.
 ///
 /// # Errors
-/// Each of its problems, in words: a node must not get a conf that its plugin refuses.
+/// Each of its problems: a node must not get a conf that its plugin rejects.
 pub fn check(conflist: &str) -> Result<Network, String> {
     let document: Value = serde_json::from_str(conflist).map_err(|error| error.to_string())?;
     let mut plugin = document["plugins"][0].clone();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dual_stack_node_has_one_set_a_family_in_the_order_of_its_cidrs() {
+    fn a_dual_stack_node_has_a_set_per_family_in_order() {
         let plugin = plugin(&options(), &own(&["fd00:1::/64", "10.244.1.0/24", "10.244.9.0/24"]));
         assert_eq!(
             plugin["ipam"]["ranges"],

@@ -1,4 +1,4 @@
-//! The container runtime: the files that it reads, and whether it read them.
+//! The files for the container runtime, and whether it has loaded the conf.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub struct Runtime {
     range_sets: Vec<RangeSet>,
 }
 
-/// Why the files are not what they should be.
+/// Why the files could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// A file could not be written.
@@ -87,7 +87,7 @@ impl Runtime {
         &self.range_sets
     }
 
-    /// Installs the plugin, then the conf: as soon as the conf stands, pods come. Idempotent.
+    /// Installs the plugin, then the conf: as soon as the conf exists, pods come. Idempotent.
     ///
     /// # Errors
     /// Names the file, the reason and the remedy.

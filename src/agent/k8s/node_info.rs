@@ -1,4 +1,4 @@
-//! What of a Kubernetes Node matters here, read once and free of Kubernetes' types.
+//! What ferrule needs of a Kubernetes Node, without Kubernetes' types.
 //!
 //! A Node is written every few seconds (heartbeats, images, conditions). [`NodeInfo`] holds nothing of that, so two
 //! versions of a Node that mean the same to ferrule are equal.
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-/// A Node as its object says it, not yet checked.
+/// Values of a Node object, not checked yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawNode {
     /// `metadata.name`.
@@ -22,7 +22,7 @@ pub struct RawNode {
     pub condition: Condition,
 }
 
-/// What a Node's conditions say.
+/// A Node's conditions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Condition {
     /// `Ready` is `True`.
@@ -38,20 +38,20 @@ pub struct Condition {
 pub struct NodeInfo {
     /// Its name.
     pub name: String,
-    /// When it was made, in seconds since 1970.
+    /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// Where its pods are, each once, without host bits.
+    /// The subnets of its pods, each once, without host bits.
     pub pod_cidrs: Vec<IpNetwork>,
-    /// Where it is reached, each once, in the order of the Node. The first of each family is the one that counts.
+    /// Its addresses, each once, in the order of the Node. The first of each family is used.
     pub node_ips: Vec<IpAddr>,
-    /// What its Node says and cannot be used, in words.
+    /// Values of its Node that cannot be used, in words.
     pub unusable: Vec<String>,
-    /// What its conditions say.
+    /// Its conditions.
     pub condition: Condition,
 }
 
 impl NodeInfo {
-    /// Reads what is given. What cannot be used is named in [`NodeInfo::unusable`], and does not hide the rest.
+    /// Checks the values. Those that cannot be used are in [`NodeInfo::unusable`], and do not hide the rest.
     pub fn read(given: RawNode) -> Self {
         let RawNode { name, created, pod_cidrs, internal_ips, condition } = given;
         let mut info = Self { name, created, condition, ..Self::default() };
@@ -77,7 +77,7 @@ impl NodeInfo {
         self.node_ips.iter().copied().find(|address| address.is_ipv4() == cidr.is_ipv4())
     }
 
-    /// The first address of each family, in the order of the Node: what stands as `nodeIPs` in a conf.
+    /// The first address of each family, in the order of the Node: `nodeIPs` in a conf.
     pub fn main_addresses(&self) -> Vec<IpAddr> {
         let mut main: Vec<IpAddr> = Vec::new();
         for address in &self.node_ips {

@@ -20,14 +20,14 @@ use crate::agent::cluster::index::NodeEvent;
 use crate::agent::k8s::node_info::{Condition, NodeInfo, RawNode};
 use crate::agent::settings::Settings;
 
-/// How many Nodes are asked for at a time. A page is in memory as a whole.
+/// Nodes per page of the list. A page is in memory as a whole.
 const PAGE: u32 = 100;
 
-/// How long a watch goes on before it is begun anew. What breaks without a word is noticed after this.
+/// Duration of a watch before it is started again. A connection that is dead without a RST is noticed after this.
 const WATCH_SECONDS: u32 = 60;
 
-/// How long a connection may take to come about. Before kube-proxy is up nobody answers at the Service's address, and
-/// what waits for that long would only come later.
+/// Timeout of connecting. Before kube-proxy is up nothing answers at the Service's address, and a longer wait would only
+/// delay the next attempt.
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// First pause after a failure; each further one is twice as long.
@@ -36,23 +36,23 @@ const FIRST: Duration = Duration::from_millis(250);
 /// Longest pause until the first list is complete: this node waits for it.
 const LONGEST_AT_FIRST: Duration = Duration::from_secs(4);
 
-/// Longest pause from then on, for each node of the cluster: however many agents wait for the same API server, together
-/// they ask it some hundred times a second.
+/// Longest pause from then on, per node of the cluster: all agents together ask the same API server at most some hundred
+/// times a second.
 const LONGEST_PER_NODE: Duration = Duration::from_millis(10);
 
-/// What that is at least, and at most.
+/// Bounds of the longest pause.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// What the watch sends.
 #[derive(Debug)]
 pub enum WatchMessage {
-    /// Something of the nodes.
+    /// A Node changed.
     Node(NodeEvent),
-    /// The API server does not answer as it should; the watch goes on trying.
+    /// The API server does not answer as it should; the watch retries.
     Error(String),
 }
 
-/// A Node, less what nobody here needs.
+/// A Node with the fields that are needed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct WatchedNode {
     #[serde(default, deserialize_with = "read_metadata")]
@@ -96,7 +96,7 @@ struct NodeCondition {
     message: bool,
 }
 
-/// Those of the metadata that a watch needs, and by which a node is told.
+/// The metadata that a watch needs, and those of [`RawNode`].
 fn read_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -207,7 +207,7 @@ pub async fn follow(client: Client, messages: mpsc::Sender<WatchMessage>) {
     let mut is_list_asked_for = false;
     loop {
         let message = match events.next().await {
-            // Said before the server is asked: it has not answered yet, and may be away.
+            // Comes before the server is asked: it has not answered yet, and may be down.
             Some(Ok(Event::Init)) => {
                 is_list_asked_for = true;
                 continue;
@@ -264,13 +264,13 @@ fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
-/// Longest pause where so many agents may be waiting. In a small cluster nobody has to wait for long: as long as an agent
-/// pauses, it does not hear of a node that came back with another address.
+/// Longest pause in a cluster of that many nodes. It is short in a small one: while an agent pauses, it does not hear of
+/// a node that came back with another address.
 fn longest_among(nodes: u32) -> Duration {
     LONGEST_PER_NODE.saturating_mul(nodes).clamp(LONGEST.0, LONGEST.1)
 }
 
-/// Between half and the whole of what it grew to, so that agents which failed together do not come back together.
+/// Random between half and the whole of what it grew to, so that agents that failed together do not retry together.
 fn pause(failures: u32, longest: Duration) -> Duration {
     let grown = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
     let chance = RandomState::new().build_hasher().finish() % 1024;

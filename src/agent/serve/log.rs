@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_key_and_value_and_nothing_from_outside_can_begin_one() {
+    fn a_line_is_key_value_and_no_value_can_begin_another() {
         let sink = Sink::default();
         let writer = sink.clone();
         let subscriber =

@@ -63,7 +63,7 @@ fn what_a_new_list_does_not_name_is_gone_and_only_that_changes() {
 }
 
 #[test]
-fn a_changed_address_and_a_changed_cidr_are_the_nodes_own_business() {
+fn a_changed_address_or_cidr_concerns_that_node_alone() {
     let mut index = three();
     let change = index.apply(NodeEvent::Changed(node("b", &["10.244.2.0/24"], &["172.18.0.9"])));
     assert_eq!(change.peers, names(["b"]));
