@@ -75,8 +75,3 @@ fn delete(node: &Node, routes: &[String]) {
     let lines: String = routes.iter().map(|route| format!("route delete {route} {OURS}\n")).collect();
     node.namespace().ip_batch(&lines);
 }
-
-/// The file that tells which peers were applied.
-fn stamp(node: &Node, network: &str) -> std::path::PathBuf {
-    node.data_dir().join(network).join("peers")
-}

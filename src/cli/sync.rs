@@ -12,7 +12,6 @@ use crate::attachments::claim::Allocation;
 use crate::attachments::describe::describe_node;
 use crate::attachments::node::prepare;
 use crate::attachments::pod_rules;
-use crate::attachments::static_peers::make_routes;
 use crate::cli::arguments::Arguments;
 use crate::cli::networks::{KnownNetwork, Networks};
 use crate::cli::node::Node;
@@ -23,6 +22,7 @@ use crate::cni::ids::NetworkName;
 use crate::config::peer::Peers;
 use crate::config::{Network, Role};
 use crate::datapath::nftables::Rebuilt;
+use crate::datapath::peers;
 use crate::foreign_firewall;
 use crate::foreign_firewall::DropChain;
 use crate::foreign_firewall::legacy::LegacyTable;
@@ -107,7 +107,7 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &Node) ->
     }
     // Those that an agent keeps are none of ours to remove.
     if matches!(meaning.peers, Peers::Listed(_)) {
-        match make_routes(&node.netlink, meaning, &state, &node.boot).await {
+        match peers::synchronise(&node.netlink, &state).await {
             Ok(routes) => {
                 (done.routes_set, done.routes_removed) = (routes.set, routes.removed);
                 done.problems.extend(routes.failures.iter().map(ToString::to_string));

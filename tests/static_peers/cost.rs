@@ -38,9 +38,10 @@ fn overhear(node: &Node, conf: &Value, container: &str) -> Conversation {
     }
 }
 
-/// With per-node work in ADD, big clusters start pods slowly: what an ADD asks of the kernel must not grow with them.
+/// An ADD lists the routes of its network and sets none that stands: its requests do not grow with the peers, only the
+/// kernel's answer does.
 #[test]
-fn five_thousand_peers_are_applied_at_once_and_then_cost_an_add_as_many_messages_as_five() {
+fn five_thousand_peers_cost_an_add_as_many_requests_as_five() {
     let few = Underlay::new(1);
     let many = Underlay::new(1);
     let heard = [(&few, 5), (&many, 5000)].map(|(underlay, count)| {
@@ -53,13 +54,29 @@ fn five_thousand_peers_are_applied_at_once_and_then_cost_an_add_as_many_messages
     let [few, many] = heard;
     assert!(few.datagrams_sent > 5 && few.bytes_received > 500, "strace saw it: {few:?}");
     assert_eq!((many.datagrams_sent, many.bytes_sent), (few.datagrams_sent, few.bytes_sent));
-    // Interface indexes and addresses are as long everywhere; what differs is padding at most.
-    assert!(many.bytes_received <= few.bytes_received + 100, "{many:?} against {few:?}");
+    assert!(many.bytes_received > few.bytes_received + 10_000 * 44, "all were listed: {many:?}");
 }
 
-/// A whole rack that is down must not make each ADD try thousands of routes again.
+/// Routes of other protocols are left out by the kernel, not by ADD.
 #[test]
-fn peers_that_cannot_be_reached_cost_the_next_add_nothing_however_many_they_are() {
+fn other_peoples_routes_cost_an_add_nothing() {
+    let underlay = Underlay::new(1);
+    let node = &underlay.nodes[0];
+    let conf = conf(node, "podnet", 0, (0..5).map(silent_peer).collect());
+    add_one(node, &conf, "first");
+    let before = overhear(node, &conf, "before");
+    let foreign: String =
+        (0..200).map(|n| format!("route add 12.0.{n}.0/24 via 192.168.77.200 proto 186\n")).collect();
+    node.namespace().ip_batch(&foreign);
+    let after = overhear(node, &conf, "after");
+    assert_eq!((after.datagrams_sent, after.bytes_sent), (before.datagrams_sent, before.bytes_sent));
+    // One more pod has two routes by now; 200 foreign ones would be ten kilobytes.
+    assert!(after.bytes_received < before.bytes_received + 1000, "{after:?} against {before:?}");
+}
+
+/// A rack that is down is tried again by each ADD, all of it at once, and told in a few lines.
+#[test]
+fn peers_that_cannot_be_reached_are_tried_at_once_and_told_in_a_few_lines() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     node.namespace().ip_batch("address flush dev up0\naddress add 10.99.0.1/24 dev up0\n");
@@ -68,14 +85,16 @@ fn peers_that_cannot_be_reached_cost_the_next_add_nothing_however_many_they_are(
         conf.as_object_mut().unwrap().remove("nodeIPs");
         conf
     };
-    let none = with(0);
-    add_one(node, &none, "first-of-none");
-    let alone = overhear(node, &none, "none");
+    let alone = overhear(node, &with(0), "none");
     let all_bad = with(300);
-    let told = add_one(node, &all_bad, "first-of-bad");
-    assert!(told.contains("silent-0") && told.contains("and 584 more"), "{told}");
-    assert!(told.lines().count() < 20, "{told}");
+    for container in ["first", "second"] {
+        let told = add_one(node, &all_bad, container);
+        assert!(told.contains("peer=silent-0 ") && told.contains("more=584"), "{told}");
+        assert_eq!(told.lines().count(), 17, "{told}");
+    }
     assert_eq!(peer_routes(node), [""; 0]);
     let among_bad = overhear(node, &all_bad, "bad");
-    assert_eq!(among_bad.datagrams_sent, alone.datagrams_sent, "{among_bad:?} against {alone:?}");
+    // Two datagrams of requests, and a look at why for those that are told.
+    let more = among_bad.datagrams_sent - alone.datagrams_sent;
+    assert!((3..=2 + 16).contains(&more), "{among_bad:?} against {alone:?}");
 }

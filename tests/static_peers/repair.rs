@@ -1,7 +1,6 @@
 //! Routes follow the conf, and come back when somebody takes them away.
 
 use super::{add_one, conf, delete, peer, peer_routes, silent_peer};
-use kit::pod::Pod;
 use kit::underlay::Underlay;
 
 const FOUR: [&str; 4] = [
@@ -72,32 +71,9 @@ fn the_next_add_puts_back_the_routes_that_a_link_took_when_it_went_down_and_up()
     assert_eq!(peer_routes(node), FOUR);
 }
 
-/// The stamp is a hint. Lost, damaged or from elsewhere it costs one comparison, and never a route.
+/// Of many routes one is missed as soon as any.
 #[test]
-fn a_stamp_that_is_lost_or_damaged_or_no_file_does_no_harm() {
-    let underlay = Underlay::new(1);
-    let node = &underlay.nodes[0];
-    let conf = conf(node, "podnet", 0, vec![peer(1), peer(2)]);
-    let stamp = super::stamp(node, "podnet");
-    add_one(node, &conf, "c0");
-    let damages: [&dyn Fn(); 4] = [
-        &|| std::fs::write(&stamp, "").unwrap(),
-        &|| std::fs::write(&stamp, [0xff; 2000]).unwrap(),
-        &|| std::os::unix::fs::symlink("/dev/zero", &stamp).unwrap(),
-        &|| std::fs::create_dir(&stamp).unwrap(),
-    ];
-    for (n, damage) in damages.iter().enumerate() {
-        delete(node, &FOUR.map(str::to_owned));
-        let _ = std::fs::remove_file(&stamp);
-        damage();
-        assert_eq!(add_one(node, &conf, &format!("c{n}-damaged")), "");
-        assert_eq!(peer_routes(node), FOUR, "damage {n}");
-    }
-}
-
-/// Of many routes each ADD looks at a few: which ones differs from pod to pod, so none is lost for ever.
-#[test]
-fn one_route_of_five_hundred_comes_back_within_some_adds() {
+fn the_next_add_puts_back_one_route_of_a_thousand() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     let conf = conf(node, "podnet", 0, (0..500).map(silent_peer).collect());
@@ -105,21 +81,7 @@ fn one_route_of_five_hundred_comes_back_within_some_adds() {
     let all = peer_routes(node);
     assert_eq!(all.len(), 1000);
     delete(node, &[all[333].clone()]);
-    let is_back = || peer_routes(node) == all;
-    assert!(!is_back());
-    // 8 of 1,000 an ADD: 125 ADDs on average. Container ids decide, so that this is no matter of luck.
-    let adds = (0..40).position(|round| {
-        std::thread::scope(|scope| {
-            for n in 0..16 {
-                let conf = &conf;
-                scope.spawn(move || {
-                    let pod = Pod::with_container(&format!("pod-{round}-{n}"));
-                    node.add(&pod, conf);
-                    node.del(&pod, conf);
-                });
-            }
-        });
-        is_back()
-    });
-    assert!(adds.is_some(), "{} is still missing after 640 ADDs", all[333]);
+    assert_eq!(peer_routes(node).len(), 999);
+    add_one(node, &conf, "second");
+    assert_eq!(peer_routes(node), all);
 }

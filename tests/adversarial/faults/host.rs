@@ -239,9 +239,8 @@ impl Host {
 
     fn is_whole(&self, result: &Value) -> Result<(), String> {
         let now = self.picture(&addresses_of(result));
-        // Whether the stamps are there, of peers and boot: they only spare the next command work.
-        let is_needed =
-            |line: &&String| !["/podnet/peers", "/podnet/boot"].iter().any(|stamp| line.ends_with(stamp));
+        // The boot file only spares the next command work.
+        let is_needed = |line: &&String| !line.ends_with("/podnet/boot");
         let lacks: Vec<&String> = self.whole.difference(&now).filter(is_needed).collect();
         let is_traffic = |line: &&String| *line == FLOW;
         let extra: Vec<&String> = now.difference(&self.whole).filter(|line| !is_traffic(line)).collect();

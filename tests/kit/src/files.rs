@@ -66,9 +66,3 @@ pub fn wait_for_words(file: &Path, words: &str) {
     let script = "for _ in $(seq 2000); do grep -qsF \"$1\" \"$0\" && exit 0; sleep 0.01; done; exit 1";
     expect("sh", &["-c", script, file.to_str().unwrap(), words]);
 }
-
-/// Sets the time of a file's last change back, as if it had been written so many seconds ago.
-pub fn age(file: &Path, seconds: u32) {
-    let ago = format!("{seconds} seconds ago");
-    expect("touch", &["--no-create", "--date", &ago, file.to_str().unwrap()]);
-}
