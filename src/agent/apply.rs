@@ -259,7 +259,7 @@ impl Datapath {
         if count > 0 {
             let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
             reclaim::release_dead(&mut locked, dead)?;
-            locked.mend()?;
+            locked.repair()?;
         }
         Ok(count)
     }
@@ -307,8 +307,8 @@ impl Datapath {
     fn remember(&self, inside: &InsideNetwork, tunnel: Option<&Tunnel>) -> Result<(), CniError> {
         let store = Store::open(&self.data_dir, &self.network)?;
         let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
-        locked.remember_inside(&inside.networks)?;
-        locked.remember_tunnel(tunnel)?;
+        locked.remember_no_masquerade(&inside.networks)?;
+        locked.remember_vxlan_peers(tunnel)?;
         Ok(())
     }
 }

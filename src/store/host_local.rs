@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cni::ids::{ContainerId, IfName};
-use crate::store::env::RealWorld;
+use crate::store::env::System;
 use crate::store::error::{Damaged, StoreError};
 use crate::store::layout::Dir;
 use crate::store::lock::{Flock, deadline_after, lock_until};
@@ -42,7 +42,7 @@ pub struct Reservation {
 
 /// A file that holds no address for anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Oddity {
+pub struct Skipped {
     /// Where it is.
     pub path: PathBuf,
     /// The address that its name stands for.
@@ -58,7 +58,7 @@ impl HostLocal {
     /// # Errors
     /// [`StoreError::LockTimeout`]; [`StoreError::Damaged`] if the lock is no regular file; else of the file system.
     pub fn open(path: &Path, patience: Duration) -> Result<Option<Self>, StoreError> {
-        let Some(dir) = Dir::open_root(path, Arc::new(RealWorld))? else { return Ok(None) };
+        let Some(dir) = Dir::open_root(path, Arc::new(System))? else { return Ok(None) };
         let Some(lock) = dir.read(LOCK)? else { return Ok(Some(Self { dir, _lock: None })) };
         let locked = lock_until(lock.file, deadline_after(patience));
         let locked = locked.map_err(|error| StoreError::io("lock", &dir.path_of(LOCK), error))?;
@@ -72,7 +72,7 @@ impl HostLocal {
     ///
     /// # Errors
     /// Where the directory cannot be listed, or a file not be read for a reason of the system's.
-    pub fn read(&self) -> Result<(Vec<Reservation>, Vec<Oddity>), StoreError> {
+    pub fn read(&self) -> Result<(Vec<Reservation>, Vec<Skipped>), StoreError> {
         let (mut held, mut odd) = (Vec::new(), Vec::new());
         let mut names = self.dir.names(usize::MAX)?;
         names.sort();
@@ -84,7 +84,7 @@ impl HostLocal {
             let path = self.dir.path_of(&name);
             let Ok(address) = text.parse::<IpAddr>() else {
                 let reason = "its name is no address: it is not host-local's".to_owned();
-                odd.push(Oddity { path, address: None, reason });
+                odd.push(Skipped { path, address: None, reason });
                 continue;
             };
             let reservation = match self.dir.read(&name) {
@@ -95,7 +95,7 @@ impl HostLocal {
             };
             match reservation {
                 Ok(reservation) => held.push(reservation),
-                Err(reason) => odd.push(Oddity { path, address: Some(address), reason }),
+                Err(reason) => odd.push(Skipped { path, address: Some(address), reason }),
             }
         }
         held.sort_by_key(|reservation| reservation.address);

@@ -80,11 +80,11 @@ impl Bench {
 
     /// Runs a command in a process that dies before its `at`th change. `None` if it did.
     fn execute(&self, command: &Command, at: usize) -> Option<Answer> {
-        let world = TestWorld::dying_at(at);
-        world.set_clock(self.now);
-        let outcome = Process { bench: self, world: &world }.run(command);
+        let env = TestEnv::dying_at(at);
+        env.set_clock(self.now);
+        let outcome = Process { bench: self, env: &env }.run(command);
         // A death in the housekeeping after a DEL leaves its answer as it is; but nobody hears it.
-        (!world.is_dead()).then(|| outcome.unwrap_or_else(|error| panic!("{command}: {error}")))
+        (!env.is_dead()).then(|| outcome.unwrap_or_else(|error| panic!("{command}: {error}")))
     }
 }
 

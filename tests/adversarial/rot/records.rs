@@ -102,20 +102,45 @@ fn gc_removes_a_rotten_record_that_is_not_valid() {
     }
 }
 
-/// `rm` frees an address with host-local. Here another pod would have got it while the first one runs.
+/// `rm` in by-id frees no address: the names in by-ip hold it. GC lists the attachment again, and its DEL frees it.
 #[test]
-fn a_name_that_was_removed_by_hand_frees_nothing_that_is_in_use() {
+fn an_attachment_that_lost_its_name_holds_its_address_and_gc_lists_it_again() {
     for plugin in PLUGINS {
-        for lost in ["by-ip", "by-id"] {
-            let attached = Attached::by(plugin);
-            fs::remove_dir_all(attached.node.store().path().join(lost)).unwrap();
-            attached.expect_kept_until_del(&format!("{lost} lost, {plugin}"));
-            let attached = Attached::by(plugin);
-            fs::remove_dir_all(attached.node.store().path().join(lost)).unwrap();
-            attached.node.gc(&attached.conf, &[&attached.pod]).success();
-            attached.expect_kept_until_del(&format!("{lost} lost, then GC, {plugin}"));
-        }
+        let attached = Attached::by(plugin);
+        fs::remove_dir_all(attached.node.store().path().join("by-id")).unwrap();
+        attached.try_another().failure(100);
+        attached.node.gc(&attached.conf, &[&attached.pod]).success();
+        attached.expect_kept_until_del(&format!("by-id lost, then GC, {plugin}"));
     }
+}
+
+#[test]
+fn an_address_that_lost_its_name_is_held_again_after_gc() {
+    for plugin in PLUGINS {
+        let attached = Attached::by(plugin);
+        fs::remove_dir_all(attached.node.store().path().join("by-ip")).unwrap();
+        attached.node.gc(&attached.conf, &[&attached.pod]).success();
+        attached.expect_kept_until_del(&format!("by-ip lost, then GC, {plugin}"));
+    }
+}
+
+/// Before GC repairs the store, the kernel refuses the second pod: the route to the address exists.
+#[test]
+fn an_address_that_lost_its_name_is_refused_by_the_route_to_its_pod() {
+    let attached = Attached::by("ferrule");
+    let route = || crate::harness::ip::routes(attached.node.namespace(), "10.88.0.7");
+    let before = route();
+    assert_eq!(before.len(), 1, "{before:?}");
+    fs::remove_file(attached.node.store().path().join("by-ip/10.88.0.7")).unwrap();
+    for _ in 0..2 {
+        let refused = attached.try_another();
+        let error = refused.document().unwrap();
+        assert!(!refused.status.success() && error.to_string().contains("exists"), "{refused:?}");
+        assert_eq!(route(), before, "the route is the first pod's still");
+    }
+    attached.node.check(&attached.pod, &attached.conf, &attached.result).success();
+    attached.node.gc(&attached.conf, &[&attached.pod]).success();
+    attached.expect_kept_until_del("by-ip lost, refused by the route, then GC");
 }
 
 /// The way to free one by hand, if need be: all names of its file.

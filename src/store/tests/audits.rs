@@ -1,20 +1,20 @@
-//! A survey finds what a mend would, and takes nothing that is under way for a fault.
+//! An audit finds what a repair would, and takes nothing that is under way for a fault.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::Survey;
+use super::super::Audit;
 use super::*;
 
 #[test]
-fn it_finds_what_mend_would_and_changes_nothing() {
+fn it_finds_what_a_repair_would_and_changes_nothing() {
     let scratch = Scratch::new();
     let store = scratch.store();
     let sets = dual_stack();
     for name in ["a", "b", "c"] {
         store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim(name), &sets, &[]).unwrap();
     }
-    assert_eq!(store.survey().unwrap(), Survey::default());
+    assert_eq!(store.audit().unwrap(), Audit::default());
     let address = |name: &str, at: usize| store.find(&key(name)).unwrap().unwrap().addresses[at];
     let (lost, foreign, unlisted) = (address("a", 0), address("b", 0), address("c", 1));
     let by_ip = scratch.root().join("by-ip");
@@ -22,16 +22,18 @@ fn it_finds_what_mend_would_and_changes_nothing() {
     fs::rename(by_ip.join(address("c", 0).to_string()), by_ip.join(foreign.to_string())).unwrap();
     fs::remove_file(scratch.root().join("by-id/c@eth0")).unwrap();
     fs::write(scratch.root().join("by-id/notes.txt"), "mine").unwrap();
-    let found = store.survey().unwrap();
-    assert_eq!(found.unheld, [(lost, key("a"))]);
-    assert_eq!(found.contested, [(foreign, key("b"))]);
+    let found = store.audit().unwrap();
+    let mut unheld = found.unheld.clone();
+    unheld.sort();
+    assert_eq!(unheld, [(lost, key("a")), (foreign, key("b"))]);
+    assert_eq!(found.contested, []);
     assert_eq!(found.orphans, [foreign]);
     assert_eq!(found.unlisted, [(unlisted, key("c"))]);
     assert_eq!(found.strangers, [scratch.root().join("by-id/notes.txt")]);
-    assert_eq!(store.survey().unwrap(), found);
-    store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();
-    let mended = store.survey().unwrap();
-    assert_eq!(Survey { strangers: found.strangers, ..Survey::default() }, mended);
+    assert_eq!(store.audit().unwrap(), found);
+    store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap();
+    let after = store.audit().unwrap();
+    assert_eq!(after, Audit { strangers: found.strangers, ..Audit::default() });
 }
 
 #[test]
@@ -53,7 +55,7 @@ fn what_others_are_in_the_middle_of_is_no_fault() {
         });
         let store = scratch.store();
         while !is_over.load(Ordering::Acquire) {
-            assert_eq!(store.survey().unwrap(), Survey::default());
+            assert_eq!(store.audit().unwrap(), Audit::default());
         }
     });
 }
