@@ -63,7 +63,7 @@ fn what_the_plugin_writes_is_its_own_whatever_the_umask() {
             };
             assert!(allowed.contains(&mode.as_str()), "umask {umask}: {name} has {mode}");
         }
-        for name in ["lock", "boot", "changed", "inside", "by-id", "by-ip", "resting"] {
+        for name in ["lock", "boot", "sysctl_backup", "no_masquerade", "by-id", "by-ip", "cooldown"] {
             let name = format!("lib/cni/ferrule/podnet/{name}");
             assert!(found.iter().any(|it| it.0 == name), "the test sees too little: no {name}: {found:?}");
         }

@@ -262,7 +262,7 @@ impl Host {
             cd /proc/sys/net
             grep -sH '' ipv4/ip_forward ipv6/conf/all/forwarding ipv?/conf/veth*/rp_filter ipv?/conf/veth*/accept_ra \
                 ipv?/conf/veth*/route_localnet ipv?/conf/veth*/accept_redirects ipv?/conf/veth*/addr_gen_mode
-            cd {data} 2>/dev/null && find . -name resting -prune -o -print
+            cd {data} 2>/dev/null && find . -name cooldown -prune -o -print
             cd {data}/podnet 2>/dev/null && grep -sH '' inside changed
             ip=\"ip -n {pod} -o\"
             {{ $ip -d address show; $ip -4 route show table all; $ip -6 route show table all; $ip neigh show nud permanent; }} \

@@ -84,7 +84,7 @@ fn nobody_waits_for_an_answer_that_is_lost() {
 #[test]
 fn exemptions_are_stored_before_the_table_has_them() {
     let (host, steps) = new_host();
-    let remember = last(&steps, &["renameat(", "\"inside.new\""]);
+    let remember = last(&steps, &["renameat(", "\"no_masquerade.new\""]);
     broken_add(&host, remember, &Fault::Error("EIO")).failure(5);
     // Nor is the file left that was to replace the other.
     host.expect_bare().unwrap();

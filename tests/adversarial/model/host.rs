@@ -245,10 +245,10 @@ impl Subject for Host {
             record["created"] = json!(record["created"].as_u64().unwrap() - seconds)
         });
         // An address rests in a directory named by the half minute in which it was freed. The oldest moves first.
-        let resting = store.path().join("resting");
-        for bucket in names_in(&resting) {
+        let buckets = store.path().join("cooldown");
+        for bucket in names_in(&buckets) {
             let earlier = bucket.parse::<u64>().unwrap() - seconds / 30;
-            fs::rename(resting.join(&bucket), resting.join(earlier.to_string())).unwrap();
+            fs::rename(buckets.join(&bucket), buckets.join(earlier.to_string())).unwrap();
         }
     }
 

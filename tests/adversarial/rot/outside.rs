@@ -49,13 +49,13 @@ const PLACES: [&str; 14] = [
     "by-id",
     "by-ip",
     "tmp",
-    "resting",
+    "cooldown",
     "by-id/victim@eth0",
     "by-ip/10.77.1.2",
     "by-ip/10.77.1.3",
     "tmp/victim@eth0",
     "tmp/boot",
-    "resting/now",
+    "cooldown/now",
 ];
 
 /// A file and a directory that are none of ours.
@@ -165,9 +165,9 @@ fn try_trap(trap: Trap, place: &str) {
     let canary = Canary::new(network.node.scratch().path());
     let trace = Trace(network.node.scratch().path().join("trace"));
     call(&network, "ADD", "victim").run().success();
-    let path = if place == "resting/now" {
+    let path = if place == "cooldown/now" {
         let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        store.path().join("resting").join((seconds / 30).to_string())
+        store.path().join("cooldown").join((seconds / 30).to_string())
     } else {
         // Collected anew: joined with "", a path ends in a slash, which no link can.
         store.path().join(place).components().collect()
@@ -231,7 +231,7 @@ fn nothing_outside_is_touched_and_what_can_be_mended_is() {
 #[test]
 fn nor_by_what_the_main_role_writes() {
     for trap in TRAPS {
-        for place in ["inside", "inside.new", "changed", "log", "log.1"] {
+        for place in ["no_masquerade", "no_masquerade.new", "sysctl_backup", "log", "log.1"] {
             let trial = format!("{trap:?} at {place:?}");
             let node = kit::node::Node::new();
             let mut conf = node.conf();
@@ -250,7 +250,8 @@ fn nor_by_what_the_main_role_writes() {
             let pod = kit::pod::Pod::new("pod");
             let add = node.try_add(&pod, &conf);
             // In the place of the two lists only a directory with something in it stays, which is a person's.
-            let stays = trap == Trap::FullDirectory && ["inside", "inside.new", "changed"].contains(&place);
+            let stays = trap == Trap::FullDirectory
+                && ["no_masquerade", "no_masquerade.new", "sysctl_backup"].contains(&place);
             assert_eq!(add.status.success(), !stays, "{trial}: {add:?}");
             node.del(&pod, &conf);
             node.expect_nothing_left();

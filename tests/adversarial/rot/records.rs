@@ -175,12 +175,12 @@ fn a_clock_that_jumps_back_a_year_holds_no_address() {
         attached.node.status(&attached.conf).success();
         assert_eq!(addresses_of(&attached.try_another().result()), ["10.88.0.7"], "{plugin}");
         // And so with what rests: the name of a bucket is the time.
-        let [resting] = &kit::files::names_in(&store.path().join("resting"))[..] else {
+        let [bucket] = &kit::files::names_in(&store.path().join("cooldown"))[..] else {
             panic!("one bucket")
         };
-        let ahead = (resting.parse::<u64>().unwrap() + YEAR / 30).to_string();
-        let place = store.path().join("resting");
-        fs::rename(place.join(resting), place.join(&ahead)).unwrap();
+        let ahead = (bucket.parse::<u64>().unwrap() + YEAR / 30).to_string();
+        let place = store.path().join("cooldown");
+        fs::rename(place.join(bucket), place.join(&ahead)).unwrap();
         store.known().iter().for_each(|name| {
             let call = attached.node.call("DEL", &attached.conf);
             call.attachment(name.trim_end_matches("@eth0"), "").run().success();
