@@ -74,7 +74,7 @@ struct Left {
 /// What there is to be removed.
 struct Plan {
     links: Vec<Link>,
-    overlay: overlay::Remains,
+    overlay: overlay::Leftovers,
     routes: Vec<Route>,
     /// Whether there is an nftables table of ours.
     has_table: bool,
@@ -225,7 +225,7 @@ impl Document {
         Ok(())
     }
 
-    fn tell_overlay(&mut self, overlay: &overlay::Remains) {
+    fn tell_overlay(&mut self, overlay: &overlay::Leftovers) {
         overlay.device.iter().for_each(|link| self.tell_removed("link", show_link(link)));
         overlay.rules.iter().for_each(|rule| self.tell_removed("rule", rule.to_string()));
     }

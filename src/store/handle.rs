@@ -37,7 +37,6 @@ pub struct Store {
 pub struct Entry {
     /// From the file's name, so that it is known even if the file is damaged.
     pub key: AttachmentKey,
-    /// What the file says.
     pub record: Result<Record, StoreError>,
 }
 

@@ -7,7 +7,7 @@
 //!   <address>             "<container id>\r\n<ifname>"; an old host-local wrote the container id alone
 //! ```
 //!
-//! Nothing in it is trusted: a file may be empty (plugins#498), torn, somebody else's, or no file at all.
+//! Any file in it may be empty (plugins#498), torn, somebody else's, or no regular file.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::store::lock::{Flock, deadline_after, lock_until};
 const LOCK: &str = "lock";
 const CURSOR_PREFIX: &str = "last_reserved_ip.";
 
-/// The directory, locked if host-local has ever worked in it. Dropped, it is unlocked.
+/// The directory, locked if it has a lock file. Dropped, it is unlocked.
 pub struct HostLocal {
     dir: Dir,
     _lock: Option<Flock>,
@@ -32,9 +32,7 @@ pub struct HostLocal {
 /// An address that host-local holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// The address.
     pub address: IpAddr,
-    /// Whose.
     pub container: ContainerId,
     /// By which interface; an old host-local did not write it down.
     pub ifname: Option<IfName>,
@@ -43,11 +41,9 @@ pub struct Reservation {
 /// A file that holds no address for anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Where it is.
     pub path: PathBuf,
     /// The address that its name stands for.
     pub address: Option<IpAddr>,
-    /// What is wrong with it.
     pub reason: String,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All names are resolved against an open directory and no symbolic link is ever followed, so nothing
 //! outside the data directory can be read, written or removed, whatever somebody put into it. Opening
-//! never blocks: a FIFO in the place of a record is damage, not a hang.
+//! never blocks: a FIFO in the place of a record is reported as damage.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
@@ -62,8 +62,8 @@ pub(super) struct Dir {
 }
 
 impl Dir {
-    /// Opens the data directory itself, the one place where links are followed: where it leads is the
-    /// administrator's to say. `None` if it does not exist.
+    /// Opens the data directory itself. Only here symbolic links are followed, since the administrator names the path.
+    /// `None` if it does not exist.
     pub fn open_root(path: &Path, env: Arc<dyn Env>) -> Result<Option<Self>, StoreError> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
@@ -214,8 +214,8 @@ impl Dir {
         file.write_all(bytes).map_err(|error| self.failure("write", name, error))
     }
 
-    /// Replaces what an open file holds, in place. Whoever dies within leaves a mixture, so this is only
-    /// for files whose reader takes nonsense for nothing. Cheaper than a new file and a rename, which
+    /// Replaces what an open file holds, in place. Whoever dies meanwhile leaves a mixture, so this is only
+    /// for files whose reader ignores what it cannot parse. Cheaper than a new file and a rename, which
     /// ext4 answers by starting to write to the disk (`auto_da_alloc`).
     pub fn overwrite(&self, name: impl AsRef<OsStr>, old: &Content, bytes: &[u8]) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;

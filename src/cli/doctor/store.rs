@@ -70,7 +70,7 @@ pub fn examine(
                 find(
                     Finding::new("address-unheld", format!("not held: {}", name_some(&found)))
                         .because("files in by-ip were removed by hand")
-                        .remedy("nothing, the next ADD or DEL holds them again; at once: ferrule reclaim"),
+                        .remedy("ferrule reclaim holds them again, as GC by the runtime does; until then another pod may get them"),
                 );
             }
             if !audit.unlisted.is_empty() {
@@ -79,7 +79,7 @@ pub fn examine(
                 find(
                     Finding::new("record-unlisted", format!("known by address only: {}", name_some(&found)))
                         .because("files in by-id were removed by hand")
-                        .remedy("nothing, the next ADD or DEL gives the record its name again; at once: ferrule reclaim"),
+                        .remedy("ferrule reclaim gives the record its name again, as GC by the runtime does; until then no DEL finds it"),
                 );
             }
             if !audit.orphans.is_empty() {
