@@ -111,11 +111,13 @@ impl StoreGuard<'_> {
 
     /// Whether a name in `by-ip` belongs to the record `name` in `tmp`: it is the same file, or another file that says
     /// that it is of the same attachment. The latter is what an editor leaves (it writes a new file), and overlayfs
-    /// (it copies a file of the lower layer when that is renamed).
+    /// (it copies a file of the lower layer when that is renamed). A file that is listed in `by-id` is not on its way
+    /// out, whatever stands in `tmp`.
     fn is_held_by(&self, by_ip: &OsStr, id: FileId, name: &OsStr) -> Result<bool, StoreError> {
         match self.by_ip.identify(by_ip)? {
             None => Ok(false),
             Some(found) if found == id => Ok(true),
+            Some(found) if self.store.by_id.identify(name)? == Some(found) => Ok(false),
             Some(_) => {
                 let other = self.store.read_by_ip(&self.by_ip, by_ip)?;
                 Ok(other.is_some_and(|other| file_name(&other.key()).as_str() == name))

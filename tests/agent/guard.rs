@@ -46,7 +46,7 @@ fn the_tunnel_hears_known_nodes_also_after_a_flush() {
     node.words = vec!["--routing".into(), "direct".into()];
     node.start_ready();
     node.wait("nothing of a tunnel", || is_open(&node));
-    assert!(!node.has("data/podnet/tunnel"));
+    assert!(!node.has("data/podnet/vxlan_peers"));
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn what_the_agent_writes_is_roots_whatever_the_umask() {
             let wanted = if node.path("data").join(&name).is_dir() { "700" } else { "600" };
             assert_eq!(mode, wanted, "umask {umask}: {name}");
         }
-        expect("data/podnet/tunnel", &["600"]);
+        expect("data/podnet/vxlan_peers", &["600"]);
         expect("net.d/10-ferrule.conflist", &["600"]);
         expect("bin/ferrule", &["755"]);
         expect("run/NetworkManager/conf.d/90-ferrule.conf", &["644"]);

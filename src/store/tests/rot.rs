@@ -302,6 +302,19 @@ fn a_record_that_an_editor_wrote_anew_keeps_its_addresses() {
     }
 }
 
+/// Something in `tmp` by the name of an attachment that lives costs it nothing.
+#[test]
+fn a_trap_in_tmp_costs_a_listed_attachment_no_address() {
+    let (scratch, _) = full();
+    for trap in ["nothing of ours", ""] {
+        fs::write(scratch.root().join("tmp/a@eth0"), trap).unwrap();
+        let store = scratch.store();
+        let another = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("b"), &one(), &[]);
+        assert!(matches!(another, Err(StoreError::Exhausted { .. })), "{another:?}");
+        assert_eq!(audit(&scratch.root()).len(), 1);
+    }
+}
+
 /// A file of which nobody can tell whose it was keeps its address from others, until somebody says that it may go.
 #[test]
 fn a_name_whose_file_cannot_be_read_is_freed_by_reclaim_or_a_reboot_only() {
