@@ -13,9 +13,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::netns::Namespace;
 
-/// After this a program is killed, with all that it started: a hang fails a test, and blocks none. Nothing that works
+/// After this a plugin is killed, with all that it started: a hang fails a test, and blocks none. Nothing that works
 /// takes as long, be the machine busy with all other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same for other programs: a batch of `ip` may have thousands of lines.
+const TOOL_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A program that could not be started, or did not succeed.
 #[derive(Debug, Clone)]
@@ -39,7 +42,7 @@ impl std::error::Error for Failed {}
 /// # Errors
 /// Any end but status 0, with what it said.
 pub fn run(command: &mut Command, input: impl Into<Vec<u8>>) -> Result<String, Failed> {
-    run_within(PATIENCE, command, input)
+    run_within(TOOL_PATIENCE, command, input)
 }
 
 /// The same with more patience, or less.
