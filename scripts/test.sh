@@ -89,7 +89,7 @@ test_everything() {
     return "$status"
 }
 
-# Some executions of each target, to see that every promise still holds; many find more (docs/TESTING.md).
+# Some executions of each target, to see that every promise still holds; many find more (docs/adversarial.md).
 fuzz_briefly() {
     local status=0
     scripts/fuzz.sh 20000 || status=$?

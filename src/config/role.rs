@@ -1,6 +1,6 @@
 //! Which part ferrule plays in a network, and where it keeps that network's store.
 //!
-//! Read from the conf, never from the program's name, which a packager may change (DESIGN, section 2):
+//! Read from the conf, never from the program's name, which a packager may change (docs/design.md):
 //!
 //! | `type`    | `ipam.type` | role                                                            |
 //! |-----------|-------------|-----------------------------------------------------------------|

@@ -2,7 +2,7 @@
 //!
 //! What fails here makes the node NotReady. So it says "no" only to what the next ADD cannot mend itself:
 //! dead attachments count as free, routes that somebody deleted count as there, and one peer of many that cannot
-//! be reached is not a reason (DESIGN, section 5).
+//! be reached is not a reason (docs/design.md).
 
 use crate::attachments::claim::{Allocation, usable_sets};
 use crate::attachments::delegate::Delegate;

@@ -69,10 +69,13 @@ fn the_versions_offered_are_spoken_by_every_plugin_of_the_list() {
 }
 
 #[test]
-fn every_conflist_is_explained_in_the_readme() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn every_conflist_is_explained_in_the_docs() {
+    let page = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     for name in conflists().keys() {
-        assert!(readme.contains(&format!("conf/{name}")), "README.md does not say what conf/{name} is for");
+        assert!(
+            page.contains(&format!("conf/{name}")),
+            "docs/configuration.md does not say what conf/{name} is for"
+        );
     }
 }
 

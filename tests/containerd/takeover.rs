@@ -1,4 +1,4 @@
-//! A node that moves from ptp, host-local and portmap to ferrule while its pods run, as docs/OPERATE.md says.
+//! A node that moves from ptp, host-local and portmap to ferrule while its pods run, as docs/migration.md says.
 
 use std::path::PathBuf;
 

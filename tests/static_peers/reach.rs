@@ -8,7 +8,7 @@ use kit::packets::{answers_ping, source_seen_over_tcp};
 use kit::pod::{Pod, addresses_of};
 use kit::underlay::Underlay;
 
-/// Three nodes with the same list of peers, themselves in it (DESIGN, section 1, promises 1 to 3).
+/// Three nodes with the same list of peers, themselves in it (docs/design.md, promises 1 to 3).
 #[test]
 fn pods_of_three_nodes_reach_each_other_over_tcp_and_keep_their_source_address() {
     let underlay = Underlay::new(3);
