@@ -2,7 +2,10 @@
 # What a pod waits for, measured: ferrule against the plugins that it can replace (ptp and bridge with host-local, as
 # the distribution ships them) and against the smallest program that makes the same kernel objects (benches/floor.c).
 #
-#     scripts/bench.sh [--quick]      --quick: a few rounds each, to see that everything runs
+#     scripts/bench.sh [--quick] [--tsv FILE]
+#
+#   --quick      a few rounds each, to see that everything runs
+#   --tsv FILE   writes the medians there as well, for scripts/plot.sh
 #
 # All in one run and in turns, so that whatever else the machine does hits all alike; compare the ratios, not the
 # milliseconds of two machines. Nothing is asserted about time. Everything happens in network and mount namespaces of
@@ -13,11 +16,16 @@ cd "$(dirname "$0")/.."
 . scripts/workspace.sh
 
 options=()
-for argument in "$@"; do
-    case $argument in
-        --quick) options+=("$argument") ;;
-        *) die "usage: scripts/bench.sh [--quick]" ;;
+while (($#)); do
+    case $1 in
+        --quick) options+=("$1") ;;
+        --tsv)
+            options+=("$1" "${2:?--tsv needs a file}")
+            shift
+            ;;
+        *) die "usage: scripts/bench.sh [--quick] [--tsv FILE]" ;;
     esac
+    shift
 done
 
 need_root

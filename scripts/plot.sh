@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Draws the figures of the bench as bars, for README.md and docs/benchmarks.md:
 #
-#     scripts/plot.sh FILE OUT.svg          FILE: what `scripts/bench.sh --tsv FILE` writes
+#     scripts/plot.sh FILE OUT.svg       FILE: what `scripts/bench.sh --tsv FILE` writes
 #
 # FILE has three columns, separated by tabs: case, contender, median_ms; the first line names them. Drawn are ADD and DEL,
 # one after another and 80 at once, above for plain pods and below with masquerade and a hostPort. The axis is
