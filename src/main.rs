@@ -10,7 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use ferrule::attachments::Progress;
+use ferrule::attachments::timing::Progress;
 use ferrule::cli;
 use ferrule::cni::error::{CniError, Code};
 use ferrule::cni::request::{Failure, Request};

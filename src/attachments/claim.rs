@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::attachments::delegate::Delegate;
+use crate::attachments::node::NodeFacts;
 use crate::attachments::reclaim::Found;
-use crate::attachments::timing::Steps;
-use crate::attachments::{DELEGATE_DEADLINE, HOLD_DEADLINE, LOCK_DEADLINE};
-use crate::attachments::{liveness, pod_rules, reclaim};
+use crate::attachments::teardown::{Leaving, Mode, Teardown};
+use crate::attachments::timing::{Phase, Steps};
+use crate::attachments::{HOLD_DEADLINE, LOCK_DEADLINE, UNDO_DEADLINE, liveness, reclaim, teardown};
 use crate::cni::dns::Dns;
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
@@ -19,15 +20,14 @@ use crate::cni::ids::{AttachmentKey, IfName};
 use crate::cni::request::Request;
 use crate::cni::result::AddResult;
 use crate::cni::route::Route;
-use crate::config::range::RangeSet;
+use crate::config::range::{Range, RangeSet};
 use crate::config::{AddressManagement, Network};
 use crate::datapath::detach;
 use crate::desired::names;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
 use crate::linux::netns::Netns;
-use crate::linux::sysctl;
-use crate::store::{AttachmentLock, BootId, Claim, Record, RecordedNetns, Store, StoreError};
+use crate::store::{AttachmentLock, Claim, Record, RecordedNetns, Store, StoreError, StoreGuard};
 
 /// What an attachment was given.
 #[derive(Debug, Default)]
@@ -41,6 +41,11 @@ pub struct Allocation {
 }
 
 impl Allocation {
+    /// The gateways that the conf gives a name to: the node answers for them.
+    pub fn named_gateways(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().filter_map(|it| it.named_gateway)
+    }
+
     /// The addresses, parted by commas.
     pub fn list(&self) -> String {
         self.addresses.iter().map(|it| it.address.to_string()).collect::<Vec<_>>().join(",")
@@ -61,6 +66,16 @@ pub struct AllocatedAddress {
 }
 
 impl AllocatedAddress {
+    /// An address of that range.
+    fn of(address: IpAddr, range: Option<&Range>) -> Self {
+        Self {
+            address,
+            subnet: range.map(Range::subnet),
+            gateway: range.and_then(Range::gateway),
+            named_gateway: range.and_then(Range::names_gateway),
+        }
+    }
+
     /// The address with its subnet's prefix, as an IPAM plugin answers.
     pub fn with_subnet_prefix(&self) -> IpNetwork {
         let prefix = self.subnet.map(|subnet| subnet.prefix());
@@ -78,59 +93,74 @@ pub struct AddressRequest<'a> {
     pub key: &'a AttachmentKey,
     /// The pod's namespace, where the runtime names one.
     pub netns: Option<&'a Netns>,
-    /// Where the steps are noted.
+    /// Where the steps are noted, and how much time there is.
     pub steps: &'a Steps,
     /// The node's links; `None` where ferrule is the IPAM plugin of another and has no links.
     pub node: Option<&'a Netlink>,
+    /// What was asked of the node.
+    pub facts: &'a NodeFacts,
 }
 
 /// Addresses that are ours from now on: their record is on disk.
 pub struct Claimed {
     /// What was given.
-    pub acquired: Allocation,
+    pub allocation: Allocation,
     /// What is remembered of it.
     pub record: Record,
     /// Keeps other commands off the attachment until dropped.
-    _hold: AttachmentLock,
+    pub lock: AttachmentLock,
 }
 
 impl AddressRequest<'_> {
-    /// Claims one address of each range set, and writes the record: from here on, a crash is mended by DEL, GC
+    /// Claims one address of each range set, and writes the record: from here on, a crash is repaired by DEL, GC
     /// or the next boot.
     ///
     /// An attachment of the same key that an ADD did not live to finish is removed first. Dead attachments
     /// are reclaimed when a range set has run out.
     ///
     /// # Errors
-    /// Code 100 where no address is left, 101 where the attachment stands already or an address that was asked
+    /// Code 100 where no address is left, 101 where the attachment exists already or an address that was asked
     /// for is taken, 11 where a lock could not be had in time, the other plugin's own.
-    pub async fn claim(&self, boot: &BootId) -> Result<Claimed, CniError> {
+    pub async fn claim(&self) -> Result<Claimed, CniError> {
         let store = Store::open(&self.network.data_dir, &self.network.name)?;
         let sets = match &self.network.address_management {
-            AddressManagement::Ranges(sets) => usable_sets(sets)?,
-            AddressManagement::Delegate(plugin) => return self.claim_delegated(&store, boot, plugin).await,
+            AddressManagement::Ranges(sets) => usable_sets(sets, self.facts.has_ipv6)?,
+            AddressManagement::Delegate(plugin) => return self.claim_delegated(&store, plugin).await,
         };
         let dns = read_resolv_conf(self.network)?;
         let claim = || {
-            let mut locked = self.steps.time("lock", || store.lock(boot, LOCK_DEADLINE))?;
+            let mut locked = self.lock(&store)?;
             let allocate = || locked.allocate(self.new_claim(), &sets, &self.network.requested);
-            self.steps.time("ipam", allocate)
+            self.steps.time(Phase::Store, allocate)
         };
         let mut outcome = claim();
         if let Err(StoreError::AlreadyAttached { .. }) = outcome {
-            self.remove_unfinished(&store, boot, None).await?;
+            self.in_time(self.remove_unfinished(&store, None)).await?;
             outcome = claim();
         }
         if let Err(StoreError::Exhausted { .. }) = outcome {
-            outcome = self.claim_from_the_dead(&store, boot, &sets).await?;
+            outcome = self.in_time(self.claim_from_the_dead(&store, &sets)).await?;
         }
-        let (record, hold) = outcome?;
-        let acquired = Allocation {
-            addresses: record.addresses.iter().map(|&address| locate(address, &sets)).collect(),
+        let (record, lock) = outcome?;
+        // One of each set, in their order.
+        let addresses = record.addresses.iter().zip(&sets);
+        let allocation = Allocation {
+            addresses: addresses.map(|(&it, set)| AllocatedAddress::of(it, set.range_of(it))).collect(),
             routes: self.network.with_pod_routes(&self.network.routes),
             dns,
         };
-        Ok(Claimed { acquired, record, _hold: hold })
+        Ok(Claimed { allocation, record, lock })
+    }
+
+    fn lock<'store>(&self, store: &'store Store) -> Result<StoreGuard<'store>, StoreError> {
+        let patience = self.steps.patience(LOCK_DEADLINE);
+        self.steps.time(Phase::StoreLock, || store.lock(&self.facts.boot, patience))
+    }
+
+    /// What a claim waits for must not keep it longer than the command may take. Nothing is cut short that would leave
+    /// more behind than a DEL removes.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, CniError>>) -> Result<T, CniError> {
+        self.steps.until_deadline("ADD", work).await
     }
 
     /// Claims once more from sets that have run out, after what the dead hold was freed. Whoever works on one of them is
@@ -138,13 +168,12 @@ impl AddressRequest<'_> {
     async fn claim_from_the_dead(
         &self,
         store: &Store,
-        boot: &BootId,
         sets: &[RangeSet],
     ) -> Result<Result<(Record, AttachmentLock), StoreError>, CniError> {
         let mut waited_for: HashSet<AttachmentKey> = HashSet::new();
         loop {
-            let Found { dead, busy } = reclaim::find_dead(store, boot, self.node).await?;
-            let mut locked = store.lock(boot, LOCK_DEADLINE)?;
+            let Found { dead, busy } = reclaim::find_dead(store, &self.facts.boot, self.node).await?;
+            let mut locked = self.lock(store)?;
             reclaim::release_dead(&mut locked, dead)?;
             // Even where nothing was dead: another ADD may have made room just now, for all that wait.
             let outcome = locked.allocate(self.new_claim(), sets, &self.network.requested);
@@ -154,37 +183,42 @@ impl AddressRequest<'_> {
                 return Ok(outcome);
             };
             // With nothing in hand that anybody could be waiting for.
-            drop(store.hold(&busy, HOLD_DEADLINE)?);
+            let patience = self.steps.patience(HOLD_DEADLINE);
+            drop(self.steps.time(Phase::AttachmentLock, || store.hold(&busy, patience))?);
         }
     }
 
     /// Asks another IPAM plugin, and writes what it gave to a record of our own.
     ///
-    /// The record is there before, without addresses, because its hold makes every other command on this
+    /// The record is there before, without addresses, because its lock makes every other command on this
     /// attachment wait: of two ADDs at once, the one that is refused would take the other's address back.
-    async fn claim_delegated(&self, store: &Store, boot: &BootId, plugin: &str) -> Result<Claimed, CniError> {
+    async fn claim_delegated(&self, store: &Store, plugin: &str) -> Result<Claimed, CniError> {
         let delegate = Delegate::find(plugin, &self.request.environment.path)?;
-        let announce = || store.lock(boot, LOCK_DEADLINE)?.adopt(self.new_claim(), &[]);
+        let announce = || self.lock(store)?.adopt(self.new_claim(), &[]);
         let mut outcome = announce();
         if let Err(StoreError::AlreadyAttached { .. }) = outcome {
-            self.remove_unfinished(store, boot, Some(&delegate)).await?;
+            self.in_time(self.remove_unfinished(store, Some(plugin))).await?;
             outcome = announce();
         }
-        let (_, _announced) = outcome?;
-        let asked = delegate.execute(Command::Add, &self.request.conf, DELEGATE_DEADLINE);
-        let claimed = match self.steps.time_async("ipam", asked).await {
-            Ok(answer) => self.adopt(store, boot, plugin, &answer),
+        let (announced, lock) = outcome?;
+        let asked = self.in_time(delegate.execute(Command::Add, &self.request.conf));
+        let claimed = match self.steps.time_async(Phase::Delegate, asked).await {
+            Ok(answer) => self.adopt(store, plugin, &answer),
             Err(failure) => Err(failure),
         };
         let Err(failure) = claimed else { return claimed };
         // Whatever it had given when it failed or was killed, or what is of no use to us: it takes it back
-        // (SPEC section 4). If it will not, its complaint would hide why; DEL tells it again.
-        let _ = delegate.execute(Command::Del, &self.request.conf, DELEGATE_DEADLINE).await;
-        store.lock(boot, LOCK_DEADLINE)?.release(self.key)?;
+        // (SPEC section 4).
+        self.steps.begin_deadline(UNDO_DEADLINE);
+        let undo = Teardown { node: None, ..self.teardown(Mode::Undo, Some(plugin)) };
+        let removed = undo.remove(vec![Leaving::new(announced, lock)], Vec::new()).await;
+        removed
+            .and_then(|removed| removed.release(&mut self.lock(store).map_err(|error| vec![error.into()])?))
+            .map_err(|failures| teardown::one("ADD", failures))?;
         Err(failure)
     }
 
-    fn adopt(&self, store: &Store, boot: &BootId, plugin: &str, answer: &[u8]) -> Result<Claimed, CniError> {
+    fn adopt(&self, store: &Store, plugin: &str, answer: &[u8]) -> Result<Claimed, CniError> {
         let unusable = |reason: String| {
             let message = format!("IPAM plugin {plugin:?} answered ADD with what is no result");
             CniError::new(Code::Decode, message).with_details(reason)
@@ -196,9 +230,9 @@ impl AddressRequest<'_> {
             return Err(unusable("it gives no address (ips is empty)".into()));
         }
         let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.ip()).collect();
-        let mut locked = store.lock(boot, LOCK_DEADLINE)?;
+        let mut locked = self.lock(store)?;
         locked.release(self.key)?;
-        let (record, hold) = locked.adopt(self.new_claim(), &addresses)?;
+        let (record, lock) = locked.adopt(self.new_claim(), &addresses)?;
         let located = result.ips.iter().map(|ip| AllocatedAddress {
             address: ip.address.ip(),
             subnet: IpNetwork::new(ip.address.network(), ip.address.prefix()).ok(),
@@ -206,8 +240,8 @@ impl AddressRequest<'_> {
             named_gateway: ip.gateway,
         });
         let routes = self.network.with_pod_routes(&result.routes);
-        let acquired = Allocation { addresses: located.collect(), routes, dns: result.dns };
-        Ok(Claimed { acquired, record, _hold: hold })
+        let allocation = Allocation { addresses: located.collect(), routes, dns: result.dns };
+        Ok(Claimed { allocation, record, lock })
     }
 
     fn new_claim(&self) -> Claim {
@@ -229,36 +263,39 @@ impl AddressRequest<'_> {
     }
 
     /// Removes an attachment of this key that nobody finished, and has the `delegate` take back what it may have
-    /// given for it. One that stands is refused.
-    async fn remove_unfinished(
-        &self,
-        store: &Store,
-        boot: &BootId,
-        delegate: Option<&Delegate>,
-    ) -> Result<(), CniError> {
+    /// given for it. One that is in use is refused.
+    async fn remove_unfinished(&self, store: &Store, delegate: Option<&str>) -> Result<(), CniError> {
         // Waits for an ADD of the same key that is still running, and finds it finished then.
-        let Some(_hold) = store.hold(self.key, HOLD_DEADLINE)? else { return Ok(()) };
-        if let Ok(Some(record)) = store.find(self.key)
-            && record.is_from(boot)
-            && self.stands(&record).await?
+        let leaving = Leaving::wait_for(Some(store), self.key, &self.facts.boot, self.steps)?;
+        if !leaving.is_known() {
+            return Ok(());
+        }
+        let leaving = leaving.read_record(store);
+        if let Some(record) = leaving.record()
+            && record.is_from(&self.facts.boot)
+            && self.is_in_use(record).await?
         {
             let message = format!("{} is attached already", self.key);
             let details = "DEL it first; a container id names one sandbox only";
             return Err(CniError::new(Code::AlreadyTaken, message).with_details(details));
         }
-        if let Some(node) = self.node {
-            detach::detach(node, self.key).await?;
-            pod_rules::remove_elements_of_link(self.key).await?;
+        let removed = self.teardown(Mode::Del, delegate).remove(vec![leaving], Vec::new()).await;
+        let removed = removed.map_err(|failures| teardown::one("ADD", failures))?;
+        removed.release(&mut self.lock(store)?).map_err(|failures| teardown::one("ADD", failures))
+    }
+
+    fn teardown<'a>(&'a self, mode: Mode, delegate: Option<&'a str>) -> Teardown<'a> {
+        Teardown {
+            mode,
+            node: self.node,
+            delegate: delegate.map(|plugin| (plugin, self.request)),
+            boot: &self.facts.boot,
+            steps: self.steps,
         }
-        if let Some(delegate) = delegate {
-            delegate.execute(Command::Del, &self.request.conf, DELEGATE_DEADLINE).await?;
-        }
-        store.lock(boot, LOCK_DEADLINE)?.release(self.key)?;
-        Ok(())
     }
 
     /// Whether the recorded attachment was finished and still is in use.
-    async fn stands(&self, record: &Record) -> Result<bool, CniError> {
+    async fn is_in_use(&self, record: &Record) -> Result<bool, CniError> {
         if record.netns.is_some() && liveness::is_namespace_gone(record) {
             return Ok(false);
         }
@@ -268,42 +305,11 @@ impl AddressRequest<'_> {
     }
 }
 
-/// Gives back what the attachment holds: the record and its addresses, or what another plugin holds for it.
-/// Idempotent. The caller has the attachment's hold.
-///
-/// # Errors
-/// Only what a second attempt can mend.
-pub async fn give_back(
-    request: &Request,
-    delegate: Option<&str>,
-    store: Option<&Store>,
-    key: &AttachmentKey,
-    boot: &BootId,
-) -> Result<(), CniError> {
-    if let Some(plugin) = delegate {
-        take_from_delegate(request, plugin).await?;
-    }
-    if let Some(store) = store {
-        store.lock(boot, LOCK_DEADLINE)?.release(key)?;
-    }
-    Ok(())
-}
-
-/// Tells the other IPAM plugin that the attachment is gone. Idempotent, as its DEL is.
-///
-/// # Errors
-/// Its own, or that it cannot be found.
-pub async fn take_from_delegate(request: &Request, plugin: &str) -> Result<(), CniError> {
-    let delegate = Delegate::find(plugin, &request.environment.path)?;
-    delegate.execute(Command::Del, &request.conf, DELEGATE_DEADLINE).await.map(|_| ())
-}
-
 /// The range sets that this node can use: on a kernel without IPv6, those of IPv4.
 ///
 /// # Errors
 /// Code 7 where none is left.
-pub fn usable_sets(sets: &[RangeSet]) -> Result<Vec<RangeSet>, CniError> {
-    let has_ipv6 = sysctl::has_ipv6();
+pub fn usable_sets(sets: &[RangeSet], has_ipv6: bool) -> Result<Vec<RangeSet>, CniError> {
     let usable: Vec<RangeSet> = sets.iter().filter(|set| set.is_ipv4() || has_ipv6).cloned().collect();
     if usable.is_empty() {
         let message = "ipam.ranges: only IPv6 addresses are configured, and this node's kernel has no IPv6";
@@ -313,16 +319,10 @@ pub fn usable_sets(sets: &[RangeSet]) -> Result<Vec<RangeSet>, CniError> {
     Ok(usable)
 }
 
-/// What the conf says of an address that the store holds.
+/// What the conf says of an address that a record holds: the conf may be another since, so its ranges are searched.
 pub fn locate(address: IpAddr, sets: &[RangeSet]) -> AllocatedAddress {
     let mut ranges = sets.iter().flat_map(|set| set.ranges());
-    let range = ranges.find(|range| range.subnet().contains(address));
-    AllocatedAddress {
-        address,
-        subnet: range.map(|range| range.subnet()),
-        gateway: range.and_then(|range| range.gateway()),
-        named_gateway: range.and_then(|range| range.names_gateway()),
-    }
+    AllocatedAddress::of(address, ranges.find(|range| range.subnet().contains(address)))
 }
 
 /// DNS settings of the file that `ipam.resolvConf` names, as host-local reads it.

@@ -5,18 +5,28 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::attachments::DELEGATE_DEADLINE;
 use crate::cni::conf::Conf;
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::problem::quote;
+use crate::cni::request::Request;
 
 /// Most that a delegate may answer: a result is some hundred bytes.
 const ANSWER_MAX: u64 = 1024 * 1024;
+
+/// Finds another IPAM plugin, and executes it for `command` with the conf of `request`.
+///
+/// # Errors
+/// As [`Delegate::find`] and [`Delegate::execute`].
+pub async fn execute(plugin: &str, request: &Request, command: Command) -> Result<(), CniError> {
+    let delegate = Delegate::find(plugin, &request.environment.path)?;
+    delegate.execute(command, &request.conf).await.map(drop)
+}
 
 /// Another IPAM plugin, found but not yet executed.
 #[derive(Debug, Clone)]
@@ -44,25 +54,22 @@ impl Delegate {
 
     /// Executes the plugin for `command` with `conf` on its standard input; what it wrote, if it succeeded.
     ///
-    /// Killed when `deadline` is over or the caller goes away, with all that it started: it cannot hold a
+    /// Killed after [`DELEGATE_DEADLINE`], or when the caller goes away, with all that it started: it cannot hold a
     /// pod's start for ever.
     ///
     /// # Errors
     /// The plugin's own error; code 11 past the deadline; code 5 where it could not be executed or died
     /// without a word; code 6 where it says more than a result can be.
-    pub async fn execute(
-        &self,
-        command: Command,
-        conf: &Conf,
-        deadline: Duration,
-    ) -> Result<Vec<u8>, CniError> {
+    pub async fn execute(&self, command: Command, conf: &Conf) -> Result<Vec<u8>, CniError> {
         // A value that was read from JSON: writing it cannot fail.
         let bytes = serde_json::to_vec(&conf.document).unwrap_or_default();
-        match tokio::time::timeout(deadline, self.converse(command, &bytes)).await {
+        match tokio::time::timeout(DELEGATE_DEADLINE, self.converse(command, &bytes)).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let message =
-                    format!("IPAM plugin {:?} did not finish {command} in {deadline:?}", self.plugin);
+                let message = format!(
+                    "IPAM plugin {:?} did not finish {command} within {DELEGATE_DEADLINE:?}",
+                    self.plugin
+                );
                 Err(CniError::new(Code::TryAgain, message).with_details("it was killed"))
             }
         }

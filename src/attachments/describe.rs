@@ -1,38 +1,38 @@
-//! From a conf and the addresses that were acquired to the description of the attachment.
+//! From a conf and the addresses that were allocated to the description of the attachment.
 //!
 //! ADD makes it and CHECK compares against it: both build it here, so they cannot disagree.
 
-use crate::attachments::claim::Allocation;
 use ipnetwork::IpNetwork;
 
+use crate::attachments::claim::Allocation;
+use crate::attachments::node::NodeFacts;
 use crate::cni::args::PodName;
 use crate::cni::ids::AttachmentKey;
-use crate::config::{AddressManagement, Network};
+use crate::config::Network;
 use crate::datapath::node::Uplink;
 use crate::desired::attachment::{Attachment, PodAddress};
 use crate::desired::names;
 use crate::desired::nftables::element::InsideNetwork;
-use crate::desired::node::NodeState;
-use crate::linux::sysctl;
 
 /// Describes the pod's network. `pod` is whose it is, as ADD was told.
 pub fn describe(
     network: &Network,
     key: &AttachmentKey,
     pod: Option<&PodName>,
+    facts: &NodeFacts,
     uplink: &Uplink,
-    acquired: &Allocation,
+    allocation: &Allocation,
 ) -> Attachment {
     Attachment {
         key: key.clone(),
         pod: pod.map(ToString::to_string),
         pod_mac: network.mac.unwrap_or_else(|| names::pod_mac(key)),
         mtu: network.mtu.unwrap_or(uplink.mtu),
-        node_has_ipv6: sysctl::has_ipv6(),
+        node_has_ipv6: facts.has_ipv6,
         bandwidth: network.bandwidth,
         host_ports: network.host_ports.clone(),
         sysctls: network.sysctls.clone(),
-        addresses: acquired
+        addresses: allocation
             .addresses
             .iter()
             .map(|it| PodAddress {
@@ -42,13 +42,13 @@ pub fn describe(
                 node_address: uplink.address_for(it.address),
             })
             .collect(),
-        routes: acquired.routes.clone(),
+        routes: allocation.routes.clone(),
     }
 }
 
 /// Describes where the network's pods keep their source address, as far as a conf tells: among all pods and nodes that
 /// it knows, and where it says so.
-pub fn describe_inside(network: &Network, uplink: &Uplink) -> InsideNetwork {
+pub fn describe_no_masquerade(network: &Network, uplink: &Uplink) -> InsideNetwork {
     let ranges = network.range_sets().iter().flat_map(|set| set.ranges());
     let mut networks: Vec<IpNetwork> = ranges.map(|range| range.subnet()).collect();
     for peer in network.peers.listed() {
@@ -59,28 +59,4 @@ pub fn describe_inside(network: &Network, uplink: &Uplink) -> InsideNetwork {
     networks.extend(own.map(IpNetwork::from));
     networks.extend(&network.masquerade.exempt);
     InsideNetwork { network: network.name.clone(), networks }
-}
-
-/// Describes the node's part of the network, as far as the pod with these addresses needs it.
-pub fn describe_node(network: &Network, acquired: &Allocation) -> NodeState {
-    let (subnets, ipv4, ipv6) = match &network.address_management {
-        AddressManagement::Ranges(sets) => {
-            let subnets: Vec<_> =
-                sets.iter().flat_map(|set| set.ranges()).map(|range| range.subnet()).collect();
-            let ipv4 = subnets.iter().any(IpNetwork::is_ipv4);
-            let ipv6 = subnets.iter().any(IpNetwork::is_ipv6) && sysctl::has_ipv6();
-            (subnets, ipv4, ipv6)
-        }
-        // Which families another plugin hands out is not known before it is asked.
-        AddressManagement::Delegate(_) => (Vec::new(), true, sysctl::has_ipv6()),
-    };
-    NodeState {
-        network: network.name.clone(),
-        subnets,
-        ipv4,
-        ipv6,
-        gateways: acquired.addresses.iter().filter_map(|it| it.named_gateway).collect(),
-        node_ips: network.node_ips.clone(),
-        peers: network.peers.listed().to_vec(),
-    }
 }

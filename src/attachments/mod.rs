@@ -5,31 +5,38 @@
 //! |------------------|--------------------------------------------------------------------------------------|
 //! | [`claim`]        | where an attachment's addresses come from: the store, or a [`delegate`]               |
 //! | [`describe`]     | a conf and addresses become the description of an attachment                          |
-//! | [`pod_rules`]    | what records say that the nftables table must hold                                    |
+//! | [`set_up`]       | makes the kernel what the attachment and its node need                                |
+//! | [`check`]        | compares record and kernel                                                            |
+//! | [`teardown`]     | the one order in which all that an attachment has goes: DEL, undo, GC, the dead       |
+//! | [`gc`]           | finds what the runtime does not name as valid, and tears it down                      |
+//! | [`reclaim`]      | finds the dead, and tears them down                                                   |
 //! | [`liveness`]     | whether a recorded attachment can still be using its addresses                        |
-//! | [`reclaim`]      | the dead: finds them, takes down what is left, releases what they hold                |
-//! | [`imported`]     | takes down what another plugin made                                                   |
-//! | [`node`]         | the node's own part of a network                                                      |
+//! | [`pod_rules`]    | what records say that the nftables table must hold                                    |
+//! | `imported`       | takes down what another plugin made                                                   |
+//! | [`node`]         | the node's own part of a network, and what is asked of the node                       |
 //! | [`static_peers`] | routes to the peers that a conf lists                                                 |
 //! | [`error_codes`]  | which error has which code                                                            |
-//! | [`timing`]       | how long each step took, and the line in the log                                      |
+//! | [`timing`]       | the steps of a command: how long each took, what is waited for, the line in the log   |
 //!
-//! The store's lock is never held across netlink or another program.
+//! The store's lock is never held across netlink or another program. No two of these files import each other, nor in a
+//! circle.
 
+pub mod check;
 pub mod claim;
 pub mod delegate;
 pub mod describe;
 pub mod error_codes;
-pub mod imported;
+pub mod gc;
+mod imported;
 pub mod liveness;
 pub mod node;
 pub mod pod_rules;
 pub mod reclaim;
+pub mod set_up;
 pub mod static_peers;
+pub mod teardown;
 pub mod timing;
 
-use std::cell::Cell;
-use std::future::Future;
 use std::time::Duration;
 
 use crate::cni::error::{CniError, Code};
@@ -43,6 +50,9 @@ use crate::cni::error::{CniError, Code};
 /// such a queue longer, not shorter.
 pub const ADD_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long taking an ADD back may take, after that.
+pub const UNDO_DEADLINE: Duration = Duration::from_secs(15);
+
 /// How long another IPAM plugin may take for one command.
 pub const DELEGATE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,27 +61,6 @@ pub const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long to wait for another command on the same attachment.
 pub const HOLD_DEADLINE: Duration = Duration::from_secs(15);
-
-/// How far a command came; what must be known after a panic, and what the log tells.
-#[derive(Debug, Default)]
-pub struct Progress {
-    claimed: Cell<bool>,
-    /// What is told of it in the log.
-    pub steps: timing::Steps,
-}
-
-impl Progress {
-    /// This ADD has made something of its own.
-    pub fn mark_claimed(&self) {
-        self.claimed.set(true);
-    }
-
-    /// Whether this ADD has made something of its own. False as long as the attachment found may be
-    /// somebody else's.
-    pub fn has_claimed(&self) -> bool {
-        self.claimed.get()
-    }
-}
 
 /// Runs a command to its end. One thread is enough: it waits for the kernel, and the kernel answers in order.
 ///

@@ -5,10 +5,39 @@ use std::path::Path;
 use crate::attachments::LOCK_DEADLINE;
 use crate::cni::error::CniError;
 use crate::config::Network;
+use crate::datapath::error::DatapathError;
 use crate::datapath::node::{self, Switch};
 use crate::desired::node::NodeState;
 use crate::linux::netlink::Netlink;
-use crate::store::{BootId, Store, SysctlBackup};
+use crate::linux::sysctl;
+use crate::store::{BootId, Store, SysctlBackup, current_boot_id};
+
+/// What a command asks of its node, once, before all else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Which boot this is.
+    pub boot: BootId,
+    /// Whether the kernel has IPv6 at all.
+    pub has_ipv6: bool,
+}
+
+impl NodeFacts {
+    /// Asks the kernel of the calling thread.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell its boot id.
+    pub fn ask() -> Result<Self, CniError> {
+        Ok(Self { boot: current_boot_id()?, has_ipv6: sysctl::has_ipv6() })
+    }
+}
+
+/// A socket in the node's namespace, which the calling thread is in.
+///
+/// # Errors
+/// Code 103.
+pub fn open() -> Result<Netlink, CniError> {
+    Ok(Netlink::open_here().map_err(|source| DatapathError::Socket { place: "node", source })?)
+}
 
 /// Makes the node forward, and gives it its standing routes and addresses. Idempotent. What a setting is when it is
 /// looked at for the first time is remembered, so that `ferrule uninstall` can put it back: then already, because what

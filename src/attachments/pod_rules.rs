@@ -1,21 +1,22 @@
-//! The nftables table in the commands' hands: which records and which conf its elements come from.
+//! What records say that the nftables table must hold, and the table made so.
 //!
-//! | command | does                                                                                               |
-//! |---------|----------------------------------------------------------------------------------------------------|
-//! | ADD     | [`Admission::admit`]: the table, where it does not stand; then the pod's elements                  |
-//! | DEL     | [`expire_elements`]: lets what the record says expire, while the links go; then [`remove_leftover_elements`]            |
-//! | GC      | [`remove_elements`]: removes what the records say, while that is still the pod's                           |
-//! | CHECK   | [`differences`]                                                                                    |
+//! | command  | does                                                                                              |
+//! |----------|---------------------------------------------------------------------------------------------------|
+//! | ADD      | [`Installation::install`]: the table, where it is not there; then the pod's elements              |
+//! | teardown | [`expire_elements`]: what the records say expires, while the links go; then [`remove_leftover_elements`] |
+//! | GC       | [`sweep`]: removes what no record asks for                                                        |
+//! | CHECK    | [`differences`]                                                                                   |
 //!
-//! Every element follows from a record, or from the list of [`Store::inside`]. So whoever finds that somebody has
-//! flushed the table makes it again for all pods of all networks of the data directory, their hostPorts too.
+//! Every element follows from a record, or from the list of networks without masquerade that the store keeps. So whoever
+//! finds that somebody has flushed the table makes it again for all pods of all networks of the data directory, their
+//! hostPorts too.
 
 use std::path::Path;
 
 use tokio::sync::oneshot;
 
-use crate::attachments::describe::describe_inside;
-use crate::attachments::{LOCK_DEADLINE, liveness, reclaim};
+use crate::attachments::describe::describe_no_masquerade;
+use crate::attachments::{LOCK_DEADLINE, liveness};
 use crate::cni::error::CniError;
 use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::config::Network;
@@ -33,7 +34,7 @@ use crate::linux::nft::change::Rejection;
 use crate::store::{BootId, Record, Store, StoreError};
 
 /// What lets a pod's packets through.
-pub struct Admission<'a> {
+pub struct Installation<'a> {
     /// The node's links and routes.
     pub node: &'a Netlink,
     /// The pod's network.
@@ -46,44 +47,76 @@ pub struct Admission<'a> {
     pub boot: &'a BootId,
 }
 
-impl Admission<'_> {
+/// Why a pod's elements are not there.
+#[derive(Debug)]
+pub enum InstallError {
+    /// Other pods have hostPorts of this one. Those that are dead can be reclaimed, and it be tried again.
+    Clash(Vec<Clash>),
+    /// Anything else.
+    Failed(CniError),
+}
+
+impl From<CniError> for InstallError {
+    fn from(error: CniError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<NftError> for InstallError {
+    fn from(error: NftError) -> Self {
+        match error {
+            NftError::HostPortTaken(clashes) => Self::Clash(clashes),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<InstallError> for CniError {
+    fn from(error: InstallError) -> Self {
+        match error {
+            InstallError::Clash(clashes) => NftError::HostPortTaken(clashes).into(),
+            InstallError::Failed(error) => error,
+        }
+    }
+}
+
+impl Installation<'_> {
     /// Makes the table what the pod needs of it. Idempotent; its cost does not grow with pods, hostPorts or nodes
-    /// as long as the table stands.
+    /// as long as the table is there.
     ///
-    /// `link` tells that the pod's host link is there. Its elements are added after that: whoever makes a flushed table
-    /// again takes a record without a link for one that a DEL is about to release.
+    /// `link` tells that the pod's host link is there; `None` if it is known to be. The elements are added after that:
+    /// whoever makes a flushed table again takes a record without a link for one that a DEL is about to release.
     ///
     /// # Errors
-    /// Code 101 if another pod that lives has a hostPort of this one; else what kernel or store refuse. What was made
-    /// stays, for [`remove_elements`].
-    pub async fn admit(&self, link: oneshot::Receiver<()>) -> Result<(), CniError> {
+    /// [`InstallError::Clash`] if other pods have hostPorts of this one; else what kernel or store refuse. What was made
+    /// stays, for a teardown.
+    pub async fn install(&self, mut link: Option<oneshot::Receiver<()>>) -> Result<(), InstallError> {
         let nft = open()?;
         let elements = elements_of(self.record);
-        let inside = matches!(self.network.peers, Peers::Listed(_))
-            .then(|| describe_inside(self.network, self.uplink));
+        let no_masquerade = matches!(self.network.peers, Peers::Listed(_))
+            .then(|| describe_no_masquerade(self.network, self.uplink));
         let mut attempts = Attempts::default();
-        let mut link = Some(link);
-        while let Err(gone) = self.try_to_admit(&nft, inside.as_ref(), &elements, &mut link).await? {
+        while let Err(gone) = self.try_to_install(&nft, no_masquerade.as_ref(), &elements, &mut link).await? {
             attempts.count(gone)?;
         }
         nftables::flows::forget_redirected(&nft, self.node, &elements).await?;
         Ok(())
     }
 
-    /// Once. The inner error: the table stood, and was taken away before it could be used. So it is with a firewall that
-    /// is loaded anew just then.
-    async fn try_to_admit(
+    /// Once. The inner error: the table was there, and was taken away before it could be used. So it is with a firewall
+    /// that is loaded anew just then.
+    async fn try_to_install(
         &self,
         nft: &Nfnetlink,
-        inside: Option<&InsideNetwork>,
+        no_masquerade: Option<&InsideNetwork>,
         elements: &[Element],
         link: &mut Option<oneshot::Receiver<()>>,
-    ) -> Result<Result<(), Rejection>, CniError> {
-        let stands = match inside {
-            Some(inside) => nftables::knows_as(nft, inside).await?,
+    ) -> Result<Result<(), Rejection>, InstallError> {
+        let exists = match no_masquerade {
+            Some(wanted) => nftables::knows_as(nft, wanted).await?,
             None => nftables::knows(nft, std::slice::from_ref(&self.network.name)).await?,
         };
-        if !stands && let Err(gone) = self.prepare(nft, inside).await? {
+        if !exists && let Err(gone) = self.prepare(nft, no_masquerade).await? {
             return Ok(Err(gone));
         }
         if let Some(link) = link.take()
@@ -92,64 +125,41 @@ impl Admission<'_> {
             // Whoever was to make it says why there is none.
             return Ok(Ok(()));
         }
-        unless_taken_away(match nftables::add_pod(nft, elements).await {
-            Err(NftError::HostPortTaken(clashes)) if self.has_freed(nft, &clashes).await? => {
-                nftables::add_pod(nft, elements).await
-            }
-            added => added,
-        })
+        unless_taken_away(nftables::add_pod(nft, elements).await).map_err(InstallError::from)
     }
 
-    /// Makes the table with what it must know of the network. The inner error as for [`Self::try_to_admit`].
+    /// Makes the table with what it must know of the network. The inner error as for [`Self::try_to_install`].
     async fn prepare(
         &self,
         nft: &Nfnetlink,
-        inside: Option<&InsideNetwork>,
+        no_masquerade: Option<&InsideNetwork>,
     ) -> Result<Result<(), Rejection>, CniError> {
         let (data_dir, own) = (&self.network.data_dir, &self.network.name);
-        if let Some(inside) = inside {
+        if let Some(wanted) = no_masquerade {
             // Before the table has it: who finds it there takes it for remembered.
             let store = Store::open(data_dir, own)?;
-            store.lock(self.boot, LOCK_DEADLINE)?.remember_no_masquerade(&inside.networks)?;
+            store.lock(self.boot, LOCK_DEADLINE)?.remember_no_masquerade(&wanted.networks)?;
         }
         if !nftables::knows(nft, std::slice::from_ref(own)).await? {
             rebuild(nft, data_dir, own, self.boot).await?;
         }
-        match inside {
-            Some(inside) => unless_taken_away(nftables::ensure_inside(nft, inside).await.map(|_| ())),
+        match no_masquerade {
+            Some(wanted) => Ok(unless_taken_away(nftables::ensure_inside(nft, wanted).await.map(drop))?),
             None => Ok(Ok(())),
         }
     }
 
-    /// Frees the hostPorts that lead to pods which are dead, or to none: the runtime never told of their end. `false`
-    /// if a pod that may live has one of them.
-    async fn has_freed(&self, nft: &Nfnetlink, clashes: &[Clash]) -> Result<bool, CniError> {
-        let data_dir = &self.network.data_dir;
-        for network in Store::networks(data_dir)? {
-            let Some(store) = Store::open_existing(data_dir, &network)? else { continue };
-            store.discard_previous_boots(self.boot, LOCK_DEADLINE)?;
-            for entry in store.attachments()? {
-                let Ok(record) = entry.record else { continue };
-                let is_holder = clashes.iter().any(|clash| record.addresses.contains(&clash.holder));
-                if !is_holder || record.key() == self.record.key() {
-                    continue;
-                }
-                if !liveness::is_dead(&record, self.boot, Some(self.node)).await? {
-                    return Ok(false);
-                }
-                let dead = reclaim::take_down(&store, &record, Some(self.node)).await?;
-                let mut locked = store.lock(self.boot, LOCK_DEADLINE)?;
-                reclaim::release_dead(&mut locked, dead.into_iter().collect())?;
-            }
-        }
-        // What no record asks for goes.
-        rebuild(nft, data_dir, &self.network.name, self.boot).await?;
-        Ok(true)
+    /// Removes what no record asks for, such as the hostPorts of pods that were reclaimed, and makes what is missing.
+    ///
+    /// # Errors
+    /// What kernel or store refuse.
+    pub async fn rebuild(&self) -> Result<(), CniError> {
+        rebuild(&open()?, &self.network.data_dir, &self.network.name, self.boot).await.map(drop)
     }
 }
 
 /// The inner error: a transaction failed for want of the table, or came too late to see that there is none.
-fn unless_taken_away(outcome: Result<(), NftError>) -> Result<Result<(), Rejection>, CniError> {
+fn unless_taken_away(outcome: Result<(), NftError>) -> Result<Result<(), Rejection>, NftError> {
     match outcome {
         Err(NftError::Rejected(rejection))
             if rejection.is_because(|refusal| refusal.is_not_found() || refusal.is_outrun()) =>
@@ -160,11 +170,11 @@ fn unless_taken_away(outcome: Result<(), NftError>) -> Result<Result<(), Rejecti
     }
 }
 
-/// Ends what the pod of this record has in the table: nothing of it gets through from here on. Then, once its links are
-/// gone, [`remove_leftover_elements`] finds nothing to remove and waits for nothing. Where this fails, for it is a matter of time
-/// only, all is left to [`remove_leftover_elements`]. Idempotent.
-pub async fn expire_elements(record: &Record) {
-    let elements = elements_of(record);
+/// Ends what the pods of these records have in the table: nothing of them gets through from here on. Then, once their
+/// links are gone, [`remove_leftover_elements`] finds nothing to remove and waits for nothing. Where this fails, for it
+/// is a matter of time only, all is left to [`remove_leftover_elements`]. Idempotent.
+pub async fn expire_elements(records: &[Record]) {
+    let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
     if !elements.is_empty()
         && let Ok(nft) = open()
     {
@@ -172,12 +182,13 @@ pub async fn expire_elements(record: &Record) {
     }
 }
 
-/// [`remove_elements`] after [`expire_elements`].
+/// Removes what the pods of these records still have in the table after [`expire_elements`], as far as it is theirs.
+/// Idempotent. For after their links are gone, and before their addresses are free.
 ///
 /// # Errors
-/// As [`remove_elements`].
-pub async fn remove_leftover_elements(node: &Netlink, record: &Record) -> Result<(), CniError> {
-    let elements = elements_of(record);
+/// What the kernel refused. That there is no table is none.
+pub async fn remove_leftover_elements(node: &Netlink, records: &[Record]) -> Result<(), CniError> {
+    let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
     if elements.is_empty() {
         return Ok(());
     }
@@ -187,26 +198,10 @@ pub async fn remove_leftover_elements(node: &Netlink, record: &Record) -> Result
     Ok(())
 }
 
-/// Removes what the pods of these records have in the table, as far as it is still theirs. Idempotent. For after
-/// their links are gone, and before their addresses are free.
+/// [`remove_leftover_elements`] for an attachment of which nothing is known but its key.
 ///
 /// # Errors
-/// What the kernel refused. That there is no table is none.
-pub async fn remove_elements(node: &Netlink, records: &[Record]) -> Result<(), CniError> {
-    let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
-    if elements.is_empty() {
-        return Ok(());
-    }
-    let nft = open()?;
-    nftables::remove_pod(&nft, &elements).await?;
-    nftables::flows::forget_redirected(&nft, node, &elements).await?;
-    Ok(())
-}
-
-/// [`remove_elements`] for an attachment of which nothing is known but its key.
-///
-/// # Errors
-/// As [`remove_elements`].
+/// As [`remove_leftover_elements`].
 pub async fn remove_elements_of_link(key: &AttachmentKey) -> Result<(), CniError> {
     Ok(nftables::remove_link(&open()?, &key.network, &names::host_link(key)).await?)
 }
@@ -224,7 +219,7 @@ pub async fn differences(
     let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
     let mut found = nftables::differences(&nft, &elements).await?;
     let stands = match &network.peers {
-        Peers::Listed(_) => nftables::inside_stands(&nft, &describe_inside(network, uplink)).await?,
+        Peers::Listed(_) => nftables::inside_stands(&nft, &describe_no_masquerade(network, uplink)).await?,
         Peers::KeptByAgent => nftables::knows(&nft, std::slice::from_ref(&network.name)).await?,
     };
     if !stands {

@@ -1,23 +1,21 @@
 //! Dead attachments: finding them, taking down what is left of them, and freeing what they hold.
 
-use crate::attachments::{LOCK_DEADLINE, liveness, pod_rules};
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::attachments::teardown::{self, Leaving, Mode, Removed, Teardown};
+use crate::attachments::timing::Steps;
+use crate::attachments::{LOCK_DEADLINE, liveness};
 use crate::cni::error::CniError;
 use crate::cni::ids::AttachmentKey;
-use crate::datapath::detach;
 use crate::linux::netlink::Netlink;
-use crate::store::{AttachmentLock, BootId, Record, Store, StoreGuard};
-
-/// A dead attachment of which nothing is left but its record. Nobody else works on it until this is dropped.
-pub struct Dead {
-    record: Record,
-    _hold: AttachmentLock,
-}
+use crate::store::{BootId, Record, Store, StoreGuard};
 
 /// What was found of the dead.
 #[derive(Default)]
 pub struct Found {
     /// Those whose addresses may be freed.
-    pub dead: Vec<Dead>,
+    pub dead: Removed,
     /// Those that another command works on: a DEL, an ADD of the same id, or somebody who reclaims like this one.
     pub busy: Vec<AttachmentKey>,
 }
@@ -35,8 +33,8 @@ pub async fn find_dead(store: &Store, boot: &BootId, node: Option<&Netlink>) -> 
         if !liveness::is_dead(&record, boot, node).await? {
             continue;
         }
-        match take_down(store, &record, node).await? {
-            Some(dead) => found.dead.push(dead),
+        match take_down(store, &record, boot, node).await? {
+            Some(dead) => found.dead.join(dead),
             None => found.busy.push(record.key()),
         }
     }
@@ -52,28 +50,54 @@ pub async fn find_dead(store: &Store, boot: &BootId, node: Option<&Netlink>) -> 
 pub async fn take_down(
     store: &Store,
     record: &Record,
+    boot: &BootId,
     node: Option<&Netlink>,
-) -> Result<Option<Dead>, CniError> {
-    let key = record.key();
-    // Never waited for: those who reclaim would wait for each other.
-    let Some(hold) = store.try_hold(&key)? else { return Ok(None) };
-    if !store.find(&key).is_ok_and(|found| found.as_ref() == Some(record)) {
+) -> Result<Option<Removed>, CniError> {
+    let Some(leaving) = Leaving::unless_busy(store, &record.key())? else { return Ok(None) };
+    if leaving.record() != Some(record) {
         return Ok(None);
     }
-    if let Some(node) = node {
-        detach::detach(node, &key).await?;
-        pod_rules::remove_elements(node, std::slice::from_ref(record)).await?;
-    }
-    Ok(Some(Dead { record: record.clone(), _hold: hold }))
+    let teardown = Teardown { mode: Mode::Dead, node, delegate: None, boot, steps: &Steps::default() };
+    let removed = teardown.remove(vec![leaving], Vec::new()).await;
+    removed.map(Some).map_err(|failures| teardown::one("reclaim", failures))
 }
 
 /// Frees what the dead hold.
 ///
 /// # Errors
 /// Where the store cannot be used.
-pub fn release_dead(locked: &mut StoreGuard<'_>, dead: Vec<Dead>) -> Result<(), CniError> {
-    for it in dead {
-        locked.release(&it.record.key())?;
+pub fn release_dead(locked: &mut StoreGuard<'_>, dead: Removed) -> Result<(), CniError> {
+    dead.release(locked).map_err(|failures| teardown::one("reclaim", failures))
+}
+
+/// Frees what the dead among the pods with these addresses hold, whatever network of the data directory they are in; not
+/// `own`. `false`, and some may be left, if one of them may live.
+///
+/// # Errors
+/// Where store or kernel cannot be used.
+pub async fn release_dead_holders(
+    data_dir: &Path,
+    addresses: &[IpAddr],
+    own: &AttachmentKey,
+    boot: &BootId,
+    node: &Netlink,
+) -> Result<bool, CniError> {
+    for network in Store::networks(data_dir)? {
+        let Some(store) = Store::open_existing(data_dir, &network)? else { continue };
+        store.discard_previous_boots(boot, LOCK_DEADLINE)?;
+        for entry in store.attachments()? {
+            let Ok(record) = entry.record else { continue };
+            let is_holder = record.addresses.iter().any(|address| addresses.contains(address));
+            if !is_holder || record.key() == *own {
+                continue;
+            }
+            if !liveness::is_dead(&record, boot, Some(node)).await? {
+                return Ok(false);
+            }
+            if let Some(dead) = take_down(&store, &record, boot, Some(node)).await? {
+                release_dead(&mut store.lock(boot, LOCK_DEADLINE)?, dead)?;
+            }
+        }
     }
-    Ok(())
+    Ok(true)
 }

@@ -4,8 +4,6 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::attachments::claim::Allocation;
-use crate::attachments::describe::describe_node;
 use crate::cli::arguments::Arguments;
 use crate::cli::attachments::{Told, judge_all};
 use crate::cli::networks::{ConfProblem, KnownNetwork, Networks};
@@ -15,6 +13,7 @@ use crate::cli::{Outcome, to_json};
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::datapath::peers::{self, Standing};
+use crate::desired::node::NodeState;
 use crate::store::Store;
 
 /// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
@@ -113,8 +112,7 @@ async fn inspect_network(network: &KnownNetwork, node: &Node) -> Result<Inspecte
         })
         .collect();
     if meaning.role == Role::Main {
-        let standings =
-            peers::standings(&node.netlink, &describe_node(meaning, &Allocation::default())).await?;
+        let standings = peers::standings(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6)).await?;
         inspected.peers = standings
             .into_iter()
             .map(|(wanted, standing)| PeerState {

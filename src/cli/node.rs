@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::attachments::node::NodeFacts;
 use crate::cni::error::CniError;
 use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::datapath::detach::{bears_mark_of, is_marked};
@@ -10,7 +11,7 @@ use crate::desired::names;
 use crate::linux::link::Link;
 use crate::linux::netlink::Netlink;
 use crate::linux::route::Route;
-use crate::store::{BootId, current_boot_id};
+use crate::store::BootId;
 
 /// The node that the verb runs on.
 pub struct Node {
@@ -18,6 +19,8 @@ pub struct Node {
     pub netlink: Netlink,
     /// Which boot this is.
     pub boot: BootId,
+    /// What else is asked of the node once.
+    pub facts: NodeFacts,
     /// Its links, as they were when the verb began: before any record was read. So a link without a record was
     /// left behind, and is not that of an ADD which began in between.
     pub links: Vec<Link>,
@@ -32,7 +35,8 @@ impl Node {
         let netlink = Netlink::open_here();
         let netlink = netlink.map_err(|source| DatapathError::Socket { place: "node", source })?;
         let links = netlink.links().await?;
-        Ok(Self { netlink, boot: current_boot_id()?, links })
+        let facts = NodeFacts::ask()?;
+        Ok(Self { netlink, boot: facts.boot.clone(), facts, links })
     }
 
     /// The attachment's host link, if there is one with its marks.

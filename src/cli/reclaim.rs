@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::attachments::teardown::Removed;
 use crate::attachments::{LOCK_DEADLINE, pod_rules, reclaim};
 use crate::cli::arguments::Arguments;
 use crate::cli::attachments::{Judged, Told, judge_all};
@@ -151,15 +152,17 @@ impl Reclaimed {
     async fn free(&mut self, store: &Store, node: &Node, doomed: &[Judged]) -> Result<(), CniError> {
         // This alone frees all of an earlier boot.
         store.discard_previous_boots(&node.boot, LOCK_DEADLINE)?;
-        let mut dead = Vec::new();
+        let mut dead = Removed::default();
         for it in doomed {
             let Ok((judged, _)) = &it.state else { continue };
             if !judged.is_from(&node.boot) {
                 if matches!(store.find(&it.key), Ok(None)) {
                     self.dead.push(it.tell());
                 }
-            } else if let Some(taken) = reclaim::take_down(store, judged, Some(&node.netlink)).await? {
-                dead.push(taken);
+            } else if let Some(taken) =
+                reclaim::take_down(store, judged, &node.boot, Some(&node.netlink)).await?
+            {
+                dead.join(taken);
                 self.dead.push(it.tell());
             } else {
                 self.leave(it.key.to_string(), "another command is working on it".to_owned());

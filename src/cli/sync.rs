@@ -8,8 +8,6 @@ use std::fmt::Write;
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use crate::attachments::claim::Allocation;
-use crate::attachments::describe::describe_node;
 use crate::attachments::node::prepare;
 use crate::attachments::pod_rules;
 use crate::cli::arguments::Arguments;
@@ -23,6 +21,7 @@ use crate::config::peer::Peers;
 use crate::config::{Network, Role};
 use crate::datapath::nftables::Rebuilt;
 use crate::datapath::peers;
+use crate::desired::node::NodeState;
 use crate::foreign_firewall;
 use crate::foreign_firewall::DropChain;
 use crate::foreign_firewall::legacy::LegacyTable;
@@ -100,7 +99,7 @@ pub async fn sync(arguments: &Arguments, colour: bool) -> Result<Outcome, CniErr
 
 async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &Node) -> Synchronised {
     let mut done = Synchronised { name: network.name.to_string(), ..Synchronised::default() };
-    let mut state = describe_node(meaning, &Allocation::default());
+    let mut state = NodeState::of(meaning, node.facts.has_ipv6);
     state.gateways = network.named_gateways().collect();
     if let Err(error) = prepare(&node.netlink, meaning, &state, &node.boot).await {
         done.problems.push(error.to_string());

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
+use crate::config::{AddressManagement, Network};
 use crate::desired::attachment::{LOCAL_TABLE, covers};
 use crate::desired::names;
 use crate::desired::object::{Address, Place, Route, Sysctl, route_to};
@@ -46,6 +47,28 @@ pub struct PeerRoute {
 }
 
 impl NodeState {
+    /// What a conf says of the node. Without gateways: the node answers for those of the addresses that it gives.
+    pub fn of(network: &Network, has_ipv6: bool) -> Self {
+        let ranges = network.range_sets().iter().flat_map(|set| set.ranges());
+        let subnets: Vec<IpNetwork> = ranges.map(|range| range.subnet()).collect();
+        let (ipv4, ipv6) = match network.address_management {
+            AddressManagement::Ranges(_) => {
+                (subnets.iter().any(IpNetwork::is_ipv4), subnets.iter().any(IpNetwork::is_ipv6))
+            }
+            // Which families another plugin hands out is not known before it is asked.
+            AddressManagement::Delegate(_) => (true, true),
+        };
+        Self {
+            network: network.name.clone(),
+            subnets,
+            ipv4,
+            ipv6: ipv6 && has_ipv6,
+            gateways: Vec::new(),
+            node_ips: network.node_ips.clone(),
+            peers: network.peers.listed().to_vec(),
+        }
+    }
+
     /// The sysctls without which nothing is forwarded. A pure list: whether they differ, and what an uplink
     /// that lives on router advertisements needs first, is for the datapath to find out.
     pub fn forwarding(&self) -> Vec<Sysctl> {

@@ -13,15 +13,17 @@
 //! The store's lock is never held across netlink or another program.
 
 mod add;
-pub mod check;
+mod check;
 mod del;
 mod gc;
 mod result;
 mod status;
 
 use std::io::Write;
+use std::time::Duration;
 
-use crate::attachments::{Progress, block_on, timing};
+use crate::attachments::timing::{self, Progress};
+use crate::attachments::{ADD_DEADLINE, UNDO_DEADLINE, block_on};
 use crate::cni::env::Command;
 use crate::cni::error::CniError;
 use crate::cni::request::{Request, version_answer};
@@ -36,14 +38,27 @@ pub fn run(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Re
     outcome
 }
 
+/// How long a command may take before it is given up. Of an ADD, what it made is taken back after that.
+pub fn deadline(command: Command) -> Duration {
+    match command {
+        Command::Add => ADD_DEADLINE,
+        Command::Del | Command::Gc => Duration::from_secs(60),
+        Command::Check => Duration::from_secs(30),
+        Command::Status | Command::Version => Duration::from_secs(10),
+    }
+}
+
 fn execute(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Result<(), CniError> {
-    match request.environment.command {
+    let (command, steps) = (request.environment.command, &progress.steps);
+    steps.begin_deadline(deadline(command));
+    match command {
         Command::Version => result::write(stdout, &version_answer(request.conf.version)),
+        // What it has claimed must be taken back: it keeps the time itself.
         Command::Add => block_on(add::add(request, progress, stdout)),
-        Command::Del => block_on(del::del(request, progress)),
-        Command::Check => block_on(check::check(request)),
-        Command::Gc => block_on(gc::gc(request)),
-        Command::Status => block_on(status::status(request)),
+        Command::Del => block_on(steps.until_deadline("DEL", del::del(request, steps))),
+        Command::Check => block_on(steps.until_deadline("CHECK", check::check(request, steps))),
+        Command::Gc => block_on(steps.until_deadline("GC", gc::gc(request, steps))),
+        Command::Status => block_on(steps.until_deadline("STATUS", status::status(request, steps))),
     }
 }
 
@@ -52,5 +67,7 @@ fn execute(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Re
 /// # Errors
 /// As DEL.
 pub fn take_back(request: &Request) -> Result<(), CniError> {
-    block_on(del::del(request, &Progress::default()))
+    let steps = timing::Steps::default();
+    steps.begin_deadline(UNDO_DEADLINE);
+    block_on(steps.until_deadline("the undo of ADD", del::del(request, &steps)))
 }

@@ -4,46 +4,55 @@
 //! dead attachments count as free, routes that somebody deleted count as there, and one peer of many that cannot
 //! be reached is not a reason (docs/design.md).
 
-use crate::attachments::claim::{Allocation, usable_sets};
-use crate::attachments::delegate::Delegate;
-use crate::attachments::{liveness, pod_rules};
+use crate::attachments::claim::usable_sets;
+use crate::attachments::node::NodeFacts;
+use crate::attachments::timing::{Phase, Steps};
+use crate::attachments::{delegate, liveness, node, pod_rules};
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
 use crate::cni::request::Request;
 use crate::config::range::RangeSet;
 use crate::config::{AddressManagement, Network, Role};
-use crate::datapath::error::DatapathError;
 use crate::datapath::nftables::NftError;
 use crate::datapath::peers;
+use crate::desired::node::NodeState;
 use crate::linux::netlink::Netlink;
 use crate::store;
-use crate::store::{Store, StoreError, current_boot_id};
+use crate::store::{BootId, Store, StoreError};
 
 /// Whether ADD would work.
 ///
 /// # Errors
-/// Code 50 where no address is free or the store cannot be used; 51 where not one peer can be reached; code 7 where
-/// the conf is wrong; the other IPAM plugin's own.
-pub async fn status(request: &Request) -> Result<(), CniError> {
+/// Code 50 where no address is free or the store cannot be used; 51 where not one peer can be reached, or a firewall
+/// of somebody else drops what pods send to other nodes; code 7 where the conf is wrong; the other IPAM plugin's own.
+pub async fn status(request: &Request, steps: &Steps) -> Result<(), CniError> {
     let network = Network::read(&request.conf, &request.environment)?;
-    let node = Netlink::open_here();
-    let node = node.map_err(|source| DatapathError::Socket { place: "node", source })?;
+    let facts = NodeFacts::ask()?;
+    let node = node::open()?;
     if network.role == Role::Main {
-        let usable = pod_rules::open()?.generation().await.map_err(NftError::from).map_err(CniError::from);
+        let generation =
+            async { pod_rules::open()?.generation().await.map_err(NftError::from).map_err(CniError::from) };
+        let usable = steps.wait(Phase::Nftables, generation).await;
         usable.map_err(|error| CniError { code: Code::NotAvailable, ..error })?;
     }
     match &network.address_management {
-        AddressManagement::Ranges(sets) => addresses_are_free(&network, &usable_sets(sets)?, &node).await?,
+        AddressManagement::Ranges(sets) => {
+            let sets = usable_sets(sets, facts.has_ipv6)?;
+            steps.time_async(Phase::Store, addresses_are_free(&network, &sets, &node, &facts.boot)).await?;
+        }
         AddressManagement::Delegate(plugin) => {
-            let delegate = Delegate::find(plugin, &request.environment.path)?;
-            delegate.execute(Command::Status, &request.conf, crate::attachments::DELEGATE_DEADLINE).await?;
+            steps.wait(Phase::Delegate, delegate::execute(plugin, request, Command::Status)).await?;
         }
     }
     if network.role == Role::Ipam {
         return Ok(());
     }
-    let state = crate::attachments::describe::describe_node(&network, &Allocation::default());
-    let unreachable = peers::unreachable_peers(&node, &state).await?;
+    let state = NodeState::of(&network, facts.has_ipv6);
+    steps.wait(Phase::Look, other_nodes_are_reached(&node, &state)).await
+}
+
+async fn other_nodes_are_reached(node: &Netlink, state: &NodeState) -> Result<(), CniError> {
+    let unreachable = peers::unreachable_peers(node, state).await?;
     if unreachable.is_empty() {
         return Ok(());
     }
@@ -52,13 +61,17 @@ pub async fn status(request: &Request) -> Result<(), CniError> {
     Err(CniError::new(Code::LimitedConnectivity, message).with_details(details))
 }
 
-async fn addresses_are_free(network: &Network, sets: &[RangeSet], node: &Netlink) -> Result<(), CniError> {
+async fn addresses_are_free(
+    network: &Network,
+    sets: &[RangeSet],
+    node: &Netlink,
+    boot: &BootId,
+) -> Result<(), CniError> {
     store::probe(&network.data_dir, &network.name)
         .map_err(|error| CniError::new(Code::NotAvailable, error.to_string()))?;
-    let boot = current_boot_id()?;
     let store = Store::open_existing(&network.data_dir, &network.name);
     let looked = store.and_then(|store| match store {
-        Some(store) => store.usage(&boot, sets).map(|usage| Some((store, usage))),
+        Some(store) => store.usage(boot, sets).map(|usage| Some((store, usage))),
         None => Ok(None),
     });
     let (store, usage) = match looked {
@@ -75,7 +88,7 @@ async fn addresses_are_free(network: &Network, sets: &[RangeSet], node: &Netlink
     // Full of what? The next ADD reclaims the dead.
     for entry in store.attachments()? {
         let Ok(record) = &entry.record else { continue };
-        if liveness::is_dead(record, &boot, Some(node)).await? {
+        if liveness::is_dead(record, boot, Some(node)).await? {
             full.retain(|set| !record.addresses.iter().any(|&address| set.hands_out(address)));
         }
         if full.is_empty() {

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use crate::attachments::claim::Allocation;
-use crate::attachments::describe::describe_node;
 use crate::cli::doctor::{Finding, name_some, systemd};
 use crate::cli::networks::{KnownNetwork, Networks};
 use crate::cli::node::Node;
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::datapath::peers::{self, Standing};
+use crate::desired::node::NodeState;
 use crate::desired::object::Route;
 use crate::linux::route::{Family, RouteFilter, RouteKind};
 use crate::linux::sysctl;
@@ -52,7 +51,7 @@ pub async fn examine_network(
 ) -> Result<Vec<Finding>, CniError> {
     let mut findings = Vec::new();
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
-    let Some(state) = meaning.map(|it| describe_node(it, &Allocation::default())) else {
+    let Some(state) = meaning.map(|it| NodeState::of(it, node.facts.has_ipv6)) else {
         return Ok(findings);
     };
     let mut find = |finding: Finding| findings.push(finding.of(&network.name));

@@ -5,8 +5,6 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::attachments::claim::Allocation;
-use crate::attachments::describe::describe_node;
 use crate::cli::arguments::Arguments;
 use crate::cli::doctor::Finding;
 use crate::cli::networks::{KnownNetwork, Networks};
@@ -15,6 +13,7 @@ use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::desired::attachment::covers;
 use crate::desired::names::ROUTE_PROTOCOL;
+use crate::desired::node::NodeState;
 use crate::linux::route::{Family, Route, RouteFilter};
 
 /// Links by whose names other plugins are known.
@@ -89,7 +88,7 @@ pub async fn examine_routes(
     imported: &[IpAddr],
 ) -> Result<Vec<Finding>, CniError> {
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
-    let Some(state) = meaning.map(|it| describe_node(it, &Allocation::default())) else {
+    let Some(state) = meaning.map(|it| NodeState::of(it, node.facts.has_ipv6)) else {
         return Ok(Vec::new());
     };
     let peers = state.other_nodes().flat_map(|peer| &peer.pod_cidrs);

@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::attachments::claim::Allocation;
-use crate::attachments::describe::describe_node;
+use crate::attachments::check::compare_recorded;
 use crate::attachments::liveness::Life;
 use crate::cli::attachments::Judged;
 use crate::cli::bridges;
@@ -15,8 +14,8 @@ use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::detach::is_whole;
 use crate::datapath::node::find_uplink;
 use crate::desired::names;
+use crate::desired::node::NodeState;
 use crate::linux::link::{Link, LinkRef};
-use crate::plugin::check::compare_recorded;
 use crate::store::{Record, Store};
 
 /// Looks at every attachment that lives, and at links that belong to none.
@@ -111,7 +110,7 @@ async fn compare(
         (_, None) => vec!["its host link is gone".to_owned()],
         (_, Some(link)) if !is_whole(&link, &key) => vec!["its ADD did not come to its end".to_owned()],
         (AddressManagement::Ranges(_), Some(link)) => {
-            compare_recorded(&node.netlink, meaning, record, link.mtu).await?
+            compare_recorded(&node.netlink, &node.facts, meaning, record, link.mtu).await?
         }
         // Gateways and routes were the other plugin's to choose, and are not recorded.
         (AddressManagement::Delegate(_), Some(_)) => Vec::new(),
@@ -125,7 +124,7 @@ async fn examine_mtu(
     node: &Node,
     judged: &[Judged],
 ) -> Result<Option<Finding>, CniError> {
-    let uplink = find_uplink(&node.netlink, &describe_node(meaning, &Allocation::default())).await?.mtu;
+    let uplink = find_uplink(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6)).await?.mtu;
     let alive = judged.iter().filter(|it| !it.is_dead());
     let links: Vec<_> = alive.filter_map(|it| node.host_link(&it.key)).collect();
     let show = |link: &&Link| format!("{} {}", link.name, link.mtu);

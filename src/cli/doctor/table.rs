@@ -1,7 +1,5 @@
 //! The nftables table against the records: what `nft flush ruleset`, or the reload of a firewall, took away.
 
-use crate::attachments::claim::Allocation;
-use crate::attachments::describe::describe_node;
 use crate::attachments::pod_rules;
 use crate::cli::attachments::Judged;
 use crate::cli::doctor::{Finding, name_some};
@@ -10,6 +8,7 @@ use crate::cli::node::Node;
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::datapath::node::find_uplink;
+use crate::desired::node::NodeState;
 use crate::store::{Record, Store};
 
 /// Looks at the table and at what every pod that lives must have in it. A network without such a pod needs none.
@@ -32,7 +31,7 @@ pub async fn examine(
     if alive.is_empty() {
         return Ok(None);
     }
-    let uplink = find_uplink(&node.netlink, &describe_node(meaning, &Allocation::default())).await?;
+    let uplink = find_uplink(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6)).await?;
     let mut differences = pod_rules::differences(meaning, &uplink, &alive).await?;
     if !differences.is_empty() {
         // What a DEL took meanwhile is no difference.

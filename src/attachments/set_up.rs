@@ -1,0 +1,145 @@
+//! Makes the kernel what a pod and its node need: the node's settings and routes, the pair, the elements of the nftables
+//! table.
+
+use futures_util::future::join4;
+use tokio::sync::oneshot;
+
+use crate::attachments::claim::Claimed;
+use crate::attachments::node::NodeFacts;
+use crate::attachments::pod_rules::{InstallError, Installation};
+use crate::attachments::timing::{Phase, Steps};
+use crate::attachments::{describe, node, reclaim, static_peers};
+use crate::cni::error::{CniError, Code};
+use crate::cni::ids::{AttachmentKey, NetnsPath};
+use crate::config::Network;
+use crate::config::peer::Peers;
+use crate::config::sysctl::judge_beside_ipv6;
+use crate::datapath::attach;
+use crate::datapath::node::find_uplink;
+use crate::desired::attachment::Attachment;
+use crate::desired::node::NodeState;
+use crate::linux::netlink::Netlink;
+use crate::linux::netns::{Netns, NetnsIdentity};
+use crate::log;
+use crate::store::BootId;
+
+/// What setting up works on.
+pub struct SetUp<'a> {
+    /// The pod's network.
+    pub network: &'a Network,
+    /// Whose attachment.
+    pub key: &'a AttachmentKey,
+    /// The pod's namespace.
+    pub netns: &'a Netns,
+    /// The node's links.
+    pub node: &'a Netlink,
+    /// What was asked of the node.
+    pub facts: &'a NodeFacts,
+    /// Where the steps are noted.
+    pub steps: &'a Steps,
+}
+
+/// Opens the pod's namespace, which must be another than the node's.
+///
+/// # Errors
+/// Code 102.
+pub fn open_sandbox(path: &NetnsPath) -> Result<Netns, CniError> {
+    let netns = Netns::open(path.as_path())?;
+    if netns.identity() == NetnsIdentity::current()? {
+        let message = format!("CNI_NETNS {path} is the node's own network namespace");
+        let details = "a pod with hostNetwork needs no plugin; anything else needs a namespace of its own";
+        return Err(CniError::new(Code::NetnsUnusable, message).with_details(details));
+    }
+    Ok(netns)
+}
+
+impl SetUp<'_> {
+    /// Makes all of it; all but [`SetUp::mark_complete`].
+    ///
+    /// # Errors
+    /// The first of what failed. What was made stays, for a teardown.
+    pub async fn run(&self, claimed: &Claimed) -> Result<Attachment, CniError> {
+        let allocation = &claimed.allocation;
+        if allocation.addresses.iter().any(|it| it.address.is_ipv6()) {
+            // Known from the ranges when the conf was read; that another IPAM plugin gives one is news.
+            judge_beside_ipv6(&self.network.sysctls, self.key.ifname.as_str())
+                .map_err(|why| CniError::new(Code::InvalidConf, why))?;
+        }
+        let mut state = NodeState::of(self.network, self.facts.has_ipv6);
+        state.gateways = allocation.named_gateways().collect();
+        let uplink = self.steps.wait(Phase::Look, find_uplink(self.node, &state)).await?;
+        let pod = claimed.record.pod.as_ref();
+        let described = describe::describe(self.network, self.key, pod, self.facts, &uplink, allocation);
+        let installation = Installation {
+            node: self.node,
+            network: self.network,
+            uplink: &uplink,
+            record: &claimed.record,
+            boot: self.boot(),
+        };
+        // None of the four waits for another's answers, but for the pod's elements, which come after its link.
+        let (link_made, link) = oneshot::channel();
+        let prepared = node::prepare(self.node, self.network, &state, self.boot());
+        let prepared = self.steps.wait(Phase::Node, prepared);
+        let attached = attach::attach(self.node, self.netns, &described, link_made);
+        let attached = self.steps.wait(Phase::MakeLinks, attached);
+        let installed = self.steps.time_async(Phase::Nftables, self.install(&installation, link));
+        let routed = self.steps.wait(Phase::PeerRoutes, self.keep_routes(&state));
+        let (prepared, attached, installed, routed) = join4(prepared, attached, installed, routed).await;
+        let timing = attached?;
+        installed?;
+        self.steps.record("link", timing.link);
+        self.steps.record("addresses", timing.addresses);
+        prepared?;
+        // The pod is there. That some other node cannot be reached is no reason to take it away.
+        if let Err(error) = routed {
+            log::warn(&self.network.log, &format!("routes to peers: {error}"));
+        }
+        Ok(described)
+    }
+
+    fn boot(&self) -> &BootId {
+        &self.facts.boot
+    }
+
+    /// Installs the pod's elements. Where pods that are dead have its hostPorts, for the runtime never told of their
+    /// end, these are reclaimed first.
+    async fn install(
+        &self,
+        installation: &Installation<'_>,
+        link: oneshot::Receiver<()>,
+    ) -> Result<(), CniError> {
+        let clashes = match installation.install(Some(link)).await {
+            Err(InstallError::Clash(clashes)) => clashes,
+            installed => return Ok(installed?),
+        };
+        let holders: Vec<_> = clashes.iter().map(|clash| clash.holder).collect();
+        let data_dir = &self.network.data_dir;
+        if !reclaim::release_dead_holders(data_dir, &holders, self.key, self.boot(), self.node).await? {
+            return Err(InstallError::Clash(clashes).into());
+        }
+        installation.rebuild().await?;
+        Ok(installation.install(None).await?)
+    }
+
+    /// Makes the routes to listed peers true. Those that the agent keeps are none of ADD's.
+    async fn keep_routes(&self, state: &NodeState) -> Result<(), CniError> {
+        match &self.network.peers {
+            Peers::Listed(_) => static_peers::keep_routes(self.node, self.network, state).await,
+            Peers::KeptByAgent => Ok(()),
+        }
+    }
+
+    /// From here on a second ADD is refused; before, it starts over. The runtime has its answer, so a failure is
+    /// for the log: CHECK names it, and DEL does not need what is missing.
+    pub async fn mark_complete(&self, described: &Attachment) {
+        if attach::mark_complete(self.node, described).await.is_ok() {
+            return;
+        }
+        // That the first socket failed may be why.
+        let node = node::open().unwrap_or_else(|_| self.node.clone());
+        if let Err(error) = attach::mark_complete(&node, described).await {
+            log::warn(&self.network.log, &format!("{} cannot be marked as complete: {error}", self.key));
+        }
+    }
+}
