@@ -8,14 +8,16 @@
 use std::io::{self, IsTerminal, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
-use ferrule::attachments::timing::Progress;
+use ferrule::attachments::timing::{Phase, Progress, Running};
 use ferrule::cli;
+use ferrule::cni::env::Command;
 use ferrule::cni::error::{CniError, Code};
 use ferrule::cni::request::{Failure, Request};
 use ferrule::cni::version::SpecVersion;
 use ferrule::plugin;
+use ferrule::plugin::watchdog::{self, Expired, Turn};
 
 const HELP: &str = "\
 ferrule gives Kubernetes pods their network: a CNI plugin with its own address management.
@@ -37,26 +39,54 @@ fn main() -> ExitCode {
 
 /// One command of the protocol. Exit code 0 with the answer on stdout, or 1 with an error object there.
 fn run_plugin() -> ExitCode {
-    let request = match Request::read(|name| std::env::var_os(name), io::stdin().lock()) {
+    let (turn, running) = (Arc::new(Turn::default()), Running::default());
+    let version = Arc::new(OnceLock::new());
+    start_watchdog(&turn, &running, &version);
+    let environment = |name: &str| std::env::var_os(name);
+    let read = running.during(Phase::Request, || Request::read(environment, io::stdin().lock()));
+    let request = match read {
         Ok(request) => request,
-        Err(Failure { error, version }) => return fail(&error, version),
+        Err(Failure { error, version }) => return fail(&turn, &error, version),
     };
-    let progress = Progress::default();
-    match run_guarded(&request, &progress) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, request.conf.version),
+    let _ = version.set(request.conf.version);
+    let progress = Progress::new(running);
+    match run_guarded(&request, &progress, &turn) {
+        Ok(()) => {
+            turn.take();
+            turn.finish(true);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&turn, &error, request.conf.version),
     }
 }
 
+/// Answers in the place of a command that cannot any more.
+fn start_watchdog(turn: &Arc<Turn>, running: &Running, version: &Arc<OnceLock<SpecVersion>>) {
+    let given = std::env::var_os("CNI_COMMAND").unwrap_or_default();
+    let command = Command::ALL.into_iter().find(|command| given == command.as_str());
+    let (running, version) = (running.clone(), Arc::clone(version));
+    let time = watchdog::last_deadline(command);
+    watchdog::start(turn, time, move |expired| {
+        if expired == Expired::Unanswered {
+            let command = command.map_or("the command", Command::as_str);
+            let error = running.timeout_error(command, time);
+            let version = version.get().copied().unwrap_or(SpecVersion::NEWEST);
+            let mut stdout = io::stdout();
+            let _ = stdout.write_all(error.to_json(version).as_bytes()).and_then(|()| stdout.flush());
+        }
+        std::process::exit(i32::from(expired != Expired::Answered { is_success: true }));
+    });
+}
+
 /// Runs the command so that even a defect of ours answers in JSON and takes back what it had made.
-fn run_guarded(request: &Request, progress: &Progress) -> Result<(), CniError> {
+fn run_guarded(request: &Request, progress: &Progress, turn: &Turn) -> Result<(), CniError> {
     static PANIC: Mutex<String> = Mutex::new(String::new());
     panic::set_hook(Box::new(|info| {
         if let Ok(mut text) = PANIC.lock() {
             *text = info.to_string().replace('\n', " ");
         }
     }));
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| plugin::run(request, progress, &mut Stdout)));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| plugin::run(request, progress, &mut Stdout(turn))));
     outcome.unwrap_or_else(|_| {
         let text = PANIC.lock().map(|text| text.clone()).unwrap_or_default();
         let undone = if progress.has_claimed() { plugin::take_back(request) } else { Ok(()) };
@@ -70,9 +100,9 @@ fn run_guarded(request: &Request, progress: &Progress) -> Result<(), CniError> {
 ///
 /// Before `main`, std puts `/dev/null`, open for reading and writing, in the place of a descriptor that was
 /// closed, and what is written there is written for nobody: an ADD would leave a pod that no runtime knows of.
-struct Stdout;
+struct Stdout<'a>(&'a Turn);
 
-impl Stdout {
+impl Stdout<'_> {
     fn was_closed() -> bool {
         let null = rustix::fs::stat("/dev/null");
         let (flags, found) = (rustix::fs::fcntl_getfl(io::stdout()), rustix::fs::fstat(io::stdout()));
@@ -82,22 +112,27 @@ impl Stdout {
     }
 }
 
-impl Write for Stdout {
+impl Write for Stdout<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if Self::was_closed() {
-            return Err(rustix::io::Errno::BADF.into());
-        }
-        io::stdout().write(bytes)
+        self.0.take();
+        let written =
+            if Self::was_closed() { Err(rustix::io::Errno::BADF.into()) } else { io::stdout().write(bytes) };
+        written.inspect_err(|_| self.0.give_back())
     }
 
+    /// The answer is whole: it ends with this, and is written once.
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        io::stdout().flush().inspect_err(|_| self.0.give_back())?;
+        self.0.finish(true);
+        Ok(())
     }
 }
 
-fn fail(error: &CniError, version: SpecVersion) -> ExitCode {
+fn fail(turn: &Turn, error: &CniError, version: SpecVersion) -> ExitCode {
+    turn.take();
     // Nobody may be reading any more; the exit code still tells.
     let _ = io::stdout().write_all(error.to_json(version).as_bytes());
+    turn.finish(false);
     ExitCode::FAILURE
 }
 

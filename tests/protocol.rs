@@ -3,6 +3,7 @@
 
 mod args;
 mod by_hand;
+mod deadline;
 mod environment;
 mod log;
 mod netns;

@@ -1,5 +1,6 @@
 //! Somebody means harm: what docs/security-model.md claims and no other test shows.
 
+mod capabilities;
 mod claims;
 mod document;
 mod files;

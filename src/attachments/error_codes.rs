@@ -5,6 +5,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::cni::error::{CniError, Code};
 use crate::datapath::error::DatapathError;
 use crate::datapath::nftables::NftError;
@@ -12,6 +14,14 @@ use crate::desired::object::Place;
 use crate::linux::error::KernelError;
 use crate::linux::netns::NetnsError;
 use crate::store::StoreError;
+
+/// What to do where the kernel says that the process may not.
+const NEEDS_NET_ADMIN: &str = "ferrule needs CAP_NET_ADMIN in the node's and in the pod's network namespace";
+
+/// Whether the kernel says that the process may not.
+fn lacks_capability(refusal: &KernelError) -> bool {
+    refusal.errno == Errno::PERM.raw_os_error()
+}
 
 impl From<StoreError> for CniError {
     fn from(error: StoreError) -> Self {
@@ -61,6 +71,10 @@ impl From<NftError> for CniError {
                 "the kernel lacks a part of nf_tables that ferrule needs: are the modules nf_tables, nft_chain_nat, \
                  nft_ct, nft_fib_inet, nft_masq and nft_nat there (modprobe)?",
             ),
+            NftError::Refused(refusal) if lacks_capability(refusal) => (Code::KernelRefused, NEEDS_NET_ADMIN),
+            NftError::Rejected(rejection) if rejection.is_because(lacks_capability) => {
+                (Code::KernelRefused, NEEDS_NET_ADMIN)
+            }
             NftError::Refused(_) | NftError::Rejected(_) => (Code::KernelRefused, ""),
         };
         CniError::new(code, error.to_string()).with_details(remedy)
@@ -86,12 +100,12 @@ fn remedy(error: &DatapathError) -> &'static str {
         DatapathError::PodSysctl(refused) => return sysctl_remedy(refused.source.kind()),
         _ => return "",
     };
-    let has = |errno: rustix::io::Errno| refusals.iter().any(|refusal| refusal.errno == errno.raw_os_error());
-    if has(rustix::io::Errno::PERM) || has(rustix::io::Errno::ACCESS) {
-        "ferrule needs CAP_NET_ADMIN in the node's and in the pod's network namespace"
-    } else if has(rustix::io::Errno::OPNOTSUPP) {
+    let has = |errno: Errno| refusals.iter().any(|refusal| refusal.errno == errno.raw_os_error());
+    if has(Errno::PERM) || has(Errno::ACCESS) {
+        NEEDS_NET_ADMIN
+    } else if has(Errno::OPNOTSUPP) {
         "the kernel lacks a part that ferrule needs: is the veth module there (modprobe veth)?"
-    } else if has(rustix::io::Errno::EXIST) {
+    } else if has(Errno::EXIST) {
         match place {
             Place::Node => {
                 "something stands where this pod's own belongs: `ip route` and `ip link` on the node tell whose"

@@ -85,6 +85,12 @@ impl Running {
         Begun { running: self, phase }
     }
 
+    /// Does `work` as a step, before there is a command.
+    pub fn during<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
+        let _begun = self.begin(phase);
+        work()
+    }
+
     /// What is waited for, in words that follow "waiting for".
     pub fn waits_for(&self) -> String {
         let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);

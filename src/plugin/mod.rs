@@ -10,7 +10,7 @@
 //! | STATUS  | can the next ADD succeed? Writes nothing                                                   |
 //! | VERSION | the versions that we speak                                                                 |
 //!
-//! The store's lock is never held across netlink or another program.
+//! Each has a deadline as a whole: what it awaits ends by it, and what blocks the thread by the [`watchdog`].
 
 mod add;
 mod check;
@@ -18,6 +18,7 @@ mod del;
 mod gc;
 mod result;
 mod status;
+pub mod watchdog;
 
 use std::io::Write;
 use std::time::Duration;
