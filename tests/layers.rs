@@ -95,6 +95,34 @@ fn each_layer_uses_only_those_above_it() {
     assert!(seen > 50, "the test no longer sees the imports: {seen} found");
 }
 
+/// Whoever reads one of them can go on reading downwards.
+#[test]
+fn files_of_the_engine_import_no_one_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/attachments");
+    let texts: BTreeMap<String, String> = sources()
+        .into_iter()
+        .filter(|(_, file, _)| file.parent() == Some(&*root) && file.file_stem().unwrap() != "mod")
+        .map(|(_, file, text)| (file.file_stem().unwrap().to_str().unwrap().to_owned(), text))
+        .collect();
+    let imports = |text: &str| -> Vec<String> {
+        let statements = text.split("use crate::attachments::").skip(1);
+        let named = statements.flat_map(|rest| {
+            let statement = rest.split(';').next().unwrap();
+            statement.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned).collect::<Vec<_>>()
+        });
+        named.filter(|word| texts.contains_key(word)).collect()
+    };
+    let mut graph: BTreeMap<&str, Vec<String>> =
+        texts.iter().map(|(file, text)| (file.as_str(), imports(text))).collect();
+    assert!(graph.values().map(Vec::len).sum::<usize>() > 10, "the test no longer sees the imports");
+    // Who imports none of those that are left goes; what cannot go is a circle.
+    while !graph.is_empty() {
+        let left: Vec<&str> = graph.keys().copied().collect();
+        graph.retain(|file, used| used.iter().any(|it| it != file && left.contains(&it.as_str())));
+        assert!(graph.len() < left.len(), "in a circle, or above one: {graph:?}");
+    }
+}
+
 #[test]
 fn no_type_of_the_netlink_crates_leaves_the_kernel_layer() {
     for (layer, file, text) in sources() {

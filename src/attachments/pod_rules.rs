@@ -13,9 +13,9 @@
 
 use std::path::Path;
 
+use ipnetwork::IpNetwork;
 use tokio::sync::oneshot;
 
-use crate::attachments::describe::describe_no_masquerade;
 use crate::attachments::{LOCK_DEADLINE, liveness};
 use crate::cni::error::CniError;
 use crate::cni::ids::{AttachmentKey, NetworkName};
@@ -346,4 +346,19 @@ fn is_at_rest(store: &Store, record: &Record) -> bool {
 
 fn elements_of(record: &Record) -> Vec<Element> {
     record.rules().as_ref().map(PodRules::elements).unwrap_or_default()
+}
+
+/// Describes where the network's pods keep their source address, as far as a conf tells: among all pods and nodes that
+/// it knows, and where it says so.
+fn describe_no_masquerade(network: &Network, uplink: &Uplink) -> InsideNetwork {
+    let ranges = network.range_sets().iter().flat_map(|set| set.ranges());
+    let mut networks: Vec<IpNetwork> = ranges.map(|range| range.subnet()).collect();
+    for peer in network.peers.listed() {
+        networks.extend(&peer.pod_cidrs);
+        networks.extend(peer.node_ips.iter().map(|&address| IpNetwork::from(address)));
+    }
+    let own = network.node_ips.iter().copied().chain(uplink.ipv4).chain(uplink.ipv6);
+    networks.extend(own.map(IpNetwork::from));
+    networks.extend(&network.masquerade.exempt);
+    InsideNetwork { network: network.name.clone(), networks }
 }

@@ -38,7 +38,7 @@ pub async fn status(request: &Request, steps: &Steps) -> Result<(), CniError> {
     match &network.address_management {
         AddressManagement::Ranges(sets) => {
             let sets = usable_sets(sets, facts.has_ipv6)?;
-            steps.time_async(Phase::Store, addresses_are_free(&network, &sets, &node, &facts.boot)).await?;
+            steps.wait(Phase::Store, addresses_are_free(&network, &sets, &node, &facts.boot)).await?;
         }
         AddressManagement::Delegate(plugin) => {
             steps.wait(Phase::Delegate, delegate::execute(plugin, request, Command::Status)).await?;
