@@ -3,6 +3,8 @@
 #
 #     scripts/build.sh [DIR [BINARY...]]          default: dist/, and all of them (scripts/workspace.sh)
 #
+# With ferrulectl come its shell completions (DIR/completions) and man pages (DIR/man).
+#
 # Release binaries that need nothing of the machine they run on: static against musl where that target is installed
 # (rustup target add "$(uname -m)-unknown-linux-musl"), else against glibc.
 set -euo pipefail
@@ -40,4 +42,5 @@ for binary in "${binaries[@]}"; do
     fi
     size=$(stat --format=%s "$dir/$binary")
     say "$dir/$binary: static, $target, $((size / 1024)) KiB"
+    if [ "$binary" = ferrulectl ]; then "$dir/$binary" generate "$dir"; fi
 done

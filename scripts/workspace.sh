@@ -8,13 +8,13 @@
 #     cd "$(target_directory)"
 
 # With all doors: what clippy and the tests are built with.
-features=ferrule/agent
+features=ferrule/agent,ferrule/cli
 
 # What goes onto a node: each binary with the features and the profile that it is built with. The plugin is built
 # without what only the others need, and smaller.
-binaries=(ferrule ferruled)
-declare -A features_of=([ferrule]="" [ferruled]=agent)
-declare -A profile_of=([ferrule]=release [ferruled]=agent)
+binaries=(ferrule ferruled ferrulectl)
+declare -A features_of=([ferrule]="" [ferruled]=agent [ferrulectl]=cli)
+declare -A profile_of=([ferrule]=release [ferruled]=agent [ferrulectl]=agent)
 
 # What only `scripts/test.sh --all` runs: minutes each. Names of tests as libtest has them, or parts of these.
 slow_tests=(adversarial:: faults:: model:: rot:: storm::)

@@ -13,11 +13,13 @@
 //! | [`store`]            | which address, and remembering it                                   | cni, config, desired |
 //! | [`datapath`]         | makes the kernel what `desired` says, and compares the two          | all above but store  |
 //! | [`log`]              | lines of `key=value`, to stderr or a file of bounded size           | config               |
+//! | [`foreign_firewall`] | the only place that knows of docker, ufw, firewalld                 | all above but store  |
 //! | [`attachments`]      | the engine: all that is known of pods on this node                  | all above            |
-//! | [`foreign_firewall`] | the only place that knows of docker, ufw, firewalld                 | all above            |
-//! | [`plugin`]           | a door: ADD DEL CHECK GC STATUS VERSION                             | all above            |
-//! | [`cli`]              | a door: what people run by hand: inspect, doctor, reclaim, import ... | all above          |
-//! | `agent`              | a door: the node agent; alone in naming Kubernetes (feature `agent`) | all above           |
+//! | [`plugin`]           | a door: ADD DEL CHECK GC STATUS VERSION, for the runtime            | all above            |
+//! | `cli`                | a door: ferrulectl, for people (feature `cli`)                      | all above but plugin |
+//! | `agent`              | a door: ferruled, for the cluster (feature `agent`)                 | the same             |
+//!
+//! The doors never use each other, so that each is built without the others' dependencies.
 //!
 //! One value's way through an ADD, in one direction: `CNI_CONTAINERID` -> [`cni::ids::ContainerId`]
 //! (checked once, at the edge) -> [`cni::ids::AttachmentKey`] -> file name, host link name, alias, each
@@ -29,6 +31,7 @@
 #[cfg(feature = "agent")]
 pub mod agent;
 pub mod attachments;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod cni;
 pub mod config;

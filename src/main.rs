@@ -1,17 +1,16 @@
-//! `ferrule`: executed by a container runtime, the CNI plugin; run by hand, verbs for people ([`operator`]).
+//! `ferrule`: the CNI plugin, executed by a container runtime. Run by hand it says what it is.
 //!
 //! Decides nothing: environment and stdin become a [`Request`], the command answers, the answer becomes
 //! one write and an exit code.
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ferrule::attachments::timing::{Phase, Progress, Running};
-use ferrule::cli;
 use ferrule::cni::env::Command;
 use ferrule::cni::error::{CniError, Code};
 use ferrule::cni::request::{Failure, Request};
@@ -26,11 +25,11 @@ It is not started by hand but by a container runtime, which names the command in
 the network's conf to stdin. To install it, put this file into /opt/cni/bin and a conflist that names it
 (\"type\": \"ferrule\") into /etc/cni/net.d; the README has both, and cnitool runs them without a runtime.
 
+To look after a node, use ferrulectl: `ferrulectl doctor` finds what is wrong, `ferrulectl inspect` lists pods
+and addresses, `ferrulectl --help` has the rest.
+
   ferrule --version   this version, and the versions of the CNI specification that it speaks
   ferrule --help      this text
-
-For people who look after a node:
-
 ";
 
 fn main() -> ExitCode {
@@ -142,10 +141,9 @@ fn run_by_hand() -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
     let (text, code) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--version" | "-V"] => (version_text(), ExitCode::SUCCESS),
-        [] | ["--help" | "-h"] => (help_text(), ExitCode::SUCCESS),
-        [first, ..] if cli::is_verb(first) => return run_verb(),
+        [] | ["--help" | "-h"] => (HELP.to_owned(), ExitCode::SUCCESS),
         [first, ..] => {
-            let text = format!("ferrule: unknown argument {first:?}\n\n{}", help_text());
+            let text = format!("ferrule: unknown argument {first:?}\n\n{HELP}");
             let _ = io::stderr().write_all(text.as_bytes());
             return ExitCode::from(2);
         }
@@ -154,22 +152,6 @@ fn run_by_hand() -> ExitCode {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-/// One verb of those for people, see [`operator`].
-fn run_verb() -> ExitCode {
-    let is_colourful =
-        io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    let outcome = cli::run(std::env::args_os().skip(1), is_colourful);
-    let _ = io::stderr().write_all(outcome.complaint.as_bytes());
-    match io::stdout().write_all(outcome.text.as_bytes()) {
-        Ok(()) => ExitCode::from(outcome.status),
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn help_text() -> String {
-    format!("{HELP}{}", cli::arguments::USAGE)
 }
 
 fn version_text() -> String {

@@ -1,111 +1,98 @@
-//! `ferruled --uninstall`: a node as if ferrule had never been there. Run once, after the agent is gone.
+//! `ferruled --uninstall`: removes ferrule from a node. Run once, after the agent is gone.
 //!
-//! The conf goes first, so that no pod comes meanwhile; then what `ferrule uninstall` removes (links, overlay, routes,
-//! table, settings, stores); then the plugin. Where pods are running it changes nothing and says so, unless it was told
-//! that they may lose their network.
+//! The conf goes first, so that no pod comes meanwhile; then what [`Uninstall`] removes (links, overlay, routes, table,
+//! sysctls, stores); then the plugin. Where pods are running it changes nothing and says so, unless it was told that they
+//! may lose their network.
 
 use std::path::Path;
 
-use serde::Deserialize;
 use tracing::{error, info, warn};
 
 use crate::agent::install::runtime::CONF_MODE;
 use crate::agent::install::{drop_ins, files};
 use crate::agent::settings::Settings;
-use crate::cli;
-
-/// What is read of the operator verb's answer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Answer {
-    refused: bool,
-    in_use: Vec<InUse>,
-    links_in_use: Vec<String>,
-    removed: Vec<Removed>,
-    problems: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct InUse {
-    pod: Option<String>,
-    container: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Removed {
-    kind: String,
-    what: String,
-}
+use crate::attachments::block_on;
+use crate::attachments::networks::Networks;
+use crate::attachments::node_view::NodeView;
+use crate::attachments::uninstall::{Removed, Uninstall, show_link};
+use crate::cni::error::CniError;
 
 /// Cleans the node; returns whether nothing of ferrule is left. Must not be called inside a tokio runtime.
 pub fn uninstall(settings: &Settings) -> bool {
-    let Some(found) = ask(settings, &["--dry-run"]) else { return false };
-    if found.refused && !settings.yes_pods_lose_their_network {
-        for it in &found.in_use {
-            warn!(
-                pod = it.pod.as_deref().unwrap_or("unknown"),
-                container = it.container,
-                "it is running here"
-            );
+    match block_on(clean(settings)) {
+        Ok(is_clean) => {
+            if is_clean {
+                info!("nothing of ferrule is left on this node");
+            }
+            is_clean
         }
-        for link in &found.links_in_use {
-            warn!(link, "it has no record, its pod may be running");
+        Err(reason) => {
+            error!(%reason, "cannot uninstall");
+            false
         }
-        error!(
-            "refused, nothing was removed: these pods would lose their network. Move them to other nodes first \
-             (kubectl drain), or say --yes-pods-lose-their-network"
-        );
-        return false;
+    }
+}
+
+async fn clean(settings: &Settings) -> Result<bool, CniError> {
+    let networks = Networks::find(&settings.conf_dir, &settings.data_dir)?;
+    let is_refused = |plan: &Uninstall| plan.is_in_use() && !settings.yes_pods_lose_their_network;
+    let (_, plan) = look(&networks).await?;
+    if is_refused(&plan) {
+        refuse(&plan);
+        return Ok(false);
     }
     let conf = settings.conf_file();
     let content = std::fs::read(&conf).ok();
     let mut is_clean = remove(&conf, "network configuration");
-    let words: &[&str] =
-        if settings.yes_pods_lose_their_network { &["--yes-pods-lose-their-network"] } else { &[] };
-    let done = ask(settings, words).unwrap_or(Answer { refused: true, ..Answer::default() });
-    for it in &done.removed {
-        info!(kind = it.kind, what = it.what, "removed");
+    // A pod may have come before the conf was gone.
+    let looked = look(&networks).await;
+    if looked.as_ref().map_or(true, |(_, plan)| is_refused(plan))
+        && let Some(Err(reason)) = content.map(|content| files::replace(&conf, &content, CONF_MODE))
+    {
+        error!(%reason, "the network configuration could not be put back");
     }
-    for problem in &done.problems {
-        error!(problem, "not removed");
+    let (node, plan) = looked?;
+    if is_refused(&plan) {
+        refuse(&plan);
+        return Ok(false);
     }
-    if done.refused {
-        error!("a pod came meanwhile; the network configuration stays, nothing else was removed");
-        if let Some(Err(reason)) = content.map(|content| files::replace(&conf, &content, CONF_MODE)) {
-            error!(%reason, "the network configuration could not be put back");
-        }
-        return false;
-    }
-    is_clean &= done.problems.is_empty();
+    is_clean &= report(&plan.carry_out(&node).await);
     is_clean &= remove(&settings.plugin_target(), "plugin");
     if let Some(Err(reason)) = settings.drop_ins.as_deref().map(drop_ins::remove) {
         error!(%reason, "drop-in not removed");
         is_clean = false;
     }
-    if is_clean {
-        info!("nothing of ferrule is left on this node");
-    }
-    is_clean
+    Ok(is_clean)
 }
 
-/// Runs the operator verb. `None` if it could not be carried out at all; that is told.
-fn ask(settings: &Settings, words: &[&str]) -> Option<Answer> {
-    let directory = |flag: &str, path: &Path| [flag.into(), path.as_os_str().to_owned()];
-    let arguments = ["uninstall".into(), "--json".into()]
-        .into_iter()
-        .chain(directory("--conf-dir", &settings.conf_dir))
-        .chain(directory("--data-dir", &settings.data_dir))
-        .chain(words.iter().map(Into::into));
-    let outcome = cli::run(arguments, false);
-    match serde_json::from_str(&outcome.text) {
-        Ok(answer) => Some(answer),
-        Err(_) => {
-            error!(reason = outcome.complaint.trim(), "the node cannot be looked at");
-            None
-        }
+async fn look(networks: &Networks) -> Result<(NodeView, Uninstall), CniError> {
+    let node = NodeView::read().await?;
+    let plan = Uninstall::plan(networks, &node).await?;
+    Ok((node, plan))
+}
+
+fn refuse(plan: &Uninstall) {
+    for it in &plan.in_use {
+        let pod = it.pod().unwrap_or_else(|| "unknown".to_owned());
+        warn!(pod, container = %it.key.container, "pod may be running");
     }
+    for link in &plan.unrecorded_links {
+        warn!(link = show_link(link), "link without a record, its pod may be running");
+    }
+    error!(
+        "refused, nothing was removed: these pods would lose their network. Move them to other nodes first (kubectl \
+         drain), or pass --yes-pods-lose-their-network"
+    );
+}
+
+fn report(removed: &Removed) -> bool {
+    for it in &removed.objects {
+        info!(kind = it.kind, name = it.name, "removed");
+    }
+    for problem in &removed.problems {
+        error!(problem, "not removed");
+    }
+    removed.problems.is_empty()
 }
 
 fn remove(path: &Path, what: &str) -> bool {

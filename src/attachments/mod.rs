@@ -14,6 +14,10 @@
 //! | [`pod_rules`]    | what records say that the nftables table must hold                                    |
 //! | `imported`       | takes down what another plugin made                                                   |
 //! | [`node`]         | the node's own part of a network, and what is asked of the node                       |
+//! | [`networks`]     | which networks this node has, from its conflists and stores                           |
+//! | [`node_view`]    | the node for whoever looks at many attachments at once                                |
+//! | [`judged`]       | every attachment of a store, each with whether it lives                               |
+//! | [`uninstall`]    | removes all that ferrule made on this node                                            |
 //! | [`static_peers`] | routes to the peers that a conf lists                                                 |
 //! | [`error_codes`]  | which error has which code                                                            |
 //! | [`timing`]       | the steps of a command: how long each took, what is waited for, the line in the log   |
@@ -28,14 +32,18 @@ pub mod describe;
 pub mod error_codes;
 pub mod gc;
 mod imported;
+pub mod judged;
 pub mod liveness;
+pub mod networks;
 pub mod node;
+pub mod node_view;
 pub mod pod_rules;
 pub mod reclaim;
 pub mod set_up;
 pub mod static_peers;
 pub mod teardown;
 pub mod timing;
+pub mod uninstall;
 
 use std::time::Duration;
 

@@ -1,196 +1,234 @@
-//! The command line of the verbs.
+//! The command line of `ferrulectl`. The texts here are its help and its man pages.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
-use lexopt::{Arg, Parser, ValueExt};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
 
 use crate::cni::ids::NetworkName;
-use crate::cni::problem::quote;
+use crate::config::role::DEFAULT_DATA_DIR;
 
 /// Where runtimes look for conflists unless told otherwise.
 const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 
-/// Where libcni keeps what it was answered (`CacheDir`, libcni/api.go), unless the runtime says otherwise.
+/// Where libcni keeps the results of ADD (`CacheDir`, libcni/api.go), unless the runtime says otherwise.
 const DEFAULT_RESULTS_DIR: &str = "/var/lib/cni/results";
 
-/// What `--help` says of the verbs.
-pub const USAGE: &str = "  ferrule inspect [NETWORK]     attachments, addresses in use and routes to peers
-  ferrule doctor [NETWORK]      what is wrong, why, and what to do; exit status 1 if anything is
-  ferrule reclaim [NETWORK]     free what dead attachments and nobody hold
-  ferrule sync [NETWORK]        make routes, nftables table and forwardAccept true now
-  ferrule uninstall             remove all that ferrule made on this node
-  ferrule import --from DIR     take over the pods whose addresses host-local holds in DIR (docs/OPERATE.md)
+/// Inspect and repair the pod network that ferrule makes on this node
+///
+/// Run it as root on the node, or in the agent's pod: kubectl --namespace kube-system exec ds/ferrule -- /ferrulectl doctor
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "ferrulectl",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit status: 0 if all is well, 1 if something is not, 2 if the command line is wrong."
+)]
+pub struct CommandLine {
+    /// Where to look, and how to print.
+    #[command(flatten)]
+    pub common: Common,
+    /// What is to be done.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
 
-      --json           one JSON document instead of text
-      --dry-run        say what would be done, and change nothing (reclaim, uninstall, import)
-      --yes-pods-lose-their-network
-                       go on though pods are running (uninstall)
-      --network NAME   the network that they become part of; DIR's own name if not said (import)
-      --results DIR    where the runtime keeps its results; /var/lib/cni/results if not said (import)
-      --conf-dir DIR   where the conflists are; /etc/cni/net.d if not said
-      --data-dir DIR   where the stores are of networks without a conf; /var/lib/cni/ferrule if not said
-";
+/// What every verb understands, before or after its name.
+///
+/// The environment variables are those of ferruled: in its container both look in the same places.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// How to print the result
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Table)]
+    pub output: OutputFormat,
+
+    /// Directory of the conflists
+    #[arg(long, global = true, env, value_name = "DIR", default_value = DEFAULT_CONF_DIR, value_hint = ValueHint::DirPath, hide_env_values = true)]
+    pub conf_dir: PathBuf,
+
+    /// Directory of the stores of networks that no longer have a conflist
+    #[arg(long, global = true, env, value_name = "DIR", default_value = DEFAULT_DATA_DIR, value_hint = ValueHint::DirPath, hide_env_values = true)]
+    pub data_dir: PathBuf,
+}
+
+/// Who reads the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Tables for people
+    Table,
+    /// One JSON document for programs
+    Json,
+}
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Verb {
-    /// Show what there is.
-    Inspect,
-    /// Find what is wrong.
-    Doctor,
-    /// Free what nobody uses.
-    Reclaim,
-    /// Make the node what the confs say.
-    Sync,
-    /// Remove everything.
-    Uninstall,
-    /// Take over another plugin's pods.
-    Import,
-}
+    /// List attachments, addresses in use and routes to peers
+    Inspect {
+        /// Only this network
+        #[arg(value_parser = parse_network)]
+        network: Option<NetworkName>,
+    },
 
-impl Verb {
-    /// Every verb.
-    pub const ALL: [Verb; 6] =
-        [Self::Inspect, Self::Doctor, Self::Reclaim, Self::Sync, Self::Uninstall, Self::Import];
-
-    /// As it stands on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inspect => "inspect",
-            Self::Doctor => "doctor",
-            Self::Reclaim => "reclaim",
-            Self::Sync => "sync",
-            Self::Uninstall => "uninstall",
-            Self::Import => "import",
-        }
-    }
-}
-
-impl Verb {
-    /// Whether the name of a network may follow it.
-    fn takes_a_network(self) -> bool {
-        !matches!(self, Self::Uninstall | Self::Import)
-    }
-
-    fn can_foresee(self) -> bool {
-        matches!(self, Self::Reclaim | Self::Uninstall | Self::Import)
-    }
-}
-
-/// A command line that makes sense.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arguments {
-    /// What is to be done.
-    pub verb: Verb,
-    /// `--help`: say how it is used, and do nothing.
-    pub help: bool,
-    /// `--json`.
-    pub json: bool,
-    /// `--dry-run`: change nothing. Only for verbs that remove something.
-    pub dry_run: bool,
-    /// `--yes-pods-lose-their-network`. Only for [`Verb::Uninstall`].
-    pub may_cut_pods_off: bool,
-    /// `--conf-dir`.
-    pub conf_dir: PathBuf,
-    /// `--data-dir`.
-    pub data_dir: Option<PathBuf>,
-    /// The one network that it is about; `None`: all. Of [`Verb::Import`]: `--network`.
-    pub network: Option<NetworkName>,
-    /// `--from`. Always there for [`Verb::Import`], which alone has it.
-    pub from: Option<PathBuf>,
-    /// `--results`. Only for [`Verb::Import`].
-    pub results: PathBuf,
-}
-
-impl Arguments {
-    /// Reads the words behind the program's name; the first must be a verb.
+    /// Find what is wrong on this node, why, and what to do about it
     ///
-    /// # Errors
-    /// Says which word is wrong.
-    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
-        let mut words = Parser::from_args(words);
-        let verb = match words.next()? {
-            Some(Arg::Value(word)) => Verb::ALL.into_iter().find(|verb| word == verb.as_str()),
-            _ => None,
-        };
-        let verb = verb.ok_or("the first word must be a verb")?;
-        let conf_dir = PathBuf::from(DEFAULT_CONF_DIR);
-        let mut arguments = Self {
-            verb,
-            help: false,
-            json: false,
-            dry_run: false,
-            may_cut_pods_off: false,
-            conf_dir,
-            data_dir: None,
-            network: None,
-            from: None,
-            results: PathBuf::from(DEFAULT_RESULTS_DIR),
-        };
-        while let Some(word) = words.next()? {
-            match word {
-                Arg::Long("help") | Arg::Short('h') => arguments.help = true,
-                Arg::Long("json") => arguments.json = true,
-                Arg::Long("dry-run") if verb.can_foresee() => arguments.dry_run = true,
-                Arg::Long("yes-pods-lose-their-network") if verb == Verb::Uninstall => {
-                    arguments.may_cut_pods_off = true;
-                }
-                Arg::Long("conf-dir") => arguments.conf_dir = words.value()?.into(),
-                Arg::Long("data-dir") => arguments.data_dir = Some(words.value()?.into()),
-                Arg::Long("from") if verb == Verb::Import => arguments.from = Some(words.value()?.into()),
-                Arg::Long("results") if verb == Verb::Import => arguments.results = words.value()?.into(),
-                Arg::Long("network") if verb == Verb::Import => {
-                    arguments.network = Some(parse_network(words.value()?.string()?)?);
-                }
-                Arg::Value(name) if arguments.network.is_none() && verb.takes_a_network() => {
-                    arguments.network = Some(parse_network(name.string()?)?);
-                }
-                _ => return Err(word.unexpected()),
-            }
+    /// Changes nothing. The exit status is 1 if there is a finding that keeps pods from their network; warnings alone
+    /// leave it 0. The ids of findings in the JSON output are stable.
+    Doctor {
+        /// Only this network
+        #[arg(value_parser = parse_network)]
+        network: Option<NetworkName>,
+    },
+
+    /// Release addresses that belong to dead pods or to no pod
+    ///
+    /// A pod counts as dead if its network namespace is gone, or if the node was rebooted since it was added. What may
+    /// belong to a running pod is left alone.
+    Reclaim {
+        /// Only this network
+        #[arg(value_parser = parse_network)]
+        network: Option<NetworkName>,
+
+        /// Say what would be released, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+
+    /// Restore forwarding, routes to peers and the nftables table now, instead of with the next pod
+    ///
+    /// Where a conflist has forwardAccept, iptables' chain FORWARD is made to accept the pods' packets.
+    Sync {
+        /// Only this network
+        #[arg(value_parser = parse_network)]
+        network: Option<NetworkName>,
+    },
+
+    /// Remove everything that ferrule made on this node
+    ///
+    /// Links, routes, the nftables table, changed sysctls and the stores. Refuses while pods are running. The conflist
+    /// and the binaries stay; the output says how to remove them.
+    Uninstall {
+        /// Say what would be removed, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+
+        /// Go on even if pods are running
+        #[arg(long)]
+        yes_pods_lose_their_network: bool,
+    },
+
+    /// Take over the running pods of a plugin that has its addresses from host-local
+    ///
+    /// So a node moves to ferrule without being drained. Their links and routes stay as they are, and so does
+    /// host-local's directory.
+    Import {
+        /// host-local's directory of the network, such as /var/lib/cni/networks/NAME
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        from: PathBuf,
+
+        /// The network that the pods become part of [default: the last component of --from]
+        #[arg(long, value_name = "NAME", value_parser = parse_network)]
+        network: Option<NetworkName>,
+
+        /// Where the runtime keeps the results of ADD
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_RESULTS_DIR, value_hint = ValueHint::DirPath)]
+        results: PathBuf,
+
+        /// Say which pods would be taken over, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+
+    /// Write completions and man pages into a directory
+    #[command(hide = true)]
+    Generate {
+        /// Below it completions/ and man/ are made
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+impl Verb {
+    /// As it stands on the command line.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Inspect { .. } => "inspect",
+            Self::Doctor { .. } => "doctor",
+            Self::Reclaim { .. } => "reclaim",
+            Self::Sync { .. } => "sync",
+            Self::Uninstall { .. } => "uninstall",
+            Self::Import { .. } => "import",
+            Self::Completions { .. } => "completions",
+            Self::Generate { .. } => "generate",
         }
-        if verb == Verb::Import && !arguments.help && arguments.from.is_none() {
-            return Err("import needs --from DIR, such as /var/lib/cni/networks/NAME".into());
-        }
-        Ok(arguments)
     }
 }
 
-fn parse_network(name: String) -> Result<NetworkName, lexopt::Error> {
-    let parsed = NetworkName::parse(&name);
-    Ok(parsed.map_err(|error| format!("{} is no name of a network: it {error}", quote(&name)))?)
+fn parse_network(text: &str) -> Result<NetworkName, String> {
+    NetworkName::parse(text).map_err(|error| format!("the name of a network {error}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
-    fn parse(line: &str) -> Result<Arguments, String> {
-        Arguments::parse(line.split(' ').map(OsString::from)).map_err(|error| error.to_string())
+    fn parse(line: &str) -> Result<CommandLine, String> {
+        let words = ["ferrulectl"].into_iter().chain(line.split(' '));
+        CommandLine::try_parse_from(words).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn options_stand_anywhere_behind_the_verb() {
-        let arguments = parse("inspect --conf-dir=/a podnet --json --data-dir /b").unwrap();
-        assert_eq!((arguments.verb, arguments.json), (Verb::Inspect, true));
-        assert_eq!(arguments.conf_dir, PathBuf::from("/a"));
-        assert_eq!(arguments.data_dir, Some("/b".into()));
-        assert_eq!(arguments.network, Some(NetworkName::parse("podnet").unwrap()));
-        assert_eq!(parse("inspect").unwrap().conf_dir, PathBuf::from(DEFAULT_CONF_DIR));
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
     }
 
     #[test]
-    fn an_import_has_its_own_options() {
-        let arguments = parse("import --from /a/podnet --dry-run").unwrap();
-        assert_eq!((arguments.from, arguments.network), (Some("/a/podnet".into()), None));
-        assert_eq!(arguments.results, PathBuf::from(DEFAULT_RESULTS_DIR));
-        let arguments = parse("import --network podnet --from=/a --results /b").unwrap();
-        assert_eq!(arguments.network, Some(NetworkName::parse("podnet").unwrap()));
-        assert_eq!(arguments.results, PathBuf::from("/b"));
+    fn common_options_stand_before_or_after_the_verb() {
+        let network = Some(NetworkName::parse("podnet").unwrap());
+        for line in [
+            "inspect --conf-dir=/a podnet -o json --data-dir /b",
+            "--data-dir /b --output=json --conf-dir /a inspect podnet",
+        ] {
+            let CommandLine { common, verb } = parse(line).unwrap();
+            assert_eq!(verb, Verb::Inspect { network: network.clone() }, "{line}");
+            assert_eq!((common.conf_dir, common.data_dir), ("/a".into(), "/b".into()), "{line}");
+            assert_eq!(common.output, OutputFormat::Json, "{line}");
+        }
+        let common = parse("inspect").unwrap().common;
+        assert_eq!(common.conf_dir, PathBuf::from(DEFAULT_CONF_DIR));
+        assert_eq!(common.output, OutputFormat::Table);
     }
 
     #[test]
-    fn what_is_no_use_is_named() {
+    fn import_has_options_of_its_own() {
+        let Verb::Import { from, network, results, dry_run } =
+            parse("import --from /a/podnet --dry-run").unwrap().verb
+        else {
+            panic!("not import")
+        };
+        assert_eq!((from, network, dry_run), ("/a/podnet".into(), None, true));
+        assert_eq!(results, PathBuf::from(DEFAULT_RESULTS_DIR));
+        let Verb::Import { network, results, .. } =
+            parse("import --network podnet --from=/a --results /b").unwrap().verb
+        else {
+            panic!("not import")
+        };
+        assert_eq!(network, Some(NetworkName::parse("podnet").unwrap()));
+        assert_eq!(results, PathBuf::from("/b"));
+    }
+
+    #[test]
+    fn a_wrong_word_is_named() {
         for (line, named) in [
             ("inspect --colour", "--colour"),
             ("inspect --dry-run", "--dry-run"),
@@ -201,13 +239,14 @@ mod tests {
             ("inspect a b", "b"),
             ("inspect ../a", "../a"),
             ("inspect --conf-dir", "--conf-dir"),
-            ("inspect --json=yes", "yes"),
-            ("frobnicate", "verb"),
+            ("inspect --output=yaml", "yaml"),
+            ("frobnicate", "frobnicate"),
             ("import", "--from"),
             ("import --from", "--from"),
             ("import --from /a podnet", "podnet"),
             ("import --from /a --network ../a", "../a"),
             ("inspect --from /a", "--from"),
+            ("completions tcsh", "tcsh"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(named), "{line}: {error}");

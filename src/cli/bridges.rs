@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::cli::node::Node;
+use crate::attachments::node_view::NodeView;
 use crate::cni::error::CniError;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
@@ -21,12 +21,12 @@ use crate::linux::route::{Family, Route, RouteFilter, RouteKind};
 use crate::linux::sysctl;
 use crate::store::Record;
 
-/// Something for a person to do.
+/// What ferrule leaves to a person.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Step {
-    /// For a shell on the node.
+pub struct ManualStep {
+    /// A command for a shell on the node.
     pub command: String,
-    /// What it is for.
+    /// What does not work without it.
     pub reason: String,
 }
 
@@ -35,9 +35,9 @@ pub struct Step {
 /// # Errors
 /// Where the kernel cannot be asked. A pod that comes to its end meanwhile is none.
 pub async fn remaining_steps(
-    node: &Node,
+    node: &NodeView,
     records: impl IntoIterator<Item = &Record>,
-) -> Result<Vec<Step>, CniError> {
+) -> Result<Vec<ManualStep>, CniError> {
     let mut steps = BTreeSet::new();
     for record in records.into_iter().filter(|record| record.imported_from.is_some()) {
         for &address in &record.addresses {
@@ -53,7 +53,7 @@ pub async fn remaining_steps(
 }
 
 /// The bridge by which the node reaches the address.
-async fn bridge_to(node: &Node, address: IpAddr) -> Result<Option<String>, CniError> {
+async fn bridge_to(node: &NodeView, address: IpAddr) -> Result<Option<String>, CniError> {
     let Some(way) = node.netlink.route_to(address).await? else { return Ok(None) };
     let link = node.links.iter().find(|link| link.index == way.device);
     let bridge = link.filter(|link| link.kind.as_deref() == Some("bridge") && way.gateway.is_none());
@@ -61,14 +61,14 @@ async fn bridge_to(node: &Node, address: IpAddr) -> Result<Option<String>, CniEr
 }
 
 /// The node answers on the bridge for every address that it reaches another way.
-fn answer_for_others(bridge: &str) -> Option<Step> {
+fn answer_for_others(bridge: &str) -> Option<ManualStep> {
     // The kernel takes either for both.
     let answers = ["all", bridge].iter().any(|name| is_set(&["net", "ipv4", "conf", name, "proxy_arp"]));
     // `sysctl` takes a slash for a dot in a name, and the other way round.
     let name = bridge.replace('.', "/");
-    (!answers).then(|| Step {
+    (!answers).then(|| ManualStep {
         command: format!("sysctl -w net.ipv4.conf.{name}.proxy_arp=1 net.ipv4.neigh.{name}.proxy_delay=0"),
-        reason: format!("the old pods on {bridge} do not reach new ones by IPv4 until it is done"),
+        reason: format!("imported pods on {bridge} do not reach new ones over IPv4 without it"),
     })
 }
 
@@ -77,7 +77,7 @@ fn is_set(key: &[&str]) -> bool {
 }
 
 /// The pod sends to its gateway what it looks for on its link now.
-async fn send_to_gateway(record: &Record, address: IpAddr) -> Result<Option<Step>, CniError> {
+async fn send_to_gateway(record: &Record, address: IpAddr) -> Result<Option<ManualStep>, CniError> {
     let Some(netns) = &record.netns else { return Ok(None) };
     let Ok(sandbox) = Netns::open(netns.path.as_path()) else { return Ok(None) };
     let Ok(inside) = Netlink::open_in(&sandbox) else { return Ok(None) };
@@ -100,12 +100,12 @@ async fn send_to_gateway(record: &Record, address: IpAddr) -> Result<Option<Step
     let (path, subnet) = (quote(&netns.path.to_string()), on_link.destination);
     let ifname = &record.ifname;
     let pod = record.pod.as_ref().map_or_else(|| record.container.to_string(), ToString::to_string);
-    Ok(Some(Step {
+    Ok(Some(ManualStep {
         command: format!(
             "nsenter --net={path} sh -c 'ip -6 route replace {gateway}/128 dev {ifname} && ip -6 route delete \
              {subnet} dev {ifname}'"
         ),
-        reason: format!("pod {pod} does not reach new ones by IPv6 until it is done"),
+        reason: format!("imported pod {pod} does not reach new ones over IPv6 without it"),
     }))
 }
 

@@ -1,6 +1,5 @@
-//! `ferrule doctor`: what on this node keeps pods from their network, or may, each with its cause and a remedy.
-//!
-//! Reads, and changes nothing.
+//! `ferrulectl doctor`: what keeps pods of this node from their network, or may, each with its cause and a remedy.
+//! Changes nothing.
 
 mod firewall;
 mod node;
@@ -15,32 +14,36 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::cli::arguments::Arguments;
-use crate::cli::attachments::{Judged, judge_all};
-use crate::cli::networks::{KnownNetwork, Networks};
-use crate::cli::node::Node;
+use crate::attachments::judged::judge_network;
+use crate::attachments::node_view::NodeView;
+use crate::cli::Report;
+use crate::cli::arguments::Common;
 use crate::cli::text_table::escape;
-use crate::cli::{Outcome, to_json};
 use crate::cni::error::CniError;
-use crate::store::Store;
+use crate::cni::ids::NetworkName;
 
-/// How many things of a kind are named one by one in a finding. Where more are wrong it is for one reason, and the
-/// count says enough.
+/// How many things of a kind a finding names one by one. Where more are wrong it is for one reason, and the count is
+/// enough.
 const NAMED: usize = 5;
 
-/// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
+/// What was found.
 #[derive(Serialize)]
-struct Document {
+pub struct DoctorReport {
     version: u32,
     findings: Vec<Finding>,
+    /// What could not be looked at from here.
+    skipped: Vec<String>,
+    #[serde(skip)]
+    networks: usize,
+    #[serde(skip)]
+    attachments: usize,
 }
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Finding {
-    /// The kind, for programs.
+    /// The kind, for programs. Stable.
     id: &'static str,
-    /// Only errors make the exit status 1.
     severity: Severity,
     /// The network that suffers; null where it is the node.
     network: Option<String>,
@@ -52,18 +55,25 @@ struct Finding {
     remedy: String,
 }
 
-/// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Severity {
+    /// The exit status is 1.
     Error,
+    /// The exit status does not tell of it.
     Warning,
 }
 
 impl Finding {
     fn new(id: &'static str, found: impl Into<String>) -> Self {
-        let (cause, remedy) = (String::new(), String::new());
-        Self { id, severity: Severity::Error, network: None, found: found.into(), cause, remedy }
+        Self {
+            id,
+            severity: Severity::Error,
+            network: None,
+            found: found.into(),
+            cause: String::new(),
+            remedy: String::new(),
+        }
     }
 
     /// Something that may be in order.
@@ -87,18 +97,19 @@ impl Finding {
     }
 }
 
-/// Looks for trouble.
+/// Looks at every network, or only at the one, and at the node.
 ///
 /// # Errors
 /// Where the directories or the kernel cannot be read. A store that cannot be read is a finding.
-pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniError> {
-    let networks = Networks::find(arguments)?;
-    let node = Node::look().await?;
-    let mut findings = others::examine_confs(&networks, arguments);
+pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<DoctorReport, CniError> {
+    let networks = common.find_networks(only)?;
+    let node = NodeView::read().await?;
+    let mut findings = others::examine_confs(&networks, &common.conf_dir);
     let mut attachments = 0;
     let mut has_imported = false;
+    let can_enter_pods = pods::can_enter_namespaces();
     for network in &networks.known {
-        let (store, judged) = match open(network, &node).await {
+        let (store, judged) = match judge_network(network, &node).await {
             Ok(opened) => opened,
             Err(error) => {
                 findings.push(store::unusable(network, &error));
@@ -107,7 +118,7 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
         };
         attachments += judged.len();
         findings.extend(store::examine(network, &node, store.as_ref(), &judged));
-        findings.extend(pods::examine(network, &node, store.as_ref(), &judged).await?);
+        findings.extend(pods::examine(network, &node, store.as_ref(), &judged, can_enter_pods).await?);
         findings.extend(table::examine(network, &node, store.as_ref(), &judged).await?);
         // The first ADD makes what a node needs; imported pods had none.
         let has_pods = judged.iter().any(|it| !it.is_dead() && !it.is_imported());
@@ -116,53 +127,48 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
             pods::imported(&judged).flat_map(|record| record.addresses.iter().copied()).collect();
         findings.extend(others::examine_routes(network, &node, &imported).await?);
         has_imported |= !imported.is_empty();
-        findings.extend(firewall::examine(network).await?);
+        findings.extend(firewall::examine(network, &node).await?);
     }
     findings.extend(node::examine(&networks));
     // As long as pods of the old plugin run, its links are theirs.
     if !has_imported {
         findings.extend(others::examine_links(&networks, &node));
     }
-    let document = Document { version: 1, findings };
-    let status = u8::from(document.findings.iter().any(|it| it.severity == Severity::Error));
-    let text = if arguments.json {
-        to_json(&document)
-    } else {
-        document.render(networks.known.len(), attachments, colour)
-    };
-    Ok(Outcome { text, status, ..Outcome::default() })
+    let mut skipped = Vec::new();
+    if attachments > 0 && !can_enter_pods {
+        let text = "interfaces and routes inside of pods were not compared: that needs CAP_SYS_ADMIN, which the agent's \
+                    container lacks; run ferrulectl on the node itself";
+        skipped.push(text.to_owned());
+    }
+    Ok(DoctorReport { version: 1, findings, skipped, networks: networks.known.len(), attachments })
 }
 
-/// The network's store, if there is one, and its attachments.
-async fn open(network: &KnownNetwork, node: &Node) -> Result<(Option<Store>, Vec<Judged>), CniError> {
-    let store = Store::open_existing(&network.data_dir, &network.name)?;
-    let judged = match &store {
-        Some(store) => judge_all(store, node, network).await?,
-        None => Vec::new(),
-    };
-    Ok((store, judged))
-}
+impl Report for DoctorReport {
+    fn is_success(&self) -> bool {
+        self.findings.iter().all(|it| it.severity == Severity::Warning)
+    }
 
-impl Document {
-    fn render(&self, networks: usize, attachments: usize, colour: bool) -> String {
-        if self.findings.is_empty() {
-            return format!("all is well (networks: {networks}, attachments: {attachments})\n");
-        }
-        let (begin, end) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
+    fn to_text(&self, colour: bool) -> String {
         let mut text = String::new();
         for (at, it) in self.findings.iter().enumerate() {
-            let severity = if it.severity == Severity::Warning { "warning: " } else { "" };
-            let network =
-                it.network.as_ref().map(|network| format!("network {network}: ")).unwrap_or_default();
-            let subject = format!("{severity}{network}");
-            let _ = writeln!(
-                text,
-                "{}{begin}{}{end}",
-                if at > 0 { "\n" } else { "" },
-                escape(&(subject + &it.found))
-            );
+            let (begin, end) = match (colour, it.severity) {
+                (false, _) => ("", ""),
+                (true, Severity::Error) => ("\u{1b}[31m", "\u{1b}[0m"),
+                (true, Severity::Warning) => ("\u{1b}[33m", "\u{1b}[0m"),
+            };
+            let warning = if it.severity == Severity::Warning { "warning: " } else { "" };
+            let network = it.network.as_ref().map(|name| format!("network {name}: ")).unwrap_or_default();
+            text.push_str(if at > 0 { "\n" } else { "" });
+            let _ = writeln!(text, "{begin}{warning}{}{end}", escape(&(network + &it.found)));
             let _ = writeln!(text, "  cause   {}", escape(&it.cause));
             let _ = writeln!(text, "  remedy  {}", escape(&it.remedy));
+        }
+        if self.findings.is_empty() {
+            let (networks, attachments) = (self.networks, self.attachments);
+            let _ = writeln!(text, "no problems found (networks: {networks}, attachments: {attachments})");
+        }
+        for it in &self.skipped {
+            let _ = writeln!(text, "\n{}", escape(it));
         }
         text
     }
@@ -182,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_are_told_as_some_and_a_count() {
+    fn of_many_some_are_named_and_the_rest_counted() {
         assert_eq!(name_some(&[1, 2]), "1, 2");
         assert_eq!(name_some(&[1, 2, 3, 4, 5]), "1, 2, 3, 4, 5");
         assert_eq!(name_some(&[1, 2, 3, 4, 5, 6, 7]), "1, 2, 3, 4, 5, and 2 more");

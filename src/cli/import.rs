@@ -1,11 +1,11 @@
-//! `ferrule import`: takes over the running pods of a plugin that had its addresses from host-local, so that a node
-//! moves to ferrule without draining.
+//! `ferrulectl import`: takes over the running pods of a plugin that has its addresses from host-local, so that a node
+//! moves to ferrule without being drained.
 //!
-//! What moves is the knowledge of who has which address. The pods' links, addresses and routes stay as the old plugin
-//! made them, and so does host-local's directory: to go back, the old conflist is put back. See docs/OPERATE.md.
+//! It writes records of who has which address. The pods' links, addresses and routes stay as the old plugin made them,
+//! and so does host-local's directory: to go back, put the old conflist back.
 //!
-//! host-local's lock is held from reading until all is written. It may be run again at any time: what is held for the
-//! right pod already is left as it is.
+//! It holds host-local's lock from reading until all is written. It may be run again at any time: a pod that has its
+//! record already is left as it is.
 
 mod candidates;
 mod report;
@@ -16,18 +16,29 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::attachments::LOCK_DEADLINE;
-use crate::cli::arguments::Arguments;
+use crate::attachments::networks::KnownNetwork;
+use crate::attachments::node_view::NodeView;
+use crate::cli::arguments::Common;
 use crate::cli::bridges;
-use crate::cli::networks::{KnownNetwork, Networks};
-use crate::cli::node::Node;
-use crate::cli::{Outcome, to_json};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetworkName};
 use crate::config::range::RangeSet;
 use crate::config::{AddressManagement, Network};
 use crate::store::{HostLocal, Record, Store, StoreError, StoreGuard};
 use candidates::{Candidate, Evidence};
-use report::{Document, ToldPod};
+use report::{ImportReport, ImportedPod};
+
+/// What is to be imported, and into which network.
+pub struct ImportRequest<'a> {
+    /// host-local's directory of the old network.
+    pub from: &'a Path,
+    /// The network that the pods become part of; `None`: the one with the old network's name.
+    pub network: Option<&'a NetworkName>,
+    /// libcni's cache of results.
+    pub results: &'a Path,
+    /// Change nothing.
+    pub dry_run: bool,
+}
 
 /// What the store says of a pod that is to be taken over.
 enum Verdict {
@@ -46,42 +57,31 @@ enum Verdict {
 /// # Errors
 /// Where a directory, a lock or the kernel cannot be had, or the network is none to take pods over. What fails with
 /// one pod does not stop the others.
-pub async fn import(arguments: &Arguments, colour: bool) -> Result<Outcome, CniError> {
-    // The command line is refused without it.
-    let from = arguments.from.as_deref().unwrap_or(Path::new(""));
-    let old_name = name_of(from)?;
-    let (network, meaning, sets) = choose_network(arguments, &old_name)?;
-    let node = Node::look().await?;
-    let source = HostLocal::open(from, LOCK_DEADLINE)?.ok_or_else(|| {
-        CniError::new(Code::Io, format!("there is no directory {}", from.display())).with_details(
+pub async fn import(common: &Common, request: &ImportRequest<'_>) -> Result<ImportReport, CniError> {
+    let old_name = name_of(request.from)?;
+    let (network, meaning, sets) = choose_network(common, request.network.unwrap_or(&old_name))?;
+    let node = NodeView::read().await?;
+    let from = request.from.display().to_string();
+    let source = HostLocal::open(request.from, LOCK_DEADLINE)?.ok_or_else(|| {
+        CniError::new(Code::Io, format!("there is no directory {from}")).with_details(
             "host-local's is <dataDir>/<network>, by default below /var/lib/cni/networks; kind has /run/cni-ipam-state",
         )
     })?;
-    let mut document = Document {
-        version: 1,
-        dry_run: arguments.dry_run,
-        from: from.display().to_string(),
-        network: network.name.to_string(),
-        pods: Vec::new(),
-        dead: Vec::new(),
-        left_alone: Vec::new(),
-        steps: Vec::new(),
-        problems: Vec::new(),
-    };
+    let mut report = ImportReport::new(request.dry_run, from, network.name.to_string());
     let (held, mut odd) = source.read()?;
-    let cached = read_results(&mut document, &arguments.results, &old_name)?;
+    let cached = read_results(&mut report, request.results, &old_name)?;
     let candidates = candidates::find(&node, &network.name, &sets, &held, &mut odd, &cached).await?;
     for it in odd {
-        let given = it.address.map(|_| "; the address is free for ferrule to give").unwrap_or_default();
-        document.leave(it.path.display().to_string(), format!("{}{given}", it.reason));
+        let given = it.address.map(|_| "; ferrule may give the address to a pod").unwrap_or_default();
+        report.skip(it.path.display().to_string(), format!("{}{given}", it.reason));
     }
     let (dead, running): (Vec<Candidate>, Vec<Candidate>) =
         candidates.into_iter().partition(|it| it.evidence == Evidence::Gone);
-    document.dead = dead.iter().map(|it| ToldPod::of(it, "dead")).collect();
-    let verdicts = if arguments.dry_run {
-        foresee(&meaning, &running, &document.from, &node)?
+    report.dead = dead.iter().map(|it| ImportedPod::of(it, "dead")).collect();
+    let verdicts = if request.dry_run {
+        foresee(&meaning, &running, &report.from, &node)?
     } else {
-        take_over(&meaning, &running, &document.from, &node)?
+        take_over(&meaning, &running, &report.from, &node)?
     };
     let mut records = Vec::new();
     for (candidate, verdict) in running.iter().zip(verdicts) {
@@ -90,17 +90,15 @@ pub async fn import(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
             Verdict::Already(record) => ("already", record),
             Verdict::Own => continue,
             Verdict::Refused(problem) => {
-                document.problems.push(problem);
+                report.problems.push(problem);
                 continue;
             }
         };
-        document.pods.push(ToldPod::of(candidate, state));
+        report.pods.push(ImportedPod::of(candidate, state));
         records.push(record);
     }
-    document.steps = bridges::remaining_steps(&node, &records).await?;
-    let status = u8::from(!document.problems.is_empty());
-    let text = if arguments.json { to_json(&document) } else { document.render(colour) };
-    Ok(Outcome { text, status, ..Outcome::default() })
+    report.steps = bridges::remaining_steps(&node, &records).await?;
+    Ok(report)
 }
 
 /// The name of the network that host-local's directory is of: its last component.
@@ -117,11 +115,10 @@ fn name_of(from: &Path) -> Result<NetworkName, CniError> {
 
 /// The network that the pods are to be part of, with its range sets.
 fn choose_network(
-    arguments: &Arguments,
-    old_name: &NetworkName,
+    common: &Common,
+    name: &NetworkName,
 ) -> Result<(KnownNetwork, Network, Vec<RangeSet>), CniError> {
-    let name = arguments.network.as_ref().unwrap_or(old_name);
-    let mut networks = Networks::find(&Arguments { network: None, ..arguments.clone() })?;
+    let mut networks = common.find_networks(None)?;
     let at = networks.known.iter().position(|it| it.name == *name && it.meaning.is_some());
     let refuse = |message: String, details: &str| {
         Err(CniError::new(Code::InvalidConf, message).with_details(details.to_owned()))
@@ -130,7 +127,7 @@ fn choose_network(
         let problems: Vec<String> =
             networks.problems.iter().map(|it| format!("{}: {}", it.path.display(), it.text)).collect();
         let usable =
-            format!("no usable conf of a network {:?} is in {}", name.as_str(), arguments.conf_dir.display());
+            format!("no usable conf of a network {:?} is in {}", name.as_str(), common.conf_dir.display());
         let details = if problems.is_empty() {
             "write the conflist first, best with the old network's name, else say which one with --network"
                 .to_owned()
@@ -141,7 +138,7 @@ fn choose_network(
     };
     // It is there: the position was looked for with it.
     let Some(meaning) = known.meaning.clone() else {
-        return refuse(format!("network {name} has no usable conf"), "see ferrule doctor");
+        return refuse(format!("network {name} has no usable conf"), "see ferrulectl doctor");
     };
     match &meaning.address_management {
         AddressManagement::Ranges(sets) => {
@@ -149,8 +146,8 @@ fn choose_network(
             Ok((known, meaning, sets))
         }
         AddressManagement::Delegate(plugin) => refuse(
-            format!("network {name} has its addresses from {plugin}, so there is nothing to take over"),
-            "give its ipam the type ferrule",
+            format!("network {name} has its addresses from {plugin}, so ferrule cannot take them over"),
+            "set its ipam.type to ferrule",
         ),
     }
 }
@@ -160,7 +157,7 @@ fn take_over(
     network: &Network,
     running: &[Candidate],
     from: &str,
-    node: &Node,
+    node: &NodeView,
 ) -> Result<Vec<Verdict>, CniError> {
     let store = Store::open(&network.data_dir, &network.name)?;
     let mut locked = store.lock(&node.boot, LOCK_DEADLINE)?;
@@ -190,13 +187,13 @@ fn foresee(
     network: &Network,
     running: &[Candidate],
     from: &str,
-    node: &Node,
+    node: &NodeView,
 ) -> Result<Vec<Verdict>, CniError> {
     let store = Store::open_existing(&network.data_dir, &network.name)?;
     let mut holders: HashMap<IpAddr, AttachmentKey> = HashMap::new();
     if let Some(store) = &store {
         for entry in store.attachments()? {
-            // What an earlier boot left is swept away before anything is written.
+            // What an earlier boot left is removed before anything is written.
             let record = entry.record.ok().filter(|record| record.is_from(&node.boot));
             holders.extend(
                 record.iter().flat_map(|it| &it.addresses).map(|&address| (address, entry.key.clone())),
@@ -240,7 +237,7 @@ fn judge_known(candidate: &Candidate, known: Result<Option<Record>, StoreError>)
         (true, Some(_)) => Verdict::Already(record),
         (true, None) => Verdict::Own,
         (false, _) => Verdict::Refused(format!(
-            "{} has a record already, without {}; delete its pod: it comes back with an address of ferrule's",
+            "{} has a record already, without {}; delete its pod: it gets a new address when it is created again",
             candidate.key,
             lacking.join(", ")
         )),
@@ -255,22 +252,21 @@ fn refuse_taken(key: &AttachmentKey, why: &str) -> String {
 
 /// What the runtime remembers of the old network.
 fn read_results(
-    document: &mut Document,
+    report: &mut ImportReport,
     directory: &Path,
     old_name: &NetworkName,
 ) -> Result<Vec<results::Cached>, CniError> {
     let Some((cached, unread)) = results::read(directory, old_name)? else {
-        document.leave(
+        report.skip(
             directory.display().to_string(),
-            "there is no such directory, so nobody says which pods run; say with --results where the runtime keeps its \
-             results"
+            "there is no such directory, so it is not known which pods run; name the runtime's directory with --results"
                 .to_owned(),
         );
         return Ok(Vec::new());
     };
     if unread > 0 {
         let what = format!("{unread} files of {} in {}", old_name, directory.display());
-        document.leave(what, "they are no results that libcni wrote".to_owned());
+        report.skip(what, "libcni did not write them".to_owned());
     }
     Ok(cached)
 }

@@ -1,34 +1,37 @@
-//! `ferrule inspect`: what ferrule holds on this node. Reads, and changes nothing.
+//! `ferrulectl inspect`: the networks of this node, their attachments, ranges and routes to peers. Changes nothing.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::cli::arguments::Arguments;
-use crate::cli::attachments::{Told, judge_all};
-use crate::cli::networks::{ConfProblem, KnownNetwork, Networks};
-use crate::cli::node::Node;
+use crate::attachments::judged::judge_network;
+use crate::attachments::networks::{ConfProblem, KnownNetwork};
+use crate::attachments::node_view::NodeView;
+use crate::cli::Report;
+use crate::cli::arguments::Common;
+use crate::cli::attachment_report::AttachmentReport;
 use crate::cli::text_table::{Cell, Table, Tone, escape, show_age, show_count};
-use crate::cli::{Outcome, to_json};
 use crate::cni::error::CniError;
+use crate::cni::ids::NetworkName;
 use crate::config::Role;
 use crate::datapath::peers::{self, Standing};
 use crate::desired::node::NodeState;
-use crate::store::Store;
 
-/// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
+/// What was found.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+pub struct InspectReport {
     version: u32,
-    networks: Vec<Inspected>,
+    networks: Vec<NetworkReport>,
     problems: Vec<String>,
+    #[serde(skip)]
+    conf_dir: String,
 }
 
 /// One network.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Inspected {
+struct NetworkReport {
     name: String,
     /// The file that it was found in; null where only its store is left.
     conf: Option<String>,
@@ -37,7 +40,7 @@ struct Inspected {
     /// The other plugin that gives the addresses.
     delegate: Option<String>,
     store: String,
-    attachments: Vec<Told>,
+    attachments: Vec<AttachmentReport>,
     ranges: Vec<RangeUse>,
     peers: Vec<PeerState>,
 }
@@ -57,42 +60,41 @@ struct PeerState {
     node: String,
     pod_cidr: String,
     next_hop: Option<String>,
-    /// `standing`, `missing` or `other`.
+    /// `present`, `missing` or `different`.
     state: &'static str,
     /// The route that is there instead.
     found: Option<String>,
 }
 
-/// Shows the networks.
+/// Lists the networks.
 ///
 /// # Errors
 /// Where conf directory, store or kernel cannot be read.
-pub async fn inspect(arguments: &Arguments, colour: bool) -> Result<Outcome, CniError> {
-    let networks = Networks::find(arguments)?;
-    let node = Node::look().await?;
+pub async fn inspect(common: &Common, only: Option<&NetworkName>) -> Result<InspectReport, CniError> {
+    let networks = common.find_networks(only)?;
+    let node = NodeView::read().await?;
     let mut inspected = Vec::new();
     for network in &networks.known {
         inspected.push(inspect_network(network, &node).await?);
     }
     let problem = |it: &ConfProblem| format!("{}: {}", it.path.display(), it.text);
-    let problems = networks.problems.iter().map(problem).collect();
-    let document = Document { version: 1, networks: inspected, problems };
-    Ok(Outcome::of(if arguments.json { to_json(&document) } else { document.render(arguments, colour) }))
+    Ok(InspectReport {
+        version: 1,
+        networks: inspected,
+        problems: networks.problems.iter().map(problem).collect(),
+        conf_dir: common.conf_dir.display().to_string(),
+    })
 }
 
-async fn inspect_network(network: &KnownNetwork, node: &Node) -> Result<Inspected, CniError> {
-    let store = Store::open_existing(&network.data_dir, &network.name)?;
-    let judged = match &store {
-        Some(store) => judge_all(store, node, network).await?,
-        None => Vec::new(),
-    };
-    let mut inspected = Inspected {
+async fn inspect_network(network: &KnownNetwork, node: &NodeView) -> Result<NetworkReport, CniError> {
+    let (store, judged) = judge_network(network, node).await?;
+    let mut inspected = NetworkReport {
         name: network.name.to_string(),
         conf: network.conf.as_ref().map(|conf| conf.display().to_string()),
         role: network.role.map(|role| if role == Role::Main { "main" } else { "ipam" }),
         delegate: network.delegate.clone(),
         store: network.data_dir.join(network.name.as_str()).display().to_string(),
-        attachments: judged.iter().map(super::attachments::Judged::tell).collect(),
+        attachments: judged.iter().map(AttachmentReport::from).collect(),
         ranges: Vec::new(),
         peers: Vec::new(),
     };
@@ -120,9 +122,9 @@ async fn inspect_network(network: &KnownNetwork, node: &Node) -> Result<Inspecte
                 pod_cidr: wanted.route.destination.to_string(),
                 next_hop: wanted.route.gateway.map(|next_hop| next_hop.to_string()),
                 state: match &standing {
-                    Standing::Stands => "standing",
+                    Standing::Stands => "present",
                     Standing::Missing => "missing",
-                    Standing::Other(_) => "other",
+                    Standing::Other(_) => "different",
                 },
                 found: match standing {
                     Standing::Other(found) => Some(node.show_route(&found)),
@@ -134,18 +136,18 @@ async fn inspect_network(network: &KnownNetwork, node: &Node) -> Result<Inspecte
     Ok(inspected)
 }
 
-impl Document {
-    fn render(&self, arguments: &Arguments, colour: bool) -> String {
+impl Report for InspectReport {
+    fn to_text(&self, colour: bool) -> String {
         let mut text = String::new();
         for (at, network) in self.networks.iter().enumerate() {
             text.push_str(if at > 0 { "\n\n" } else { "" });
-            network.render(&mut text, colour);
+            network.write_text(&mut text, colour);
         }
         if self.networks.is_empty() {
-            let directory = arguments.conf_dir.display();
+            let directory = &self.conf_dir;
             let _ = writeln!(
                 text,
-                "no network of ferrule: no conf in {directory} names it, and there is no store"
+                "no ferrule network: no conf in {directory} names ferrule, and there is no store"
             );
         }
         for problem in &self.problems {
@@ -155,11 +157,11 @@ impl Document {
     }
 }
 
-impl Inspected {
-    fn render(&self, text: &mut String, colour: bool) {
+impl NetworkReport {
+    fn write_text(&self, text: &mut String, colour: bool) {
         let conf = self.conf.as_deref().unwrap_or("no conf");
         let role = match (self.role, &self.delegate) {
-            (Some("ipam"), _) => ", IPAM only".to_owned(),
+            (Some("ipam"), _) => ", IPAM plugin only".to_owned(),
             (_, Some(delegate)) => format!(", addresses from {delegate}"),
             _ => String::new(),
         };
@@ -189,7 +191,7 @@ impl Inspected {
                 Cell::toned(state, tone),
             ]);
         }
-        push_section(text, &table.render(colour), "no attachment");
+        push_section(text, &table.render(colour), "no attachments");
 
         let mut table = Table::new(["RANGE", "USED", "FREE"]);
         for it in &self.ranges {
@@ -199,7 +201,7 @@ impl Inspected {
         }
         push_section(text, &table.render(colour), "");
 
-        let mut table = Table::new(["PEER", "ITS PODS", "VIA", "ROUTE"]);
+        let mut table = Table::new(["PEER", "POD CIDR", "NEXT HOP", "ROUTE"]);
         for it in &self.peers {
             let state = match &it.found {
                 Some(found) => Cell::toned(format!("{}: {found}", it.state), Tone::Bad),

@@ -1,85 +1,111 @@
-//! What people run by hand on a node: verbs that look, and verbs that tidy up.
+//! `ferrulectl`: what people run by hand on a node. Verbs that look, and verbs that tidy up.
 //!
 //! | verb          | does                                                                                  |
 //! |---------------|---------------------------------------------------------------------------------------|
-//! | [`inspect`]   | shows each network's attachments, ranges and routes to peers                          |
+//! | [`inspect`]   | lists each network's attachments, ranges and routes to peers                          |
 //! | [`doctor`]    | finds what keeps pods from their network, why, and what to do                          |
-//! | [`reclaim`]   | frees what dead attachments and nobody hold                                           |
-//! | [`sync`]      | makes the node's part of each network true now                                        |
+//! | [`reclaim`]   | releases addresses that belong to dead pods or to no pod                              |
+//! | [`sync`]      | restores the node's part of each network now                                          |
 //! | [`uninstall`] | removes all that ferrule made                                                         |
-//! | [`import`]    | takes over the running pods of a plugin that had its addresses from host-local        |
+//! | [`import`]    | takes over the running pods of a plugin that has its addresses from host-local        |
 //!
-//! They read the conflists and stores that they find on the node (`networks`), and judge by the same rules as the
-//! commands of the protocol. None of this runs when a runtime executes the plugin.
+//! They work on the conflists and stores that they find on the node (`attachments::networks`), and judge by the same
+//! rules as the plugin. Each returns a [`Report`], which is printed as tables or as JSON.
 
 pub mod arguments;
-mod attachments;
+mod attachment_report;
 mod bridges;
 pub mod doctor;
+mod generate;
 pub mod import;
 pub mod inspect;
-mod networks;
-mod node;
 pub mod reclaim;
 pub mod sync;
 mod text_table;
 pub mod uninstall;
 
-use arguments::{Arguments, Verb};
+use arguments::{CommandLine, Common, OutputFormat, Verb};
 
 use crate::attachments::block_on;
+use crate::attachments::networks::Networks;
 use crate::cni::error::CniError;
+use crate::cni::ids::NetworkName;
 
-/// What a verb has to say, and how it ends.
+/// What a verb prints, and how it ends.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// For stdout.
-    pub text: String,
+    pub stdout: String,
     /// For stderr.
-    pub complaint: String,
-    /// Exit status: 0 all is well, 1 something is not, 2 the arguments are no use.
+    pub stderr: String,
+    /// Exit status: 0 all is well, 1 something is not.
     pub status: u8,
 }
 
-impl Outcome {
-    fn of(text: String) -> Self {
-        Self { text, ..Self::default() }
+/// What a verb found or did. Serialised it is the document of `--output json`: fields are added in time, none is renamed
+/// or removed within a version.
+trait Report: serde::Serialize {
+    /// For people. `colour`: on a terminal.
+    fn to_text(&self, colour: bool) -> String;
+
+    /// Whether the exit status is 0.
+    fn is_success(&self) -> bool {
+        true
     }
 }
 
-/// Whether `argument` names a verb.
-pub fn is_verb(argument: &str) -> bool {
-    Verb::ALL.iter().any(|verb| verb.as_str() == argument)
-}
-
-/// Runs the verb that `arguments` begin with. `colour`: whether a person reads stdout on a terminal.
-pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, colour: bool) -> Outcome {
-    let arguments = match Arguments::parse(arguments) {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            let complaint = format!("ferrule: {error}\n\n{}", arguments::USAGE);
-            return Outcome { complaint, status: 2, ..Outcome::default() };
+/// Runs the verb. `colour`: whether a person reads stdout on a terminal.
+pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
+    let CommandLine { common, verb } = command_line;
+    let done = match verb {
+        Verb::Inspect { network } => {
+            report(common, colour, block_on(inspect::inspect(common, network.as_ref())))
         }
+        Verb::Doctor { network } => {
+            report(common, colour, block_on(doctor::doctor(common, network.as_ref())))
+        }
+        Verb::Reclaim { network, dry_run } => {
+            report(common, colour, block_on(reclaim::reclaim(common, network.as_ref(), *dry_run)))
+        }
+        Verb::Sync { network } => report(common, colour, block_on(sync::sync(common, network.as_ref()))),
+        Verb::Uninstall { dry_run, yes_pods_lose_their_network } => {
+            let done = uninstall::uninstall(common, *dry_run, *yes_pods_lose_their_network);
+            report(common, colour, block_on(done))
+        }
+        Verb::Import { from, network, results, dry_run } => {
+            let request =
+                import::ImportRequest { from, network: network.as_ref(), results, dry_run: *dry_run };
+            report(common, colour, block_on(import::import(common, &request)))
+        }
+        Verb::Completions { shell } => {
+            Ok(Outcome { stdout: generate::completions(*shell), ..Outcome::default() })
+        }
+        Verb::Generate { directory } => generate::write_all(directory).map(|()| Outcome::default()),
     };
-    if arguments.help {
-        return Outcome::of(arguments::USAGE.to_owned());
-    }
-    let done = match arguments.verb {
-        Verb::Inspect => block_on(inspect::inspect(&arguments, colour)),
-        Verb::Doctor => block_on(doctor::doctor(&arguments, colour)),
-        Verb::Reclaim => block_on(reclaim::reclaim(&arguments, colour)),
-        Verb::Sync => block_on(sync::sync(&arguments, colour)),
-        Verb::Uninstall => block_on(uninstall::uninstall(&arguments, colour)),
-        Verb::Import => block_on(import::import(&arguments, colour)),
-    };
-    done.unwrap_or_else(|error: CniError| {
-        let complaint = format!("ferrule {}: {error}\n", arguments.verb.as_str());
-        Outcome { complaint, status: 1, ..Outcome::default() }
+    done.unwrap_or_else(|error| {
+        let stderr = format!("ferrulectl {}: {error}\n", verb.as_str());
+        Outcome { stderr, status: 1, ..Outcome::default() }
     })
 }
 
-/// A document for programs: two spaces of indentation, a final newline.
-fn to_json(document: &impl serde::Serialize) -> String {
-    // Strings, numbers and lists: serialising them cannot fail.
-    serde_json::to_string_pretty(document).map(|json| json + "\n").unwrap_or_default()
+fn report(common: &Common, colour: bool, report: Result<impl Report, CniError>) -> Result<Outcome, CniError> {
+    let report = report?;
+    let stdout = match common.output {
+        OutputFormat::Table => report.to_text(colour),
+        // Strings, numbers and lists: serialising them cannot fail.
+        OutputFormat::Json => {
+            serde_json::to_string_pretty(&report).map(|json| json + "\n").unwrap_or_default()
+        }
+    };
+    Ok(Outcome { stdout, status: u8::from(!report.is_success()), ..Outcome::default() })
+}
+
+impl Common {
+    /// The networks of this node, or only the one.
+    fn find_networks(&self, only: Option<&NetworkName>) -> Result<Networks, CniError> {
+        match only {
+            Some(name) => Networks::find_one(&self.conf_dir, &self.data_dir, name),
+            None => Networks::find(&self.conf_dir, &self.data_dir),
+        }
+    }
 }

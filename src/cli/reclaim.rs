@@ -1,4 +1,4 @@
-//! `ferrule reclaim`: frees what nobody uses any more.
+//! `ferrulectl reclaim`: releases addresses that belong to dead pods or to no pod.
 //!
 //! Dead attachments are those that an ADD would reclaim when it runs out of addresses, judged by the same rule.
 //! Nothing that may be alive is touched, and nothing that another command is working on.
@@ -9,22 +9,24 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::attachments::judged::{JudgedAttachment, judge_network};
+use crate::attachments::networks::KnownNetwork;
+use crate::attachments::node_view::NodeView;
 use crate::attachments::teardown::Removed;
 use crate::attachments::{LOCK_DEADLINE, pod_rules, reclaim};
-use crate::cli::arguments::Arguments;
-use crate::cli::attachments::{Judged, Told, judge_all};
-use crate::cli::networks::{KnownNetwork, Networks};
-use crate::cli::node::Node;
+use crate::cli::Report;
+use crate::cli::arguments::Common;
+use crate::cli::attachment_report::AttachmentReport;
 use crate::cli::text_table::{Table, escape};
-use crate::cli::{Outcome, to_json};
 use crate::cni::error::CniError;
+use crate::cni::ids::NetworkName;
 use crate::desired::names;
 use crate::store::Store;
 
-/// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
+/// What was released, or would be.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+pub struct ReclaimReport {
     version: u32,
     dry_run: bool,
     networks: Vec<Reclaimed>,
@@ -37,84 +39,85 @@ struct Document {
 #[serde(rename_all = "camelCase")]
 struct Reclaimed {
     name: String,
-    /// Dead attachments that were freed.
-    dead: Vec<Told>,
-    /// Addresses that were held for no attachment, and were freed.
+    /// Dead attachments that were released.
+    dead: Vec<AttachmentReport>,
+    /// Addresses that belonged to no attachment, and were released.
     orphans: Vec<IpAddr>,
     /// Addresses of attachments that were not held, and are held again.
     restored: Vec<IpAddr>,
     /// Attachments whose record had no name but those of its addresses, and has it again.
     relisted: Vec<String>,
-    /// What was not touched, though it is not as it should be.
-    left_alone: Vec<LeftAlone>,
+    /// What is not as it should be, and was not touched.
+    skipped: Vec<Skipped>,
 }
 
 /// Something that was not touched, and why.
 #[derive(Serialize)]
-struct LeftAlone {
+struct Skipped {
     what: String,
     reason: String,
 }
 
-/// Frees what is dead.
+/// Releases what is dead, or only says what that is.
 ///
 /// # Errors
 /// Where conf directory or kernel cannot be read. What fails with one network does not stop the others.
-pub async fn reclaim(arguments: &Arguments, colour: bool) -> Result<Outcome, CniError> {
-    let networks = Networks::find(arguments)?;
-    let node = Node::look().await?;
-    let mut document =
-        Document { version: 1, dry_run: arguments.dry_run, networks: Vec::new(), problems: Vec::new() };
+pub async fn reclaim(
+    common: &Common,
+    only: Option<&NetworkName>,
+    dry_run: bool,
+) -> Result<ReclaimReport, CniError> {
+    let networks = common.find_networks(only)?;
+    let node = NodeView::read().await?;
+    let mut report = ReclaimReport { version: 1, dry_run, networks: Vec::new(), problems: Vec::new() };
     for network in &networks.known {
-        match reclaim_network(network, &node, arguments.dry_run).await {
-            Ok(reclaimed) => document.networks.push(reclaimed),
-            Err(error) => document.problems.push(format!("network {}: {error}", network.name)),
+        match reclaim_network(network, &node, dry_run).await {
+            Ok(reclaimed) => report.networks.push(reclaimed),
+            Err(error) => report.problems.push(format!("network {}: {error}", network.name)),
         }
     }
-    let status = u8::from(!document.problems.is_empty());
-    let text = if arguments.json { to_json(&document) } else { document.render(colour) };
-    Ok(Outcome { text, status, ..Outcome::default() })
+    Ok(report)
 }
 
-async fn reclaim_network(network: &KnownNetwork, node: &Node, dry_run: bool) -> Result<Reclaimed, CniError> {
+async fn reclaim_network(
+    network: &KnownNetwork,
+    node: &NodeView,
+    dry_run: bool,
+) -> Result<Reclaimed, CniError> {
     let mut reclaimed = Reclaimed { name: network.name.to_string(), ..Reclaimed::default() };
-    let store = Store::open_existing(&network.data_dir, &network.name)?;
-    let judged = match &store {
-        Some(store) => judge_all(store, node, network).await?,
-        None => Vec::new(),
-    };
+    let (store, judged) = judge_network(network, node).await?;
     let recorded: HashSet<String> = judged.iter().flat_map(|it| names::node_links(&it.key)).collect();
     for link in node.unrecorded_links(&network.name, &recorded) {
         let alias = link.alias.as_deref().unwrap_or("no alias");
-        reclaimed.leave(
+        reclaimed.skip(
             format!("link {} ({alias})", link.name),
-            "it has no record, and its pod may be alive; GC by the runtime removes it".to_owned(),
+            "it has no record, and its pod may be running; the runtime's next GC removes it".to_owned(),
         );
     }
     let Some(store) = store else { return Ok(reclaimed) };
-    let mut doomed = Vec::new();
+    let mut stale = Vec::new();
     for it in judged {
         match (&it.state, &network.delegate) {
-            (Err(error), _) => reclaimed.leave(it.key.to_string(), error.to_string()),
-            (Ok(_), Some(delegate)) if it.is_dead() => reclaimed.leave(
+            (Err(error), _) => reclaimed.skip(it.key.to_string(), error.to_string()),
+            (Ok(_), Some(delegate)) if it.is_dead() => reclaimed.skip(
                 it.key.to_string(),
                 format!(
-                    "it is dead, but its addresses are {delegate}'s; GC by the runtime tells that plugin"
+                    "it is dead, but its addresses are {delegate}'s; the runtime's next GC releases them there"
                 ),
             ),
             (Ok(_), _) if it.is_dead() && it.has_link => {
-                reclaimed.leave(it.key.to_string(), "from an earlier boot, but its link is there".to_owned());
+                reclaimed.skip(it.key.to_string(), "from an earlier boot, but its link is there".to_owned());
             }
-            (Ok(_), _) if it.is_dead() => doomed.push(it),
+            (Ok(_), _) if it.is_dead() => stale.push(it),
             (Ok(_), _) => {}
         }
     }
     if dry_run {
-        reclaimed.foresee(&store, &doomed)?;
+        reclaimed.foresee(&store, &stale)?;
     } else {
-        reclaimed.free(&store, node, &doomed).await?;
+        reclaimed.release(&store, node, &stale).await?;
         // No table outlives a boot; unless somebody keeps it in a file, as nftables.service does.
-        if doomed.iter().any(|it| it.state.as_ref().is_ok_and(|(record, _)| !record.is_from(&node.boot))) {
+        if stale.iter().any(|it| it.state.as_ref().is_ok_and(|(record, _)| !record.is_from(&node.boot))) {
             pod_rules::sweep(&network.data_dir, &network.name, &node.boot).await?;
         }
     }
@@ -122,73 +125,82 @@ async fn reclaim_network(network: &KnownNetwork, node: &Node, dry_run: bool) -> 
 }
 
 impl Reclaimed {
-    fn leave(&mut self, what: String, reason: String) {
-        self.left_alone.push(LeftAlone { what, reason });
+    fn skip(&mut self, what: String, reason: String) {
+        self.skipped.push(Skipped { what, reason });
     }
 
-    fn leave_contested(&mut self, address: IpAddr, key: &impl std::fmt::Display) {
+    fn skip_contested(&mut self, address: IpAddr, key: &impl std::fmt::Display) {
         let reason = format!("{key} and another attachment both may be using it; delete one of the two pods");
-        self.leave(format!("address {address}"), reason);
+        self.skip(format!("address {address}"), reason);
     }
 
-    /// Says what [`Reclaimed::free`] would do.
-    fn foresee(&mut self, store: &Store, doomed: &[Judged]) -> Result<(), CniError> {
-        self.dead = doomed.iter().map(Judged::tell).collect();
+    /// Says what [`Reclaimed::release`] would do.
+    fn foresee(&mut self, store: &Store, stale: &[JudgedAttachment]) -> Result<(), CniError> {
+        self.dead = stale.iter().map(AttachmentReport::from).collect();
         let audit = store.audit()?;
         self.orphans = audit.orphans;
         self.restored = audit.unheld.into_iter().map(|(address, _)| address).collect();
         self.relisted = audit.unlisted.into_iter().map(|(_, key)| key.to_string()).collect();
         self.relisted.dedup();
         for (address, key) in &audit.contested {
-            self.leave_contested(*address, key);
+            self.skip_contested(*address, key);
         }
         for stranger in audit.strangers {
-            self.leave(stranger.display().to_string(), "no file of the store".to_owned());
+            self.skip(stranger.display().to_string(), "not a file of the store".to_owned());
         }
         Ok(())
     }
 
-    /// Frees the doomed that are still what was judged, then what is held for nobody.
-    async fn free(&mut self, store: &Store, node: &Node, doomed: &[Judged]) -> Result<(), CniError> {
-        // This alone frees all of an earlier boot.
+    /// Releases the dead that are still what was judged, then the addresses that belong to no attachment.
+    async fn release(
+        &mut self,
+        store: &Store,
+        node: &NodeView,
+        stale: &[JudgedAttachment],
+    ) -> Result<(), CniError> {
+        // This alone releases all of an earlier boot.
         store.discard_previous_boots(&node.boot, LOCK_DEADLINE)?;
-        let mut dead = Removed::default();
-        for it in doomed {
+        let mut taken_down = Removed::default();
+        for it in stale {
             let Ok((judged, _)) = &it.state else { continue };
             if !judged.is_from(&node.boot) {
                 if matches!(store.find(&it.key), Ok(None)) {
-                    self.dead.push(it.tell());
+                    self.dead.push(it.into());
                 }
-            } else if let Some(taken) =
+            } else if let Some(dead) =
                 reclaim::take_down(store, judged, &node.boot, Some(&node.netlink)).await?
             {
-                dead.join(taken);
-                self.dead.push(it.tell());
+                taken_down.join(dead);
+                self.dead.push(it.into());
             } else {
-                self.leave(it.key.to_string(), "another command is working on it".to_owned());
+                self.skip(it.key.to_string(), "another command is working on it".to_owned());
             }
         }
         let mut locked = store.lock(&node.boot, LOCK_DEADLINE)?;
-        reclaim::release_dead(&mut locked, dead)?;
-        let mut mended = locked.repair()?;
-        mended.freed.sort_unstable();
-        self.orphans = mended.freed;
-        self.restored = mended.restored;
-        self.relisted = mended.relisted.iter().map(ToString::to_string).collect();
-        for (address, key) in &mended.contested {
-            self.leave_contested(*address, key);
+        reclaim::release_dead(&mut locked, taken_down)?;
+        let mut repairs = locked.repair()?;
+        repairs.freed.sort_unstable();
+        self.orphans = repairs.freed;
+        self.restored = repairs.restored;
+        self.relisted = repairs.relisted.iter().map(ToString::to_string).collect();
+        for (address, key) in &repairs.contested {
+            self.skip_contested(*address, key);
         }
-        for stranger in mended.strangers {
-            self.leave(stranger.display().to_string(), "no file of the store".to_owned());
+        for stranger in repairs.strangers {
+            self.skip(stranger.display().to_string(), "not a file of the store".to_owned());
         }
         Ok(())
     }
 }
 
-impl Document {
-    fn render(&self, colour: bool) -> String {
-        let freed = if self.dry_run { "WOULD BE FREED" } else { "FREED" };
-        let mut table = Table::new(["NETWORK", "POD", "CONTAINER", freed, "WHY"]);
+impl Report for ReclaimReport {
+    fn is_success(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn to_text(&self, colour: bool) -> String {
+        let released = if self.dry_run { "WOULD BE RELEASED" } else { "RELEASED" };
+        let mut table = Table::new(["NETWORK", "POD", "CONTAINER", released, "REASON"]);
         let mut rest = String::new();
         for network in &self.networks {
             let name = network.name.as_str();
@@ -202,19 +214,19 @@ impl Document {
                 ]);
             }
             for orphan in &network.orphans {
-                let (orphan, why) = (orphan.to_string(), "held for no attachment");
+                let (orphan, why) = (orphan.to_string(), "belongs to no pod");
                 table.push([name.into(), "-".into(), "-".into(), orphan.into(), why.into()]);
             }
             for address in &network.restored {
                 let verb = if self.dry_run { "would be" } else { "is" };
-                let _ = writeln!(rest, "{name}: {address} {verb} held again for the attachment that has it");
+                let _ = writeln!(rest, "{name}: {address} {verb} reserved again for the pod that uses it");
             }
             for key in &network.relisted {
                 let verb = if self.dry_run { "would be" } else { "is" };
-                let _ = writeln!(rest, "{name}: the record of {key} {verb} known again");
+                let _ = writeln!(rest, "{name}: the record of {key} {verb} listed again");
             }
-            for it in &network.left_alone {
-                let _ = writeln!(rest, "{name}: left alone: {}: {}", escape(&it.what), escape(&it.reason));
+            for it in &network.skipped {
+                let _ = writeln!(rest, "{name}: skipped: {}: {}", escape(&it.what), escape(&it.reason));
             }
         }
         for problem in &self.problems {

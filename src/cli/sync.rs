@@ -1,20 +1,20 @@
-//! `ferrule sync`: makes the node's part of each network what its conf says, now and not with the next ADD.
+//! `ferrulectl sync`: restores the node's part of each network now, instead of with the next ADD. Idempotent.
 //!
-//! And the one thing that no ADD does: where the conf has `forwardAccept`, iptables' chain FORWARD is told to let the
-//! pods pass. Idempotent.
+//! It also does what no ADD does: where the conf has `forwardAccept`, iptables' chain FORWARD is made to accept the pods'
+//! packets.
 
 use std::fmt::Write;
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
+use crate::attachments::networks::KnownNetwork;
 use crate::attachments::node::prepare;
+use crate::attachments::node_view::NodeView;
 use crate::attachments::pod_rules;
-use crate::cli::arguments::Arguments;
-use crate::cli::networks::{KnownNetwork, Networks};
-use crate::cli::node::Node;
+use crate::cli::Report;
+use crate::cli::arguments::Common;
 use crate::cli::text_table::{Cell, Table, Tone, escape};
-use crate::cli::{Outcome, to_json};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peers;
@@ -28,12 +28,12 @@ use crate::foreign_firewall::legacy::LegacyTable;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::store::Store;
 
-/// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
+/// What was restored.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+pub struct SyncReport {
     version: u32,
-    networks: Vec<Synchronised>,
+    networks: Vec<SyncedNetwork>,
     /// What kept a network from being looked at.
     problems: Vec<String>,
 }
@@ -41,23 +41,23 @@ struct Document {
 /// What became of one network.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Synchronised {
+struct SyncedNetwork {
     name: String,
     /// Routes to peers that were missing or wrong.
     routes_set: usize,
     /// Routes that nothing asks for any more.
     routes_removed: usize,
-    /// Whether the nftables table had to be made.
+    /// Whether the nftables table was missing.
     table_made: bool,
     /// Elements that were missing or wrong in a table that stood.
     elements_added: usize,
     /// Elements that no record asks for any more.
     elements_removed: usize,
-    /// Chains that have rules for the pods.
+    /// Chains of other programs that have rules for the pods.
     accepting: Vec<Accepting>,
-    /// Rules of an earlier conf that were taken away.
+    /// Rules that were removed, because the conf no longer asks for them.
     rules_removed: Vec<String>,
-    /// Chains of the forward hook that end in a drop and have no accept rules of this network.
+    /// Chains that still drop the pods' packets to other nodes.
     dropping: Vec<Dropping>,
     /// What could not be done.
     problems: Vec<String>,
@@ -76,35 +76,32 @@ struct Dropping {
     remedy: String,
 }
 
-/// Makes it so.
+/// Restores every network, or only the one.
 ///
 /// # Errors
 /// Where conf directory or kernel cannot be read. What fails with one network does not stop the others.
-pub async fn sync(arguments: &Arguments, colour: bool) -> Result<Outcome, CniError> {
-    let networks = Networks::find(arguments)?;
-    let node = Node::look().await?;
-    let mut document = Document { version: 1, networks: Vec::new(), problems: Vec::new() };
+pub async fn sync(common: &Common, only: Option<&NetworkName>) -> Result<SyncReport, CniError> {
+    let networks = common.find_networks(only)?;
+    let node = NodeView::read().await?;
+    let mut report = SyncReport { version: 1, networks: Vec::new(), problems: Vec::new() };
     for problem in &networks.problems {
-        document.problems.push(format!("{}: {}", problem.path.display(), problem.text));
+        report.problems.push(format!("{}: {}", problem.path.display(), problem.text));
     }
     for network in &networks.known {
         let Some(meaning) = network.meaning.as_ref().filter(|it| it.role == Role::Main) else { continue };
-        document.networks.push(sync_network(network, meaning, &node).await);
+        report.networks.push(sync_network(network, meaning, &node).await);
     }
-    let is_well = |it: &Synchronised| it.problems.is_empty();
-    let all_well = document.problems.is_empty() && document.networks.iter().all(is_well);
-    let text = if arguments.json { to_json(&document) } else { document.render(colour) };
-    Ok(Outcome { text, status: u8::from(!all_well), ..Outcome::default() })
+    Ok(report)
 }
 
-async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &Node) -> Synchronised {
-    let mut done = Synchronised { name: network.name.to_string(), ..Synchronised::default() };
+async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &NodeView) -> SyncedNetwork {
+    let mut done = SyncedNetwork { name: network.name.to_string(), ..SyncedNetwork::default() };
     let mut state = NodeState::of(meaning, node.facts.has_ipv6);
     state.gateways = network.named_gateways().collect();
     if let Err(error) = prepare(&node.netlink, meaning, &state, &node.boot).await {
         done.problems.push(error.to_string());
     }
-    // Those that an agent keeps are none of ours to remove.
+    // Routes to peers that no conf lists belong to the agent.
     if matches!(meaning.peers, Peers::Listed(_)) {
         match peers::synchronise(&node.netlink, &state).await {
             Ok(routes) => {
@@ -124,21 +121,21 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &Node) ->
     let subnets = foreign_firewall::own_subnets(&state);
     done.forward(&network.name, meaning.forward_accept, &subnets).await;
     if let (Some(delegate), true) = (&network.delegate, meaning.forward_accept) {
-        let text = format!("forwardAccept: which subnets the pods are in is known to {delegate} alone");
+        let text = format!("forwardAccept: only {delegate} knows which subnets the pods are in");
         done.problems.push(text);
     }
     done
 }
 
 /// Without a store there are no pods, and the first ADD makes the table.
-async fn rebuild_table(network: &KnownNetwork, node: &Node) -> Result<Rebuilt, CniError> {
+async fn rebuild_table(network: &KnownNetwork, node: &NodeView) -> Result<Rebuilt, CniError> {
     if Store::open_existing(&network.data_dir, &network.name)?.is_none() {
         return Ok(Rebuilt::default());
     }
     pod_rules::rebuild(&pod_rules::open()?, &network.data_dir, &network.name, &node.boot).await
 }
 
-impl Synchronised {
+impl SyncedNetwork {
     /// Inserts or removes accept rules in iptables' chains, as `forwardAccept` says, and lists the chains that drop.
     async fn forward(&mut self, network: &NetworkName, accept: bool, subnets: &[IpNetwork]) {
         if let Err(error) = self.forward_by_nft(network, accept, subnets).await {
@@ -159,12 +156,12 @@ impl Synchronised {
         let nft = Nfnetlink::open_here()?;
         if accept {
             let accepted = foreign_firewall::accept(&nft, network, subnets).await?;
-            accepted.into_iter().for_each(|it| self.tell_accepting(it));
+            accepted.into_iter().for_each(|it| self.add_accepting(it));
         } else {
             self.rules_removed.extend(foreign_firewall::remove(&nft, Some(network)).await?);
         }
         for chain in foreign_firewall::unaccepted(&nft, network, subnets).await? {
-            self.tell_dropping(&chain, subnets);
+            self.add_dropping(&chain, subnets);
         }
         Ok(())
     }
@@ -177,55 +174,60 @@ impl Synchronised {
         subnets: &[IpNetwork],
     ) -> Result<(), String> {
         if accept {
-            legacy.accept(network, subnets)?.into_iter().for_each(|it| self.tell_accepting(it));
+            legacy.accept(network, subnets)?.into_iter().for_each(|it| self.add_accepting(it));
             return Ok(());
         }
         self.rules_removed.extend(legacy.remove(Some(network))?);
         if let Some(chain) = legacy.drop_chain().filter(|chain| !chain.concerns(subnets).is_empty()) {
-            self.tell_dropping(&chain, subnets);
+            self.add_dropping(&chain, subnets);
         }
         Ok(())
     }
 
-    fn tell_accepting(&mut self, it: foreign_firewall::Accepted) {
+    fn add_accepting(&mut self, it: foreign_firewall::Accepted) {
         self.accepting.push(Accepting { chain: it.chain, inserted: it.inserted, removed: it.removed });
     }
 
-    fn tell_dropping(&mut self, chain: &DropChain, subnets: &[IpNetwork]) {
+    fn add_dropping(&mut self, chain: &DropChain, subnets: &[IpNetwork]) {
         self.dropping.push(Dropping { chain: chain.to_string(), remedy: chain.remedy(subnets) });
     }
 }
 
-impl Document {
-    fn render(&self, colour: bool) -> String {
+impl Report for SyncReport {
+    fn is_success(&self) -> bool {
+        let is_well = |it: &SyncedNetwork| it.problems.is_empty();
+        self.problems.is_empty() && self.networks.iter().all(is_well)
+    }
+
+    fn to_text(&self, colour: bool) -> String {
         let mut table = Table::new(["NETWORK", "WHAT", "STATE"]);
         let mut rest = String::new();
         for network in &self.networks {
             let name = network.name.as_str();
-            let mut tell = |what: &str, state: Cell| table.push([name.into(), what.into(), state]);
+            let mut add = |what: &str, state: Cell| table.push([name.into(), what.into(), state]);
             let routes = match (network.routes_set, network.routes_removed) {
-                (0, 0) => "as they should be".to_owned(),
-                (set, removed) => format!("{set} set, {removed} removed"),
+                (0, 0) => "up to date".to_owned(),
+                (set, removed) => format!("{set} installed, {removed} removed"),
             };
-            tell("routes to peers", routes.into());
+            add("routes to peers", routes.into());
             let table = match (network.table_made, network.elements_added, network.elements_removed) {
-                (true, ..) => "made".to_owned(),
-                (false, 0, 0) => "as it should be".to_owned(),
+                (true, ..) => "created".to_owned(),
+                (false, 0, 0) => "up to date".to_owned(),
                 (false, added, removed) => format!("{added} elements added, {removed} removed"),
             };
-            tell("table inet ferrule", table.into());
+            add("table inet ferrule", table.into());
             for it in &network.accepting {
                 let state = match it.inserted {
-                    0 => "has accept rules".to_owned(),
+                    0 => "accepts the pods' packets".to_owned(),
                     inserted => format!("{inserted} rules inserted, {} removed", it.removed),
                 };
-                tell(&format!("chain {}", it.chain), state.into());
+                add(&format!("chain {}", it.chain), state.into());
             }
             for rule in &network.rules_removed {
-                tell(&format!("rule {rule}"), "removed".into());
+                add(&format!("rule {rule}"), "removed".into());
             }
             for it in &network.dropping {
-                tell(&it.chain, Cell::toned("may drop what pods send and receive", Tone::Odd));
+                add(&it.chain, Cell::toned("may drop the pods' packets to other nodes", Tone::Odd));
                 let _ = writeln!(rest, "{name}: {}: {}", escape(&it.chain), escape(&it.remedy));
             }
             for problem in &network.problems {
@@ -236,7 +238,7 @@ impl Document {
             let _ = writeln!(rest, "{}", escape(problem));
         }
         let table = table.render(colour);
-        let table = if table.is_empty() { "no network of ferrule's is here\n".to_owned() } else { table };
+        let table = if table.is_empty() { "no ferrule network on this node\n".to_owned() } else { table };
         if rest.is_empty() { table } else { format!("{table}\n{rest}") }
     }
 }

@@ -3,21 +3,21 @@
 
 use ipnetwork::IpNetwork;
 
+use crate::attachments::networks::KnownNetwork;
+use crate::attachments::node_view::NodeView;
 use crate::cli::doctor::Finding;
-use crate::cli::networks::KnownNetwork;
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::desired::node::NodeState;
 use crate::foreign_firewall::legacy::LegacyTable;
 use crate::foreign_firewall::{DropChain, own_subnets, unaccepted};
 use crate::linux::nfnetlink::Nfnetlink;
-use crate::linux::sysctl;
 
 /// Names every chain of the forward hook that ends in a drop and has no accept rules of the network.
-pub async fn examine(network: &KnownNetwork) -> Result<Vec<Finding>, CniError> {
+pub async fn examine(network: &KnownNetwork, node: &NodeView) -> Result<Vec<Finding>, CniError> {
     let mut findings = Vec::new();
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
-    let Some(state) = meaning.map(|it| NodeState::of(it, sysctl::has_ipv6())) else {
+    let Some(state) = meaning.map(|it| NodeState::of(it, node.facts.has_ipv6)) else {
         return Ok(findings);
     };
     let subnets = own_subnets(&state);

@@ -1,10 +1,10 @@
-//! What a node needs besides its pods: forwarding, a source check that checks, routes to the other nodes.
+//! What a node needs besides its pods: forwarding, reverse path filtering, routes to the other nodes.
 
 use std::path::Path;
 
+use crate::attachments::networks::{KnownNetwork, Networks};
+use crate::attachments::node_view::NodeView;
 use crate::cli::doctor::{Finding, name_some, systemd};
-use crate::cli::networks::{KnownNetwork, Networks};
-use crate::cli::node::Node;
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::datapath::peers::{self, Standing};
@@ -24,8 +24,8 @@ pub fn examine(networks: &Networks) -> Vec<Finding> {
         findings.push(
             Finding::new("rp-filter-loose", "net.ipv4.conf.all.rp_filter is 2")
                 .because(
-                    "the kernel takes the larger of this and of a pod's own link, and 2 is loose: a pod can send \
-                     from the address of another",
+                    "the kernel takes the larger of this value and that of the pod's own link, and 2 is loose: a pod can \
+                     send from another pod's address",
                 )
                 .remedy("sysctl -w net.ipv4.conf.all.rp_filter=1 or 0, and the same in /etc/sysctl.d"),
         );
@@ -33,20 +33,20 @@ pub fn examine(networks: &Networks) -> Vec<Finding> {
     if systemd::takes_foreign_routes_away(Path::new("/")) {
         findings.push(
             Finding::new("networkd-foreign-routes", "systemd-networkd manages foreign routes")
-                .because("when it starts anew, after an upgrade for example, it removes routes that it did not make")
+                .because("when it restarts, for example after an upgrade, it removes routes that it did not make")
                 .remedy(
                     "put [Network] and ManageForeignRoutes=no into /etc/systemd/networkd.conf.d/ferrule.conf, then \
-                     systemctl restart systemd-networkd; the next ADD puts routes to peers back",
+                     systemctl restart systemd-networkd; then: ferrulectl sync",
                 ),
         );
     }
     findings
 }
 
-/// Looks at what one network needs of the node. Without pods nothing need be there yet: the first ADD makes it.
+/// Looks at what one network needs of the node. Without pods nothing has to be there yet: the first ADD makes it.
 pub async fn examine_network(
     network: &KnownNetwork,
-    node: &Node,
+    node: &NodeView,
     has_pods: bool,
 ) -> Result<Vec<Finding>, CniError> {
     let mut findings = Vec::new();
@@ -63,9 +63,7 @@ pub async fn examine_network(
                 let name = path.join(".");
                 find(
                     Finding::new("forwarding-off", format!("{name} is {value}"))
-                        .because(
-                            "something switched it off after the last ADD; pods reach nothing but this node",
-                        )
+                        .because("something switched it off after the last ADD; pods reach only this node")
                         .remedy(format!("sysctl -w {name}=1, and see what in /etc/sysctl.d sets it")),
                 );
             }
@@ -74,10 +72,8 @@ pub async fn examine_network(
         if !missing.is_empty() {
             find(
                 Finding::new("catch-all-missing", format!("no unreachable route: {}", name_some(&missing)))
-                    .because(
-                        "somebody removed it; packets to addresses without a pod leave by the default route",
-                    )
-                    .remedy("the next ADD puts it back"),
+                    .because("it was removed; packets to addresses without a pod leave by the default route")
+                    .remedy("ferrulectl sync, or the next ADD, restores it"),
             );
         }
     }
@@ -111,15 +107,15 @@ pub async fn examine_network(
     if !wrong.is_empty() {
         find(
             Finding::new("peer-route-wrong", format!("routes to peers: {}", name_some(&wrong)))
-                .because("taken away after the last ADD, by a link that went down for example, or the conf changed")
-                .remedy("the next ADD on this node puts them right; at once: ferrule sync"),
+                .because("removed after the last ADD, for example by a link that went down, or the conf was changed")
+                .remedy("ferrulectl sync, or the next ADD on this node, restores them"),
         );
     }
     Ok(findings)
 }
 
 /// The own subnets that lack their `unreachable` route.
-async fn missing_catch_alls(node: &Node, wanted: &[Route]) -> Result<Vec<String>, CniError> {
+async fn missing_catch_alls(node: &NodeView, wanted: &[Route]) -> Result<Vec<String>, CniError> {
     let mut standing = Vec::new();
     for family in [Family::V4, Family::V6] {
         let routes = node.netlink.routes(RouteFilter::all(family)).await?;

@@ -1,14 +1,14 @@
-//! What others have left or do on this node: confs that come first, links and routes of another CNI plugin.
+//! What other CNI plugins left on this node: confs that come first, links and routes.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnetwork::IpNetwork;
 
-use crate::cli::arguments::Arguments;
+use crate::attachments::networks::{KnownNetwork, Networks};
+use crate::attachments::node_view::NodeView;
 use crate::cli::doctor::Finding;
-use crate::cli::networks::{KnownNetwork, Networks};
-use crate::cli::node::Node;
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::desired::attachment::covers;
@@ -29,22 +29,22 @@ const LINKS_OF_OTHERS: [(&str, &str); 8] = [
 ];
 
 /// Looks at the conf directory.
-pub fn examine_confs(networks: &Networks, arguments: &Arguments) -> Vec<Finding> {
+pub fn examine_confs(networks: &Networks, conf_dir: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let directory = arguments.conf_dir.display();
+    let directory = conf_dir.display();
     for problem in &networks.problems {
         findings.push(
             Finding::new("conf-unusable", format!("{}: {}", problem.path.display(), problem.text))
                 .because("no pod can be added with such a conf")
-                .remedy("correct it; the runtime reads it again by itself"),
+                .remedy("correct it; the runtime notices the change by itself"),
         );
     }
     let is_main = |network: &KnownNetwork| network.role == Some(Role::Main);
     if networks.known.is_empty() && networks.problems.is_empty() {
         findings.push(
             Finding::new("no-network", format!("no conf in {directory} names ferrule"))
-                .because("it is not installed, or the runtime uses another directory")
-                .remedy("see conf_dir in the runtime's configuration, and say it with --conf-dir"),
+                .because("ferrule is not installed, or the runtime uses another directory")
+                .remedy("see conf_dir in the runtime's configuration, and pass it with --conf-dir"),
         );
     }
     if let (Some(first), true) = (networks.files.first(), networks.known.iter().any(is_main))
@@ -62,9 +62,9 @@ pub fn examine_confs(networks: &Networks, arguments: &Arguments) -> Vec<Finding>
 }
 
 /// Looks for links of other plugins.
-pub fn examine_links(networks: &Networks, node: &Node) -> Vec<Finding> {
+pub fn examine_links(networks: &Networks, node: &NodeView) -> Vec<Finding> {
     let is_main = |network: &KnownNetwork| network.role == Some(Role::Main);
-    // Where ferrule gives another plugin its addresses, that one's links are no leftovers.
+    // The links of a plugin that has its addresses from ferrule are no leftovers.
     if !networks.known.iter().any(is_main) || !networks.known.iter().all(is_main) {
         return Vec::new();
     }
@@ -72,9 +72,11 @@ pub fn examine_links(networks: &Networks, node: &Node) -> Vec<Finding> {
     let left = LINKS_OF_OTHERS.into_iter().filter(|(name, _)| names.contains(name));
     left.map(|(name, whose)| {
         Finding::new("foreign-link", format!("link {name} is here"))
-            .because(format!("{whose} made it; its routes and firewall rules may take pods' packets away"))
+            .because(format!(
+                "{whose} made it; its routes and firewall rules may divert or drop pods' packets"
+            ))
             .remedy(format!(
-                "if no pod uses it any more: ip link delete {name}, or reboot once its conf is gone"
+                "if no pod uses it any more: ip link delete {name}, or remove its conf and reboot"
             ))
     })
     .collect()
@@ -84,7 +86,7 @@ pub fn examine_links(networks: &Networks, node: &Node) -> Vec<Finding> {
 /// the old plugin's, and are as they should be.
 pub async fn examine_routes(
     network: &KnownNetwork,
-    node: &Node,
+    node: &NodeView,
     imported: &[IpAddr],
 ) -> Result<Vec<Finding>, CniError> {
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
@@ -114,9 +116,9 @@ pub async fn examine_routes(
         findings.push(
             Finding::new("foreign-route", format!("route {} leads into {subnet}", node.show_route(route)))
                 .of(&network.name)
-                .because("somebody else routes the addresses of this network's pods; it may win over ours")
+                .because("another program routes the addresses of this network's pods; its route may win over ferrule's")
                 .remedy(format!(
-                    "find out whose it is; if nobody's any more: ip route delete {}",
+                    "find out what made it; if nothing needs it any more: ip route delete {}",
                     route.destination
                 )),
         );

@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
+use rustix::thread::{CapabilitySet, capabilities};
+
 use crate::attachments::check::compare_recorded;
+use crate::attachments::judged::JudgedAttachment;
 use crate::attachments::liveness::Life;
-use crate::cli::attachments::Judged;
+use crate::attachments::networks::KnownNetwork;
+use crate::attachments::node_view::NodeView;
 use crate::cli::bridges;
 use crate::cli::doctor::{Finding, name_some};
-use crate::cli::networks::KnownNetwork;
-use crate::cli::node::Node;
 use crate::cni::error::CniError;
 use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::detach::is_whole;
@@ -18,12 +20,18 @@ use crate::desired::node::NodeState;
 use crate::linux::link::{Link, LinkRef};
 use crate::store::{Record, Store};
 
-/// Looks at every attachment that lives, and at links that belong to none.
+/// Whether this process may look into pods. The agent's container may not.
+pub fn can_enter_namespaces() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// Looks at every attachment that lives, and at links that belong to none. Into pods only with `can_enter_pods`.
 pub async fn examine(
     network: &KnownNetwork,
-    node: &Node,
+    node: &NodeView,
     store: Option<&Store>,
-    judged: &[Judged],
+    judged: &[JudgedAttachment],
+    can_enter_pods: bool,
 ) -> Result<Vec<Finding>, CniError> {
     let mut findings = Vec::new();
     let recorded: HashSet<String> = judged.iter().flat_map(|it| names::node_links(&it.key)).collect();
@@ -34,10 +42,10 @@ pub async fn examine(
             Finding::new("link-unrecorded", found)
                 .of(&network.name)
                 .because(
-                    "the store was removed or changed by hand; its pod's address may be given to another",
+                    "the store was removed or changed by hand; its pod's address may be given to another pod",
                 )
                 .remedy(format!(
-                    "delete the pod that it names; if there is none: ip link delete {}",
+                    "delete the pod that the link's alias names; if there is none: ip link delete {}",
                     link.name
                 )),
         );
@@ -46,21 +54,21 @@ pub async fn examine(
     let (Some(meaning), Some(store)) = (meaning, store) else { return Ok(findings) };
     for it in judged {
         let Ok((record, Life::NamespaceStands)) = &it.state else { continue };
-        // Their links and routes are another plugin's work, which nothing here describes.
+        // Another plugin made their links and routes, and nothing here describes those.
         if record.imported_from.is_some() {
             continue;
         }
-        let differences = compare(meaning, node, store, record).await?;
+        let differences = compare(meaning, node, store, record, can_enter_pods).await?;
         if !differences.is_empty() {
             let name = record.pod.as_ref().map_or_else(|| it.key.to_string(), ToString::to_string);
             findings.push(
                 Finding::new("attachment-differs", format!("pod {name}: {}", name_some(&differences)))
                     .of(&network.name)
                     .because(
-                        "changed behind ferrule, or the conf was changed after the pod was added; or the pod asks for \
-                         routes of its own (ferrule.dev/routes) in the place of the conf's, which no record tells",
+                        "another program changed it, or the conf was changed after the pod was added; or the pod asks for \
+                         routes of its own (ferrule.dev/routes), which are not in its record",
                     )
-                    .remedy("delete the pod: it is made anew. If it happens again, find out who changes it"),
+                    .remedy("delete the pod, so that it is created again; if it happens again, find out what changes it"),
             );
         }
     }
@@ -72,8 +80,8 @@ pub async fn examine(
 /// Whether imported pods and those of ferrule reach each other.
 async fn examine_imported(
     network: &KnownNetwork,
-    node: &Node,
-    judged: &[Judged],
+    node: &NodeView,
+    judged: &[JudgedAttachment],
 ) -> Result<Option<Finding>, CniError> {
     let steps = bridges::remaining_steps(node, imported(judged)).await?;
     let reasons: Vec<&String> = steps.iter().map(|step| &step.reason).collect();
@@ -81,13 +89,13 @@ async fn examine_imported(
     Ok((!steps.is_empty()).then(|| {
         Finding::new("imported-cut-off", format!("imported pods: {}", name_some(&reasons)))
             .of(&network.name)
-            .because("they take the network's subnet for their bridge, where nobody answers for pods that are not on it")
+            .because("they look for the whole subnet on their bridge, and pods of ferrule are not on it")
             .remedy(format!("delete them, or run: {}", commands.join("; ")))
     }))
 }
 
 /// The records of imported attachments that live.
-pub fn imported(judged: &[Judged]) -> impl Iterator<Item = &Record> {
+pub fn imported(judged: &[JudgedAttachment]) -> impl Iterator<Item = &Record> {
     let alive = judged.iter().filter(|it| !it.is_dead()).filter_map(|it| it.state.as_ref().ok());
     alive.map(|(record, _)| record).filter(|record| record.imported_from.is_some())
 }
@@ -95,25 +103,26 @@ pub fn imported(judged: &[Judged]) -> impl Iterator<Item = &Record> {
 /// The record's attachment against the kernel. A pod that comes or goes right now does not differ.
 async fn compare(
     meaning: &Network,
-    node: &Node,
+    node: &NodeView,
     store: &Store,
     record: &Record,
+    can_enter_pods: bool,
 ) -> Result<Vec<String>, CniError> {
     let key = record.key();
-    // Whoever has the hold is in the middle of it; with it, what is looked at stays as it is.
-    let Some(_hold) = store.try_hold(&key)? else { return Ok(Vec::new()) };
+    // Another command that has the lock is changing it; while we have the lock, nobody does.
+    let Some(_lock) = store.try_hold(&key)? else { return Ok(Vec::new()) };
     if store.find(&key).ok().flatten().as_ref() != Some(record) {
         return Ok(Vec::new());
     }
     let link = node.netlink.link(LinkRef::Name(names::host_link(&key))).await?;
     Ok(match (&meaning.address_management, link) {
         (_, None) => vec!["its host link is gone".to_owned()],
-        (_, Some(link)) if !is_whole(&link, &key) => vec!["its ADD did not come to its end".to_owned()],
-        (AddressManagement::Ranges(_), Some(link)) => {
+        (_, Some(link)) if !is_whole(&link, &key) => vec!["its ADD did not finish".to_owned()],
+        (AddressManagement::Ranges(_), Some(link)) if can_enter_pods => {
             compare_recorded(&node.netlink, &node.facts, meaning, record, link.mtu).await?
         }
-        // Gateways and routes were the other plugin's to choose, and are not recorded.
-        (AddressManagement::Delegate(_), Some(_)) => Vec::new(),
+        // What another IPAM plugin chose as gateways and routes is not recorded.
+        (AddressManagement::Ranges(_) | AddressManagement::Delegate(_), Some(_)) => Vec::new(),
     })
 }
 
@@ -121,8 +130,8 @@ async fn compare(
 async fn examine_mtu(
     network: &KnownNetwork,
     meaning: &Network,
-    node: &Node,
-    judged: &[Judged],
+    node: &NodeView,
+    judged: &[JudgedAttachment],
 ) -> Result<Option<Finding>, CniError> {
     let uplink = find_uplink(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6)).await?.mtu;
     let alive = judged.iter().filter(|it| !it.is_dead());
@@ -134,13 +143,13 @@ async fn examine_mtu(
     let finding = |id, compared: &str, links: &[String]| {
         Finding::new(id, format!("MTU {compared} than the uplink's {uplink}: {}", name_some(links)))
             .of(&network.name)
-            .remedy("delete these pods: they are made anew with the right MTU")
+            .remedy("delete these pods: they are created again with the right MTU")
     };
     if !larger.is_empty() {
         let cause = match meaning.mtu {
             Some(mtu) => format!("the conf says mtu {mtu}; connections may hang once packets get large"),
-            None => "the uplink's was lowered after they were added, or ferrule.dev/mtu of a pod is too large; connections \
-                     may hang"
+            None => "the uplink's was lowered after they were added, or a pod's ferrule.dev/mtu is too large; connections may \
+                     hang"
                 .to_owned(),
         };
         let finding = finding("mtu-too-large", "larger", &larger).because(cause);
@@ -153,8 +162,8 @@ async fn examine_mtu(
     }
     Ok((!smaller.is_empty()).then(|| {
         finding("mtu-too-small", "smaller", &smaller).because(
-            "the uplink's was raised after they were added, and they send smaller packets than they could; or \
-             ferrule.dev/mtu of a pod asks for that, and all is well",
+            "the uplink's was raised after they were added, so they send smaller packets than they could; or a pod's \
+             ferrule.dev/mtu asks for it, which is fine",
         )
     }))
 }

@@ -1,10 +1,10 @@
-//! The nftables table against the records: what `nft flush ruleset`, or the reload of a firewall, took away.
+//! The nftables table against the records: what `nft flush ruleset` or the reload of a firewall removed.
 
+use crate::attachments::judged::JudgedAttachment;
+use crate::attachments::networks::KnownNetwork;
+use crate::attachments::node_view::NodeView;
 use crate::attachments::pod_rules;
-use crate::cli::attachments::Judged;
 use crate::cli::doctor::{Finding, name_some};
-use crate::cli::networks::KnownNetwork;
-use crate::cli::node::Node;
 use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::datapath::node::find_uplink;
@@ -14,9 +14,9 @@ use crate::store::{Record, Store};
 /// Looks at the table and at what every pod that lives must have in it. A network without such a pod needs none.
 pub async fn examine(
     network: &KnownNetwork,
-    node: &Node,
+    node: &NodeView,
     store: Option<&Store>,
-    judged: &[Judged],
+    judged: &[JudgedAttachment],
 ) -> Result<Option<Finding>, CniError> {
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
     let (Some(meaning), Some(store)) = (meaning, store) else { return Ok(None) };
@@ -42,9 +42,9 @@ pub async fn examine(
         Finding::new("table-differs", name_some(&differences))
             .of(&network.name)
             .because(
-                "somebody flushed or changed table inet ferrule (nft flush ruleset, a firewall's reload); until it is \
-                 mended hostPorts and masquerade of running pods do not work, or pods can send under any IPv6 address",
+                "another program flushed or changed table inet ferrule (nft flush ruleset, a firewall's reload); until it \
+                 is restored, host ports and masquerade of running pods may not work, and pods may send from any address",
             )
-            .remedy("the next ADD mends a table that is gone; at once, and everything: ferrule sync")
+            .remedy("ferrulectl sync restores all of it")
     }))
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::attachments::node_view::NodeView;
 use crate::cli::import::results::{Cached, HostPort};
-use crate::cli::node::Node;
 use crate::cni::args::PodName;
 use crate::cni::error::CniError;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, NetnsPath, NetworkName};
@@ -62,7 +62,7 @@ struct Gathered<'a> {
 /// # Errors
 /// Where the kernel cannot be asked.
 pub async fn find(
-    node: &Node,
+    node: &NodeView,
     network: &NetworkName,
     sets: &[RangeSet],
     held: &[Reservation],
@@ -110,7 +110,7 @@ impl Gathered<'_> {
             if !self.addresses.contains(address) {
                 self.addresses.push(*address);
                 self.notes.push(format!(
-                    "{address} is not in host-local's directory; the runtime remembers it as this pod's, which has it still"
+                    "{address} is not in host-local's directory; the runtime remembers it as this pod's, and the pod has it"
                 ));
                 odd.retain(|it| it.address != Some(*address));
             }
@@ -127,7 +127,7 @@ impl Gathered<'_> {
 
     fn into_candidate(
         self,
-        node: &Node,
+        node: &NodeView,
         key: AttachmentKey,
         evidence: Evidence,
         sets: &[RangeSet],
@@ -138,14 +138,14 @@ impl Gathered<'_> {
         addresses.dedup();
         for address in addresses.iter().filter(|address| place(address).is_none()) {
             notes.push(format!(
-                "{address} is none that this network gives to pods; it is held all the same, and routed as the old \
-                 plugin left it"
+                "{address} is outside of this network's ranges; it is reserved all the same, and its routes stay as the \
+                 old plugin made them"
             ));
         }
         if evidence == Evidence::Unknown {
             notes.push(format!(
-                "nobody says where its namespace is, so it counts as running until its DEL, GC or a reboot; if the \
-                 runtime does not know {} (crictl pods): remove its record from by-id, then ferrule reclaim",
+                "its namespace is not known, so it counts as running until its DEL, GC or a reboot; if the runtime \
+                 does not know {} (crictl pods): remove its record from by-id, then run ferrulectl reclaim",
                 key.container
             ));
         }
@@ -202,14 +202,14 @@ fn name_interface(reservation: &Reservation, cached: &[Cached]) -> Option<(IfNam
 }
 
 /// The node's end of the pod's pair, if it is there.
-fn find_host_link<'a>(node: &Node, cached: &'a Cached) -> Option<&'a String> {
+fn find_host_link<'a>(node: &NodeView, cached: &'a Cached) -> Option<&'a String> {
     cached.node_links.iter().find(|name| {
         node.links.iter().any(|link| link.name == **name && link.kind.as_deref() == Some("veth"))
     })
 }
 
 /// Whether the namespace that the runtime remembers is there.
-fn look_for_namespace(node: &Node, cached: Option<&Cached>) -> Result<Evidence, CniError> {
+fn look_for_namespace(node: &NodeView, cached: Option<&Cached>) -> Result<Evidence, CniError> {
     let Some(cached) = cached else { return Ok(Evidence::Unknown) };
     let Some(path) = &cached.netns else { return Ok(Evidence::Unknown) };
     match Netns::open(path.as_path()) {

@@ -1,19 +1,20 @@
-//! What an import has to say, for people and for programs.
+//! What an import did, for people and for programs.
 
 use std::fmt::Write;
 use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::cli::bridges::Step;
+use crate::cli::Report;
+use crate::cli::bridges::ManualStep;
 use crate::cli::import::candidates::{Candidate, Evidence};
 use crate::cli::import::results::HostPort;
 use crate::cli::text_table::{Cell, Table, Tone, escape};
 
-/// The document of `--json`. Fields are added in time, none is renamed or removed within a version.
+/// What was taken over, and what was not.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Document {
+pub struct ImportReport {
     pub version: u32,
     pub dry_run: bool,
     /// host-local's directory.
@@ -21,21 +22,21 @@ pub struct Document {
     /// The network that the pods are part of now.
     pub network: String,
     /// Pods that were taken over, or would be, and those that are ferrule's already.
-    pub pods: Vec<ToldPod>,
+    pub pods: Vec<ImportedPod>,
     /// Pods that are gone, whose addresses host-local holds still.
-    pub dead: Vec<ToldPod>,
-    /// What was not touched, and why.
-    pub left_alone: Vec<LeftAlone>,
-    /// What a person has to do yet.
-    pub steps: Vec<Step>,
+    pub dead: Vec<ImportedPod>,
+    /// What was not imported, and why.
+    pub skipped: Vec<Skipped>,
+    /// What a person still has to do.
+    pub steps: Vec<ManualStep>,
     /// What kept a pod from being taken over, or needs a person's eye.
     pub problems: Vec<String>,
 }
 
-/// A pod as it is told of.
+/// A pod of the old plugin.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ToldPod {
+pub struct ImportedPod {
     /// `namespace/name`, where the runtime told it.
     pub pod: Option<String>,
     pub container: String,
@@ -51,19 +52,39 @@ pub struct ToldPod {
 
 /// Something that was not touched, and why.
 #[derive(Serialize)]
-pub struct LeftAlone {
+pub struct Skipped {
     pub what: String,
     pub reason: String,
 }
 
-impl Document {
-    /// Tells of something that was not touched.
-    pub fn leave(&mut self, what: String, reason: String) {
-        self.left_alone.push(LeftAlone { what, reason });
+impl ImportReport {
+    /// An empty one.
+    pub fn new(dry_run: bool, from: String, network: String) -> Self {
+        Self {
+            version: 1,
+            dry_run,
+            from,
+            network,
+            pods: Vec::new(),
+            dead: Vec::new(),
+            skipped: Vec::new(),
+            steps: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
-    /// The same for people.
-    pub fn render(&self, colour: bool) -> String {
+    /// Adds something that was not imported.
+    pub fn skip(&mut self, what: String, reason: String) {
+        self.skipped.push(Skipped { what, reason });
+    }
+}
+
+impl Report for ImportReport {
+    fn is_success(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn to_text(&self, colour: bool) -> String {
         let mut text = String::new();
         let mut table = Table::new(["POD", "CONTAINER", "ADDRESSES", "OLD LINK", "STATE"]);
         for it in self.pods.iter().chain(&self.dead) {
@@ -92,15 +113,15 @@ impl Document {
                 let ports: Vec<String> = it.host_ports.iter().map(HostPort::to_string).collect();
                 let _ = writeln!(
                     text,
-                    "\n{}: its host ports {} are the old portmap's: keep that plugin in the conflist, behind ferrule, \
+                    "\n{}: its host ports {} are made by portmap: keep that plugin in the conflist, behind ferrule, \
                      until this pod is gone",
                     escape(it.name()),
                     escape(&ports.join(", "))
                 );
             }
         }
-        for it in &self.left_alone {
-            let _ = writeln!(text, "\nleft alone: {}: {}", escape(&it.what), escape(&it.reason));
+        for it in &self.skipped {
+            let _ = writeln!(text, "\nskipped: {}: {}", escape(&it.what), escape(&it.reason));
         }
         for step in &self.steps {
             let _ = writeln!(text, "\nto do: {}\n  {}", escape(&step.reason), escape(&step.command));
@@ -112,7 +133,7 @@ impl Document {
     }
 }
 
-impl ToldPod {
+impl ImportedPod {
     /// The pod in that state.
     pub fn of(candidate: &Candidate, state: &'static str) -> Self {
         let netns = match &candidate.evidence {

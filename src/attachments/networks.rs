@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::cli::arguments::Arguments;
 use crate::cni::conf::Conf;
 use crate::cni::env::Environment;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::NetworkName;
 use crate::cni::request::CONF_MAX;
 use crate::cni::version::SpecVersion;
-use crate::config::role::{DEFAULT_DATA_DIR, PLUGIN_TYPE};
+use crate::config::role::PLUGIN_TYPE;
 use crate::config::{Network, Removal, Role};
 
 /// What libcni takes for a conf (`ConfFiles`, libcni/conf.go; containerd and CRI-O pass these).
@@ -78,34 +77,44 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Looks in the directories that `arguments` name. A directory that does not exist is empty.
+    /// Looks for conflists in `conf_dir`, and for stores in `data_dir` and wherever a conflist has its own. A directory
+    /// that does not exist is empty.
     ///
     /// # Errors
-    /// Where a directory cannot be read, or the one network that was asked for is not known.
-    pub fn find(arguments: &Arguments) -> Result<Self, CniError> {
+    /// Where a directory cannot be read.
+    pub fn find(conf_dir: &Path, data_dir: &Path) -> Result<Self, CniError> {
         let mut networks = Self::default();
-        for path in conf_files(&arguments.conf_dir)? {
+        for path in conf_files(conf_dir)? {
             networks.read_conf(path);
         }
-        let data_dir = arguments.data_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
-        let data_dirs: BTreeSet<PathBuf> =
-            networks.known.iter().map(|network| network.data_dir.clone()).chain([data_dir]).collect();
-        for data_dir in &data_dirs {
-            networks.read_data_dir(data_dir)?;
-        }
-        if let Some(name) = &arguments.network {
-            networks.known.retain(|network| network.name == *name);
-            if networks.known.is_empty() {
-                let message = format!("no network {:?} is known here", name.as_str());
-                let details = format!(
-                    "neither a conf in {} nor a store in {} has that name",
-                    arguments.conf_dir.display(),
-                    data_dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
-                );
-                return Err(CniError::new(Code::InvalidConf, message).with_details(details));
-            }
+        for data_dir in networks.data_dirs(data_dir) {
+            networks.read_data_dir(&data_dir)?;
         }
         Ok(networks)
+    }
+
+    /// The same for one network only.
+    ///
+    /// # Errors
+    /// As [`Networks::find`], or if there is no such network.
+    pub fn find_one(conf_dir: &Path, data_dir: &Path, name: &NetworkName) -> Result<Self, CniError> {
+        let mut networks = Self::find(conf_dir, data_dir)?;
+        let data_dirs = networks.data_dirs(data_dir);
+        networks.known.retain(|network| network.name == *name);
+        if networks.known.is_empty() {
+            let details = format!(
+                "neither a conf in {} nor a store in {} has that name",
+                conf_dir.display(),
+                data_dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
+            );
+            let message = format!("no network {:?} is known here", name.as_str());
+            return Err(CniError::new(Code::InvalidConf, message).with_details(details));
+        }
+        Ok(networks)
+    }
+
+    fn data_dirs(&self, default: &Path) -> BTreeSet<PathBuf> {
+        self.known.iter().map(|network| network.data_dir.clone()).chain([default.to_owned()]).collect()
     }
 
     /// Takes in the networks of one file.

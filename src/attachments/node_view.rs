@@ -1,4 +1,4 @@
-//! The node as the verbs see it: one socket, one list of links, one boot.
+//! The node for whoever looks at many attachments at once: one socket, one list of links, one boot.
 
 use std::collections::HashSet;
 
@@ -13,25 +13,25 @@ use crate::linux::netlink::Netlink;
 use crate::linux::route::Route;
 use crate::store::BootId;
 
-/// The node that the verb runs on.
-pub struct Node {
+/// The node as it was when somebody began to look.
+pub struct NodeView {
     /// Its namespace's socket.
     pub netlink: Netlink,
     /// Which boot this is.
     pub boot: BootId,
     /// What else is asked of the node once.
     pub facts: NodeFacts,
-    /// Its links, as they were when the verb began: before any record was read. So a link without a record was
-    /// left behind, and is not that of an ADD which began in between.
+    /// Its links, read before any record: a link without a record was left behind, and is not that of an ADD that
+    /// began in between.
     pub links: Vec<Link>,
 }
 
-impl Node {
-    /// Looks at the node that the calling thread is on.
+impl NodeView {
+    /// Reads the node whose network namespace the calling thread is in.
     ///
     /// # Errors
     /// Where the kernel cannot be asked.
-    pub async fn look() -> Result<Self, CniError> {
+    pub async fn read() -> Result<Self, CniError> {
         let netlink = Netlink::open_here();
         let netlink = netlink.map_err(|source| DatapathError::Socket { place: "node", source })?;
         let links = netlink.links().await?;
