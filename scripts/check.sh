@@ -29,6 +29,7 @@ part formatting cargo fmt --all --check
 part "formatting, fuzz/" cargo fmt --manifest-path fuzz/Cargo.toml --check
 # By itself as well: the plugin must not come to need what only the agent, the tests or the bench have.
 part "clippy, the plugin alone" cargo clippy --package ferrule --lib --bin ferrule --locked -- --deny warnings
+part "clippy, ferrulectl alone" cargo clippy --package ferrule --features cli --lib --bin ferrulectl --locked -- --deny warnings
 part clippy cargo clippy --workspace --features "$features" --all-targets --locked -- --deny warnings
 if [ -n "$tests" ]; then
     part "unit tests" cargo test --workspace --features "$features" --locked --no-fail-fast --lib --bins

@@ -38,7 +38,7 @@ build() { if [ -t 2 ]; then "$@"; else quietly "$@"; fi; }
 
 say "building (the first time takes a minute or two)"
 if [ "$plugin" = ferrule ]; then
-    build scripts/build.sh dist ferrule
+    build scripts/build.sh dist ferrule ferrulectl
     order=(dist/ferrule)
 else
     order=(--plugin ptp)

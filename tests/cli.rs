@@ -41,7 +41,7 @@ pub fn verb(node: &Node, words: &str) -> Call {
 
 /// The document of a verb that must end with `status`.
 pub fn document(node: &Node, words: &str, status: i32) -> Value {
-    let answer = verb(node, &format!("{words} --json")).run();
+    let answer = verb(node, &format!("{words} --output json")).run();
     assert_eq!(answer.status.code(), Some(status), "{answer:?}");
     assert_eq!(answer.stderr, "");
     answer.document().expect("a document")

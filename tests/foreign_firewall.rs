@@ -77,7 +77,7 @@ impl World {
 
     /// The doctor's findings about firewalls.
     fn findings(&self) -> Vec<Value> {
-        let answer = crate::cli::verb(self.node(), "doctor --json").run();
+        let answer = crate::cli::verb(self.node(), "doctor --output json").run();
         let mut findings = answer.document().unwrap()["findings"].as_array().unwrap().clone();
         findings.retain(|finding| finding["id"].as_str().unwrap().starts_with("forward-"));
         findings

@@ -44,6 +44,7 @@ pub struct DoctorReport {
 struct Finding {
     /// The kind, for programs. Stable.
     id: &'static str,
+    /// Only errors make the exit status 1.
     severity: Severity,
     /// The network that suffers; null where it is the node.
     network: Option<String>,
@@ -55,25 +56,18 @@ struct Finding {
     remedy: String,
 }
 
+/// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Severity {
-    /// The exit status is 1.
     Error,
-    /// The exit status does not tell of it.
     Warning,
 }
 
 impl Finding {
     fn new(id: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            id,
-            severity: Severity::Error,
-            network: None,
-            found: found.into(),
-            cause: String::new(),
-            remedy: String::new(),
-        }
+        let (cause, remedy) = (String::new(), String::new());
+        Self { id, severity: Severity::Error, network: None, found: found.into(), cause, remedy }
     }
 
     /// Something that may be in order.

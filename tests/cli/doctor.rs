@@ -1,4 +1,4 @@
-//! `ferrule doctor` finds what was broken, one thing at a time, and nothing on a node that is well.
+//! `ferrulectl doctor` finds what was broken, one thing at a time, and nothing on a node that is well.
 
 use std::fs;
 
@@ -37,11 +37,11 @@ impl Patient {
 
     /// All findings; whether there are any is what the exit status must tell.
     fn findings(&self) -> Vec<Value> {
-        let answer = verb(&self.node, "doctor --json").run();
+        let answer = verb(&self.node, "doctor --output json").run();
         let findings = answer.document().expect("a document")["findings"].as_array().unwrap().clone();
         assert_eq!(answer.status.code(), Some(i32::from(!findings.is_empty())), "{answer:?}");
         for finding in &findings {
-            for field in ["id", "found", "cause", "remedy"] {
+            for field in ["id", "severity", "found", "cause", "remedy"] {
                 assert!(finding[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {finding}");
             }
         }
@@ -84,7 +84,7 @@ fn a_changed_table_is_one_finding_and_sync_mends_it() {
         ("flush chain inet ferrule from_pod", "rules of chain inet ferrule from_pod differ"),
     ] {
         nft::run(namespace, ruin).unwrap();
-        patient.expect_one("table-differs", &[word, "ferrule sync"]);
+        patient.expect_one("table-differs", &[word, "ferrulectl sync"]);
         let synchronised = verb(&patient.node, "sync").run();
         assert!(synchronised.status.success(), "{synchronised:?}");
         assert_eq!(patient.findings(), Vec::<Value>::new(), "{ruin}");
@@ -193,7 +193,7 @@ fn dead_attachments_and_full_ranges_are_found() {
     let patient = Patient::new();
     patient.pod.die();
     patient.node.wait_for_host_links(0);
-    patient.expect_one("dead-attachments", &["ferrule reclaim", "default/web"]);
+    patient.expect_one("dead-attachments", &["ferrulectl reclaim", "default/web"]);
 
     let patient = Patient::new();
     let mut full = patient.node.conf_with(json!([[{ "subnet": "10.91.0.0/30" }]]));

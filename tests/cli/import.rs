@@ -1,4 +1,4 @@
-//! `ferrule import` takes over a node from ptp or bridge with host-local while its pods run: the real plugins, real
+//! `ferrulectl import` takes over a node from ptp or bridge with host-local while its pods run: the real plugins, real
 //! packets, and what stays as it was.
 
 mod moving;

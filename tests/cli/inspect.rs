@@ -1,4 +1,4 @@
-//! `ferrule inspect` shows what is there, says why something is dead, and changes nothing.
+//! `ferrulectl inspect` shows what is there, says why something is dead, and changes nothing.
 
 use std::fs;
 use std::process::Command;
@@ -138,7 +138,7 @@ fn routes_to_peers_are_told_with_their_state() {
     let peers = &document["networks"][0]["peers"];
     let states: Vec<&str> =
         peers.as_array().unwrap().iter().map(|it| it["state"].as_str().unwrap()).collect();
-    assert_eq!(states, ["standing", "missing", "other"], "{peers}");
+    assert_eq!(states, ["present", "missing", "different"], "{peers}");
     assert_eq!((&peers[0]["node"], &peers[0]["podCidr"]), (&json!("node-1"), &json!("10.89.1.0/24")));
     assert_eq!(peers[0]["nextHop"], "198.18.0.11");
     assert!(peers[2]["found"].as_str().unwrap().contains("via 198.18.0.99"), "{peers}");
@@ -192,9 +192,9 @@ fn networks_are_found_by_conf_and_by_store() {
 fn a_node_without_a_network_of_ours_is_told_so() {
     let node = Node::new();
     let answer = verb(&node, "inspect").run();
-    assert!(answer.status.success() && text(&answer).starts_with("no network of ferrule"), "{answer:?}");
+    assert!(answer.status.success() && text(&answer).starts_with("no ferrule network"), "{answer:?}");
     assert_eq!(document(&node, "inspect", 0)["networks"], json!([]));
     let answer = verb(&node, "inspect --frobnicate").run();
     assert_eq!((answer.status.code(), text(&answer)), (Some(2), ""));
-    assert!(answer.stderr.contains("--frobnicate") && answer.stderr.contains("--json"), "{answer:?}");
+    assert!(answer.stderr.contains("--frobnicate") && answer.stderr.contains("--help"), "{answer:?}");
 }

@@ -36,7 +36,7 @@ fn reclaim_takes_the_links_of_dead_pods_alone() {
     assert!(node.host_links().contains(&left), "a dry run");
     let done = document(&node, "reclaim", 0);
     assert_eq!(done["networks"][0]["dead"].as_array().unwrap().len(), 1, "{done}");
-    assert_eq!(done["networks"][0]["leftAlone"], json!([]), "{done}");
+    assert_eq!(done["networks"][0]["skipped"], json!([]), "{done}");
     assert_eq!(sorted(node.host_links()), sorted(links.to_vec()));
 }
 
@@ -44,7 +44,7 @@ fn reclaim_takes_the_links_of_dead_pods_alone() {
 fn doctor_finds_nothing_in_a_pod_with_limits() {
     let (node, ..) = node_with_limits();
     document(&node, "reclaim", 0);
-    let found = verb(&node, "doctor --json").run();
+    let found = verb(&node, "doctor --output json").run();
     let findings = found.document().unwrap()["findings"].clone();
     let of_pods = findings.as_array().unwrap().iter();
     let of_pods: Vec<&Value> = of_pods

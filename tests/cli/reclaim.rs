@@ -1,4 +1,4 @@
-//! `ferrule reclaim` frees the dead and the ownerless, and nothing else.
+//! `ferrulectl reclaim` frees the dead and the ownerless, and nothing else.
 
 use std::fs;
 use std::process::Stdio;
@@ -56,7 +56,7 @@ fn a_dry_run_says_the_same_and_writes_nothing() {
     let before = listing(&node.data_dir());
     let mut foreseen = document(&node, "reclaim --dry-run", 0);
     let shown = verb(&node, "reclaim --dry-run").run();
-    assert!(text(&shown).contains("WOULD BE FREED") && text(&shown).contains("default/dead"), "{shown:?}");
+    assert!(text(&shown).contains("WOULD BE RELEASED") && text(&shown).contains("default/dead"), "{shown:?}");
     assert_eq!(listing(&node.data_dir()), before);
     let mut done = document(&node, "reclaim", 0);
     for document in [&mut foreseen, &mut done] {
@@ -100,7 +100,7 @@ fn what_cannot_be_judged_is_left_alone_and_told() {
     fs::write(node.record_path(&unrecorded), "torn").unwrap();
     fs::remove_file(node.record_path(&unrecorded)).unwrap();
     let document = document(&node, "reclaim", 0);
-    let left = document["networks"][0]["leftAlone"].to_string();
+    let left = document["networks"][0]["skipped"].to_string();
     assert!(left.contains(torn.container()) && left.contains("is damaged"), "{left}");
     assert!(left.contains(&link) && left.contains("may be alive"), "{left}");
     assert!(ip::link(node.namespace(), &link).is_some());
@@ -117,7 +117,7 @@ fn an_attachment_in_flight_is_skipped() {
     held.lock().unwrap();
     let skipped = document(&node, "reclaim", 0);
     assert_eq!(skipped["networks"][0]["dead"], json!([]));
-    let left = skipped["networks"][0]["leftAlone"].to_string();
+    let left = skipped["networks"][0]["skipped"].to_string();
     assert!(left.contains("another command is working on it"), "{left}");
     assert!(record.exists());
     // Closing is not enough: a child that another test is starting keeps the lock until it calls execve(2).

@@ -1,4 +1,4 @@
-//! `ferrule uninstall` leaves a node as if ferrule had never been there, but for what it names.
+//! `ferrulectl uninstall` leaves a node as if ferrule had never been there, but for what it names.
 
 use std::fs;
 
@@ -96,7 +96,10 @@ fn everything_that_bears_our_mark_goes_and_nothing_else() {
         assert!(text(&answer).contains(word), "{word}: {}", text(&answer));
     }
     let again = verb(&node, "uninstall").run();
-    assert!(again.status.success() && text(&again).starts_with("nothing of ferrule's was here"), "{again:?}");
+    assert!(
+        again.status.success() && text(&again).starts_with("ferrule made nothing on this node"),
+        "{again:?}"
+    );
 }
 
 /// A node that forwarded before ferrule does so after it, whatever somebody did to it in between.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kit::binaries::FERRULE;
+use kit::binaries::{FERRULE, FERRULECTL};
 use lab::cri::messages::ContainerConfig;
 use lab::{IMAGE, Lab, Node, NodePlan, block_on};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn a_node_moves_to_ferrule_under_its_running_pods() -> Test {
     block_on(async {
         let mut plugins: Vec<PathBuf> =
             ["loopback", "ptp", "host-local", "portmap"].map(|it| format!("/usr/lib/cni/{it}").into()).into();
-        plugins.push(FERRULE.clone());
+        plugins.extend([FERRULE.clone(), FERRULECTL.clone()]);
         let old = |plan: &NodePlan, _: &[NodePlan]| conflist("ptp", "host-local", plan);
         let mut lab = Lab::start(&NodePlan::first(1), old, &plugins).await?;
         let node = lab.node_mut(0).ok_or("no node")?;
@@ -96,8 +96,8 @@ fn import(node: &Node) -> std::result::Result<Value, Box<dyn std::error::Error>>
     std::fs::create_dir(node.path(STAGED))?;
     let staged = node.path(STAGED).join("10-lab.conflist");
     std::fs::write(staged, conflist("ferrule", "ferrule", node.plan()))?;
-    let words = ["import", "--from", HOST_LOCAL, "--conf-dir", STAGED, "--json"];
-    Ok(serde_json::from_str(&node.run("/opt/cni/bin/ferrule", &words)?)?)
+    let words = ["import", "--from", HOST_LOCAL, "--conf-dir", STAGED, "--output", "json"];
+    Ok(serde_json::from_str(&node.run("/opt/cni/bin/ferrulectl", &words)?)?)
 }
 
 /// The rules that lead from ports of the node to single pods.

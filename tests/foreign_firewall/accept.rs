@@ -155,7 +155,8 @@ fn syncs_at_the_same_time_make_no_rule_twice() {
     let world = World::new();
     world.run("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
     world.install(&world.accepting());
-    let calls: Vec<_> = (0..4).map(|_| crate::cli::verb(world.node(), "sync --json").spawn()).collect();
+    let calls: Vec<_> =
+        (0..4).map(|_| crate::cli::verb(world.node(), "sync --output json").spawn()).collect();
     for call in calls {
         let answer = call.wait();
         assert!(answer.status.success(), "{answer:?}");
@@ -187,7 +188,7 @@ fn sync_makes_forwarding_and_routes_true_without_an_add() {
     let text = crate::cli::verb(world.node(), "sync").run().text();
     assert_eq!(
         text,
-        "NETWORK  WHAT                STATE\npodnet   routes to peers     as they should be\n\
-         podnet   table inet ferrule  as it should be\n"
+        "NETWORK  WHAT                STATE\npodnet   routes to peers     up to date\n\
+         podnet   table inet ferrule  up to date\n"
     );
 }

@@ -1,4 +1,4 @@
-//! `ferrule uninstall` on a node with an overlay.
+//! `ferrulectl uninstall` on a node with an overlay.
 
 use ferrule::desired::overlay::Routing;
 use serde_json::Value;
@@ -19,7 +19,7 @@ fn the_device_and_all_that_belongs_to_it_goes() {
     let before = node.picture();
     world.settle(Routing::Auto);
     let uninstall = |more: &str| {
-        let call = Call::ferrulectl("uninstall --json").on(&node.namespace).arguments(more);
+        let call = Call::ferrulectl("uninstall --output json").on(&node.namespace).arguments(more);
         let call =
             call.argument("--conf-dir").argument(confs.path()).argument("--data-dir").argument(store.path());
         let answer = call.run();

@@ -172,9 +172,9 @@ fn the_address_of_a_running_old_pod_is_never_given_away() {
     assert_eq!(addresses_of(&node.add(&late, &conf)), addresses_of(&results[0]));
 }
 
-/// The text of docs/OPERATE.md, as a person would paste it.
+/// The text of docs/migration.md, as a person would paste it.
 fn way_back() -> String {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATE.md")).unwrap();
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/migration.md")).unwrap();
     let (_, rest) = text.split_once("import/moving.rs -->\n```sh\n").expect("the snippet");
     rest.split_once("\n```").expect("its end").0.to_owned()
 }
@@ -190,8 +190,8 @@ fn the_way_back_is_the_old_conflist_and_the_documented_lines() {
     let new_result = node.add(&new, &conf);
     node.del(&pods[1], &conf);
     fs::write(old.networks().join("notes.txt"), "mine").unwrap();
-    // The snippet says `ferrule`, as on a node whose directories are the usual ones.
-    let wrapper = node.scratch().path().join("ferrule");
+    // The snippet says `ferrulectl`, as on a node whose directories are the usual ones.
+    let wrapper = node.scratch().path().join("ferrulectl");
     let program = format!(
         "#!/bin/sh\nexec {} \"$@\" --conf-dir {} --data-dir {}\n",
         FERRULECTL.display(),

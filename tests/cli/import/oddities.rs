@@ -33,7 +33,7 @@ fn a_pod_unknown_to_the_runtime_is_held_until_its_del() {
     let done = old.import(0);
     assert_eq!((states(&done), &done["pods"][0]["netns"]), (vec!["imported"], &json!(null)));
     assert!(done["pods"][0]["notes"][0].as_str().unwrap().contains("crictl pods"), "{done}");
-    assert!(done["leftAlone"].to_string().contains("--results"), "{done}");
+    assert!(done["skipped"].to_string().contains("--results"), "{done}");
     let inspected = document(node, "inspect", 0);
     assert_eq!(inspected["networks"][0]["attachments"][0]["state"], "alive");
     node.check(&pod, &conf, &result).success();
@@ -63,7 +63,7 @@ fn junk_is_named_and_never_followed() {
     old.install_ferrule();
     let done = old.import(0);
     assert_eq!(states(&done), ["imported"]);
-    let left = done["leftAlone"].to_string();
+    let left = done["skipped"].to_string();
     for word in [
         "10.88.0.40",
         "is empty",
@@ -99,7 +99,7 @@ fn a_pod_without_a_file_is_found_by_the_runtimes_cache() {
     }
     old.install_ferrule();
     let done = old.import(0);
-    assert_eq!((states(&done), &done["leftAlone"]), (vec!["imported", "imported"], &json!([])));
+    assert_eq!((states(&done), &done["skipped"]), (vec!["imported", "imported"], &json!([])));
     for (pod, result) in pods.iter().zip(&results) {
         assert_eq!(node.store().record(pod.container())["addresses"], json!(addresses_of(result)));
     }

@@ -9,8 +9,8 @@ pub static FERRULE: LazyLock<PathBuf> = LazyLock::new(|| built("ferrule"));
 /// The agent, of a build with the feature `agent`.
 pub static FERRULED: LazyLock<PathBuf> = LazyLock::new(|| built("ferruled"));
 
-/// The command line.
-pub static FERRULECTL: LazyLock<PathBuf> = LazyLock::new(|| built("ferrule"));
+/// The command line, of a build with the feature `cli`.
+pub static FERRULECTL: LazyLock<PathBuf> = LazyLock::new(|| built("ferrulectl"));
 
 /// Where the distribution keeps the reference plugins (Debian's containernetworking-plugins).
 pub const REFERENCE_PLUGINS: &str = "/usr/lib/cni";

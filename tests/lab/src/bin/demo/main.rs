@@ -19,7 +19,7 @@ use network::Network;
 use screen::{Mood, Screen};
 
 const USAGE: &str = "\
-usage: demo [--keep] FERRULE      FERRULE is the plugin's program
+usage: demo [--keep] FERRULE      FERRULE is the plugin's program; ferrulectl is beside it
        demo [--keep] --plugin ptp
 ";
 

@@ -11,7 +11,7 @@ const REFERENCE_DIRECTORY: &str = "/usr/lib/cni";
 /// Which plugin the nodes get.
 #[derive(Clone, Debug)]
 pub enum Network {
-    /// The program at this path; it makes the routes between the nodes too.
+    /// The program at this path, with `ferrulectl` beside it; it makes the routes between the nodes too.
     Ferrule(PathBuf),
     /// ptp with host-local; the demo makes the routes between the nodes.
     Ptp,
@@ -30,7 +30,9 @@ impl Network {
     pub fn plugins(&self) -> Vec<PathBuf> {
         let reference = |name: &str| PathBuf::from(REFERENCE_DIRECTORY).join(name);
         match self {
-            Self::Ferrule(program) => vec![program.clone(), reference("loopback")],
+            Self::Ferrule(program) => {
+                vec![program.clone(), program.with_file_name("ferrulectl"), reference("loopback")]
+            }
             Self::Ptp => vec![reference("ptp"), reference("host-local"), reference("loopback")],
         }
     }

@@ -1,4 +1,4 @@
-//! The plugin's own verbs, for the people who run a node.
+//! `ferrulectl`, for the people who run a node.
 
 use std::process::Output;
 
@@ -10,7 +10,7 @@ use crate::screen::Screen;
 
 type Shown<T> = Result<T, Box<dyn std::error::Error>>;
 
-const PROGRAM: &str = "/opt/cni/bin/ferrule";
+const PROGRAM: &str = "/opt/cni/bin/ferrulectl";
 
 /// `inspect`; then `doctor` before, during and after a trouble that the next pod puts right.
 pub async fn show(screen: &Screen, lab: &Lab, runtimes: &[Client], pods: &[Pod]) -> Shown<Vec<String>> {
@@ -25,7 +25,7 @@ pub async fn show(screen: &Screen, lab: &Lab, runtimes: &[Client], pods: &[Pod])
         Ok(())
     };
 
-    screen.heading(&format!("What ferrule itself says on {name}"))?;
+    screen.heading(&format!("What ferrulectl says on {name}"))?;
     let inspected = say(screen, node, "inspect")?;
     let said = String::from_utf8_lossy(&inspected.stdout).into_owned();
     let is_listed = |pod: &Pod| {
@@ -63,6 +63,6 @@ pub async fn show(screen: &Screen, lab: &Lab, runtimes: &[Client], pods: &[Pod])
 fn say(screen: &Screen, node: &Node, verb: &str) -> Shown<Output> {
     let output = node.command(PROGRAM).arg(verb).output()?;
     let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    screen.quote(&format!("ferrule {verb}"), &said.concat())?;
+    screen.quote(&format!("ferrulectl {verb}"), &said.concat())?;
     Ok(output)
 }
