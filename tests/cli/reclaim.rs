@@ -102,7 +102,7 @@ fn what_cannot_be_judged_is_left_alone_and_told() {
     let document = document(&node, "reclaim", 0);
     let left = document["networks"][0]["skipped"].to_string();
     assert!(left.contains(torn.container()) && left.contains("is damaged"), "{left}");
-    assert!(left.contains(&link) && left.contains("may be alive"), "{left}");
+    assert!(left.contains(&link) && left.contains("may be running"), "{left}");
     assert!(ip::link(node.namespace(), &link).is_some());
     assert!(node.record_path(&torn).exists());
 }
