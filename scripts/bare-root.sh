@@ -87,7 +87,8 @@ fi
 for path in /etc/resolv.conf /etc/hosts /etc/ssl/certs /usr/local/share/ca-certificates; do
     [ ! -e "$path" ] || cp --recursive --dereference --remove-destination --no-target-directory "$path" "$root$path"
 done
-grep --recursive --files-with-matches --null --extended-regexp '^ *Acquire::(https?|ftp|Check|Force|Retries)' /etc/apt/apt.conf.d |
+grep --recursive --files-with-matches --null --extended-regexp '^ *Acquire::(https?|ftp|Check|Force|Retries)' \
+    /etc/apt/apt.conf.d |
     xargs --null --no-run-if-empty cp --target-directory "$root/etc/apt/apt.conf.d" || true
 
 mkdir -p "$root/root/.rustup" "$root/root/.cargo/registry" "$cargo/registry"
@@ -97,7 +98,8 @@ for name in config config.toml; do
 done
 
 git clone --quiet --no-hardlinks . "$root/root/ferrule"
-[ -z "$(git status --porcelain)" ] || say "not there, because it is not committed: $(git status --porcelain | wc -l) files"
+uncommitted=$(git status --porcelain | wc -l)
+[ "$uncommitted" -eq 0 ] || say "not there, because not committed: $uncommitted files"
 
 # The first process: makes the root, goes there, and reaps what the command leaves behind.
 # shellcheck disable=SC2016 # expanded by the inner shell

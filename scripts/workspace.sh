@@ -17,7 +17,7 @@ declare -A features_of=([ferrule]="" [ferruled]=agent [ferrulectl]=cli)
 declare -A profile_of=([ferrule]=release [ferruled]=agent [ferrulectl]=agent)
 
 # What only `scripts/test.sh --all` runs: minutes each. Names of tests as libtest has them, or parts of these.
-slow_tests=(adversarial:: faults:: model:: rot:: storm::)
+slow_tests=(adversarial::)
 # The same of packages: the tests of what other tests are made with.
 slow_packages=(lab)
 
