@@ -87,9 +87,9 @@ impl Turn {
 pub fn start(turn: &Arc<Turn>, time: Duration, end: impl FnOnce(Expired) + Send + 'static) {
     let (turn, end_of_time) = (Arc::clone(turn), Instant::now() + time);
     let watch = move || {
-        // A sleep may be shorter than it was told to be.
+        // It may wake up earlier than it was told to.
         while let Some(left) = end_of_time.checked_duration_since(Instant::now()).filter(|it| !it.is_zero()) {
-            thread::sleep(left);
+            thread::park_timeout(left);
         }
         end(turn.expire());
     };
