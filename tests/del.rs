@@ -142,7 +142,8 @@ fn the_record_is_missing() {
     fs::remove_file(attached.node.record_path(&attached.pod)).unwrap();
     attached.node.del(&attached.pod, &attached.conf);
     assert_eq!(attached.node.host_links(), Vec::<String>::new());
-    // The by-ip names are the same file, and say whose the addresses were.
+    // The by-ip names are the same file, and say to GC whose the addresses were.
+    attached.node.gc(&attached.conf, &[]).success();
     let next = Pod::new("next");
     assert_eq!(addresses_of(&attached.node.add(&next, &attached.conf)), ["10.88.0.7", "fd00:88::7"]);
 }
