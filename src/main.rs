@@ -60,6 +60,10 @@ fn run_plugin() -> ExitCode {
 }
 
 /// Answers in the place of a command that cannot any more.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is main; a thread that blocks cannot undo its ADD, DEL does"
+)]
 fn start_watchdog(turn: &Arc<Turn>, running: &Running, version: &Arc<OnceLock<SpecVersion>>) {
     let given = std::env::var_os("CNI_COMMAND").unwrap_or_default();
     let command = Command::ALL.into_iter().find(|command| given == command.as_str());
