@@ -11,7 +11,7 @@ use ferrule::cni::env::Command;
 use ferrule::cni::request::{Failure, Request, version_answer};
 use ferrule::config::{AddressManagement, Network, Removal};
 use ferrule::desired::names;
-use ferrule::desired::nftables::element::{InsideNetwork, PodRules, last_address};
+use ferrule::desired::nftables::element::{NoMasquerade, PodRules, last_address};
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
@@ -167,7 +167,7 @@ fn sysctls(network: &Network) {
 fn table(request: &Request, network: &Network) {
     let exempt = network.masquerade.exempt.iter().copied();
     let networks = network.range_sets().iter().flat_map(|set| set.ranges()).map(|range| range.subnet());
-    let inside = InsideNetwork { network: network.name.clone(), networks: exempt.chain(networks).collect() };
+    let inside = NoMasquerade { network: network.name.clone(), networks: exempt.chain(networks).collect() };
     assert_eq!(inside.marks().len(), 2);
     assert!(names::is_link_group(inside.group()));
     for cidr in &inside.networks {

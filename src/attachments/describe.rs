@@ -11,7 +11,7 @@ use crate::config::{AddressManagement, Network};
 use crate::datapath::node::Uplink;
 use crate::desired::attachment::{Attachment, PodAddress};
 use crate::desired::names;
-use crate::desired::nftables::element::InsideNetwork;
+use crate::desired::nftables::element::NoMasquerade;
 use crate::desired::node::NodeState;
 use crate::linux::sysctl;
 
@@ -48,7 +48,7 @@ pub fn describe(
 
 /// Describes where the network's pods keep their source address, as far as a conf tells: among all pods and nodes that
 /// it knows, and where it says so.
-pub fn describe_inside(network: &Network, uplink: &Uplink) -> InsideNetwork {
+pub fn describe_inside(network: &Network, uplink: &Uplink) -> NoMasquerade {
     let ranges = network.range_sets().iter().flat_map(|set| set.ranges());
     let mut networks: Vec<IpNetwork> = ranges.map(|range| range.subnet()).collect();
     for peer in network.peers.listed() {
@@ -58,7 +58,7 @@ pub fn describe_inside(network: &Network, uplink: &Uplink) -> InsideNetwork {
     let own = network.node_ips.iter().copied().chain(uplink.ipv4).chain(uplink.ipv6);
     networks.extend(own.map(IpNetwork::from));
     networks.extend(&network.masquerade.exempt);
-    InsideNetwork { network: network.name.clone(), networks }
+    NoMasquerade { network: network.name.clone(), networks }
 }
 
 /// Describes the node's part of the network, as far as the pod with these addresses needs it.

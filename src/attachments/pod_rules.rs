@@ -25,7 +25,7 @@ use crate::datapath::nftables;
 use crate::datapath::nftables::{Attempts, Clash, NftError, Wanted};
 use crate::datapath::node::Uplink;
 use crate::desired::names;
-use crate::desired::nftables::element::{Element, InsideNetwork, PodRules};
+use crate::desired::nftables::element::{Element, NoMasquerade, PodRules};
 use crate::linux::link;
 use crate::linux::netlink::Netlink;
 use crate::linux::nfnetlink::Nfnetlink;
@@ -75,7 +75,7 @@ impl Admission<'_> {
     async fn try_to_admit(
         &self,
         nft: &Nfnetlink,
-        inside: Option<&InsideNetwork>,
+        inside: Option<&NoMasquerade>,
         elements: &[Element],
         link: &mut Option<oneshot::Receiver<()>>,
     ) -> Result<Result<(), Rejection>, CniError> {
@@ -104,7 +104,7 @@ impl Admission<'_> {
     async fn prepare(
         &self,
         nft: &Nfnetlink,
-        inside: Option<&InsideNetwork>,
+        inside: Option<&NoMasquerade>,
     ) -> Result<Result<(), Rejection>, CniError> {
         let (data_dir, own) = (&self.network.data_dir, &self.network.name);
         if let Some(inside) = inside {
@@ -116,7 +116,7 @@ impl Admission<'_> {
             rebuild(nft, data_dir, own, self.boot).await?;
         }
         match inside {
-            Some(inside) => unless_taken_away(nftables::ensure_inside(nft, inside).await.map(|_| ())),
+            Some(inside) => unless_taken_away(nftables::ensure_no_masquerade(nft, inside).await.map(|_| ())),
             None => Ok(Ok(())),
         }
     }
@@ -224,12 +224,15 @@ pub async fn differences(
     let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
     let mut found = nftables::differences(&nft, &elements).await?;
     let stands = match &network.peers {
-        Peers::Listed(_) => nftables::inside_stands(&nft, &describe_inside(network, uplink)).await?,
+        Peers::Listed(_) => nftables::no_masquerade_matches(&nft, &describe_inside(network, uplink)).await?,
         Peers::KeptByAgent => nftables::knows(&nft, std::slice::from_ref(&network.name)).await?,
     };
     if !stands {
         let text = "nft: the exemptions from masquerade of network";
-        found.push(format!("{text} {} are not what they should be (inside4, inside6)", network.name));
+        found.push(format!(
+            "{text} {} are not what they should be (no_masquerade4, no_masquerade6)",
+            network.name
+        ));
     }
     Ok(found)
 }
@@ -306,7 +309,7 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
             })?,
             None => Vec::new(),
         };
-        elements.extend(InsideNetwork { network: network.clone(), networks: inside }.elements());
+        elements.extend(NoMasquerade { network: network.clone(), networks: inside }.elements());
         let tunnel = store.as_ref().map(Store::tunnel).transpose()?.flatten();
         elements.extend(tunnel.iter().flat_map(|tunnel| tunnel.elements(network)));
         for entry in

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::store::error::StoreError;
 use crate::store::guard::StoreGuard;
 use crate::store::handle::Store;
@@ -22,7 +22,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn tunnel(&self) -> Result<Option<Tunnel>, StoreError> {
+    pub fn tunnel(&self) -> Result<Option<VxlanPeers>, StoreError> {
         let content = match self.root.read_at_most(NAME, MAX) {
             Err(StoreError::Damaged(_)) => None,
             content => content?,
@@ -32,7 +32,7 @@ impl Store {
         let mut lines = text.lines();
         let port = lines.next().and_then(|line| line.parse().ok());
         let ends: Vec<IpAddr> = lines.filter_map(|line| line.parse().ok()).collect();
-        Ok(port.map(|port| Tunnel::new(port, ends)))
+        Ok(port.map(|port| VxlanPeers::new(port, ends)))
     }
 }
 
@@ -41,11 +41,11 @@ impl StoreGuard<'_> {
     ///
     /// # Errors
     /// When the file cannot be written; then the old one stands.
-    pub fn remember_tunnel(&mut self, tunnel: Option<&Tunnel>) -> Result<(), StoreError> {
+    pub fn remember_tunnel(&mut self, tunnel: Option<&VxlanPeers>) -> Result<(), StoreError> {
         let root = &self.store.root;
         let Some(tunnel) = tunnel else { return root.remove(NAME).map(|_| ()) };
         let mut text = format!("{}\n", tunnel.port());
-        tunnel.ends().iter().for_each(|end| text.push_str(&format!("{end}\n")));
+        tunnel.peers().iter().for_each(|end| text.push_str(&format!("{end}\n")));
         let known = root.read_at_most(NAME, MAX);
         if known.is_ok_and(|known| known.is_some_and(|known| known.bytes == text.as_bytes())) {
             return Ok(());

@@ -29,7 +29,7 @@ fn after_a_flush_the_next_add_brings_back_every_pod_of_every_network() {
     let _servers =
         [Server::tcp(web.namespace(), TARGET, "web"), Server::tcp(other.namespace(), TARGET, "other")];
     let before = nft::pod_elements(node.namespace());
-    let inside = || nft::run(node.namespace(), "list set inet ferrule inside4").unwrap();
+    let inside = || nft::run(node.namespace(), "list set inet ferrule no_masquerade4").unwrap();
     let exempt = inside();
     for ruin in ["flush ruleset", "delete table inet ferrule", "flush chain inet ferrule hostports"] {
         nft::run(node.namespace(), ruin).unwrap();
@@ -138,7 +138,7 @@ fn one_element_taken_away_is_named_by_check() {
     nft::run(node.namespace(), "delete element inet ferrule any_hostports4 { tcp . 30080 }").unwrap();
     let complaint = node.check(&pod, &conf, &result).complaint(105);
     assert!(complaint.contains("any_hostports4 { tcp . 30080 : "), "{complaint}");
-    nft::run(node.namespace(), "flush set inet ferrule inside6").unwrap();
+    nft::run(node.namespace(), "flush set inet ferrule no_masquerade6").unwrap();
     let complaint = node.check(&pod, &conf, &result).complaint(105);
     assert!(complaint.contains("exemptions from masquerade of network podnet"), "{complaint}");
 }
@@ -235,7 +235,7 @@ fn where_the_agent_keeps_the_peers_an_add_leaves_routes_and_exemptions_alone() {
     conf["peers"] = json!([{ "node": "peer", "podCIDRs": ["10.88.7.0/24"], "nodeIPs": [OUTSIDE_V4] }]);
     node.add(&Pod::new("first"), &conf);
     let state = || {
-        let inside = nft::run(node.namespace(), "list set inet ferrule inside4").unwrap();
+        let inside = nft::run(node.namespace(), "list set inet ferrule no_masquerade4").unwrap();
         (inside, node.namespace().ip("-4 route show proto 102 via 198.18.0.1"))
     };
     let before = state();

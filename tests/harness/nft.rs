@@ -27,7 +27,7 @@ pub fn pod_elements(namespace: &Namespace) -> Vec<String> {
     for object in listed["nftables"].as_array().expect("a list") {
         let Some(set) = object.get("set").or(object.get("map")) else { continue };
         let name = set["name"].as_str().expect("a name");
-        let is_of_pods = !["inside", "tunnel"].iter().any(|prefix| name.starts_with(prefix));
+        let is_of_pods = !["no_masquerade", "vxlan"].iter().any(|prefix| name.starts_with(prefix));
         for element in set["elem"].as_array().into_iter().flatten().filter(|_| is_of_pods) {
             // Of a map, key and data.
             let key = element.get(0).unwrap_or(element);

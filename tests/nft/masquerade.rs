@@ -42,7 +42,7 @@ fn the_world_sees_the_node_and_the_cluster_sees_the_pod() {
     for to in ["192.0.2.10", "192.0.2.110", "fd00:aa::10"] {
         assert_eq!(tcp(&pod.namespace, to, PORT), reply(own(to), "node"), "{to}");
     }
-    let listed = world.list("list chain inet ferrule leaving");
+    let listed = world.list("list chain inet ferrule postrouting");
     assert_eq!(listed.matches("masquerade fully-random").count(), 2, "{listed}");
 }
 

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 
 use ferrule::cni::ids::NetworkName;
-use ferrule::datapath::nftables::{NftError, add_pod, differences, ensure_inside, ensure_table, rebuild};
+use ferrule::datapath::nftables::{
+    NftError, add_pod, differences, ensure_no_masquerade, ensure_table, rebuild,
+};
 use ferrule::desired::nftables::element::Element;
 use ferrule::desired::nftables::element::Protocol::Tcp;
 
@@ -31,8 +33,8 @@ fn the_host_ports_of_running_pods_come_back_after_a_flush() {
             &["flush", "ruleset"],
             &["delete", "table", "inet", "ferrule"],
             &["flush", "table", "inet", "ferrule"],
-            &["flush", "chain", "inet", "ferrule", "from_pod"],
-            &["insert", "rule", "inet", "ferrule", "leaving", "accept"],
+            &["flush", "chain", "inet", "ferrule", "antispoof"],
+            &["insert", "rule", "inet", "ferrule", "postrouting", "accept"],
             &["add", "rule", "inet", "ferrule", "hostports", "counter"],
         ];
         for damage in damages {
@@ -65,7 +67,7 @@ fn a_table_of_another_version_is_replaced_and_other_networks_keep_what_they_have
         run_nft(&world.node, ["-f", "-"], &format!("delete table inet ferrule\n{older}"));
         let elements = pod.elements(&[host_port("", 80, Tcp)]);
         let told = differences(&nft, &elements[..0]).await.unwrap();
-        assert!(told.contains(&"nft: chain inet ferrule redirect_own differs".to_owned()), "{told:?}");
+        assert!(told.contains(&"nft: chain inet ferrule dnat_output differs".to_owned()), "{told:?}");
         let made = ensure_table(&nft, &[network()], from_store(&elements)).await.unwrap().unwrap();
         assert!(made.made);
         assert_eq!(differences(&nft, &[elements, other.elements()].concat()).await.unwrap(), [""; 0]);
@@ -86,7 +88,7 @@ fn a_rebuild_removes_the_dead_adds_the_missing_and_does_nothing_twice() {
         assert_eq!(differences(&nft, &stored).await.unwrap(), [""; 0]);
         assert!(!world.list("list ruleset").contains("vetha"));
         assert_eq!(rebuild(&nft, &[network()], from_store(&stored)).await.unwrap(), Default::default());
-        assert!(!ensure_inside(&nft, &inside()).await.unwrap());
+        assert!(!ensure_no_masquerade(&nft, &inside()).await.unwrap());
     });
 }
 

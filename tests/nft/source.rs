@@ -1,6 +1,6 @@
 //! A pod speaks for itself alone.
 
-use ferrule::datapath::nftables::{add_pod, ensure_inside};
+use ferrule::datapath::nftables::{add_pod, ensure_no_masquerade};
 use ferrule::desired::nftables::element::Protocol::Tcp;
 
 use super::world::{Pod, World, host_port, inside, set};
@@ -13,7 +13,7 @@ fn add(world: &World, pod: &Pod) {
     block_on(async {
         let nft = world.nft();
         super::world::ensure(&nft).await.unwrap();
-        ensure_inside(&nft, &inside()).await.unwrap();
+        ensure_no_masquerade(&nft, &inside()).await.unwrap();
         add_pod(&nft, &pod.elements(&[])).await.unwrap();
     });
 }

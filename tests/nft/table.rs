@@ -163,29 +163,34 @@ fn the_places_inside_a_network_are_ranges_that_follow_its_configuration() {
     let world = World::new();
     block_on(async {
         let nft = world.prepare().await;
-        assert!(!ferrule::datapath::nftables::ensure_inside(&nft, &inside()).await.unwrap(), "nothing to do");
+        assert!(
+            !ferrule::datapath::nftables::ensure_no_masquerade(&nft, &inside()).await.unwrap(),
+            "nothing to do"
+        );
     });
     let shown = |set: &str| world.list(&format!("list set inet ferrule {set}"));
-    assert!(shown("inside4").contains("1711677270 . 10.244.0.0/16"), "{}", shown("inside4"));
-    assert!(shown("inside6").contains("1711677270 . fd00:aa::11 "), "{}", shown("inside6"));
+    assert!(shown("no_masquerade4").contains("1711677270 . 10.244.0.0/16"), "{}", shown("no_masquerade4"));
+    assert!(shown("no_masquerade6").contains("1711677270 . fd00:aa::11 "), "{}", shown("no_masquerade6"));
     block_on(async {
         let mut grown = inside();
         // Wider than one that is there, and another node.
         grown.networks.extend(["10.0.0.0/8", "192.0.2.12/32"].map(|text| text.parse::<IpNetwork>().unwrap()));
         let nft = world.nft();
-        assert!(ferrule::datapath::nftables::ensure_inside(&nft, &grown).await.unwrap());
-        assert!(!ferrule::datapath::nftables::ensure_inside(&nft, &grown).await.unwrap());
+        assert!(ferrule::datapath::nftables::ensure_no_masquerade(&nft, &grown).await.unwrap());
+        assert!(!ferrule::datapath::nftables::ensure_no_masquerade(&nft, &grown).await.unwrap());
     });
-    assert!(!shown("inside4").contains("10.244.0.0/16"), "{}", shown("inside4"));
+    assert!(!shown("no_masquerade4").contains("10.244.0.0/16"), "{}", shown("no_masquerade4"));
     for place in ["10.0.0.0/8", "192.0.2.10", "192.0.2.11", "192.0.2.12"] {
         assert!(
-            shown("inside4").contains(&format!("1711677270 . {place} ")),
+            shown("no_masquerade4").contains(&format!("1711677270 . {place} ")),
             "{place}: {}",
-            shown("inside4")
+            shown("no_masquerade4")
         );
     }
-    block_on(async { ferrule::datapath::nftables::remove_inside(&world.nft(), &network()).await.unwrap() });
-    assert!(!shown("inside4").contains("elements"), "{}", shown("inside4"));
+    block_on(async {
+        ferrule::datapath::nftables::remove_no_masquerade(&world.nft(), &network()).await.unwrap()
+    });
+    assert!(!shown("no_masquerade4").contains("elements"), "{}", shown("no_masquerade4"));
 }
 
 #[test]
@@ -232,17 +237,17 @@ fn a_host_port_among_a_thousand_costs_as_many_messages_as_the_first() {
 fn other_tables_with_the_same_hooks_stay_as_they_are() {
     const FOREIGN: &str = "table inet kube-proxy {
         map hostports4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
-        chain arriving {
+        chain prerouting {
             type filter hook prerouting priority raw; policy accept;
             counter accept
         }
-        chain leaving {
+        chain postrouting {
             type nat hook postrouting priority srcnat; policy accept;
             ip saddr 10.9.0.0/16 masquerade
         }
     }
     table ip ferrule {
-        chain leaving {
+        chain postrouting {
             type nat hook postrouting priority srcnat; policy accept;
         }
     }";

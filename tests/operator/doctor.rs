@@ -78,10 +78,10 @@ fn a_table_that_was_flushed_or_changed_is_one_finding_and_sync_mends_it() {
     let patient = Patient::new();
     let namespace = patient.node.namespace();
     for (ruin, word) in [
-        ("flush ruleset", "chain inet ferrule arriving is missing"),
+        ("flush ruleset", "chain inet ferrule prerouting is missing"),
         ("flush set inet ferrule sources6", "element sources6 { "),
-        ("flush set inet ferrule inside4", "exemptions from masquerade"),
-        ("flush chain inet ferrule from_pod", "rules of chain inet ferrule from_pod differ"),
+        ("flush set inet ferrule no_masquerade4", "exemptions from masquerade"),
+        ("flush chain inet ferrule antispoof", "rules of chain inet ferrule antispoof differ"),
     ] {
         nft::run(namespace, ruin).unwrap();
         patient.expect_one("table-differs", &[word, "ferrule sync"]);

@@ -9,8 +9,8 @@ use crate::agent::cluster::index::Index;
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
 use crate::desired::attachment::covers;
-use crate::desired::nftables::element::InsideNetwork;
-use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::nftables::element::NoMasquerade;
+use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::desired::node::NodeState;
 
 /// This node's own part.
@@ -92,15 +92,15 @@ impl Desired {
     }
 
     /// Where the network's pods keep their source address, with what the administrator exempts besides.
-    pub fn inside(&self, network: &NetworkName, exempt: &[IpNetwork]) -> InsideNetwork {
+    pub fn inside(&self, network: &NetworkName, exempt: &[IpNetwork]) -> NoMasquerade {
         let networks = self.inside.iter().chain(exempt).copied().collect();
-        InsideNetwork { network: network.clone(), networks }
+        NoMasquerade { network: network.clone(), networks }
     }
 
     /// The ends of tunnels that end at this port: this node, and every one that has routes.
-    pub fn tunnel(&self, port: u16) -> Tunnel {
+    pub fn tunnel(&self, port: u16) -> VxlanPeers {
         let peers = self.peers.iter().flat_map(|peer| &peer.node_ips);
-        Tunnel::new(port, self.own.node_ips.iter().chain(peers).copied().collect())
+        VxlanPeers::new(port, self.own.node_ips.iter().chain(peers).copied().collect())
     }
 }
 

@@ -4,8 +4,8 @@
 //! |-----------------------|---------------------------------------------------------------------------------|
 //! | [`ensure_table`]      | looks whether the table stands, and makes it where it does not                  |
 //! | [`rebuild`]           | makes table and elements what the store says                                    |
-//! | [`ensure_inside`]     | makes a network's exemptions from masquerade what they should be                 |
-//! | [`ensure_tunnel`]     | makes a node's end of a tunnel hear nodes alone                                  |
+//! | [`ensure_no_masquerade`]     | makes a network's exemptions from masquerade what they should be                 |
+//! | [`ensure_vxlan_peers`]     | makes a node's end of a tunnel hear nodes alone                                  |
 //! | [`add_pod`]           | adds a pod's elements; tells who has a hostPort already                          |
 //! | [`expire_pod`]        | lets those expire that are still the pod's                                       |
 //! | [`remove_rest`]       | removes those that did not, or have come back                                    |
@@ -23,15 +23,15 @@
 mod compile;
 mod error;
 pub mod flows;
-mod inside;
+mod no_masquerade;
 mod plan;
 mod search;
-mod tunnel;
+mod vxlan;
 
 use std::time::Duration;
 
 use crate::cni::ids::NetworkName;
-use crate::desired::nftables::element::{Element, InsideNetwork};
+use crate::desired::nftables::element::{Element, NoMasquerade};
 use crate::desired::nftables::table::{ChainName, SetName};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
@@ -41,12 +41,12 @@ use crate::linux::nft::rule::Rule;
 
 use compile::{Named, table};
 pub use error::{Clash, NftError};
-use inside::is_known;
-pub use inside::{ensure_inside, inside_stands, remove_inside};
+use no_masquerade::is_known;
+pub use no_masquerade::{ensure_no_masquerade, no_masquerade_matches, remove_no_masquerade};
 pub use plan::Wanted;
 use plan::{Plan, Present, additions, deletions, expirations};
 pub use search::remove_link;
-pub use tunnel::ensure_tunnel;
+pub use vxlan::ensure_vxlan_peers;
 
 /// How often a decision is made anew because somebody was faster. kube-proxy may write every second, and eighty ADDs
 /// at once.
@@ -108,13 +108,13 @@ pub async fn knows(nft: &Nfnetlink, networks: &[NetworkName]) -> Result<bool, Nf
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn knows_as(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
-    Ok(stands(nft).await? && inside_stands(nft, inside).await?)
+pub async fn knows_as(nft: &Nfnetlink, inside: &NoMasquerade) -> Result<bool, NftError> {
+    Ok(stands(nft).await? && no_masquerade_matches(nft, inside).await?)
 }
 
 /// Makes the table, and the elements of `networks` in it, what they should be. Idempotent.
 ///
-/// `read` is asked for all elements of these networks, those of [`InsideNetwork`] among them, each time that the kernel's state was looked at afresh; an ADD
+/// `read` is asked for all elements of these networks, those of [`NoMasquerade`] among them, each time that the kernel's state was looked at afresh; an ADD
 /// must have written its record before it adds its elements. Elements of other networks stay, even where
 /// the table is made anew.
 ///

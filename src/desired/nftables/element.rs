@@ -70,7 +70,7 @@ pub struct PodRules {
 
 /// Where the pods of a network keep their source address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InsideNetwork {
+pub struct NoMasquerade {
     /// Which network.
     pub network: NetworkName,
     /// Subnets of the network's pods on all nodes, addresses of the nodes, and what the conf exempts
@@ -131,7 +131,7 @@ impl PodRules {
     }
 }
 
-impl InsideNetwork {
+impl NoMasquerade {
     /// Its elements: no two overlap, which the kernel would refuse.
     ///
     /// Among them is the pods' link-local gateway, which is certainly inside. So each network has an element in either
@@ -161,7 +161,7 @@ impl InsideNetwork {
         elements
     }
 
-    /// Where a network's marks are: what is found there belongs to [`InsideNetwork::marks`].
+    /// Where a network's marks are: what is found there belongs to [`NoMasquerade::marks`].
     pub fn places_of_marks(network: &NetworkName) -> [Element; 2] {
         let inside = Self { network: network.clone(), networks: Vec::new() };
         Self::MARKS.map(|(set, gateway)| inside.element(set, gateway.into(), None))
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn networks_that_overlap_become_those_that_do_not() {
-        let inside = |networks: &[&str]| InsideNetwork {
+        let inside = |networks: &[&str]| NoMasquerade {
             network: NetworkName::parse("podnet").unwrap(),
             networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
         };
@@ -335,11 +335,11 @@ mod tests {
         assert_eq!(
             shown(&one.elements()),
             [
-                "inside4 { 1711677270 . 10.0.0.0/8 }",
-                "inside4 { 1711677270 . 169.254.1.1/32 }",
-                "inside4 { 1711677270 . 192.168.1.10/32 }",
-                "inside6 { 1711677270 . fd00:1::/64 }",
-                "inside6 { 1711677270 . fe80::1/128 }",
+                "no_masquerade4 { 1711677270 . 10.0.0.0/8 }",
+                "no_masquerade4 { 1711677270 . 169.254.1.1/32 }",
+                "no_masquerade4 { 1711677270 . 192.168.1.10/32 }",
+                "no_masquerade6 { 1711677270 . fd00:1::/64 }",
+                "no_masquerade6 { 1711677270 . fe80::1/128 }",
             ]
         );
         assert_eq!(
@@ -356,10 +356,10 @@ mod tests {
     #[test]
     fn a_network_with_nothing_inside_is_known_by_its_marks_and_one_that_covers_them_bears_them() {
         let network = NetworkName::parse("podnet").unwrap();
-        let bare = InsideNetwork { network: network.clone(), networks: Vec::new() };
-        assert_eq!(shown(&bare.elements()), shown(&InsideNetwork::places_of_marks(&network)));
-        let wide = InsideNetwork { network, networks: vec!["169.254.0.0/16".parse().unwrap()] };
-        assert_eq!(shown(&wide.marks())[0], "inside4 { 1711677270 . 169.254.0.0/16 }");
+        let bare = NoMasquerade { network: network.clone(), networks: Vec::new() };
+        assert_eq!(shown(&bare.elements()), shown(&NoMasquerade::places_of_marks(&network)));
+        let wide = NoMasquerade { network, networks: vec!["169.254.0.0/16".parse().unwrap()] };
+        assert_eq!(shown(&wide.marks())[0], "no_masquerade4 { 1711677270 . 169.254.0.0/16 }");
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! | [`rule`]      | the words that rules are written in; they print as `nft`'s |
 //! | [`table`]     | chains, sets and rules                                     |
 //! | [`element`]   | what a set has, and the elements of a pod and of a network  |
-//! | [`tunnel`]    | rules and elements of this node's end of a tunnel              |
+//! | [`vxlan`]    | rules and elements of this node's end of a tunnel              |
 //!
 //! What cannot work: a hostPort by `[::1]`. The kernel has no `route_localnet` for IPv6: a packet from `::1` never
 //! leaves the node, not even to its own pod.
@@ -34,4 +34,4 @@
 pub mod element;
 pub mod rule;
 pub mod table;
-pub mod tunnel;
+pub mod vxlan;

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use crate::desired::attachment::GATEWAY_V6;
 use crate::desired::names::stable_hash;
 use crate::desired::nftables::rule::{Action, Field, Match, Rule};
-use crate::desired::nftables::tunnel;
+use crate::desired::nftables::vxlan;
 
 /// Name of the table, of family `inet`.
 pub const TABLE: &str = "ferrule";
@@ -148,16 +148,16 @@ impl ChainName {
     /// Its name in the kernel.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Arriving => "arriving",
-            Self::FromPod => "from_pod",
-            Self::RedirectArriving => "redirect_arriving",
-            Self::RedirectOwn => "redirect_own",
+            Self::Arriving => "prerouting",
+            Self::FromPod => "antispoof",
+            Self::RedirectArriving => "dnat_prerouting",
+            Self::RedirectOwn => "dnat_output",
             Self::HostPorts => "hostports",
-            Self::Leaving => "leaving",
-            Self::ForNode => "for_node",
-            Self::Tunnel => "tunnel",
-            Self::Through => "through",
-            Self::PodToTunnel => "pod_to_tunnel",
+            Self::Leaving => "postrouting",
+            Self::ForNode => "input",
+            Self::Tunnel => "vxlan",
+            Self::Through => "forward",
+            Self::PodToTunnel => "pod_to_vxlan",
         }
     }
 
@@ -203,17 +203,17 @@ impl SetName {
             Self::Pods => "pods",
             Self::Sources4 => "sources4",
             Self::Sources6 => "sources6",
-            Self::Inside4 => "inside4",
-            Self::Inside6 => "inside6",
+            Self::Inside4 => "no_masquerade4",
+            Self::Inside6 => "no_masquerade6",
             Self::Masquerade4 => "masquerade4",
             Self::Masquerade6 => "masquerade6",
             Self::HostPorts4 => "hostports4",
             Self::HostPorts6 => "hostports6",
             Self::AnyHostPorts4 => "any_hostports4",
             Self::AnyHostPorts6 => "any_hostports6",
-            Self::Tunnels => "tunnels",
-            Self::TunnelEnds4 => "tunnel_ends4",
-            Self::TunnelEnds6 => "tunnel_ends6",
+            Self::Tunnels => "vxlan_ports",
+            Self::TunnelEnds4 => "vxlan_peers4",
+            Self::TunnelEnds6 => "vxlan_peers6",
         }
     }
 
@@ -268,19 +268,19 @@ pub fn rules() -> Vec<Rule> {
             ChainName::HostPorts => host_ports(),
             ChainName::Leaving => leaving(),
             ChainName::ForNode => {
-                vec![(vec![tunnel::is_to_tunnel()], Action::Goto(ChainName::Tunnel), "of tunnels")]
+                vec![(vec![vxlan::is_to_tunnel()], Action::Goto(ChainName::Tunnel), "of tunnels")]
             }
-            ChainName::Tunnel => tunnel::into_tunnel(),
+            ChainName::Tunnel => vxlan::into_tunnel(),
             ChainName::Through => {
                 let from_pod = Match::In(vec![Field::InLink], SetName::Pods);
                 let chain = ChainName::PodToTunnel;
                 vec![(
-                    vec![tunnel::is_to_tunnel(), from_pod],
+                    vec![vxlan::is_to_tunnel(), from_pod],
                     Action::Goto(chain),
                     "a pod to where tunnels end",
                 )]
             }
-            ChainName::PodToTunnel => tunnel::from_pod(),
+            ChainName::PodToTunnel => vxlan::from_pod(),
         };
         rules.extend(of_chain.into_iter().map(|(matches, action, comment)| {
             let comment = comment.to_owned();
@@ -336,7 +336,7 @@ fn host_ports() -> Vec<Parts> {
         (vec![], Action::Redirect { ipv4, key: key.to_vec(), map }, comment)
     };
     vec![
-        (vec![tunnel::is_to_tunnel()], Action::Return, "a tunnel's port is no pod's to take"),
+        (vec![vxlan::is_to_tunnel()], Action::Return, "a tunnel's port is no pod's to take"),
         redirect(true, &[Destination4, Protocol, DestinationPort], SetName::HostPorts4, "of one hostIP"),
         redirect(false, &[Destination6, Protocol, DestinationPort], SetName::HostPorts6, "of one hostIP"),
         redirect(true, &[Protocol, DestinationPort], SetName::AnyHostPorts4, "of every hostIP"),

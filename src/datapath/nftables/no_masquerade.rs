@@ -1,7 +1,7 @@
 //! Where the pods of a network keep their source address.
 //!
 //! There may be thousands of such places, one a node. So an ADD looks at two of them, which say by a number in their
-//! comments what all the others are (see [`InsideNetwork::elements`]). That they are there at all tells that the table
+//! comments what all the others are (see [`NoMasquerade::elements`]). That they are there at all tells that the table
 //! knows the network: one that was flushed and made again by another network does not.
 
 use crate::cni::ids::NetworkName;
@@ -9,7 +9,7 @@ use crate::datapath::nftables::compile::{Named, table};
 use crate::datapath::nftables::plan::{additions, deletions};
 use crate::datapath::nftables::{Attempts, NftError, find, is_outrun};
 use crate::desired::names::link_group;
-use crate::desired::nftables::element::InsideNetwork;
+use crate::desired::nftables::element::NoMasquerade;
 use crate::desired::nftables::table::SetName;
 use crate::linux::nfnetlink::Nfnetlink;
 
@@ -18,8 +18,8 @@ use crate::linux::nfnetlink::Nfnetlink;
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn ensure_inside(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
-    if inside_stands(nft, inside).await? {
+pub async fn ensure_no_masquerade(nft: &Nfnetlink, inside: &NoMasquerade) -> Result<bool, NftError> {
+    if no_masquerade_matches(nft, inside).await? {
         return Ok(false);
     }
     let wanted: Vec<Named> = inside.elements().iter().map(Named::from).collect();
@@ -30,7 +30,7 @@ pub async fn ensure_inside(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bo
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn inside_stands(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
+pub async fn no_masquerade_matches(nft: &Nfnetlink, inside: &NoMasquerade) -> Result<bool, NftError> {
     let marks: Vec<Named> = inside.marks().iter().map(Named::from).collect();
     let found = find(nft, &marks).await?;
     Ok(marks.iter().zip(&found).all(|(wanted, found)| found.as_ref() == Some(&wanted.element)))
@@ -38,7 +38,7 @@ pub async fn inside_stands(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bo
 
 /// Whether the table knows the network, whatever it knows of it.
 pub(super) async fn is_known(nft: &Nfnetlink, network: &NetworkName) -> Result<bool, NftError> {
-    let places: Vec<Named> = InsideNetwork::places_of_marks(network).iter().map(Named::from).collect();
+    let places: Vec<Named> = NoMasquerade::places_of_marks(network).iter().map(Named::from).collect();
     Ok(find(nft, &places).await?.iter().all(Option::is_some))
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn is_known(nft: &Nfnetlink, network: &NetworkName) -> Result<b
 ///
 /// # Errors
 /// What the kernel refused. That nothing is there is none.
-pub async fn remove_inside(nft: &Nfnetlink, network: &NetworkName) -> Result<(), NftError> {
+pub async fn remove_no_masquerade(nft: &Nfnetlink, network: &NetworkName) -> Result<(), NftError> {
     replace(nft, link_group(network), &[]).await
 }
 

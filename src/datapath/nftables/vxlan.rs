@@ -5,7 +5,7 @@ use crate::datapath::nftables::compile::{Named, table};
 use crate::datapath::nftables::plan::{additions, belongs_to, deletions};
 use crate::datapath::nftables::{Attempts, NftError, is_outrun};
 use crate::desired::nftables::table::SetName;
-use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 
@@ -15,10 +15,10 @@ use crate::linux::nfnetlink::Nfnetlink;
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn ensure_tunnel(
+pub async fn ensure_vxlan_peers(
     nft: &Nfnetlink,
     network: &NetworkName,
-    tunnel: Option<&Tunnel>,
+    tunnel: Option<&VxlanPeers>,
 ) -> Result<bool, NftError> {
     let elements = tunnel.map(|tunnel| tunnel.elements(network)).unwrap_or_default();
     let wanted: Vec<Named> = elements.iter().map(Named::from).collect();

@@ -13,17 +13,17 @@ use crate::desired::nftables::table::{KUBE_PROXY_MARK, Parts, SetName};
 
 /// This node's end of tunnels to other nodes, and who is at the other ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tunnel {
+pub struct VxlanPeers {
     port: u16,
-    ends: Vec<IpAddr>,
+    peers: Vec<IpAddr>,
 }
 
-impl Tunnel {
+impl VxlanPeers {
     /// The port is of UDP. `ends` are addresses of nodes, in any order and however often.
-    pub fn new(port: u16, mut ends: Vec<IpAddr>) -> Self {
-        ends.sort_unstable();
-        ends.dedup();
-        Self { port, ends }
+    pub fn new(port: u16, mut peers: Vec<IpAddr>) -> Self {
+        peers.sort_unstable();
+        peers.dedup();
+        Self { port, peers }
     }
 
     /// Where it ends.
@@ -32,14 +32,14 @@ impl Tunnel {
     }
 
     /// Who is at the other ends, in order.
-    pub fn ends(&self) -> &[IpAddr] {
-        &self.ends
+    pub fn peers(&self) -> &[IpAddr] {
+        &self.peers
     }
 
     /// Its elements. The first is the port's. Its comment holds a number that is another when any of the others is, so
     /// one look-up tells whether all are as they should be.
     pub fn elements(&self, network: &NetworkName) -> Vec<Element> {
-        let words: Vec<String> = self.ends.iter().map(ToString::to_string).collect();
+        let words: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
         let mark = format!("{:016x}", stable_hash(words.iter().map(String::as_str)));
         let element = |set, key, note| {
             let owner = Owner { network: network.clone(), note };
@@ -47,7 +47,7 @@ impl Tunnel {
         };
         let port = vec![Value::Protocol(Protocol::Udp), Value::Port(self.port)];
         let mut elements = vec![element(SetName::Tunnels, port, Some(mark))];
-        elements.extend(self.ends.iter().map(|&end| {
+        elements.extend(self.peers.iter().map(|&end| {
             let set = if end.is_ipv4() { SetName::TunnelEnds4 } else { SetName::TunnelEnds6 };
             element(set, vec![Value::Address(end)], None)
         }));
@@ -87,8 +87,8 @@ pub(super) fn from_pod() -> Vec<Parts> {
 mod tests {
     use super::*;
 
-    fn tunnel(ends: &[&str]) -> Tunnel {
-        Tunnel::new(8472, ends.iter().map(|text| text.parse().unwrap()).collect())
+    fn tunnel(ends: &[&str]) -> VxlanPeers {
+        VxlanPeers::new(8472, ends.iter().map(|text| text.parse().unwrap()).collect())
     }
 
     #[test]
@@ -99,10 +99,10 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "tunnels { udp . 8472 }",
-                "tunnel_ends4 { 192.0.2.10 }",
-                "tunnel_ends4 { 192.0.2.11 }",
-                "tunnel_ends6 { fd00::10 }",
+                "vxlan_ports { udp . 8472 }",
+                "vxlan_peers4 { 192.0.2.10 }",
+                "vxlan_peers4 { 192.0.2.11 }",
+                "vxlan_peers6 { fd00::10 }",
             ]
         );
         assert_eq!(elements, tunnel(&["192.0.2.10", "192.0.2.11", "fd00::10"]).elements(&network));
