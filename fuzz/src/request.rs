@@ -12,6 +12,7 @@ use ferrule::cni::request::{Failure, Request, version_answer};
 use ferrule::config::{AddressManagement, Network, Removal};
 use ferrule::desired::names;
 use ferrule::desired::nftables::element::{NoMasquerade, PodRules, last_address};
+use ferrule::desired::nftables::table::show;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
@@ -185,9 +186,10 @@ fn table(request: &Request, network: &Network) {
     };
     let elements = rules.elements();
     for (at, element) in elements.iter().enumerate() {
-        promises::one_line(&element.to_string());
-        promises::one_line(&element.owner.to_string());
-        let same = elements[..at].iter().any(|other| (other.set, &other.key) == (element.set, &element.key));
-        assert!(!same, "{element} is there twice");
+        promises::one_line(&show(element));
+        element.comment.as_deref().map(promises::one_line);
+        let same =
+            elements[..at].iter().any(|other| (&other.set, &other.key) == (&element.set, &element.key));
+        assert!(!same, "{} is there twice", show(element));
     }
 }

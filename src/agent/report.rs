@@ -11,6 +11,7 @@ use crate::agent::run::Agent;
 use crate::datapath::nftables::Rebuilt;
 use crate::datapath::overlay::{Made, OverlayDone};
 use crate::datapath::peers::Synchronised;
+use crate::desired::nftables::table::show;
 
 /// How many of a kind are told one by one; of what is beyond, the number.
 const TOLD: usize = 16;
@@ -85,7 +86,10 @@ impl Agent {
             self.metrics.tables_repaired.inc();
         }
         for element in passed_over.iter().take(TOLD) {
-            warn!(%element, "two pods claim one place in the nftables table; the other one has it");
+            warn!(
+                element = show(element),
+                "two pods claim one place in the nftables table; the other one has it"
+            );
         }
     }
 

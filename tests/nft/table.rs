@@ -2,7 +2,6 @@
 
 use ferrule::datapath::nftables::{add_pod, differences, expire_pod, remove_pod, remove_rest, remove_table};
 use ferrule::desired::nftables::element::Protocol::{Tcp, Udp};
-use ferrule::desired::nftables::table::rules;
 use ferrule::linux::nft::table::{Family, Table};
 use futures_util::future::join_all;
 use ipnetwork::IpNetwork;
@@ -24,11 +23,6 @@ fn nft_prints_the_table_as_it_is_meant() {
     let world = World::new();
     block_on(async { ensure(&world.nft()).await.unwrap().expect("made") });
     assert_eq!(world.list("-s list table inet ferrule"), GOLDEN);
-    // What a difference is reported as is what `nft` shows.
-    for rule in rules() {
-        let printed = format!("\t\t{rule}\n");
-        assert!(GOLDEN.contains(&printed), "{printed}");
-    }
 }
 
 #[test]
@@ -139,7 +133,7 @@ fn what_expires_is_gone_by_itself_unless_it_is_added_again_and_what_is_anothers_
 
         // An ADD that comes in between has what it added.
         let (first, rest) = going.split_at(5);
-        assert!(rest.iter().all(|element| element.target.is_some()), "{rest:?}");
+        assert!(rest.iter().all(|element| element.data.is_some()), "{rest:?}");
         add_pod(&nft, first).await.unwrap();
         expire_pod(&nft, first).await.unwrap();
         add_pod(&nft, first).await.unwrap();

@@ -19,8 +19,8 @@ fn chain(name: &str) -> Change {
     Change::AddChain(table(), Chain { name: name.into(), base: None })
 }
 
-fn ports(elements: impl IntoIterator<Item = u16>) -> Vec<Element> {
-    elements.into_iter().map(|port| Element::of_set(Bytes::default().protocol(6).port(port))).collect()
+fn ports(set: &str, elements: impl IntoIterator<Item = u16>) -> Vec<Element> {
+    elements.into_iter().map(|port| Element::new(set, Bytes::default().protocol(6).port(port))).collect()
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn one_refusal_undoes_all_and_names_the_change() {
     let world = World::new();
     block_on(async {
         let nft = world.nft();
-        let missing = Change::DeleteElements { table: table(), set: "none".into(), elements: ports([80]) };
+        let missing = Change::DeleteElements(table(), ports("none", [80]));
         let changes = [Change::AddTable(table()), chain("a"), missing.clone(), chain("b"), missing];
         let rejection = nft.commit(None, &changes).await.unwrap_err();
         let blamed: Vec<_> = rejection.0.iter().map(|blame| blame.change).collect();
@@ -81,13 +81,14 @@ fn five_thousand_elements_are_one_transaction_and_list_whole() {
     };
     block_on(async {
         let nft = world.nft();
-        let add = |elements| Change::AddElements { table: table(), set: "ports".into(), elements };
-        let changes = [Change::AddTable(table()), Change::AddSet(table(), set), add(ports(1..=5000))];
+        let add = |elements| Change::AddElements(table(), elements);
+        let changes =
+            [Change::AddTable(table()), Change::AddSet(table(), set), add(ports("ports", 1..=5000))];
         nft.commit(None, &changes).await.unwrap();
         let mut found = nft.elements(&table(), "ports").await.unwrap();
         found.sort_by(|a, b| a.key.cmp(&b.key));
-        assert_eq!(found, ports(1..=5000));
-        let one_by_one: Vec<_> = (5001..=7000).map(|port| add(ports([port]))).collect();
+        assert_eq!(found, ports("ports", 1..=5000));
+        let one_by_one: Vec<_> = (5001..=7000).map(|port| add(ports("ports", [port]))).collect();
         nft.commit(None, &one_by_one).await.unwrap();
         assert_eq!(nft.elements(&table(), "ports").await.unwrap().len(), 7000);
     });

@@ -20,7 +20,6 @@
 //! meanwhile, so several ADDs that all find no table make one, and a rebuild never takes away what an ADD
 //! has just put there.
 
-mod compile;
 mod error;
 pub mod flows;
 mod no_masquerade;
@@ -31,15 +30,15 @@ mod vxlan;
 use std::time::Duration;
 
 use crate::cni::ids::NetworkName;
-use crate::desired::nftables::element::{Element, NoMasquerade};
-use crate::desired::nftables::table::{ChainName, SetName};
+use crate::desired::nftables::element::{Element, NoMasquerade, read_host_port};
+use crate::desired::nftables::rules::rules;
+use crate::desired::nftables::table::{chains, sets, show, table};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::{Change, Rejection};
-use crate::linux::nft::element as kernel;
 use crate::linux::nft::rule::Rule;
+use crate::linux::nft::table::Table;
 
-use compile::{Named, table};
 pub use error::{Clash, NftError};
 use no_masquerade::is_known;
 pub use no_masquerade::{ensure_no_masquerade, no_masquerade_matches, remove_no_masquerade};
@@ -156,7 +155,7 @@ pub async fn rebuild<E: From<NftError>, W: Into<Wanted>>(
 /// [`NftError::HostPortTaken`] if a hostPort leads to another pod; else what the kernel refused, for example that
 /// there is no table.
 pub async fn add_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    let changes = additions(elements.iter().map(Named::from));
+    let changes = additions(elements.iter().cloned());
     let mut attempts = Attempts::default();
     loop {
         match nft.commit(None, &changes).await {
@@ -218,18 +217,17 @@ pub async fn remove_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), Nft
 async fn change_own(
     nft: &Nfnetlink,
     elements: &[Element],
-    change: impl Fn(Vec<Named>) -> Vec<Change>,
+    change: impl Fn(Vec<Element>) -> Vec<Change>,
 ) -> Result<(), NftError> {
-    let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
     let is_changed =
         |refusal: &KernelError| refusal.is_not_found() || refusal.is_exists() || refusal.is_taken();
     let mut attempts = Attempts::default();
     loop {
-        let found = find(nft, &wanted).await?;
-        let own = wanted
+        let found = find(nft, elements).await?;
+        let own = elements
             .iter()
             .zip(found)
-            .filter(|(wanted, found)| found.as_ref().is_some_and(|found| found.data == wanted.element.data));
+            .filter(|(wanted, found)| found.as_ref().is_some_and(|found| found.data == wanted.data));
         match nft.commit(None, &change(own.map(|(wanted, _)| wanted.clone()).collect())).await {
             Ok(()) => return Ok(()),
             // Somebody flushed the table in between, or gave a hostPort to another pod.
@@ -239,9 +237,15 @@ async fn change_own(
     }
 }
 
+/// A change after which nothing is different but the generation: in one transaction, nobody ever sees the table.
+fn passing_change() -> Vec<Change> {
+    let passing = Table { name: format!("{}-passing", table().name), ..table() };
+    vec![Change::AddTable(passing.clone()), Change::DeleteTable(passing)]
+}
+
 /// The changes; where there are none, one that passes.
 fn or_passing(changes: Vec<Change>) -> Vec<Change> {
-    if changes.is_empty() { compile::passing_change().into() } else { changes }
+    if changes.is_empty() { passing_change() } else { changes }
 }
 
 /// What is missing or wrong in the table and among `elements`, in `nft`'s words; empty if nothing.
@@ -250,30 +254,29 @@ fn or_passing(changes: Vec<Change>) -> Vec<Change> {
 /// What the kernel refused.
 pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<String>, NftError> {
     let mut differences = Vec::new();
-    let names = ChainName::ALL.map(ChainName::as_str);
-    let chains = nft.chains(&table(), &names).await?;
-    for (name, actual) in ChainName::ALL.into_iter().zip(chains) {
-        if actual.as_ref() != Some(&compile::chain(name)) {
+    let chains = chains();
+    let names: Vec<&str> = chains.iter().map(|chain| chain.name.as_str()).collect();
+    let actual = nft.chains(&table(), &names).await?;
+    for (chain, actual) in chains.iter().zip(actual) {
+        if actual.as_ref() != Some(chain) {
             let state = if actual.is_some() { "differs" } else { "is missing" };
-            differences.push(format!("nft: chain inet ferrule {name} {state}"));
+            differences.push(format!("nft: chain {} {} {state}", table(), chain.name));
         }
     }
-    let rules = nft.rules(&table()).await?;
-    for name in ChainName::ALL {
+    let (rules, actual) = (rules(), nft.rules(&table()).await?);
+    for name in names {
         let of_chain = |rules: &[Rule]| -> Vec<Rule> {
-            rules.iter().filter(|rule| rule.chain == name.as_str()).cloned().collect()
+            rules.iter().filter(|rule| rule.chain == name).cloned().collect()
         };
-        if of_chain(&rules) != of_chain(&compile::rules()) {
-            differences.push(format!("nft: rules of chain inet ferrule {name} differ"));
+        if of_chain(&rules) != of_chain(&actual) {
+            differences.push(format!("nft: rules of chain {} {name} differ", table()));
         }
     }
-    let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
-    let found = find(nft, &wanted).await?;
-    for ((element, wanted), found) in elements.iter().zip(&wanted).zip(found) {
+    for (wanted, found) in elements.iter().zip(find(nft, elements).await?) {
         match found {
-            None => differences.push(format!("nft: element {element} is missing")),
-            Some(found) if found.data != wanted.element.data => {
-                differences.push(format!("nft: element {element} leads elsewhere"));
+            None => differences.push(format!("nft: element {} is missing", show(wanted))),
+            Some(found) if found.data != wanted.data => {
+                differences.push(format!("nft: element {} leads elsewhere", show(wanted)));
             }
             Some(_) => {}
         }
@@ -301,7 +304,7 @@ pub async fn sweep<E: From<NftError>, W: Into<Wanted>>(
             return Ok(());
         }
         let mut actual = read_elements(nft).await.map_err(NftError::from)?;
-        actual.retain(|it| !it.set.has_ranges());
+        actual.retain(|it| it.key_end.is_none());
         let stale = plan::stale(&actual, networks, read()?.into());
         match nft.commit(None, &deletions(stale)).await {
             Ok(()) => return Ok(()),
@@ -339,40 +342,31 @@ async fn stands(nft: &Nfnetlink) -> Result<bool, KernelError> {
         rules.sort_by(|a, b| a.chain.cmp(&b.chain));
         rules
     };
-    Ok(sorted(nft.rules(&table()).await?) == sorted(compile::rules()))
+    Ok(sorted(nft.rules(&table()).await?) == sorted(rules()))
 }
 
-async fn read_elements(nft: &Nfnetlink) -> Result<Vec<Named>, KernelError> {
+async fn read_elements(nft: &Nfnetlink) -> Result<Vec<Element>, KernelError> {
     let mut all = Vec::new();
-    for set in SetName::ALL {
-        let elements = nft.elements(&table(), set.as_str()).await?;
-        all.extend(elements.into_iter().map(|element| Named { set, element }));
+    for set in sets() {
+        all.extend(nft.elements(&table(), &set.name).await?);
     }
     Ok(all)
 }
 
-/// Those of `elements` whose key leads elsewhere, and where to.
+/// Those of `elements` that are hostPorts which lead elsewhere, and where to.
 async fn find_clashes(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<Clash>, NftError> {
-    let redirections: Vec<&Element> = elements.iter().filter(|element| element.target.is_some()).collect();
-    let wanted: Vec<Named> = redirections.iter().map(|element| Named::from(*element)).collect();
-    let found = find(nft, &wanted).await?;
-    let clashes = redirections.into_iter().zip(found).filter_map(|(element, found)| {
-        let found = found?;
-        let holder = found.data?.to_address_and_port()?;
-        (Some(holder) != element.target).then(|| Clash {
-            element: element.clone(),
-            holder: holder.0,
-            holder_port: holder.1,
-            comment: found.comment,
-        })
+    let found = find(nft, elements).await?;
+    let clashes = elements.iter().zip(found).filter_map(|(element, found)| {
+        let (host_port, _) = read_host_port(element)?;
+        let found = found.filter(|found| found.data != element.data)?;
+        let (holder, holder_port) = found.data?.to_address_and_port()?;
+        Some(Clash { host_port, holder, holder_port, comment: found.comment })
     });
     Ok(clashes.collect())
 }
 
-async fn find(nft: &Nfnetlink, wanted: &[Named]) -> Result<Vec<Option<kernel::Element>>, KernelError> {
-    let keys: Vec<(&str, &kernel::Element)> =
-        wanted.iter().map(|it| (it.set.as_str(), &it.element)).collect();
-    nft.find_elements(&table(), &keys).await
+async fn find(nft: &Nfnetlink, wanted: &[Element]) -> Result<Vec<Option<Element>>, KernelError> {
+    nft.find_elements(&table(), &wanted.iter().collect::<Vec<_>>()).await
 }
 
 /// Decisions that somebody was faster than.

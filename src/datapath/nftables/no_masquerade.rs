@@ -5,12 +5,11 @@
 //! knows the network: one that was flushed and made again by another network does not.
 
 use crate::cni::ids::NetworkName;
-use crate::datapath::nftables::compile::{Named, table};
 use crate::datapath::nftables::plan::{additions, deletions};
 use crate::datapath::nftables::{Attempts, NftError, find, is_outrun};
 use crate::desired::names::link_group;
-use crate::desired::nftables::element::NoMasquerade;
-use crate::desired::nftables::table::SetName;
+use crate::desired::nftables::element::{Element, NoMasquerade};
+use crate::desired::nftables::table::{set, table};
 use crate::linux::nfnetlink::Nfnetlink;
 
 /// Makes the places where `inside`'s network keeps its sources what they should be; returns whether anything was to
@@ -22,8 +21,7 @@ pub async fn ensure_no_masquerade(nft: &Nfnetlink, inside: &NoMasquerade) -> Res
     if no_masquerade_matches(nft, inside).await? {
         return Ok(false);
     }
-    let wanted: Vec<Named> = inside.elements().iter().map(Named::from).collect();
-    replace(nft, inside.group(), &wanted).await.map(|()| true)
+    replace(nft, inside.group(), &inside.elements()).await.map(|()| true)
 }
 
 /// Whether the places where `inside`'s network keeps its sources are what they should be, by their marks.
@@ -31,15 +29,14 @@ pub async fn ensure_no_masquerade(nft: &Nfnetlink, inside: &NoMasquerade) -> Res
 /// # Errors
 /// What the kernel refused.
 pub async fn no_masquerade_matches(nft: &Nfnetlink, inside: &NoMasquerade) -> Result<bool, NftError> {
-    let marks: Vec<Named> = inside.marks().iter().map(Named::from).collect();
+    let marks = inside.marks();
     let found = find(nft, &marks).await?;
-    Ok(marks.iter().zip(&found).all(|(wanted, found)| found.as_ref() == Some(&wanted.element)))
+    Ok(marks.iter().zip(&found).all(|(wanted, found)| found.as_ref() == Some(wanted)))
 }
 
 /// Whether the table knows the network, whatever it knows of it.
 pub(super) async fn is_known(nft: &Nfnetlink, network: &NetworkName) -> Result<bool, NftError> {
-    let places: Vec<Named> = NoMasquerade::places_of_marks(network).iter().map(Named::from).collect();
-    Ok(find(nft, &places).await?.iter().all(Option::is_some))
+    Ok(find(nft, &NoMasquerade::places_of_marks(network)).await?.iter().all(Option::is_some))
 }
 
 /// Removes what a network has here. For one without pods: any that it still had would be masqueraded everywhere.
@@ -50,16 +47,15 @@ pub async fn remove_no_masquerade(nft: &Nfnetlink, network: &NetworkName) -> Res
     replace(nft, link_group(network), &[]).await
 }
 
-async fn replace(nft: &Nfnetlink, group: u32, wanted: &[Named]) -> Result<(), NftError> {
+async fn replace(nft: &Nfnetlink, group: u32, wanted: &[Element]) -> Result<(), NftError> {
     let group = group.to_be_bytes();
     let mut attempts = Attempts::default();
     loop {
         let generation = nft.generation().await?;
         let mut actual = Vec::new();
-        for set in [SetName::Inside4, SetName::Inside6] {
-            let elements = nft.elements(&table(), set.as_str()).await?;
-            let own = elements.into_iter().filter(|element| element.key.0.starts_with(&group));
-            actual.extend(own.map(|element| Named { set, element }));
+        for set in [set::NO_MASQUERADE4, set::NO_MASQUERADE6] {
+            let elements = nft.elements(&table(), set).await?;
+            actual.extend(elements.into_iter().filter(|element| element.key.0.starts_with(&group)));
         }
         let stale = actual.iter().filter(|it| !wanted.contains(it)).cloned();
         let missing = wanted.iter().filter(|it| !actual.contains(it)).cloned();

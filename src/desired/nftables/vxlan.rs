@@ -1,17 +1,14 @@
-//! Who may send to this node's end of a tunnel.
-//!
-//! What comes out of VXLAN is taken for what it says it is: no host link tells whose it is. So the port must hear nodes
-//! alone. A pod that could send to it could send to every pod of the node, as anyone.
+//! Which nodes may send to this node's VXLAN port.
 
 use std::net::IpAddr;
 
 use crate::cni::ids::NetworkName;
 use crate::desired::names::stable_hash;
-use crate::desired::nftables::element::{Element, Owner, Protocol, Value};
-use crate::desired::nftables::rule::{Action, Field, Match};
-use crate::desired::nftables::table::{KUBE_PROXY_MARK, Parts, SetName};
+use crate::desired::nftables::element::{Element, Protocol, owner};
+use crate::desired::nftables::table::set;
+use crate::linux::nft::element::Bytes;
 
-/// This node's end of tunnels to other nodes, and who is at the other ends.
+/// This node's VXLAN port, and the nodes that may send to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VxlanPeers {
     port: u16,
@@ -19,83 +16,53 @@ pub struct VxlanPeers {
 }
 
 impl VxlanPeers {
-    /// The port is of UDP. `ends` are addresses of nodes, in any order and however often.
+    /// The port is of UDP. `peers` are addresses of nodes, in any order and however often.
     pub fn new(port: u16, mut peers: Vec<IpAddr>) -> Self {
         peers.sort_unstable();
         peers.dedup();
         Self { port, peers }
     }
 
-    /// Where it ends.
+    /// The UDP port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Who is at the other ends, in order.
+    /// Addresses of the nodes, in order.
     pub fn peers(&self) -> &[IpAddr] {
         &self.peers
     }
 
-    /// Its elements. The first is the port's. Its comment holds a number that is another when any of the others is, so
-    /// one look-up tells whether all are as they should be.
+    /// The elements. The first is the port's. Its comment holds a hash of all the others, so one look-up tells whether
+    /// all are as they should be.
     pub fn elements(&self, network: &NetworkName) -> Vec<Element> {
         let words: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
-        let mark = format!("{:016x}", stable_hash(words.iter().map(String::as_str)));
-        let element = |set, key, note| {
-            let owner = Owner { network: network.clone(), note };
-            Element { set, key, target: None, owner }
-        };
-        let port = vec![Value::Protocol(Protocol::Udp), Value::Port(self.port)];
-        let mut elements = vec![element(SetName::Tunnels, port, Some(mark))];
-        elements.extend(self.peers.iter().map(|&end| {
-            let set = if end.is_ipv4() { SetName::TunnelEnds4 } else { SetName::TunnelEnds6 };
-            element(set, vec![Value::Address(end)], None)
+        let hash = format!("{:016x}", stable_hash(words.iter().map(String::as_str)));
+        let element = |set, key, note| Element::new(set, key).with_comment(owner(network, note));
+        let port = Bytes::default().protocol(Protocol::Udp.number()).port(self.port);
+        let mut elements = vec![element(set::VXLAN_PORTS, port, Some(&hash))];
+        elements.extend(self.peers.iter().map(|&peer| {
+            let set = if peer.is_ipv4() { set::VXLAN_PEERS4 } else { set::VXLAN_PEERS6 };
+            element(set, Bytes::default().address(peer), None)
         }));
         elements
     }
 }
 
-/// Whether a packet is for a port where a tunnel ends, be it here or at another node.
-pub(super) fn is_to_tunnel() -> Match {
-    Match::In(vec![Field::Protocol, Field::DestinationPort], SetName::Tunnels)
-}
-
-/// What is for this node's end.
-pub(super) fn into_tunnel() -> Vec<Parts> {
-    let from = |source, set| vec![Match::In(vec![source], set)];
-    vec![
-        (from(Field::Source4, SetName::TunnelEnds4), Action::Accept, "from a node"),
-        (from(Field::Source6, SetName::TunnelEnds6), Action::Accept, "from a node"),
-        (vec![], Action::Drop, "a tunnel is between nodes"),
-    ]
-}
-
-/// What a pod sends on to such a port. At the other end its address says that it is no node; but one that is masqueraded
-/// would have this node's. Pods that are nodes of a cluster of their own go on.
-pub(super) fn from_pod() -> Vec<Parts> {
-    let inside = |destination, set| vec![Match::In(vec![Field::InGroup, destination], set)];
-    vec![
-        (vec![Match::In(vec![Field::OutLink], SetName::Pods)], Action::Accept, "to a pod of this node"),
-        (vec![Match::Marked(KUBE_PROXY_MARK)], Action::Drop, "a pod does not speak as its node"),
-        (inside(Field::Destination4, SetName::Inside4), Action::Accept, "with its own address"),
-        (inside(Field::Destination6, SetName::Inside6), Action::Accept, "with its own address"),
-        (vec![], Action::Drop, "a pod does not speak as its node"),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::nftables::table::show;
 
-    fn tunnel(ends: &[&str]) -> VxlanPeers {
-        VxlanPeers::new(8472, ends.iter().map(|text| text.parse().unwrap()).collect())
+    fn vxlan(peers: &[&str]) -> VxlanPeers {
+        VxlanPeers::new(8472, peers.iter().map(|text| text.parse().unwrap()).collect())
     }
 
     #[test]
-    fn a_port_and_each_end_once_whatever_their_order() {
+    fn the_port_and_each_peer_once_whatever_their_order() {
         let network = NetworkName::parse("podnet").unwrap();
-        let elements = tunnel(&["fd00::10", "192.0.2.11", "192.0.2.10", "192.0.2.11"]).elements(&network);
-        let shown: Vec<String> = elements.iter().map(ToString::to_string).collect();
+        let elements = vxlan(&["fd00::10", "192.0.2.11", "192.0.2.10", "192.0.2.11"]).elements(&network);
+        let shown: Vec<String> = elements.iter().map(show).collect();
         assert_eq!(
             shown,
             [
@@ -105,8 +72,8 @@ mod tests {
                 "vxlan_peers6 { fd00::10 }",
             ]
         );
-        assert_eq!(elements, tunnel(&["192.0.2.10", "192.0.2.11", "fd00::10"]).elements(&network));
-        let fewer = tunnel(&["192.0.2.10"]).elements(&network);
-        assert_ne!(fewer[0].owner, elements[0].owner, "the port's comment tells of the ends");
+        assert_eq!(elements, vxlan(&["192.0.2.10", "192.0.2.11", "fd00::10"]).elements(&network));
+        let fewer = vxlan(&["192.0.2.10"]).elements(&network);
+        assert_ne!(fewer[0].comment, elements[0].comment, "the port's comment tells of the peers");
     }
 }

@@ -148,8 +148,7 @@ impl Nfnetlink {
         Ok(answers.iter().flat_map(|answer| Element::read_all_lasting(Attributes(&answer.body))).collect())
     }
 
-    /// What there is under the keys of `wanted`, each an element of the set named with it. The cost does not
-    /// depend on how many elements the sets have.
+    /// What there is under the keys of `wanted`. The cost does not depend on how many elements their sets have.
     ///
     /// `nft get element FAMILY TABLE NAME { KEY }`
     ///
@@ -158,22 +157,22 @@ impl Nfnetlink {
     pub async fn find_elements(
         &self,
         table: &Table,
-        wanted: &[(&str, &Element)],
+        wanted: &[&Element],
     ) -> Result<Vec<Option<Element>>, KernelError> {
-        let question = |&(set, element): &(&str, &Element)| {
-            let key = Element { data: None, comment: None, ..element.clone() };
-            let inner = NfTablesMessage::GetSetElement(message_about(table, set, &[key]));
+        let question = |element: &&Element| {
+            let key = Element { data: None, comment: None, ..Element::clone(element) };
+            let inner = NfTablesMessage::GetSetElement(message_about(table, &element.set, &[key]));
             message(table.family, inner)
         };
         let answers = self.ask(wanted.iter().map(question).collect()).await;
         let mut found = Vec::new();
-        for (answer, (set, _)) in answers.into_iter().zip(wanted) {
+        for (answer, element) in answers.into_iter().zip(wanted) {
             found.push(match answer {
                 Ok(answer) => {
                     answer.and_then(|answer| Element::read_all(Attributes(&answer.body)).into_iter().next())
                 }
                 Err(reason) if reason.is_not_found() => None,
-                Err(reason) => return Err(reason.of(format!("get element {table} {set}"))),
+                Err(reason) => return Err(reason.of(format!("get element {table} {}", element.set))),
             });
         }
         Ok(found)
