@@ -238,7 +238,7 @@ impl Datapath {
         // First on disk: whoever makes the table again reads it there.
         let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
         self.remember(&inside, tunnel.as_ref())?;
-        let stands = nftables::knows(&self.nft, std::slice::from_ref(&self.network)).await?;
+        let stands = nftables::has_network(&self.nft, std::slice::from_ref(&self.network)).await?;
         let mut is_changed = stands && nftables::ensure_no_masquerade(&self.nft, &inside).await?;
         is_changed |=
             stands && nftables::ensure_vxlan_peers(&self.nft, &self.network, tunnel.as_ref()).await?;

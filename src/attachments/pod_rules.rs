@@ -80,8 +80,8 @@ impl Admission<'_> {
         link: &mut Option<oneshot::Receiver<()>>,
     ) -> Result<Result<(), Rejection>, CniError> {
         let stands = match inside {
-            Some(inside) => nftables::knows_as(nft, inside).await?,
-            None => nftables::knows(nft, std::slice::from_ref(&self.network.name)).await?,
+            Some(inside) => nftables::has_network_as(nft, inside).await?,
+            None => nftables::has_network(nft, std::slice::from_ref(&self.network.name)).await?,
         };
         if !stands && let Err(gone) = self.prepare(nft, inside).await? {
             return Ok(Err(gone));
@@ -112,7 +112,7 @@ impl Admission<'_> {
             let store = Store::open(data_dir, own)?;
             store.lock(self.boot, LOCK_DEADLINE)?.remember_inside(&inside.networks)?;
         }
-        if !nftables::knows(nft, std::slice::from_ref(own)).await? {
+        if !nftables::has_network(nft, std::slice::from_ref(own)).await? {
             rebuild(nft, data_dir, own, self.boot).await?;
         }
         match inside {
@@ -225,7 +225,7 @@ pub async fn differences(
     let mut found = nftables::differences(&nft, &elements).await?;
     let stands = match &network.peers {
         Peers::Listed(_) => nftables::no_masquerade_matches(&nft, &describe_inside(network, uplink)).await?,
-        Peers::KeptByAgent => nftables::knows(&nft, std::slice::from_ref(&network.name)).await?,
+        Peers::KeptByAgent => nftables::has_network(&nft, std::slice::from_ref(&network.name)).await?,
     };
     if !stands {
         let text = "nft: the exemptions from masquerade of network";

@@ -31,7 +31,7 @@ fn after_a_flush_the_next_add_brings_back_every_pod_of_every_network() {
     let before = nft::pod_elements(node.namespace());
     let inside = || nft::run(node.namespace(), "list set inet ferrule no_masquerade4").unwrap();
     let exempt = inside();
-    for ruin in ["flush ruleset", "delete table inet ferrule", "flush chain inet ferrule hostports"] {
+    for ruin in ["flush ruleset", "delete table inet ferrule", "flush table inet ferrule"] {
         nft::run(node.namespace(), ruin).unwrap();
         let complaint = node.check(&web, &conf, &result).complaint(105);
         assert!(complaint.contains("inet ferrule"), "{complaint}");

@@ -74,6 +74,7 @@ fn a_table_that_is_flushed_or_gone() {
         "flush ruleset",
         "delete table inet ferrule",
         "flush table inet ferrule",
+        "flush chain inet ferrule postrouting",
         "flush set inet ferrule no_masquerade4",
     ] {
         node.nft(deed);

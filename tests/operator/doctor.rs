@@ -82,6 +82,7 @@ fn a_table_that_was_flushed_or_changed_is_one_finding_and_sync_mends_it() {
         ("flush set inet ferrule sources6", "element sources6 { "),
         ("flush set inet ferrule no_masquerade4", "exemptions from masquerade"),
         ("flush chain inet ferrule antispoof", "rules of chain inet ferrule antispoof differ"),
+        ("insert rule inet ferrule postrouting accept", "rules of chain inet ferrule postrouting differ"),
     ] {
         nft::run(namespace, ruin).unwrap();
         patient.expect_one("table-differs", &[word, "ferrule sync"]);

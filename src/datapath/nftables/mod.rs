@@ -1,20 +1,21 @@
-//! The nftables table: makes it what [`crate::desired::nftables`] says, and tells where it is not.
+//! The nftables table: makes it what [`crate::desired::nftables`] says, and tells where it differs.
 //!
-//! | verb                  | what it does                                                                    |
-//! |-----------------------|---------------------------------------------------------------------------------|
-//! | [`ensure_table`]      | looks whether the table stands, and makes it where it does not                  |
-//! | [`rebuild`]           | makes table and elements what the store says                                    |
-//! | [`ensure_no_masquerade`]     | makes a network's exemptions from masquerade what they should be                 |
-//! | [`ensure_vxlan_peers`]     | makes a node's end of a tunnel hear nodes alone                                  |
-//! | [`add_pod`]           | adds a pod's elements; tells who has a hostPort already                          |
-//! | [`expire_pod`]        | lets those expire that are still the pod's                                       |
-//! | [`remove_rest`]       | removes those that did not, or have come back                                    |
-//! | [`remove_pod`]        | removes those that are still the pod's; what is not there is a success          |
-//! | [`sweep`]             | removes what no record asks for                                                 |
-//! | [`remove_link`]       | the same, where nothing is known of the pod but its link                        |
-//! | [`differences`]       | says what is missing or wrong                                                   |
-//! | [`remove_table`]      | removes all of it                                                               |
-//! | [`flows`]             | has flows forgotten that keep to what was before                                |
+//! | verb                       | what it does                                                                      |
+//! |----------------------------|-----------------------------------------------------------------------------------|
+//! | [`has_network_as`]         | tells by look-ups whether the table is there and has a network; see `presence.rs` |
+//! | [`ensure_table`]           | makes the table where it is not there                                             |
+//! | [`rebuild`]                | makes table and elements what the store says                                      |
+//! | [`ensure_no_masquerade`]   | makes a network's exemptions from masquerade what they should be                  |
+//! | [`ensure_vxlan_peers`]     | lets only nodes send to this node's VXLAN port                                    |
+//! | [`add_pod`]                | adds a pod's elements; tells which pod has a hostPort already                     |
+//! | [`expire_pod`]             | lets those expire that are still the pod's                                        |
+//! | [`remove_rest`]            | removes those that did not expire, or have come back                              |
+//! | [`remove_pod`]             | removes those that are still the pod's; what is not there is a success            |
+//! | [`sweep`]                  | removes what no record asks for                                                   |
+//! | [`remove_link`]            | removes a pod's elements where only its link is known                             |
+//! | [`differences`]            | says what is missing or wrong                                                     |
+//! | [`remove_table`]           | removes all of it                                                                 |
+//! | [`flows`]                  | deletes conntrack entries that bypass a change of hostPorts                       |
 //!
 //! Every change is one transaction. What is decided on what was read is committed only if nobody changed anything
 //! meanwhile, so several ADDs that all find no table make one, and a rebuild never takes away what an ADD
@@ -24,26 +25,26 @@ mod error;
 pub mod flows;
 mod no_masquerade;
 mod plan;
+mod presence;
 mod search;
 mod vxlan;
 
 use std::time::Duration;
 
 use crate::cni::ids::NetworkName;
-use crate::desired::nftables::element::{Element, NoMasquerade, read_host_port};
-use crate::desired::nftables::rules::rules;
-use crate::desired::nftables::table::{chains, sets, show, table};
+use crate::desired::nftables::element::{Element, read_host_port};
+use crate::desired::nftables::table::{sets, show, table};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::{Change, Rejection};
-use crate::linux::nft::rule::Rule;
 use crate::linux::nft::table::Table;
 
 pub use error::{Clash, NftError};
-use no_masquerade::is_known;
 pub use no_masquerade::{ensure_no_masquerade, no_masquerade_matches, remove_no_masquerade};
 pub use plan::Wanted;
 use plan::{Plan, Present, additions, deletions, expirations};
+use presence::{exists, look_up, table_differences};
+pub use presence::{has_network, has_network_as};
 pub use search::remove_link;
 pub use vxlan::ensure_vxlan_peers;
 
@@ -60,7 +61,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 pub struct Rebuilt {
     /// Whether the table had to be made.
     pub made: bool,
-    /// Elements that were missing or wrong, in a table that stood.
+    /// Elements that were missing or wrong, in a table that was there.
     pub added: usize,
     /// Elements that nothing asks for any more.
     pub removed: usize,
@@ -68,7 +69,7 @@ pub struct Rebuilt {
     pub passed_over: Vec<Element>,
 }
 
-/// Makes the table with all that belongs in it, unless it stands and knows all `networks`. `None` if it does: then its
+/// Makes the table with all that belongs in it, unless it is there and has all `networks`. `None` if it is: then its
 /// elements are not looked at, and the cost does not depend on how many there are.
 ///
 /// `read` as for [`rebuild`].
@@ -80,40 +81,15 @@ pub async fn ensure_table<E: From<NftError>, W: Into<Wanted>>(
     networks: &[NetworkName],
     read: impl FnMut() -> Result<W, E>,
 ) -> Result<Option<Rebuilt>, E> {
-    if knows(nft, networks).await? {
+    if has_network(nft, networks).await? {
         return Ok(None);
     }
     rebuild(nft, networks, read).await.map(Some)
 }
 
-/// Whether the table stands and knows all `networks`. Their elements are not looked at.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn knows(nft: &Nfnetlink, networks: &[NetworkName]) -> Result<bool, NftError> {
-    if !stands(nft).await? {
-        return Ok(false);
-    }
-    for network in networks {
-        if !is_known(nft, network).await? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Whether the table stands, and the places where `inside`'s network keeps its sources are what they should be, by their
-/// marks.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn knows_as(nft: &Nfnetlink, inside: &NoMasquerade) -> Result<bool, NftError> {
-    Ok(stands(nft).await? && no_masquerade_matches(nft, inside).await?)
-}
-
 /// Makes the table, and the elements of `networks` in it, what they should be. Idempotent.
 ///
-/// `read` is asked for all elements of these networks, those of [`NoMasquerade`] among them, each time that the kernel's state was looked at afresh; an ADD
+/// `read` is asked for all elements of these networks, those of [`NoMasquerade`](crate::desired::nftables::element::NoMasquerade) among them, each time that the kernel's state was looked at afresh; an ADD
 /// must have written its record before it adds its elements. Elements of other networks stay, even where
 /// the table is made anew.
 ///
@@ -128,7 +104,7 @@ pub async fn rebuild<E: From<NftError>, W: Into<Wanted>>(
     loop {
         let generation = nft.generation().await.map_err(NftError::from)?;
         let actual = read_elements(nft).await.map_err(NftError::from)?;
-        let made = !stands(nft).await.map_err(NftError::from)?;
+        let made = !table_differences(nft).await.map_err(NftError::from)?.is_empty();
         let exists = made && nft.has_table(&table()).await.map_err(NftError::from)?;
         let present = if exists {
             Present::Other
@@ -191,11 +167,11 @@ pub async fn expire_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), Nft
 /// # Errors
 /// What the kernel refused. That an element, or the table, is not there is none.
 pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    // In this order: what was made again before the look is found, what would be made after it is outrun.
-    if stands(nft).await? {
-        change_own(nft, elements, deletions).await
-    } else {
-        remove_pod(nft, elements).await
+    match look_up(nft, elements).await? {
+        Some(found) if found.iter().all(Option::is_none) => Ok(()),
+        Some(_) => change_own(nft, elements, deletions).await,
+        // Somebody may be making it again, from what was there before.
+        None => remove_pod(nft, elements).await,
     }
 }
 
@@ -203,7 +179,7 @@ pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element]) -> Result<(), Nf
 /// now stays.
 ///
 /// Where none is, the table was flushed, and whoever makes it again may have read the pod's record before this
-/// command had its hold. What was decided on that must come to nothing, so the generation changes in any case.
+/// command had its lock. What was decided on that must come to nothing, so the generation changes in any case.
 ///
 /// # Errors
 /// What the kernel refused. That an element, or the table, is not there is none.
@@ -240,7 +216,7 @@ async fn change_own(
 /// A change after which nothing is different but the generation: in one transaction, nobody ever sees the table.
 fn passing_change() -> Vec<Change> {
     let passing = Table { name: format!("{}-passing", table().name), ..table() };
-    vec![Change::AddTable(passing.clone()), Change::DeleteTable(passing)]
+    vec![Change::AddTable(passing.clone(), None), Change::DeleteTable(passing)]
 }
 
 /// The changes; where there are none, one that passes.
@@ -253,25 +229,7 @@ fn or_passing(changes: Vec<Change>) -> Vec<Change> {
 /// # Errors
 /// What the kernel refused.
 pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<String>, NftError> {
-    let mut differences = Vec::new();
-    let chains = chains();
-    let names: Vec<&str> = chains.iter().map(|chain| chain.name.as_str()).collect();
-    let actual = nft.chains(&table(), &names).await?;
-    for (chain, actual) in chains.iter().zip(actual) {
-        if actual.as_ref() != Some(chain) {
-            let state = if actual.is_some() { "differs" } else { "is missing" };
-            differences.push(format!("nft: chain {} {} {state}", table(), chain.name));
-        }
-    }
-    let (rules, actual) = (rules(), nft.rules(&table()).await?);
-    for name in names {
-        let of_chain = |rules: &[Rule]| -> Vec<Rule> {
-            rules.iter().filter(|rule| rule.chain == name).cloned().collect()
-        };
-        if of_chain(&rules) != of_chain(&actual) {
-            differences.push(format!("nft: rules of chain {} {name} differ", table()));
-        }
-    }
+    let mut differences = table_differences(nft).await?;
     for (wanted, found) in elements.iter().zip(find(nft, elements).await?) {
         match found {
             None => differences.push(format!("nft: element {} is missing", show(wanted))),
@@ -288,7 +246,7 @@ pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<St
 /// masquerade alone. Nothing to do where the table does not stand.
 ///
 /// `read` is asked after the kernel: an ADD writes its record before its elements, and a DEL removes it after them, so
-/// what stands in the table by then and is in no record was left behind. Hence this needs no moment in which nobody
+/// what is in the table by then and is in no record was left behind. Hence this needs no moment in which nobody
 /// else changes anything, which [`rebuild`] has to wait for.
 ///
 /// # Errors
@@ -300,7 +258,7 @@ pub async fn sweep<E: From<NftError>, W: Into<Wanted>>(
 ) -> Result<(), E> {
     let mut attempts = Attempts::default();
     loop {
-        if !stands(nft).await.map_err(NftError::from)? {
+        if !exists(nft).await.map_err(NftError::from)? {
             return Ok(());
         }
         let mut actual = read_elements(nft).await.map_err(NftError::from)?;
@@ -334,17 +292,6 @@ pub async fn remove_table(nft: &Nfnetlink) -> Result<(), NftError> {
     }
 }
 
-/// Whether the rules are what they should be. A rule names the chains and sets that it needs, so these are there
-/// too; and the first rule's comment tells whether they are of this version.
-async fn stands(nft: &Nfnetlink) -> Result<bool, KernelError> {
-    let sorted = |mut rules: Vec<Rule>| {
-        // The order within each chain stays.
-        rules.sort_by(|a, b| a.chain.cmp(&b.chain));
-        rules
-    };
-    Ok(sorted(nft.rules(&table()).await?) == sorted(rules()))
-}
-
 async fn read_elements(nft: &Nfnetlink) -> Result<Vec<Element>, KernelError> {
     let mut all = Vec::new();
     for set in sets() {
@@ -366,7 +313,7 @@ async fn find_clashes(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<Clash
 }
 
 async fn find(nft: &Nfnetlink, wanted: &[Element]) -> Result<Vec<Option<Element>>, KernelError> {
-    nft.find_elements(&table(), &wanted.iter().collect::<Vec<_>>()).await
+    nft.find_elements(&table(), wanted).await
 }
 
 /// Decisions that somebody was faster than.

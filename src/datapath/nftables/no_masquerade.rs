@@ -2,7 +2,7 @@
 //!
 //! There may be thousands of such places, one a node. So an ADD looks at two of them, which say by a number in their
 //! comments what all the others are (see [`NoMasquerade::elements`]). That they are there at all tells that the table
-//! knows the network: one that was flushed and made again by another network does not.
+//! has the network: one that was flushed and made again by another network has not.
 
 use crate::cni::ids::NetworkName;
 use crate::datapath::nftables::plan::{additions, deletions};
@@ -12,31 +12,26 @@ use crate::desired::nftables::element::{Element, NoMasquerade};
 use crate::desired::nftables::table::{set, table};
 use crate::linux::nfnetlink::Nfnetlink;
 
-/// Makes the places where `inside`'s network keeps its sources what they should be; returns whether anything was to
-/// be done. Needs the table to stand.
+/// Makes the places where `wanted`'s network keeps its sources what they should be; returns whether anything was to
+/// be done. Needs the table to be there.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn ensure_no_masquerade(nft: &Nfnetlink, inside: &NoMasquerade) -> Result<bool, NftError> {
-    if no_masquerade_matches(nft, inside).await? {
+pub async fn ensure_no_masquerade(nft: &Nfnetlink, wanted: &NoMasquerade) -> Result<bool, NftError> {
+    if no_masquerade_matches(nft, wanted).await? {
         return Ok(false);
     }
-    replace(nft, inside.group(), &inside.elements()).await.map(|()| true)
+    replace(nft, wanted.group(), &wanted.elements()).await.map(|()| true)
 }
 
-/// Whether the places where `inside`'s network keeps its sources are what they should be, by their marks.
+/// Whether the places where `wanted`'s network keeps its sources are what they should be, by their marks.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn no_masquerade_matches(nft: &Nfnetlink, inside: &NoMasquerade) -> Result<bool, NftError> {
-    let marks = inside.marks();
+pub async fn no_masquerade_matches(nft: &Nfnetlink, wanted: &NoMasquerade) -> Result<bool, NftError> {
+    let marks = wanted.marks();
     let found = find(nft, &marks).await?;
     Ok(marks.iter().zip(&found).all(|(wanted, found)| found.as_ref() == Some(wanted)))
-}
-
-/// Whether the table knows the network, whatever it knows of it.
-pub(super) async fn is_known(nft: &Nfnetlink, network: &NetworkName) -> Result<bool, NftError> {
-    Ok(find(nft, &NoMasquerade::places_of_marks(network)).await?.iter().all(Option::is_some))
 }
 
 /// Removes what a network has here. For one without pods: any that it still had would be masqueraded everywhere.

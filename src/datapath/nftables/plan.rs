@@ -26,8 +26,8 @@ pub enum Present {
 pub struct Wanted {
     /// What must be there.
     pub settled: Vec<Element>,
-    /// What an ADD or a DEL that is at work right now may have added or removed already: in a table that stands it is
-    /// left as it is found. In one that is made anew it is wanted, because an ADD does not look again.
+    /// What an ADD or a DEL that is at work right now may have added or removed already: where there is a table, it is
+    /// left as it is found. Where there is none it is wanted, because an ADD does not look again.
     pub busy: Vec<Element>,
     /// What a DEL is about to remove, or has removed: it is left as it is found, and nobody makes it again.
     pub leaving: Vec<Element>,
@@ -71,24 +71,25 @@ impl Plan {
     ) -> Self {
         let wanted = wanted.into();
         let busy: HashSet<Element> = match present {
-            Present::Table => wanted.busy.iter().chain(&wanted.leaving).cloned().collect(),
-            Present::Nothing | Present::Other => HashSet::new(),
+            Present::Table | Present::Other => wanted.busy.iter().chain(&wanted.leaving).cloned().collect(),
+            Present::Nothing => HashSet::new(),
         };
         let is_busy = |element: &Element| busy.contains(element);
         let wanted: Vec<Element> = wanted.all().into_iter().filter(|element| !is_busy(element)).collect();
         let (own, others): (Vec<&Element>, Vec<&Element>) =
             actual.iter().partition(|it| belongs_to(it, networks));
+        let in_work = identities(&busy);
+        let (busy_there, own): (Vec<&Element>, Vec<&Element>) =
+            own.into_iter().partition(|it| in_work.contains(&identity(it)));
         // A table of another version may have other keys under the same name.
         let sets = sets();
         let fits = |it: &&Element| sets.iter().any(|set: &Set| set.name == it.set && set.fits(it));
-        let others: Vec<&Element> = others.into_iter().filter(fits).collect();
-        let (wanted, passed_over) = without_clashes(&others, wanted);
+        let staying: Vec<&Element> = others.into_iter().chain(busy_there).filter(fits).collect();
+        let (wanted, passed_over) = without_clashes(&staying, wanted);
         let mut changes = Vec::new();
         if present == Present::Table {
             let (wanted_now, there) = (identities(&wanted), identities(own.iter().copied()));
-            let in_work = identities(&busy);
-            let is_stale =
-                |it: &&Element| ![&wanted_now, &in_work].iter().any(|ids| ids.contains(&identity(it)));
+            let is_stale = |it: &&Element| !wanted_now.contains(&identity(it));
             let stale: Vec<Element> = own.into_iter().filter(is_stale).cloned().collect();
             let missing: Vec<Element> =
                 wanted.iter().filter(|it| !there.contains(&identity(it))).cloned().collect();
@@ -101,7 +102,7 @@ impl Plan {
             changes.push(Change::DeleteTable(table()));
         }
         changes.extend(whole_table());
-        changes.extend(additions(wanted.into_iter().chain(others.into_iter().cloned())));
+        changes.extend(additions(wanted.into_iter().chain(staying.into_iter().cloned())));
         Self { changes, added: 0, removed: 0, passed_over }
     }
 }
@@ -240,6 +241,18 @@ mod tests {
             assert_eq!(plan, Plan::default(), "{there:?}");
             assert_eq!(stale(&actual, &[network("podnet")], wanted()), []);
         }
+        // A table that is replaced has of it what was found.
+        let actual = [&web[..2], &coming[..1]].concat();
+        let plan = Plan::new(Present::Other, &actual, &[network("podnet")], wanted());
+        let kept: Vec<&Element> = plan
+            .changes
+            .iter()
+            .flat_map(
+                |change| if let Change::AddElements(_, elements) = change { &elements[..] } else { &[] },
+            )
+            .collect();
+        assert_eq!(kept.len(), 3);
+        assert!(kept.contains(&&coming[0]) && !kept.contains(&&coming[1]), "{kept:?}");
         let plan = Plan::new(Present::Nothing, &[], &[network("podnet")], wanted());
         let anew: usize = plan
             .changes

@@ -18,7 +18,7 @@ const BY_LINK: [&str; 4] = [set::SOURCES4, set::SOURCES6, set::MASQUERADE4, set:
 const BY_TARGET: [&str; 4] = [set::HOSTPORTS4, set::HOSTPORTS6, set::ANY_HOSTPORTS4, set::ANY_HOSTPORTS6];
 
 /// Removes all that a link of `network` has in the table, and the hostPorts that lead to its addresses. Reads the
-/// whole table, but only where it knows the link.
+/// whole table, but only where the link is in it.
 ///
 /// # Errors
 /// What the kernel refused. That nothing is there is none.

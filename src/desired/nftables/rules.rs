@@ -6,7 +6,7 @@ use crate::desired::nftables::expr::{
     ip6_saddr, ipv4, ipv6, is_for_this_node, is_in, is_not_from_loopback, is_redirected, l4proto,
     masked_equals, masquerade, masquerade_fully_random, oifname, rule, starts_with, th_dport, verdict,
 };
-use crate::desired::nftables::table::{chain, layout, set};
+use crate::desired::nftables::table::{chain, set};
 use crate::linux::nft::element::Bytes;
 use crate::linux::nft::expr::Expr;
 use crate::linux::nft::expr::Verdict::{Accept, Drop, Return};
@@ -21,12 +21,9 @@ const KUBE_PROXY_MARK: u32 = 1 << 14;
 const LOOPBACK: [u8; 1] = [127];
 
 /// All rules, those of a chain in their order.
-///
-/// The comment of the first holds what rules do not show: which chains and sets this table has. So a table of
-/// another version is told by its rules alone.
 pub fn rules() -> Vec<Rule> {
     let dnat = |chain| vec![rule(chain, &[is_for_this_node(), goto(chain::HOSTPORTS)], "for this node")];
-    let mut rules = [
+    [
         prerouting(),
         antispoof(),
         dnat(chain::DNAT_PREROUTING),
@@ -38,11 +35,7 @@ pub fn rules() -> Vec<Rule> {
         forward(),
         pod_to_vxlan(),
     ]
-    .concat();
-    if let Some(comment) = rules.first_mut().and_then(|first| first.comment.as_mut()) {
-        comment.push_str(&format!("; ferrule's layout {:016x}", layout()));
-    }
-    rules
+    .concat()
 }
 
 fn prerouting() -> Vec<Rule> {
@@ -68,7 +61,7 @@ fn antispoof() -> Vec<Rule> {
         // Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443). Both ends have
         // permanent neighbour entries for each other: nothing that a pod says there is needed.
         // icmpv6 type 133-137 drop
-        rule(&[icmpv6_type(133, 137), verdict(Drop)], "a pod teaches its node nothing"),
+        rule(&[icmpv6_type(133, 137), verdict(Drop)], "no neighbour discovery from pods"),
         // iifname . ip saddr @sources4 accept
         rule(&[ipv4(), is_in(&[iifname, ip_saddr], set::SOURCES4), verdict(Accept)], "the pod's own address"),
         // iifname . ip6 saddr @sources6 accept
@@ -88,7 +81,7 @@ fn hostports() -> Vec<Rule> {
         ([l4proto, th_dport], [ip_daddr, l4proto, th_dport], [ip6_daddr, l4proto, th_dport]);
     vec![
         // meta l4proto . th dport @vxlan_ports return
-        rule(&[is_to_vxlan_port(), verdict(Return)], "a tunnel's port is no pod's to take"),
+        rule(&[is_to_vxlan_port(), verdict(Return)], "a VXLAN port is never a hostPort"),
         // dnat ip to ip daddr . meta l4proto . th dport map @hostports4
         rule(&[ipv4(), dnat_to(Family::Ipv4, &four, set::HOSTPORTS4)], "of one hostIP"),
         rule(&[ipv6(), dnat_to(Family::Ipv6, &six, set::HOSTPORTS6)], "of one hostIP"),
@@ -104,7 +97,7 @@ fn postrouting() -> Vec<Rule> {
     // own address.
     let own_hostport = |family: Vec<Expr>, source, set| {
         let parts = [is_redirected(), family, is_in(&[oifname, source], set), masquerade()];
-        rule(&parts, "a pod by its own hostPort")
+        rule(&parts, "a pod to its own hostPort")
     };
     // By the link as well as by the address: where the kernel does not know the link any more at this point (before
     // Linux 5.7), nothing is masqueraded, instead of everything.
@@ -127,7 +120,7 @@ fn postrouting() -> Vec<Rule> {
                 is_in(&[oifname], set::PODS),
                 masquerade(),
             ],
-            "a hostPort by 127.0.0.1",
+            "127.0.0.1 to a hostPort",
         ),
         // oifname @pods return
         rule(&[is_in(&[oifname], set::PODS), verdict(Return)], "to a pod of this node"),
@@ -142,7 +135,7 @@ fn postrouting() -> Vec<Rule> {
 
 fn input() -> Vec<Rule> {
     // meta l4proto . th dport @vxlan_ports goto vxlan
-    vec![rule(chain::INPUT, &[is_to_vxlan_port(), goto(chain::VXLAN)], "of tunnels")]
+    vec![rule(chain::INPUT, &[is_to_vxlan_port(), goto(chain::VXLAN)], "for the VXLAN port")]
 }
 
 /// What is for this node's end of a tunnel. What comes out of VXLAN has no host link that tells whose it is, so the port
@@ -153,14 +146,14 @@ fn vxlan() -> Vec<Rule> {
         // ip saddr @vxlan_peers4 accept
         rule(&[ipv4(), is_in(&[ip_saddr], set::VXLAN_PEERS4), verdict(Accept)], "from a node"),
         rule(&[ipv6(), is_in(&[ip6_saddr], set::VXLAN_PEERS6), verdict(Accept)], "from a node"),
-        rule(&[verdict(Drop)], "a tunnel is between nodes"),
+        rule(&[verdict(Drop)], "only nodes may send VXLAN"),
     ]
 }
 
 fn forward() -> Vec<Rule> {
     // meta l4proto . th dport @vxlan_ports iifname @pods goto pod_to_vxlan
     let parts = [is_to_vxlan_port(), is_in(&[iifname], set::PODS), goto(chain::POD_TO_VXLAN)];
-    vec![rule(chain::FORWARD, &parts, "a pod to where tunnels end")]
+    vec![rule(chain::FORWARD, &parts, "a pod to a VXLAN port")]
 }
 
 /// What a pod sends to the VXLAN port of another node. There its address says that it is no node; but a packet that is
@@ -171,11 +164,11 @@ fn pod_to_vxlan() -> Vec<Rule> {
         // oifname @pods accept
         rule(&[is_in(&[oifname], set::PODS), verdict(Accept)], "to a pod of this node"),
         // meta mark & 0x00004000 == 0x00004000 drop
-        rule(&[has_mark(KUBE_PROXY_MARK), verdict(Drop)], "a pod does not speak as its node"),
+        rule(&[has_mark(KUBE_PROXY_MARK), verdict(Drop)], "no pod may send VXLAN as its node"),
         // iifgroup . ip daddr @no_masquerade4 accept
         rule(&[is_exempt4(), verdict(Accept)], "with its own address"),
         rule(&[is_exempt6(), verdict(Accept)], "with its own address"),
-        rule(&[verdict(Drop)], "a pod does not speak as its node"),
+        rule(&[verdict(Drop)], "no pod may send VXLAN as its node"),
     ]
 }
 

@@ -1,6 +1,5 @@
 //! The table's chains and sets. Nothing of them changes while the table is there; only elements come and go.
 
-use crate::desired::names::stable_hash;
 use crate::desired::nftables::rules::rules;
 use crate::linux::nft::change::Change;
 use crate::linux::nft::element::Element;
@@ -72,6 +71,14 @@ pub mod set {
     pub const VXLAN_PEERS6: &str = "vxlan_peers6";
 }
 
+/// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
+/// must stand here when one of them has changed.
+pub const COMMENT: &str = "ferrule layout a9351395dda7d48d";
+
+/// How often [`chain::ANTISPOOF`] is used: by its own rules, and by the one that sends packets there. Without it one pod
+/// can speak as another.
+pub const ANTISPOOF_USE: u32 = 6;
+
 /// `table inet ferrule`
 pub fn table() -> Table {
     Table { family: Family::Inet, name: "ferrule".to_owned() }
@@ -140,7 +147,7 @@ pub fn sets() -> Vec<Set> {
 
 /// All that makes the table, without its elements.
 pub fn whole_table() -> Vec<Change> {
-    let mut changes = vec![Change::AddTable(table())];
+    let mut changes = vec![Change::AddTable(table(), Some(COMMENT.to_owned()))];
     changes.extend(chains().into_iter().map(|chain| Change::AddChain(table(), chain)));
     changes.extend(sets().into_iter().map(|set| Change::AddSet(table(), set)));
     changes.extend(rules().into_iter().map(|rule| Change::AddRule(table(), rule)));
@@ -153,8 +160,25 @@ pub fn show(element: &Element) -> String {
     set.map_or_else(|| element.set.clone(), |set| set.show(element))
 }
 
-/// A number that is another when a chain or a set is.
-pub(super) fn layout() -> u64 {
-    let words = [format!("{:?}", chains()), format!("{:?}", sets())];
-    stable_hash(words.iter().map(String::as_str))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::names::stable_hash;
+    use crate::linux::nft::expr::{Expr, Verdict};
+
+    #[test]
+    fn the_comment_tells_of_chains_sets_and_rules() {
+        let words = [format!("{:?}", chains()), format!("{:?}", sets()), format!("{:?}", rules())];
+        let hash = stable_hash(words.iter().map(String::as_str));
+        assert_eq!(COMMENT, format!("ferrule layout {hash:016x}"), "write the right one into COMMENT");
+    }
+
+    #[test]
+    fn the_use_of_antispoof_is_its_rules_and_those_that_lead_to_it() {
+        let leads_there = Expr::Verdict(Verdict::Goto(chain::ANTISPOOF.to_owned()));
+        let uses = |rule: &&crate::linux::nft::rule::Rule| {
+            rule.chain == chain::ANTISPOOF || rule.exprs.contains(&leads_there)
+        };
+        assert_eq!(rules().iter().filter(uses).count(), ANTISPOOF_USE as usize);
+    }
 }

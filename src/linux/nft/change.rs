@@ -21,8 +21,8 @@ const ELEMENTS_PER_MESSAGE: usize = 128;
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Makes a table. Refused (EEXIST) if there is one of that name.
-    AddTable(Table),
+    /// Makes a table, with a comment (not kept before Linux 5.10). Refused (EEXIST) if there is one of that name.
+    AddTable(Table, Option<String>),
     /// Removes a table with all that is in it. Refused (ENOENT) if there is none.
     DeleteTable(Table),
     /// Makes a chain.
@@ -120,11 +120,12 @@ impl Change {
         let one = |table: &Table, flags, inner| vec![request(table, flags, inner)];
         match self {
             // nft create table FAMILY NAME
-            Self::AddTable(table) => {
-                one(table, NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewTable(table.to_message()))
+            Self::AddTable(table, comment) => {
+                let inner = NfTablesMessage::NewTable(table.to_message(comment.as_deref()));
+                one(table, NLM_F_CREATE | NLM_F_EXCL, inner)
             }
             // nft delete table FAMILY NAME
-            Self::DeleteTable(table) => one(table, 0, NfTablesMessage::DeleteTable(table.to_message())),
+            Self::DeleteTable(table) => one(table, 0, NfTablesMessage::DeleteTable(table.to_message(None))),
             Self::AddChain(table, chain) => {
                 one(table, NLM_F_CREATE, NfTablesMessage::NewChain(chain.to_message(table)))
             }
@@ -182,7 +183,7 @@ fn set_of(elements: &[Element]) -> &str {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddTable(table) => write!(f, "create table {table}"),
+            Self::AddTable(table, _) => write!(f, "create table {table}"),
             Self::DeleteTable(table) => write!(f, "delete table {table}"),
             Self::AddChain(table, chain) => write!(f, "add chain {table} {}", chain.name),
             Self::AddSet(table, set) => write!(f, "add set {table} {}", set.name),
