@@ -2,7 +2,10 @@
 # What a pod waits for, measured: ferrule against the plugins that it can replace (ptp and bridge with host-local, as
 # the distribution ships them) and against the smallest program that makes the same kernel objects (benches/floor.c).
 #
-#     scripts/bench.sh [--quick]      --quick: a few rounds each, to see that everything runs
+#     scripts/bench.sh [--quick] [--tsv FILE]
+#
+#   --quick      a few rounds each, to see that everything runs
+#   --tsv FILE   writes the medians there as well, for scripts/plot.sh
 #
 # All in one run and in turns, so that whatever else the machine does hits all alike; compare the ratios, not the
 # milliseconds of two machines. Nothing is asserted about time. Everything happens in network and mount namespaces of
@@ -10,18 +13,24 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
+. scripts/workspace.sh
 
 options=()
-for argument in "$@"; do
-    case $argument in
-        --quick) options+=("$argument") ;;
-        *) die "usage: scripts/bench.sh [--quick]" ;;
+while (($#)); do
+    case $1 in
+        --quick) options+=("$1") ;;
+        --tsv)
+            options+=("$1" "${2:?--tsv needs a file}")
+            shift
+            ;;
+        *) die "usage: scripts/bench.sh [--quick] [--tsv FILE]" ;;
     esac
+    shift
 done
 
 need_root
-need_packages iproute2 containernetworking-plugins e2fsprogs mount
-need_linker
+need_packages iproute2 containernetworking-plugins e2fsprogs mount util-linux
+need_rust
 
 # /var/tmp is on a disk, as a node's /var/lib/cni is; /tmp may be memory. The bench makes a file system in it.
 work=$(mktemp --directory /var/tmp/ferrule-bench.XXXXXX)
@@ -43,7 +52,7 @@ scripts/build.sh "$work/bin" ferrule
 cc -O2 -static -o "$work/floor" benches/floor.c
 cc -O2 -static -o "$work/peak" benches/peak.c
 cargo build --release --locked --package bench
-built=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+built=$(target_directory)
 
 version=$(dpkg-query --show --showformat='${Version}' containernetworking-plugins)
 # In the background, because bash runs a trap only between two commands, and `wait` is one that a signal ends.

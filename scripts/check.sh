@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
+. scripts/workspace.sh
 
 tests=yes
 case $* in
@@ -14,9 +15,7 @@ case $* in
     --without-tests) tests= ;;
     *) die "usage: scripts/check.sh [--without-tests]" ;;
 esac
-PATH=$PATH:${HOME:-/root}/.cargo/bin
-command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
-need_linker
+need_rust
 
 failed=()
 part() {
@@ -28,11 +27,11 @@ part() {
 
 part formatting cargo fmt --all --check
 part "formatting, fuzz/" cargo fmt --manifest-path fuzz/Cargo.toml --check
-# Without the agent as well: the plugin must not come to need what only the agent has.
-part "clippy, without the agent" cargo clippy --workspace --all-targets --locked -- --deny warnings
-part clippy cargo clippy --workspace --features ferrule/agent --all-targets --locked -- --deny warnings
+# By itself as well: the plugin must not come to need what only the agent, the tests or the bench have.
+part "clippy, the plugin alone" cargo clippy --package ferrule --lib --bin ferrule --locked -- --deny warnings
+part clippy cargo clippy --workspace --features "$features" --all-targets --locked -- --deny warnings
 if [ -n "$tests" ]; then
-    part "unit tests" cargo test --workspace --features ferrule/agent --locked --no-fail-fast --lib --bins
+    part "unit tests" cargo test --workspace --features "$features" --locked --no-fail-fast --lib --bins
 fi
 
 [ "${#failed[@]}" -eq 0 ] || die "failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"

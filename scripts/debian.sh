@@ -7,6 +7,7 @@
 #     need_root                              # ends with a message unless we are root
 #     need_packages iproute2 busybox-static  # installs those that dpkg lacks; says nothing if it lacks none
 #     need_linker                            # what cargo cannot do without: a C compiler to link with
+#     need_lab                               # what the nodes of tests/lab are made of
 #     say "building"                         # a line of progress, on stderr
 #     die "no such node"                     # the same, and exit 1
 #
@@ -35,14 +36,35 @@ need_packages() {
 
     say "installing ${missing[*]}"
     if [ -z "${package_lists_are_fresh:-}" ]; then
-        quietly apt-get update
+        patiently apt-get update
         package_lists_are_fresh=yes
     fi
-    quietly env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+    patiently env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
 }
 
+# Binaries are linked statically, so libc is needed as an archive too.
 need_linker() {
     command -v cc >/dev/null || need_packages gcc libc6-dev
+    [ "$(cc -print-file-name=libc.a)" != libc.a ] || need_packages libc6-dev
+}
+
+# What a node of tests/lab is made of, and what looks at it from inside; procps has kill, which a shell has built in but
+# nobody else.
+need_lab() {
+    # containerd may be here from elsewhere than Debian, and Debian's would replace it.
+    command -v containerd >/dev/null || need_packages containerd
+    command -v runc >/dev/null || need_packages runc
+    need_packages busybox-static containernetworking-plugins iproute2 mount nftables procps util-linux
+}
+
+# Runs an apt-get, for at most five minutes once more while somebody else holds one of its locks.
+patiently() {
+    local output end=$((SECONDS + 300))
+    until output=$("$@" 2>&1 </dev/null); do
+        [[ $output == *"Could not get lock"* && $SECONDS -lt $end ]] || die "$* failed:
+$output"
+        sleep 1
+    done
 }
 
 # Runs a command whose output matters only if it fails.

@@ -13,6 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
+. scripts/workspace.sh
 
 keep=() plugin=ferrule
 while (($#)); do
@@ -29,13 +30,8 @@ case $plugin in
 esac
 
 [ "$(id -u)" -eq 0 ] || die "needs root: it runs containers; try sudo"
-PATH=$PATH:${HOME:-/root}/.cargo/bin
-command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
-# containerd may be here from elsewhere than Debian, and Debian's would replace it.
-command -v containerd >/dev/null || need_packages containerd
-command -v runc >/dev/null || need_packages runc
-need_packages busybox-static containernetworking-plugins iproute2 nftables util-linux
-need_linker
+need_lab
+need_rust
 
 # Somebody who watches sees cargo's progress.
 build() { if [ -t 2 ]; then "$@"; else quietly "$@"; fi; }
@@ -48,6 +44,4 @@ else
     order=(--plugin ptp)
 fi
 build cargo build --locked --package lab
-target=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-
-exec "$target/debug/demo" "${keep[@]}" "${order[@]}"
+exec "$(target_directory)/debug/demo" "${keep[@]}" "${order[@]}"

@@ -13,15 +13,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
+. scripts/workspace.sh
 
 targets=(request annotations prev_result record rtnetlink nfnetlink)
 runs=${1:-20000}
 [[ $runs =~ ^[0-9]+$ && $# -le 2 ]] || die "usage: scripts/fuzz.sh [EXECUTIONS [TARGET]]"
 [ $# -lt 2 ] || targets=("$2")
 
-PATH=$PATH:${HOME:-/root}/.cargo/bin
-command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
-need_linker
+need_rust
 out=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
 
 has_nightly() { cargo +nightly --version >/dev/null 2>&1; }

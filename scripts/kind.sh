@@ -13,13 +13,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
+. scripts/workspace.sh
 
 usage() { die "usage: scripts/kind.sh up [--family ipv4|ipv6|dual] [--proxy iptables|nftables] [--workers N]
        scripts/kind.sh test [--list] [--again] [--long] [NAME...]
        scripts/kind.sh down"; }
 
 export KIND_CLUSTER_NAME=${KIND_CLUSTER_NAME:-ferrule}
-PATH=$PATH:${HOME:-/root}/.cargo/bin
 image=ferrule:$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
 
 need_tools() {
@@ -78,9 +78,7 @@ diagnose() {
 build_tests() { cargo build --locked --package cluster; }
 
 run_tests() {
-    local target
-    target=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    "$target/debug/cluster" "$@"
+    "$(target_directory)/debug/cluster" "$@"
 }
 
 up() {
@@ -96,7 +94,8 @@ up() {
         shift || usage
     done
     [[ $family =~ ^(ipv4|ipv6|dual)$ && $proxy =~ ^(iptables|nftables)$ && $workers =~ ^[0-9]+$ ]] || usage
-    need_tools kind kubectl docker cargo
+    need_tools kind kubectl docker
+    need_rust
 
     step "binaries built" scripts/build.sh dist
     step "image $image" docker build --tag "$image" --file deploy/Containerfile dist
@@ -115,7 +114,8 @@ up() {
 }
 
 test_cluster() {
-    need_tools kubectl docker cargo
+    need_tools kubectl docker
+    need_rust
     quietly build_tests
     run_tests "$@"
 }

@@ -19,6 +19,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
+. scripts/workspace.sh
 
 usage="usage: scripts/soak.sh [--callers N] [--seed N] [--plugin FILE] [MINUTES] | --size [--quick] [--plugin FILE]"
 options=() size='' plugin=''
@@ -36,11 +37,9 @@ done
 [ -z "$size" ] || options+=(--size "$size")
 
 need_root
-PATH=$PATH:${HOME:-/root}/.cargo/bin
-command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
 # procps has sysctl, for a vandal.
-need_packages iproute2 nftables procps util-linux
-need_linker
+need_packages iproute2 mount nftables procps util-linux
+need_rust
 
 # /var/tmp is on a disk, as a node's /var/lib/cni is; /tmp may be memory.
 work=$(mktemp --directory /var/tmp/ferrule-soak.XXXXXX)
@@ -64,7 +63,7 @@ if [ -z "$plugin" ]; then
 fi
 cc -O2 -static -o "$work/peak" benches/peak.c
 cargo build --locked --package soak
-built=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+built=$(target_directory)
 
 # In the background, because bash runs a trap only between two commands, and `wait` is one that a signal ends.
 unshare --net --mount --pid --fork --kill-child --mount-proc "$built/debug/soak" "$work" "$plugin" "${options[@]}" &

@@ -1,36 +1,37 @@
 #!/usr/bin/env bash
-# Everything that is tested, in one command, from a bare Debian with Rust:
+# What is tested, in one command, from a bare Debian with Rust:
 #
-#     scripts/test.sh [--again]
+#     scripts/test.sh [--all] [--again]
+#
+#   (nothing)      what a change can break: scripts/check.sh, static binaries, tests on the real kernel and containerd
+#   --all          also what takes minutes: every system call fails once, records rot, random sequences against a model,
+#                  storms of callers, the lab itself, fuzzing, soak. This is what CI runs.
+#   --again        for a machine that others use as well: a part that failed is asked once more, of the tests those that
+#                  failed. What passes then counts as passed, and the summary names it.
 #
 # Runs as root, because the tests make network namespaces and run containerd in them. What is missing is installed
 # from the distribution. This machine's own network is left alone. Each part runs even if one before it failed; the
 # summary at the end tells which did, and so does the exit status: 0 if all passed, 1 if any failed.
-#
-# --again, for a machine that others use as well: a part that failed is asked once more, of the tests those that failed.
-# What passes then counts as passed, and the summary says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
+. scripts/workspace.sh
 
-again=
-case $* in
-    "") ;;
-    --again) again=yes ;;
-    *) die "usage: scripts/test.sh [--again]" ;;
-esac
+all='' again=''
+for argument in "$@"; do
+    case $argument in
+        --all) all=yes ;;
+        --again) again=yes ;;
+        *) die "usage: scripts/test.sh [--all] [--again]" ;;
+    esac
+done
 need_root
-PATH=$PATH:${HOME:-/root}/.cargo/bin
-command -v cargo >/dev/null || die "needs Rust: no cargo in PATH"
-# containerd may be here from elsewhere than Debian, and Debian's would replace it.
-command -v containerd >/dev/null || need_packages containerd
-command -v runc >/dev/null || need_packages runc
-# Readers that are not the code under test, and the plugins that the same cases run against.
-need_packages iproute2 iperf3 nftables iptables iputils-ping util-linux strace jq busybox-static containernetworking-plugins \
-    conntrack procps python3-minimal
+need_lab
+# Readers that are not the code under test, and what attackers, other plugins and command lines of the documents use.
+need_packages conntrack iperf3 iptables iputils-ping jq python3-minimal strace
 # The tools of this script itself.
 need_packages shellcheck binutils
-need_linker
+need_rust
 
 scratch=$(mktemp --directory "${TMPDIR:-/tmp}/ferrule-test.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
@@ -57,19 +58,28 @@ part() {
 # build.sh refuses a binary that asks for a loader; the kernel is asked as well, where nothing else exists.
 build_and_run_alone() {
     scripts/build.sh "$scratch/root" || return
-    chroot "$scratch/root" /ferrule --version && chroot "$scratch/root" /ferruled --version
+    local binary
+    for binary in "${binaries[@]}"; do
+        chroot "$scratch/root" "/$binary" --version || return
+    done
 }
 
 # How many lines of the tests' output are like that.
 count() { grep -c "$1" "$scratch/tests" || true; }
 
-# All tests; the second time those that failed, if it got as far as to know them.
+# The tests of this tier; the second time those that failed, if it got as far as to know them.
 test_everything() {
-    local status=0 names=()
+    local status=0 names=() packages=() filters=()
     [ ! -s "$scratch/failed" ] || mapfile -t names <"$scratch/failed"
     subject=${names[*]}
-    cargo test --workspace --features ferrule/agent --locked --no-fail-fast -- \
-        ${names:+--exact "${names[@]}"} 2>&1 | tee "$scratch/tests" || status=$?
+    if [ -n "$subject" ]; then
+        filters=(--exact "${names[@]}")
+    elif [ -z "$all" ]; then
+        mapfile -t packages < <(printf -- '--exclude=%s\n' "${slow_packages[@]}")
+        mapfile -t filters < <(printf -- '--skip=%s\n' "${slow_tests[@]}")
+    fi
+    cargo test --workspace "${packages[@]}" --features "$features" --locked --no-fail-fast -- \
+        "${filters[@]}" 2>&1 | tee "$scratch/tests" || status=$?
     grep '^test result' "$scratch/tests" >>"$scratch/results" || true
     # A name that nothing answers to has not passed.
     [ "$(count '^test .* \.\.\. ok$')" -ge "${#names[@]}" ] || status=1
@@ -79,7 +89,7 @@ test_everything() {
     return "$status"
 }
 
-# Some executions of each target, to see that every promise still holds; many find more (docs/TESTING.md).
+# Some executions of each target, to see that every promise still holds; many find more (docs/adversarial.md).
 fuzz_briefly() {
     local status=0
     scripts/fuzz.sh 20000 || status=$?
@@ -89,18 +99,15 @@ fuzz_briefly() {
 
 part "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 part "formatting, clippy" scripts/check.sh --without-tests
-if cargo deny --version >/dev/null 2>&1; then
-    # Advisories come from the network, and change without us: they are for a person to look at.
-    part "licences and sources" cargo deny --locked check licenses bans sources
-else
-    # It takes many minutes to build. The tests hold the same rules (tests/security/packages.rs).
-    skipped+=("cargo deny: not installed (cargo install cargo-deny)")
-fi
 part "static binaries" build_and_run_alone
-part "all tests" test_everything
-part "fuzzing, briefly" fuzz_briefly
-# Half a minute of what is run for hours by hand.
-part "soak" scripts/soak.sh --plugin "$scratch/root/ferrule" --callers 8 0.5
+part "tests" test_everything
+if [ -n "$all" ]; then
+    part "fuzzing, briefly" fuzz_briefly
+    # Half a minute of what is run for hours by hand.
+    part "soak" scripts/soak.sh --plugin "$scratch/root/ferrule" --callers 8 0.5
+else
+    skipped+=("${slow_tests[*]} ${slow_packages[*]} fuzzing soak: scripts/test.sh --all runs them")
+fi
 
 say ""
 say "== summary"

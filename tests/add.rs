@@ -1,8 +1,15 @@
-//! ADD: what a pod has afterwards, line by line of DESIGN, section 4; read back with `ip -j`.
+//! ADD: what a pod has afterwards, read back with `ip -j`, and what becomes of an ADD that cannot succeed.
 
+mod annotations;
+mod bandwidth;
 mod burst;
+mod conf_files;
+mod exhaustion;
 mod failure;
-mod killed;
 mod reach;
+mod requested_address;
+mod reuse;
+mod same_container;
 mod settings;
+mod sysctl;
 mod wire;

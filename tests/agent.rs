@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod api;
+mod firewall;
 mod follow;
 mod guard;
 mod life;

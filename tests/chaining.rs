@@ -9,10 +9,11 @@ mod behind;
 
 use serde_json::{Value, json};
 
-use crate::harness::answer::Answer;
-use crate::harness::call::{Call, REFERENCE_PLUGINS};
-use crate::harness::node::Node;
-use crate::harness::pod::Pod;
+use kit::answer::Answer;
+use kit::binaries::REFERENCE_PLUGINS;
+use kit::call::Call;
+use kit::node::Node;
+use kit::pod::Pod;
 
 /// Versions in which a chain is tried, as far as all of its plugins speak them.
 const VERSIONS: [&str; 3] = ["0.4.0", "1.0.0", "1.1.0"];

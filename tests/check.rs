@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::files::listing;
-use crate::harness::node::Node;
-use crate::harness::pod::{Pod, host_link_of};
+use kit::files::listing;
+use kit::node::Node;
+use kit::pod::{Pod, host_link_of};
 
 struct Attached {
     node: Node,
@@ -36,7 +36,7 @@ impl Attached {
         self.result["interfaces"][end]["mac"].as_str().unwrap().to_owned()
     }
 
-    fn check(&self) -> crate::harness::answer::Answer {
+    fn check(&self) -> kit::answer::Answer {
         self.node.check(&self.pod, &self.conf, &self.result)
     }
 
@@ -98,9 +98,9 @@ fn the_pods_name_need_not_be_told_again() {
 #[test]
 fn what_the_pod_did_meanwhile_is_no_difference() {
     let attached = Attached::new();
-    use crate::harness::node::{OUTSIDE_V4, OUTSIDE_V6};
+    use kit::node::{OUTSIDE_V4, OUTSIDE_V6};
     for to in [OUTSIDE_V4, OUTSIDE_V6, "10.88.0.77"] {
-        crate::harness::packets::answers_ping(attached.pod.namespace(), to);
+        kit::packets::answers_ping(attached.pod.namespace(), to);
     }
     attached.in_pod("link add tun0 type bridge");
     attached.in_pod("route add 203.0.113.0/24 via 169.254.1.1 dev eth0 onlink");
@@ -226,7 +226,7 @@ fn check_changes_nothing() {
             "-6 route show table all",
             "neighbour show",
         ];
-        let of = |namespace: &crate::harness::netns::Namespace| shown.map(|words| namespace.ip(words));
+        let of = |namespace: &kit::netns::Namespace| shown.map(|words| namespace.ip(words));
         (of(node), of(pod), listing(&attached.node.data_dir()))
     };
     let before = state();

@@ -7,10 +7,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::ip;
-use crate::harness::node::Node;
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::node::Node;
+use kit::packets::answers_ping;
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// A node with one pod of both families, the only one that its ranges have room for: an address that a DEL does
 /// not free is one that the next ADD misses.
@@ -241,7 +241,7 @@ fn many_at_once() {
 /// The DEL of an old sandbox came late and freed the address of the pod's new one, because it was matched by the
 /// pod's name (azure-container-networking#885).
 #[test]
-fn a_late_del_of_an_old_sandbox_leaves_the_new_one_of_the_same_pod_alone() {
+fn a_late_del_of_an_old_sandbox_leaves_the_new_one_alone() {
     let node = Node::new();
     let conf = node.conf();
     let args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0";

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::call::{Call, REFERENCE_PLUGINS};
-use crate::harness::files::names_in;
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::addresses_of;
+use kit::binaries::REFERENCE_PLUGINS;
+use kit::call::Call;
+use kit::files::names_in;
+use kit::ip;
+use kit::netns::Namespace;
+use kit::network::Network;
+use kit::packets::answers_ping;
+use kit::pod::addresses_of;
 
 /// A network whose addresses come from `plugin`, looked for in the scratch directory and then among the reference
 /// plugins.
@@ -135,7 +136,7 @@ fn host_locals_own_error_is_passed_on_with_its_code_and_words() {
 }
 
 #[test]
-fn a_plugin_that_is_not_installed_is_named_with_the_places_that_were_searched() {
+fn a_missing_plugin_is_named_with_the_searched_places() {
     let network = network("no-such-ipam");
     let pod = Namespace::new("pod");
     let complaint = call(&network, "ADD", "c1", &pod).run().complaint(4);
@@ -166,7 +167,7 @@ fn a_plugins_name_cannot_lead_out_of_cni_path() {
 
 /// The delegate works with the same parameters and the same conf, whatever is in it.
 #[test]
-fn the_plugin_gets_our_environment_and_the_whole_conf_with_the_command_alone_changed() {
+fn the_plugin_gets_our_environment_and_the_whole_conf() {
     let mut network = scripted(
         "faithful",
         "cd \"$(dirname \"$0\")\"; cat >conf; env >environment; echo '{\"ips\":[{\"address\":\"10.77.1.9/24\"}]}'",
@@ -188,7 +189,7 @@ fn the_plugin_gets_our_environment_and_the_whole_conf_with_the_command_alone_cha
 
 /// A pipe holds 64 KiB: whoever waits for a plugin to read more than that waits for ever.
 #[test]
-fn a_plugin_that_does_not_read_its_conf_works_even_if_the_conf_is_large() {
+fn a_plugin_need_not_read_a_large_conf() {
     let mut network = scripted(
         "deaf",
         "exec <&-; echo '{\"cniVersion\":\"1.0.0\",\"ips\":[{\"address\":\"10.77.1.9/24\"}]}'",
@@ -222,7 +223,7 @@ fn an_answer_that_is_no_result_fails_the_add_and_is_taken_back() {
 }
 
 #[test]
-fn a_plugin_that_dies_without_a_word_is_named_with_how_it_died_and_is_asked_to_take_back() {
+fn a_plugin_that_dies_is_named_and_asked_to_take_back() {
     for (role, death, told) in [
         ("killed", "kill -9 $$", "signal: 9"),
         ("fails", "exit 3", "exit status: 3"),
@@ -236,7 +237,7 @@ fn a_plugin_that_dies_without_a_word_is_named_with_how_it_died_and_is_asked_to_t
 }
 
 #[test]
-fn a_plugins_error_object_is_passed_on_as_it_came_and_it_is_asked_to_take_back() {
+fn a_plugins_error_is_passed_on_and_it_is_asked_to_take_back() {
     let network = scripted(
         "refuses",
         "echo '{\"code\": 123, \"msg\": \"no more\", \"details\": \"of anything\"}'; exit 1",
@@ -258,7 +259,7 @@ fn a_plugin_that_cannot_be_executed_is_an_error_that_says_why() {
 /// A pod that waits for ever for its address keeps kubelet's worker for ever. What the plugin started keeps
 /// our stderr open, and a runtime waits for its end: it must go too.
 #[test]
-fn a_plugin_that_hangs_is_killed_at_the_deadline_with_all_that_it_started() {
+fn a_plugin_that_hangs_is_killed_with_its_children() {
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for (role, hang) in [("hangs", "exec sleep 45"), ("forks", "sleep 45; true")] {
@@ -275,7 +276,7 @@ fn a_plugin_that_hangs_is_killed_at_the_deadline_with_all_that_it_started() {
 
 /// The plugin did its part, and then the kernel would not have it.
 #[test]
-fn an_add_that_fails_after_the_plugin_gave_an_address_gives_it_back() {
+fn a_failed_add_gives_the_plugins_address_back() {
     let network = network("host-local");
     let pod = Namespace::new("pod");
     pod.ip("link add eth0 type veth peer other");
@@ -298,7 +299,7 @@ fn a_second_add_leaves_the_first_and_its_address_alone() {
 
 /// Killed between the plugin's ADD and the end of its own (P1, P12): whoever comes next has the plugin take back.
 #[test]
-fn an_address_of_an_add_that_was_killed_is_taken_back_by_the_next_add_or_del() {
+fn the_next_add_or_del_returns_the_address_of_a_killed_add() {
     let answer = "echo '{\"ips\":[{\"address\":\"10.77.1.9/24\"}]}'";
     for next in ["ADD", "DEL"] {
         let network =
@@ -325,7 +326,7 @@ fn an_address_of_an_add_that_was_killed_is_taken_back_by_the_next_add_or_del() {
 /// A runtime that retries while its first attempt still runs: what one of them is refused must not take the
 /// other's address from under it.
 #[test]
-fn of_many_adds_of_one_container_at_once_one_wins_and_keeps_the_address() {
+fn of_many_delegated_adds_at_once_one_keeps_the_address() {
     let network = &network("host-local");
     let pod = &Namespace::new("pod");
     let answers: Vec<_> = std::thread::scope(|scope| {
@@ -346,7 +347,7 @@ fn of_many_adds_of_one_container_at_once_one_wins_and_keeps_the_address() {
 
 /// An address stays known until the plugin whose it is has taken it back.
 #[test]
-fn a_del_that_the_plugin_refuses_is_an_error_and_works_when_tried_again() {
+fn a_del_that_the_plugin_refuses_can_be_tried_again() {
     let network = scripted("flaky", "echo '{\"ips\":[{\"address\":\"10.77.1.9/24\"}]}'");
     let pod = Namespace::new("pod");
     call(&network, "ADD", "c1", &pod).run().success();

@@ -4,10 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::ip;
-use crate::harness::node::Node;
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::node::Node;
+use kit::packets::answers_ping;
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// Adds `count` pods.
 fn add_pods(node: &Node, conf: &Value, count: usize) -> Vec<(Pod, Value)> {

@@ -1,16 +1,19 @@
 //! ferrule as the IPAM plugin of others: the distribution's ptp and bridge, and host-local as the measure.
 
+mod store;
+
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::call::{Call, FERRULE, REFERENCE_PLUGINS};
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
-use crate::harness::packets::answers_ping_in_time;
-use crate::harness::pod::addresses_of;
+use kit::binaries::{FERRULE, REFERENCE_PLUGINS};
+use kit::call::Call;
+use kit::ip;
+use kit::netns::Namespace;
+use kit::network::Network;
+use kit::packets::answers_ping_in_time;
+use kit::pod::addresses_of;
 
 /// A network whose links are made by `plugin` of the distribution, and its addresses by ferrule.
 struct Peer {
@@ -26,7 +29,7 @@ impl Peer {
             network.conf["bridge"] = json!("br-ferrule");
             network.conf["isGateway"] = json!(true);
         }
-        symlink(FERRULE, network.node.scratch().path().join("ferrule")).unwrap();
+        symlink(&*FERRULE, network.node.scratch().path().join("ferrule")).unwrap();
         Self { network, plugin }
     }
 
@@ -82,17 +85,17 @@ fn two_pods_meet_and_go(plugin: &'static str) {
 }
 
 #[test]
-fn pods_of_ptp_with_addresses_of_ferrule_reach_each_other_in_both_families() {
+fn pods_of_ptp_reach_each_other_in_both_families() {
     two_pods_meet_and_go("ptp");
 }
 
 #[test]
-fn pods_of_bridge_with_addresses_of_ferrule_reach_each_other_in_both_families() {
+fn pods_of_bridge_reach_each_other_in_both_families() {
     two_pods_meet_and_go("bridge");
 }
 
 #[test]
-fn an_exhausted_range_reaches_the_runtime_through_the_main_plugin_in_our_words() {
+fn an_exhausted_range_is_told_through_the_main_plugin() {
     let mut peer = Peer::new("ptp");
     peer.network.conf["ipam"]["ranges"] = json!([[{"subnet": "10.77.1.0/30"}]]);
     let (a, b) = (Namespace::new("a"), Namespace::new("b"));
@@ -152,7 +155,7 @@ fn results_are_those_of_host_local_for_the_same_conf() {
     std::fs::write(&resolv_conf, text).unwrap();
     for (index, (what, ipam)) in confs_of_host_local(&resolv_conf).into_iter().enumerate() {
         for version in ["0.2.0", "0.3.1", "0.4.0", "1.0.0"] {
-            let answers = |program: &str, name: &str| -> Vec<Value> {
+            let answers = |program: &Path, name: &str| -> Vec<Value> {
                 let mut conf = network.conf.clone();
                 conf["cniVersion"] = json!(version);
                 conf["name"] = json!(format!("net{index}-{version}"));
@@ -170,8 +173,8 @@ fn results_are_those_of_host_local_for_the_same_conf() {
                 };
                 containers.into_iter().map(run).map(without_nothing).collect()
             };
-            let expected = answers(&format!("{REFERENCE_PLUGINS}/host-local"), "host-local");
-            assert_eq!(answers(FERRULE, "ferrule"), expected, "{what}, {version}");
+            let expected = answers(&Path::new(REFERENCE_PLUGINS).join("host-local"), "host-local");
+            assert_eq!(answers(&FERRULE, "ferrule"), expected, "{what}, {version}");
         }
     }
 }
@@ -200,7 +203,7 @@ fn runtime_config_and_args_mean_what_they_mean_to_host_local() {
         ("ipRanges", json!({"runtimeConfig": {"ipRanges": [[{"subnet": "10.77.3.0/24"}]]}}), ""),
     ];
     for (what, extra, args) in cases {
-        let answer = |program: &str, name: &str| {
+        let answer = |program: &Path, name: &str| {
             let mut conf = network.conf.clone();
             conf["name"] = json!(format!("net-{what}"));
             conf["ipam"]["type"] = json!(name);
@@ -215,13 +218,13 @@ fn runtime_config_and_args_mean_what_they_mean_to_host_local() {
                 call.conf(&conf).attachment("c1", network.node.namespace().path()).run().success(),
             )
         };
-        let expected = answer(&format!("{REFERENCE_PLUGINS}/host-local"), "host-local");
-        assert_eq!(answer(FERRULE, "ferrule"), expected, "{what}");
+        let expected = answer(&Path::new(REFERENCE_PLUGINS).join("host-local"), "host-local");
+        assert_eq!(answer(&FERRULE, "ferrule"), expected, "{what}");
     }
 }
 
 #[test]
-fn a_resolv_conf_that_cannot_be_read_fails_the_add_and_leaves_nothing() {
+fn an_unreadable_resolv_conf_fails_the_add() {
     let mut network = Network::for_ipam("resolv");
     network.conf["ipam"]["resolvConf"] = json!(network.node.scratch().path().join("missing"));
     let complaint = network.call("ADD").attachment("c1", network.node.namespace().path()).run().complaint(5);

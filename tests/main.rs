@@ -1,38 +1,40 @@
-//! Integration tests.
+//! Integration tests: the built binaries on the real kernel, in namespaces that are gone afterwards.
+//!
+//! | module                                | subject                                                           |
+//! |---------------------------------------|-------------------------------------------------------------------|
+//! | `add` `del` `check` `gc` `status`     | the commands of the protocol, one each                            |
+//! | `protocol`                            | environment, stdin, stdout, versions, log                         |
+//! | `ipam_role` `delegation` `chaining`   | ferrule among other plugins                                       |
+//! | `nftables` `overlay` `static_peers`   | traffic: masquerade, hostPorts, spoofing, other nodes             |
+//! | `linux`                               | the kernel layer alone, against `ip`                              |
+//! | `agent` `cli` `foreign_firewall`      | the node agent, the verbs, other people's firewalls               |
+//! | `containerd`                          | whole nodes with the distribution's containerd (tests/lab)        |
+//! | `security`                            | what SECURITY.md promises                                         |
+//! | `adversarial`                         | faults, random sequences, rotten disks: the tier that takes minutes |
+//! | `layers`                              | who may use whom in src                                           |
+//!
+//! What they stand on is the crate [`kit`]: its page says how to add a case.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod add;
-mod admission;
+mod adversarial;
 #[cfg(feature = "agent")]
 mod agent;
-mod annotations;
-mod bandwidth;
 mod chaining;
 mod check;
-mod conf_files;
+mod cli;
 mod containerd;
 mod del;
 mod delegation;
-mod exhaustion;
-mod faults;
-mod firewall;
+mod foreign_firewall;
 mod gc;
-mod harness;
 mod ipam_role;
-mod kernel;
 mod layers;
-mod model;
-mod nft;
-mod operator;
+mod linux;
+mod nftables;
 mod overlay;
-mod peers;
 mod protocol;
-mod requested;
-mod reuse;
-mod rot;
 mod security;
+mod static_peers;
 mod status;
-mod store_role;
-mod storm;
-mod sysctl;

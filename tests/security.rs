@@ -1,4 +1,4 @@
-//! Somebody means harm: what docs/SECURITY.md claims and no other test shows.
+//! Somebody means harm: what docs/security-model.md claims and no other test shows.
 
 mod claims;
 mod document;

@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::files::listing;
-use crate::harness::node::{Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::pod::Pod;
+use kit::files::listing;
+use kit::node::{Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::pod::Pod;
 
 /// Room for two pods.
 fn small(node: &Node) -> Value {
@@ -139,7 +139,7 @@ fn a_conf_that_is_wrong_is_told_as_such() {
 }
 
 #[test]
-fn what_forwarding_or_routes_lack_is_mended_by_the_next_add_and_no_reason() {
+fn status_does_not_fail_for_what_the_next_add_mends() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     let conf = node.conf();
     node.add(&pod, &conf);

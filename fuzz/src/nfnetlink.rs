@@ -1,16 +1,13 @@
 //! What the kernel says over netfilter's netlink, or would if it lied: one datagram, as recv(2) has it. Tables, chains,
 //! sets and rules may be anybody's, and so are all names and comments in them.
 
-use std::collections::HashMap;
 use std::slice::from_ref;
 
 use ferrule::cni::error::CniError;
 use ferrule::cni::version::SpecVersion;
-use ferrule::foreign_firewall::{Filter, Traffic};
 use ferrule::linux::nft::change::Change;
 use ferrule::linux::nft::expr::Expr;
 use ferrule::linux::nft::fuzzing::{Told, messages_of};
-use ferrule::linux::nft::rule::Rule;
 use ferrule::linux::nft::table::{Family, Table};
 
 use crate::promises;
@@ -27,7 +24,6 @@ pub fn check(data: &[u8]) {
     }
     told.events.windows(2).for_each(|two| assert_ne!(two[0], two[1], "equal events that follow each other"));
     asked_for_again(&told);
-    judged(told);
 }
 
 /// What was read can be asked for, and then reads the same: nothing of it is lost or made up.
@@ -64,30 +60,4 @@ fn again(change: &Change) -> Told {
     let messages = messages_of(change);
     assert_eq!(messages.len(), 1);
     Told::by(&messages[0])
-}
-
-/// A firewall made of these rules, chains in circles included, is judged, and soon.
-fn judged(told: Told) {
-    let mut chains: HashMap<String, Vec<Rule>> = HashMap::new();
-    let rules = told.placed_rules.into_iter().map(|placed| placed.rule);
-    let mut first = None;
-    for rule in rules {
-        first.get_or_insert_with(|| rule.chain.clone());
-        chains.entry(rule.chain.clone()).or_default().push(rule);
-    }
-    let Some(first) = first else { return };
-    let sets = chains.values().flatten().flat_map(|rule| &rule.exprs).filter_map(|expr| match expr {
-        Expr::Lookup { set, .. } | Expr::VerdictMap { map: set, .. } => Some(set.clone()),
-        _ => None,
-    });
-    let sets = sets.map(|set| (set, told.members.clone())).collect();
-    let filter = Filter::for_fuzzing(table(), first, chains, sets);
-    let cidr = |text: &str| vec![text.parse().expect("a network"), "fd00:1::/64".parse().expect("a network")];
-    let traffic = Traffic {
-        own: cidr("10.244.1.0/24"),
-        others: cidr("10.244.2.0/24"),
-        link4: Some("eth0".to_owned()),
-        link6: None,
-    };
-    assert!(filter.judge(&traffic).is_some());
 }

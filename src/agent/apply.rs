@@ -1,4 +1,4 @@
-//! The agent's hands: each verb makes one part of the node what is desired. Idempotent, all of them.
+//! Applies what is desired to the kernel and the store: one method for each part of the node, all idempotent.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use ipnetwork::IpNetwork;
 use tokio::runtime::Handle;
 
 use crate::agent::cluster::desired_state::Desired;
-use crate::agent::drift;
-use crate::agent::settings::Settings;
+use crate::agent::drift::Ownership;
+use crate::agent::settings::{ForwardAccept, Settings};
 use crate::attachments::{LOCK_DEADLINE, node as node_state, pod_rules, reclaim};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
@@ -28,7 +28,7 @@ use crate::desired::node::NodeState;
 use crate::desired::object::Place;
 use crate::desired::overlay::{Routing, local_end, pod_mtu};
 use crate::foreign_firewall;
-use crate::foreign_firewall::{Judgement, Traffic};
+use crate::foreign_firewall::{Accepted, DropChain};
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
 use crate::linux::link;
@@ -38,7 +38,7 @@ use crate::linux::route::{Route, RouteKind};
 use crate::linux::sysctl;
 use crate::store::{BootId, Record, Store, Usage, current_boot_id};
 
-/// The node, as far as one network is concerned.
+/// The kernel and the store of this node, for one network.
 pub struct Datapath {
     netlink: Netlink,
     nft: Nfnetlink,
@@ -48,26 +48,26 @@ pub struct Datapath {
     boot: BootId,
     routing: Routing,
     vxlan: overlay::Settings,
-    forward_accept: bool,
-    /// What we are to the kernel when it tells who changed something.
+    forward_accept: ForwardAccept,
+    /// Netlink ports of the two sockets: the kernel names them in events of the agent's own changes.
     ports: Vec<u32>,
 }
 
-/// What firewalls of others do.
+/// What other people's firewalls do with forwarded packets.
 #[derive(Debug, Default)]
 pub struct Forward {
-    /// Chains that got rules which let the pods pass.
-    pub accepting: Vec<String>,
-    /// Chains that let no pod reach other nodes, and what to do.
-    pub dropping: Vec<(String, String)>,
+    /// Chains that got accept rules now.
+    pub accepted: Vec<Accepted>,
+    /// Chains that end in a drop and have no accept rules, each with the remedy.
+    pub dropping: Vec<(DropChain, String)>,
 }
 
-/// What became of the ways to other nodes.
+/// Outcome of comparing the routes to other nodes.
 #[derive(Debug, Default)]
 pub struct Routed {
-    /// Of the routes.
+    /// The routes.
     pub routes: Synchronised,
-    /// Of the overlay, where there is one.
+    /// The overlay, where there is one.
     pub overlay: Option<OverlayDone>,
     /// MTU of new pods, in bytes, where the uplink's is too large.
     pub pod_mtu: Option<u32>,
@@ -105,27 +105,22 @@ impl Datapath {
         })
     }
 
-    /// Whether answers of the kernel were lost, after which the sockets have to be opened anew.
+    /// Whether answers of the kernel were lost, after which the sockets have to be opened again.
     pub fn has_lost_contact(&self) -> bool {
         self.netlink.has_ended()
     }
 
-    /// By what the node's own doings are told from others', now.
-    pub fn own(&self) -> drift::Own {
-        drift::Own {
+    /// By what the agent's own changes are told from others', now.
+    pub fn ownership(&self) -> Ownership {
+        Ownership {
             network: self.network.clone(),
             ports: self.ports.clone(),
             overlay: link::index_of(names::OVERLAY_DEVICE).unwrap_or_default(),
         }
     }
 
-    /// Which boot this is.
-    pub fn boot(&self) -> &BootId {
-        &self.boot
-    }
-
-    /// Switches forwarding on, and makes the catch-all routes of the own podCIDRs; those of `former` ones go. Returns
-    /// what was switched on.
+    /// Enables forwarding, sets the catch-all routes of the own podCIDRs and deletes those of `former` ones. Returns
+    /// the sysctls that were changed.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -143,34 +138,38 @@ impl Datapath {
         Ok(switches.into_iter().map(|switch| switch.path.join(".")).collect())
     }
 
-    /// Looks whether a firewall of others drops what pods and other nodes send each other; where the administrator
-    /// wishes so, iptables' chain FORWARD lets it pass.
+    /// Inserts accept rules where iptables' chain FORWARD drops, unless the administrator has switched that off, and
+    /// finds the chains that may drop the pods' packets all the same.
     ///
     /// # Errors
     /// What the kernel refused.
     pub async fn forward(&self, desired: &Desired) -> Result<Forward, CniError> {
-        let traffic = Traffic::find(&self.netlink, &desired.node_state(&self.network)).await?;
+        let subnets = &desired.own.pod_cidrs;
         let mut found = Forward::default();
-        if self.forward_accept {
-            let accepted = foreign_firewall::accept(&self.nft, &self.network, &traffic).await?;
-            found.accepting = accepted.into_iter().filter(|it| it.inserted > 0).map(|it| it.chain).collect();
-        } else {
-            foreign_firewall::remove(&self.nft, Some(&self.network)).await?;
+        match self.forward_accept {
+            ForwardAccept::Auto => {
+                let accepted = foreign_firewall::accept(&self.nft, &self.network, subnets).await?;
+                found.accepted = accepted.into_iter().filter(|it| it.inserted > 0).collect();
+            }
+            ForwardAccept::Off => {
+                foreign_firewall::remove(&self.nft, Some(&self.network)).await?;
+            }
         }
-        if traffic.has_others() {
-            let obstacles = foreign_firewall::obstacles(&self.nft, &traffic).await.map_err(NftError::from)?;
-            let dropping = obstacles.into_iter().filter(|(_, judgement)| *judgement == Judgement::Drops);
-            found.dropping =
-                dropping.map(|(filter, _)| (filter.to_string(), filter.remedy(&traffic))).collect();
-        }
+        let dropping = foreign_firewall::unaccepted(&self.nft, &self.network, subnets).await;
+        let with_remedy = |chain: DropChain| {
+            let remedy = chain.remedy(subnets);
+            (chain, remedy)
+        };
+        found.dropping = dropping.map_err(NftError::from)?.into_iter().map(with_remedy).collect();
         Ok(found)
     }
 
-    /// Compares all ways to peers with the kernel's and sets what is missing or wrong: the overlay to those that are not
-    /// on-link, then the routes. What nobody asks for goes only where `desired` is the whole truth.
+    /// Compares the overlay and the routes to all peers with the kernel's and sets what is missing or wrong. With
+    /// `is_whole_truth` (the list of Nodes is complete) it deletes what nothing asks for.
     ///
     /// # Errors
-    /// Where the kernel cannot be read, or the overlay's device cannot be had. A peer's own trouble is in the answer.
+    /// Where the kernel cannot be read, or the overlay's device cannot be created. Failures of single peers are in the
+    /// answer.
     pub async fn routes(&self, desired: &Desired, is_whole_truth: bool) -> Result<Routed, DatapathError> {
         let state = desired.node_state(&self.network);
         let ways = overlay::ways(&self.netlink, &state, self.routing).await?;
@@ -185,7 +184,7 @@ impl Datapath {
             None => peers::synchronise(&self.netlink, &state).await?,
         };
         if overlay.is_none() && is_whole_truth {
-            // Once nothing leads there any more.
+            // Only now that no route uses it.
             overlay::remove(&self.netlink).await?;
         }
         routed.routes.failures.extend(ways.failures);
@@ -193,8 +192,8 @@ impl Datapath {
         Ok(routed)
     }
 
-    /// Makes the routes to a few peers what they should be, at a cost that the others have no part in. `None` if one of
-    /// them is reached by the overlay, or was: then all ways have to be looked at.
+    /// Sets the routes to a few peers; the cost does not depend on the others. `None` if one of them is reached by the
+    /// overlay, or was: then all routes have to be compared.
     ///
     /// # Errors
     /// Where the kernel cannot be read.
@@ -228,21 +227,21 @@ impl Datapath {
         Ok((mtu != uplink).then_some(mtu))
     }
 
-    /// Makes the nftables table what records and nodes ask for. With `whole`, each element is compared; else it is
-    /// looked whether the table stands and knows the nodes. `None` if nothing was to be done.
+    /// Sets the nftables table to what records and Nodes ask for. With `whole`, each element is compared; else only
+    /// whether the table exists and has the Nodes. `None` if nothing had to be changed.
     ///
     /// # Errors
     /// What kernel or store refuse.
     pub async fn table(&self, desired: &Desired, whole: bool) -> Result<Option<Rebuilt>, CniError> {
-        let inside = desired.inside(&self.network, &self.exempt);
-        // First on disk: whoever makes the table again reads it there.
+        let inside = desired.no_masquerade(&self.network, &self.exempt);
+        // First on disk: an ADD that creates the table again reads it there.
         let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
         self.remember(&inside, tunnel.as_ref())?;
-        let stands = nftables::has_network(&self.nft, std::slice::from_ref(&self.network)).await?;
-        let mut is_changed = stands && nftables::ensure_no_masquerade(&self.nft, &inside).await?;
+        let exists = nftables::has_network(&self.nft, std::slice::from_ref(&self.network)).await?;
+        let mut is_changed = exists && nftables::ensure_no_masquerade(&self.nft, &inside).await?;
         is_changed |=
-            stands && nftables::ensure_vxlan_peers(&self.nft, &self.network, tunnel.as_ref()).await?;
-        let rebuilt = if whole || !stands {
+            exists && nftables::ensure_vxlan_peers(&self.nft, &self.network, tunnel.as_ref()).await?;
+        let rebuilt = if whole || !exists {
             pod_rules::rebuild(&self.nft, &self.data_dir, &self.network, &self.boot).await?
         } else {
             Rebuilt::default()
@@ -250,7 +249,7 @@ impl Datapath {
         Ok((is_changed || rebuilt != Rebuilt::default()).then_some(rebuilt))
     }
 
-    /// Frees what dead attachments hold; returns how many there were.
+    /// Releases the addresses of dead attachments; returns how many attachments there were.
     ///
     /// # Errors
     /// Where store or kernel cannot be used.
@@ -261,7 +260,7 @@ impl Datapath {
         if count > 0 {
             let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
             reclaim::release_dead(&mut locked, dead)?;
-            locked.mend()?;
+            locked.repair()?;
         }
         Ok(count)
     }
@@ -271,14 +270,14 @@ impl Datapath {
     /// # Errors
     /// When the store cannot be read.
     pub fn usage(&self, sets: &[RangeSet]) -> Result<Vec<Usage>, CniError> {
-        let nobody = |set: &RangeSet| Usage { held: 0, free: set.capacity() };
+        let unused = |set: &RangeSet| Usage { held: 0, free: set.capacity() };
         match Store::open_existing(&self.data_dir, &self.network)? {
             Some(store) => Ok(store.usage(&self.boot, sets)?),
-            None => Ok(sets.iter().map(nobody).collect()),
+            None => Ok(sets.iter().map(unused).collect()),
         }
     }
 
-    /// Makes the routes to the node's own pods right; returns how many were not.
+    /// Repairs the routes to the node's own pods; returns how many were wrong.
     ///
     /// # Errors
     /// What kernel or store refuse.
@@ -299,18 +298,18 @@ impl Datapath {
         Ok(records.filter(|record| record.is_from(&self.boot)).collect())
     }
 
-    /// Whether other nodes are reached by a tunnel.
+    /// Whether the overlay's device exists.
     pub fn has_overlay(&self) -> bool {
         link::index_of(names::OVERLAY_DEVICE).unwrap_or_default().is_some()
     }
 
-    /// Remembers where pods keep their source and who may send to this node's end of a tunnel, so that any ADD can make
-    /// a flushed table again.
+    /// Writes the no-masquerade networks and the ends of the overlay to the store, where an ADD reads them when it
+    /// creates a flushed table again.
     fn remember(&self, inside: &NoMasquerade, tunnel: Option<&VxlanPeers>) -> Result<(), CniError> {
         let store = Store::open(&self.data_dir, &self.network)?;
         let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
-        locked.remember_inside(&inside.networks)?;
-        locked.remember_tunnel(tunnel)?;
+        locked.remember_no_masquerade(&inside.networks)?;
+        locked.remember_vxlan_peers(tunnel)?;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! When what went wrong is tried again.
+//! When a failed step is retried.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Pauses that grow as long as it goes wrong.
+/// Pauses that grow with each failure in a row.
 #[derive(Debug, Clone, Default)]
 pub struct Backoff {
     failures: u32,
@@ -18,29 +18,29 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// It went wrong: try again after a while.
+    /// A failure: retry after a pause.
     pub fn fail(&mut self, now: Instant) {
         let pause = FIRST.saturating_mul(1 << self.failures.min(6)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         self.at = Some(now + pause);
     }
 
-    /// It went well.
+    /// A success.
     pub fn succeed(&mut self) {
         *self = Self::default();
     }
 
-    /// When to try again, if at all.
+    /// When to retry, if at all.
     pub fn at(&self) -> Option<Instant> {
         self.at
     }
 
-    /// How often it went wrong in a row.
+    /// Number of failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Whether it is time; then it is no longer waited for.
+    /// Whether it is time to retry; if so, the time is forgotten.
     pub fn take_due(&mut self, now: Instant) -> bool {
         let is_due = self.at.is_some_and(|at| at <= now);
         if is_due {

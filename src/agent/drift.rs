@@ -1,13 +1,16 @@
-//! What somebody else did to the node, told by the kernel: which part of it has to be looked at again.
+//! Which parts of the node to compare after an event of the kernel.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::cni::ids::NetworkName;
 use crate::desired::names;
 use crate::linux::monitor::{Event, NetconfOf};
 
-/// `NFPROTO_INET` (include/uapi/linux/netfilter.h).
+/// `NFPROTO_*` (include/uapi/linux/netfilter.h).
 const FAMILY_INET: u8 = 1;
+const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
 
 /// Parts of the node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub struct Parts {
     pub pods: bool,
     /// The nftables table.
     pub table: bool,
-    /// Firewalls of others.
+    /// Other people's firewalls.
     pub forward: bool,
     /// The conflist and the plugin.
     pub files: bool,
@@ -31,10 +34,10 @@ impl Parts {
     pub const ALL: Self =
         Self { node: true, routes: true, pods: true, table: true, forward: true, files: true };
 
-    /// All that the kernel has.
+    /// All that are in the kernel.
     const KERNEL: Self = Self { files: false, ..Self::ALL };
 
-    /// Whether there is none.
+    /// Whether it is none of them.
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
@@ -53,19 +56,35 @@ impl Parts {
     }
 }
 
-/// What must be known to tell whose an event is.
+/// As `routes,table`.
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            ("node", self.node),
+            ("routes", self.routes),
+            ("pods", self.pods),
+            ("table", self.table),
+            ("forward", self.forward),
+            ("files", self.files),
+        ];
+        let named: Vec<&str> = names.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();
+        f.write_str(&named.join(","))
+    }
+}
+
+/// By what the agent's own changes are told from others'.
 #[derive(Debug, Clone)]
-pub struct Own {
+pub struct Ownership {
     /// The network.
     pub network: NetworkName,
-    /// Names of our own sockets: what we did ourselves needs no look.
+    /// Ports of the agent's own sockets: its own changes are no drift.
     pub ports: Vec<u32>,
     /// Index of the overlay's device, where there is one.
     pub overlay: Option<u32>,
 }
 
-/// The parts that an event of the kernel makes worth a look. What comes and goes with every pod costs none, or little.
-pub fn concerned(event: &Event, own: &Own) -> Parts {
+/// The parts to compare after an event. Events of pods that come and go cost nothing, or little.
+pub fn concerned(event: &Event, own: &Ownership) -> Parts {
     let none = Parts::default();
     let network = &own.network;
     match event {
@@ -78,7 +97,7 @@ pub fn concerned(event: &Event, own: &Own) -> Parts {
                 (true, true) if *metric == Some(u32::MAX) => Parts { node: true, ..none },
                 // A pod's, or the gateway's.
                 (true, true) => Parts { node: true, pods: true, ..none },
-                // In the place of ours.
+                // It replaced ferrule's.
                 (false, false) if is_to_peer => Parts { routes: true, ..none },
                 _ => none,
             }
@@ -88,15 +107,21 @@ pub fn concerned(event: &Event, own: &Own) -> Parts {
         Event::Rule { removed: true, protocol, .. } if *protocol == names::ROUTE_PROTOCOL => {
             Parts { routes: true, ..none }
         }
-        // The kernel's own, which nothing of ours depends on.
+        // The kernel's own, which ferrule does not use.
         Event::Address { address: IpAddr::V6(address), .. } if address.is_unicast_link_local() => none,
-        // With a link, or with an address that is a source, IPv4 routes go without a word.
+        // With a link, or with an address that is a source, the kernel deletes IPv4 routes without an event.
         Event::Link { .. } | Event::Address { .. } => Parts { node: true, routes: true, pods: true, ..none },
         Event::Netconf { of: NetconfOf::All, forwarding: Some(false), .. } => Parts { node: true, ..none },
         Event::Nftables { family: FAMILY_INET, table: Some(table), removed: true, .. }
             if table == "ferrule" =>
         {
             Parts { table: true, ..none }
+        }
+        // docker, when it starts, makes FORWARD drop and puts its own chains first.
+        Event::Nftables {
+            family: FAMILY_IPV4 | FAMILY_IPV6, table: Some(table), chain: Some(chain), ..
+        } if table == "filter" && ["FORWARD", "DOCKER-USER"].contains(&chain.as_str()) => {
+            Parts { forward: true, ..none }
         }
         Event::Missed => Parts::KERNEL,
         _ => none,
@@ -107,8 +132,8 @@ pub fn concerned(event: &Event, own: &Own) -> Parts {
 mod tests {
     use super::*;
 
-    fn own() -> Own {
-        Own { network: NetworkName::parse("podnet").unwrap(), ports: vec![7], overlay: Some(9) }
+    fn own() -> Ownership {
+        Ownership { network: NetworkName::parse("podnet").unwrap(), ports: vec![7], overlay: Some(9) }
     }
 
     fn route(removed: bool, protocol: u8, metric: Option<u32>) -> Event {
@@ -129,13 +154,31 @@ mod tests {
         let table = |table: &str, removed| Event::Nftables {
             family: 1,
             table: Some(table.to_owned()),
+            chain: None,
             removed,
             port: 0,
         };
         assert_eq!(parts(&table("ferrule", true)), Parts { table: true, ..none });
         assert_eq!(parts(&table("ferrule", false)), none);
-        let by_us = Event::Nftables { family: 1, table: Some("ferrule".to_owned()), removed: true, port: 7 };
+        let by_us = Event::Nftables {
+            family: 1,
+            table: Some("ferrule".to_owned()),
+            chain: None,
+            removed: true,
+            port: 7,
+        };
         assert_eq!(parts(&by_us), none);
+        let iptables = |table: &str, chain: &str| Event::Nftables {
+            family: 2,
+            table: Some(table.to_owned()),
+            chain: Some(chain.to_owned()),
+            removed: false,
+            port: 0,
+        };
+        assert_eq!(parts(&iptables("filter", "FORWARD")), Parts { forward: true, ..none });
+        assert_eq!(parts(&iptables("filter", "DOCKER-USER")), Parts { forward: true, ..none });
+        assert_eq!(parts(&iptables("filter", "KUBE-FORWARD")), none, "kube-proxy writes there all the time");
+        assert_eq!(parts(&iptables("nat", "FORWARD")), none);
         let neighbour = |index| Event::Neighbour { removed: true, index, address: None };
         assert_eq!(parts(&neighbour(9)), Parts { routes: true, ..none });
         assert_eq!(parts(&neighbour(8)), none);

@@ -1,27 +1,30 @@
 //! The node agent, `ferruled`: makes ferrule the network of a Kubernetes cluster on one node, and keeps it so.
 //!
-//! | file                              | what it is                                                                 |
-//! |-----------------------------------|----------------------------------------------------------------------------|
-//! | [`settings`]                      | flags and environment                                                      |
-//! | [`k8s`]                           | what the API server says, and what is said to it; alone in naming kube     |
-//! | [`cluster`]                       | what of a Node matters, all nodes, what follows for this one; its state file |
-//! | [`apply`]                         | makes node, routes, table, pods what follows                               |
-//! | [`drift`]                         | which of them an event of the kernel calls for                             |
-//! | [`run`], `reconcile`, `report`, [`pending`] | the loop, what it does, what it says, and when                   |
-//! | [`install`]                       | what the container runtime reads, and whether it did                       |
-//! | [`uninstall`]                     | `--uninstall`                                                              |
-//! | [`serve`]                         | /metrics, /healthz, /readyz, the log                                       |
+//! | file                          | what it is                                                                  |
+//! |-------------------------------|-----------------------------------------------------------------------------|
+//! | [`settings`]                  | flags and environment                                                       |
+//! | [`event_loop`], `reconcile`   | the loop, and what it does                                                  |
+//! | [`pending`], [`backoff`]      | what is due, and when                                                       |
+//! | [`report`]                    | log, metrics, events of the Node                                            |
+//! | [`k8s`]                       | the API server; the only directory that names kube                          |
+//! | [`cluster`]                   | all Nodes, what this node has to be, the state file                         |
+//! | [`kernel`], [`apply`]         | the sockets; node, routes, table, pods, firewalls                           |
+//! | [`drift`]                     | which of them an event of the kernel calls to compare                       |
+//! | [`install`]                   | the plugin, the conf, drop-ins, and whether the runtime has loaded the conf |
+//! | [`serve`]                     | /metrics, /healthz, /readyz; the log; the plugin's log                      |
+//! | [`uninstall`]                 | `--uninstall`                                                               |
 
 pub mod apply;
 pub mod backoff;
 pub mod cluster;
 pub mod drift;
+pub mod event_loop;
 pub mod install;
 pub mod k8s;
+pub mod kernel;
 pub mod pending;
 mod reconcile;
-mod report;
-pub mod run;
+pub mod report;
 pub mod serve;
 pub mod settings;
 pub mod uninstall;

@@ -1,51 +1,129 @@
-//! What the agent says of what it found and did: in its log, in metrics, and as events of its Node.
+//! What the agent reports: in its log, as metrics, as events of its Node. It keeps what was reported, so that what goes
+//! on being wrong is logged once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::{info, warn};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, error, info, warn};
 
 use crate::agent::apply::{Forward, Routed};
-use crate::agent::cluster::desired_state::Desired;
-use crate::agent::cluster::index::Problem;
-use crate::agent::run::Agent;
+use crate::agent::cluster::index::{Index, Problem};
+use crate::agent::drift::Parts;
+use crate::agent::k8s::events::EventRecorder;
+use crate::agent::serve::http::Health;
+use crate::agent::serve::log::milliseconds;
+use crate::agent::serve::metrics::Metrics;
 use crate::datapath::nftables::Rebuilt;
 use crate::datapath::overlay::{Made, OverlayDone};
 use crate::datapath::peers::Synchronised;
 use crate::desired::nftables::table::show;
 
-/// How many of a kind are told one by one; of what is beyond, the number.
-const TOLD: usize = 16;
+/// How many of a kind are logged one by one; of the rest, the number.
+const SHOWN: usize = 16;
 
-/// What the plugin's verb says of the way out; with an agent it is the agent that does it.
-const SYNC: &str = "set \"forwardAccept\": true in the conf and run: ferrule sync";
+/// Deadline of a step. All of them wait for the kernel or for a disk.
+const STEP: Duration = Duration::from_secs(20);
 
-impl Agent {
-    /// Tells what became of all ways to other nodes; returns whether something was mended.
-    pub(super) fn take_in_ways(&mut self, desired: &Desired, routed: &Routed, has_drifted: bool) -> bool {
+/// What was reported, and where reports go.
+pub struct Reported {
+    /// Problems of Nodes.
+    problems: BTreeMap<String, Vec<Problem>>,
+    /// Peers without routes, with the reason.
+    unreachable: BTreeMap<String, String>,
+    /// Chains of other people's firewalls that end in a drop.
+    dropping: Vec<String>,
+    started: Instant,
+    is_ready: bool,
+    /// Whether the Node's condition was set.
+    is_available: bool,
+    is_api_down: bool,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+    /// For /healthz and /readyz.
+    pub health: Arc<Health>,
+    /// Events of the Node, once there is an API server.
+    pub recorder: Option<EventRecorder>,
+}
+
+impl Default for Reported {
+    fn default() -> Self {
+        Self {
+            problems: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
+            dropping: Vec::new(),
+            started: Instant::now(),
+            is_ready: false,
+            is_available: false,
+            is_api_down: false,
+            metrics: Arc::default(),
+            health: Arc::default(),
+            recorder: None,
+        }
+    }
+}
+
+impl Reported {
+    /// Runs one step with a deadline. Its failure is logged and counted, and `None` returned.
+    pub async fn step<T, E: Display>(
+        &self,
+        name: &'static str,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Option<T> {
+        self.health.beat();
+        let begin = Instant::now();
+        let outcome = timeout(STEP, step).await;
+        self.metrics.step_took(name, begin.elapsed());
+        let reason = match outcome {
+            Ok(Ok(done)) => return Some(done),
+            Ok(Err(reason)) => reason.to_string(),
+            Err(_) => format!("deadline of {STEP:?} exceeded"),
+        };
+        self.metrics.step_failed(name);
+        error!(step = name, reason, "step failed, will retry");
+        None
+    }
+
+    /// The watch of the API server failed.
+    pub fn api_failed(&mut self, reason: &str) {
+        self.metrics.api_up.set(0);
+        self.metrics.step_failed("watch");
+        if !std::mem::replace(&mut self.is_api_down, true) {
+            warn!(reason, "API server not reachable, continuing with known state");
+        }
+        debug!(reason, "watch failed");
+    }
+
+    /// The API server answered.
+    pub fn api_answered(&mut self) {
+        if std::mem::take(&mut self.is_api_down) {
+            info!("API server reachable again");
+        }
+        self.metrics.api_up.set(1);
+    }
+
+    /// The overlay and all routes to peers were compared; returns whether something was repaired.
+    pub fn ways(&mut self, desired: usize, routed: &Routed, has_drifted: bool) -> bool {
         let Routed { routes, overlay, .. } = routed;
-        self.own = self.datapath.own();
-        let mut is_mended = routes.set + routes.removed > 0;
+        let mut is_repaired = routes.set + routes.removed > 0;
         if let Some(OverlayDone { device, set, removed, .. }) = overlay {
             let is_changed = *device != Made::default() || set + removed > 0;
             if is_changed {
-                info!(?device, set, removed, "overlay to nodes that are not on-link");
+                info!(?device, set, removed, "overlay updated");
             }
-            is_mended |= is_changed;
+            is_repaired |= is_changed;
         }
-        self.report_routes(desired, routes, true, has_drifted);
-        is_mended
+        self.routes(desired, routes, true, has_drifted);
+        is_repaired
     }
 
-    /// Tells what became of routes. `is_all`: all of them were looked at, so failures that are not named are over.
-    pub(super) fn report_routes(
-        &mut self,
-        desired: &Desired,
-        done: &Synchronised,
-        is_all: bool,
-        has_drifted: bool,
-    ) {
+    /// Routes to peers were changed. `is_all`: all of them were compared, so failures that are not named are over.
+    pub fn routes(&mut self, desired: usize, done: &Synchronised, is_all: bool, has_drifted: bool) {
         if done.set + done.removed > 0 {
-            info!(set = done.set, removed = done.removed, "routes to other nodes");
+            info!(set = done.set, removed = done.removed, "peer routes updated");
         }
         if has_drifted {
             self.metrics.routes_repaired.inc_by(done.set.try_into().unwrap_or(u64::MAX));
@@ -57,15 +135,15 @@ impl Agent {
         }
         let is_new = |(peer, reason): &(&String, &String)| self.unreachable.get(*peer) != Some(*reason);
         let new: Vec<(&String, &String)> = failures.iter().filter(is_new).collect();
-        for (peer, reason) in new.iter().take(TOLD) {
-            warn!(peer, reason, "a node's pods cannot be reached");
+        for (peer, reason) in new.iter().take(SHOWN) {
+            warn!(peer, reason, "peer unreachable");
         }
-        if let Some(more) = new.len().checked_sub(TOLD).filter(|more| *more > 0) {
-            warn!(more, "and the pods of more nodes cannot be reached");
+        if let Some(count) = new.len().checked_sub(SHOWN).filter(|count| *count > 0) {
+            warn!(count, "more peers unreachable");
         }
         if is_all {
             for peer in self.unreachable.keys().filter(|peer| !failures.contains_key(*peer)) {
-                info!(peer, "a node's pods can be reached again");
+                info!(peer, "peer reachable again");
                 self.metrics.forget_peer(peer);
             }
             self.unreachable = failures;
@@ -73,116 +151,135 @@ impl Agent {
             self.unreachable.extend(failures);
         }
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        self.metrics.routes_desired.set(count(desired.routes()));
-        let standing = desired.routes().saturating_sub(self.unreachable.len().max(done.unsettled.len()));
-        self.metrics.routes_programmed.set(count(standing));
+        self.metrics.routes_desired.set(count(desired));
+        let programmed = desired.saturating_sub(self.unreachable.len().max(done.unsettled.len()));
+        self.metrics.routes_programmed.set(count(programmed));
     }
 
-    /// Tells what the table lacked.
-    pub(super) fn report_table(&self, rebuilt: &Rebuilt, has_drifted: bool) {
+    /// The table lacked something.
+    pub fn table(&self, rebuilt: &Rebuilt, has_drifted: bool) {
         let Rebuilt { made, added, removed, passed_over } = rebuilt;
-        info!(made, added, removed, "nftables table mended");
+        info!(made, added, removed, "nftables table updated");
         if has_drifted {
             self.metrics.tables_repaired.inc();
         }
-        for element in passed_over.iter().take(TOLD) {
-            warn!(
-                element = show(element),
-                "two pods claim one place in the nftables table; the other one has it"
-            );
+        for element in passed_over.iter().take(SHOWN) {
+            warn!(element = show(element), "nftables element belongs to another pod");
         }
     }
 
-    /// Tells of firewalls of others.
-    pub(super) fn report_forward(&mut self, found: Forward) {
-        for chain in found.accepting {
-            info!(chain, "a firewall lets the pods pass from now on");
+    /// Other people's firewalls were looked at; returns whether accept rules were inserted.
+    pub fn forward(&mut self, found: &Forward) -> bool {
+        for it in &found.accepted {
+            info!(chain = it.chain, inserted = it.inserted, removed = it.removed, "accept rules inserted");
         }
+        self.metrics.forward_drops(found.dropping.iter().map(|(chain, _)| chain));
+        let mut dropping = Vec::new();
         for (chain, remedy) in &found.dropping {
-            let remedy = remedy.replace(SYNC, "start the agents with --forward-accept");
-            if !self.dropping.contains(chain) {
-                warn!(chain, remedy, "a firewall lets no pod reach the pods of other nodes");
+            let name = chain.to_string();
+            if !self.dropping.contains(&name) {
+                warn!(chain = name, remedy, "firewall may drop forwarded packets of pods");
             }
-            self.warn_cluster(
-                "FirewallDropsPods",
-                format!("{chain} lets no pod reach other nodes: {remedy}"),
-            );
+            self.event("FirewallMayDropPods", format!("{name} may drop packets of pods: {remedy}"));
+            dropping.push(name);
         }
-        self.dropping = found.dropping.into_iter().map(|(chain, _)| chain).collect();
+        self.dropping = dropping;
+        !found.accepted.is_empty()
     }
 
-    /// Tells which forwarding was off.
-    pub(super) fn tell_switched_on(&self, switched_on: &[String]) {
-        for sysctl in switched_on {
-            info!(sysctl, "forwarding switched on");
+    /// Forwarding was off.
+    pub fn forwarding_enabled(&self, sysctls: &[String]) {
+        for sysctl in sysctls {
+            info!(sysctl, "forwarding enabled");
             self.metrics.sysctls_repaired.inc();
         }
     }
 
-    /// Tells why this node has no network yet.
-    pub(super) fn report_own(&mut self) {
-        let name = self.settings.node_name.clone();
-        if self.index.own().is_none() {
-            if self.problems.insert(name.clone(), Vec::new()).is_none() {
-                warn!(node = name, "the API server knows no Node of this name yet; waiting for it");
-            }
-            return;
-        }
-        self.judge(BTreeSet::from([name]));
+    /// What others had changed was repaired.
+    pub fn drift_repaired(&self, parts: Parts, since: Instant) {
+        let took = since.elapsed();
+        self.metrics.repair_duration.observe(took.as_secs_f64());
+        warn!(part = %parts, took = milliseconds(took), "drift repaired");
     }
 
-    /// Looks at every node's problems.
-    pub(super) fn judge_all(&mut self) {
-        let known: BTreeSet<String> = self.index.nodes().map(|facts| facts.name.clone()).collect();
+    /// Everything was applied once, with the whole list of Nodes known; pods can come.
+    pub fn ready(&mut self, routes: usize) {
+        if !std::mem::replace(&mut self.is_ready, true) {
+            self.health.set_ready();
+            info!(took = milliseconds(self.started.elapsed()), routes, "node ready for pods");
+        }
+        if let Some(recorder) = self.recorder.as_ref().filter(|_| !self.is_available) {
+            self.is_available = true;
+            recorder.network_is_available();
+        }
+    }
+
+    /// The Node's condition says that its network is not available: it is to be set again.
+    pub fn network_is_unavailable(&mut self) {
+        self.is_available = false;
+    }
+
+    /// This node has no podCIDR, or no Node, yet.
+    pub fn own_node_missing(&mut self, index: &Index, name: &str) {
+        if index.own().is_some() {
+            self.problems_of(index, BTreeSet::from([name.to_owned()]));
+        } else if self.problems.insert(name.to_owned(), Vec::new()).is_none() {
+            warn!(node = name, "own Node not found, waiting for it");
+        }
+    }
+
+    /// The problems of every Node, as far as they are new.
+    pub fn all_problems(&mut self, index: &Index) {
+        let known: BTreeSet<String> = index.nodes().map(|info| info.name.clone()).collect();
         let gone = self.problems.keys().filter(|name| !known.contains(*name)).cloned();
         let all = known.iter().cloned().chain(gone).collect();
-        self.judge(all);
+        self.problems_of(index, all);
     }
 
-    /// Tells the problems of these nodes, as far as they are new.
-    pub(super) fn judge(&mut self, names: BTreeSet<String>) {
-        let mut told = 0;
+    /// The problems of these Nodes, as far as they are new.
+    pub fn problems_of(&mut self, index: &Index, names: BTreeSet<String>) {
+        let mut new = 0;
         for name in names {
-            let problems: Vec<Problem> = self.index.standing(&name).problems;
+            let problems: Vec<Problem> = index.assess(&name).problems;
             let before = self.problems.get(&name).map(Vec::as_slice).unwrap_or_default();
             for problem in problems.iter().filter(|it| !before.contains(it)) {
-                told += 1;
-                if told <= TOLD {
-                    warn!(node = name, %problem, "a node lacks what its routes need");
+                new += 1;
+                if new <= SHOWN {
+                    warn!(node = name, %problem, "node not routable");
                 }
             }
             if problems.is_empty() {
                 if self.problems.remove(&name).is_some() {
-                    info!(node = name, "a node has what its routes need");
+                    info!(node = name, "node routable again");
                 }
                 self.metrics.forget_peer(&name);
             } else {
                 self.problems.insert(name, problems);
             }
         }
-        if let Some(more) = told.checked_sub(TOLD).filter(|more| *more > 0) {
-            warn!(more, "and there are more such problems");
+        if let Some(count) = new.checked_sub(SHOWN).filter(|count| *count > 0) {
+            warn!(count, "more nodes not routable");
         }
         self.metrics.nodes_with_problems.set(self.problems.len().try_into().unwrap_or(i64::MAX));
     }
 
-    /// Tells the cluster what goes on being wrong, as events of this Node.
-    pub(super) fn tell_the_cluster(&self) {
+    /// Repeats what goes on being wrong as events of this Node.
+    pub fn repeat_events(&self) {
         let problems = self.problems.iter().flat_map(|(name, problems)| {
             problems.iter().map(move |problem| ("NodeLacksNetwork", format!("node {name}: {problem}")))
         });
         let unreachable = self.unreachable.iter().map(|(peer, reason)| {
             ("PeerUnreachable", format!("the pods of node {peer} cannot be reached: {reason}"))
         });
-        for (reason, note) in problems.chain(unreachable).take(TOLD) {
-            self.warn_cluster(reason, note);
+        for (reason, note) in problems.chain(unreachable).take(SHOWN) {
+            self.event(reason, note);
         }
     }
 
-    /// An event of this Node.
-    pub(super) fn warn_cluster(&self, reason: &'static str, note: String) {
-        if let Some(herald) = &self.herald {
-            herald.warn(reason, note);
+    /// Records a warning as an event of this Node.
+    pub fn event(&self, reason: &'static str, note: String) {
+        if let Some(recorder) = &self.recorder {
+            recorder.warn(reason, note);
         }
     }
 }

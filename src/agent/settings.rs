@@ -1,14 +1,21 @@
-//! What the administrator decides: flags, each with an environment variable of the same name in capitals.
+//! What the administrator decides: flags, each with an environment variable, `FERRULE_` and the flag's name in capitals.
+//! The name without `FERRULE_` works as well, but for a value that kubelet sets for a Service of that name: a Service
+//! `vxlan` gives every pod of its namespace `VXLAN_PORT=tcp://10.96.0.5:8472`.
 
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Command, CommandFactory, FromArgMatches, Parser};
 use ipnetwork::IpNetwork;
 
-use crate::agent::install::conflist::Wishes;
+use crate::agent::install::conflist::ConfOptions;
 use crate::cni::ids::NetworkName;
 use crate::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, MAX_ID, Routing};
+
+/// Begins the names of environment variables.
+const PREFIX: &str = "FERRULE_";
 
 /// The flags of `ferruled`.
 #[derive(Debug, Clone, Parser)]
@@ -19,87 +26,104 @@ use crate::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, MAX_ID, Routing};
 )]
 pub struct Settings {
     /// Name of the Node that this is (spec.nodeName by the downward API)
-    #[arg(long, env = "NODE_NAME")]
+    #[arg(long, env = "FERRULE_NODE_NAME")]
     pub node_name: String,
 
     /// Name of the network; it names the store's directory, so keep it
-    #[arg(long, env, default_value = "podnet", value_parser = parse_network)]
+    #[arg(long, env = "FERRULE_NETWORK", default_value = "podnet", value_parser = parse_network)]
     pub network: NetworkName,
 
     /// Directory of the runtime's CNI plugins
-    #[arg(long, env, default_value = "/opt/cni/bin")]
+    #[arg(long, env = "FERRULE_BIN_DIR", default_value = "/opt/cni/bin")]
     pub bin_dir: PathBuf,
 
     /// Directory of the runtime's network confs
-    #[arg(long, env, default_value = "/etc/cni/net.d")]
+    #[arg(long, env = "FERRULE_CONF_DIR", default_value = "/etc/cni/net.d")]
     pub conf_dir: PathBuf,
 
     /// File name of our conf in it; runtimes take the first by name
-    #[arg(long, env, default_value = "10-ferrule.conflist")]
+    #[arg(long, env = "FERRULE_CONF_NAME", default_value = "10-ferrule.conflist")]
     pub conf_name: String,
 
     /// Directory of the stores; the same path for the agent and for the plugin
-    #[arg(long, env, default_value = "/var/lib/cni/ferrule")]
+    #[arg(long, env = "FERRULE_DATA_DIR", default_value = "/var/lib/cni/ferrule")]
     pub data_dir: PathBuf,
 
     /// The plugin's binary to install
-    #[arg(long, env, default_value = "/ferrule")]
+    #[arg(long, env = "FERRULE_PLUGIN", default_value = "/ferrule")]
     pub plugin: PathBuf,
 
     /// How packets get to other nodes: by routes alone, through VXLAN, or through VXLAN to those that are not on-link
-    #[arg(long, env, default_value = "auto", value_name = "direct|vxlan|auto")]
+    #[arg(long, env = "FERRULE_ROUTING", default_value = "auto", value_name = "direct|vxlan|auto")]
     pub routing: Routing,
 
     /// UDP port of VXLAN
-    #[arg(long, env, default_value_t = DEFAULT_PORT)]
+    #[arg(long, env = "FERRULE_VXLAN_PORT", default_value_t = DEFAULT_PORT)]
     pub vxlan_port: u16,
 
     /// VXLAN network identifier
-    #[arg(long, env, default_value_t = DEFAULT_ID, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ID)))]
+    #[arg(long, env = "FERRULE_VXLAN_ID", default_value_t = DEFAULT_ID, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ID)))]
     pub vxlan_id: u32,
 
     /// MTU of pods in bytes; 0 takes the uplink's
-    #[arg(long, env, default_value_t = 0)]
+    #[arg(long, env = "FERRULE_MTU", default_value_t = 0)]
     pub mtu: u32,
 
-    /// Whether what leaves the cluster has the node's address
-    #[arg(long, env, default_value_t = true, action = clap::ArgAction::Set)]
+    /// Masquerade packets that leave the cluster
+    #[arg(long, env = "FERRULE_MASQUERADE", default_value_t = true, action = clap::ArgAction::Set)]
     pub masquerade: bool,
 
-    /// Destinations, besides those in the cluster, that see a pod's own address
-    #[arg(long, env, value_delimiter = ',')]
+    /// Destinations, besides those in the cluster, that are not masqueraded
+    #[arg(long, env = "FERRULE_NON_MASQUERADE_CIDRS", value_delimiter = ',')]
     pub non_masquerade_cidrs: Vec<IpNetwork>,
 
-    /// Let pods' packets pass a FORWARD policy of DROP that another tool has set
-    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub forward_accept: bool,
+    /// Where iptables' FORWARD drops (docker): auto inserts accept rules for this node's pods, off only reports it
+    #[arg(long, env = "FERRULE_FORWARD_ACCEPT", default_value = "auto", num_args = 0..=1, default_missing_value = "auto")]
+    pub forward_accept: ForwardAccept,
 
     /// The node's /run: write drop-ins there that keep systemd-networkd and NetworkManager off routes and links
-    #[arg(long, env, value_name = "DIR")]
+    #[arg(long, env = "FERRULE_DROP_INS", value_name = "DIR")]
     pub drop_ins: Option<PathBuf>,
 
     /// Where /metrics, /healthz and /readyz are served; ":9690" is that port of every address
-    #[arg(long, env, default_value = ":9690", value_parser = parse_listen)]
+    #[arg(long, env = "FERRULE_LISTEN", default_value = ":9690", value_parser = parse_listen)]
     pub listen: SocketAddr,
 
     /// error, warn, info, debug or trace; or directives such as "info,kube=debug"
-    #[arg(long, env, default_value = "info")]
+    #[arg(long, env = "FERRULE_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 
     /// URL of the API server, where the one of the pod's environment cannot be reached (no kube-proxy yet)
-    #[arg(long, env)]
+    #[arg(long, env = "FERRULE_APISERVER")]
     pub apiserver: Option<String>,
 
-    /// Clean this node of ferrule, once, and exit
-    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    /// Remove ferrule from this node and exit
+    #[arg(long, env = "FERRULE_UNINSTALL", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub uninstall: bool,
 
     /// With --uninstall: go on though pods are running
-    #[arg(long, env, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, env = "FERRULE_YES_PODS_LOSE_THEIR_NETWORK", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub yes_pods_lose_their_network: bool,
 }
 
+/// What is done where iptables' chain FORWARD drops what it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ForwardAccept {
+    /// Insert accept rules for the subnets of this node's pods.
+    #[value(alias = "true")]
+    Auto,
+    /// Report it.
+    #[value(alias = "false")]
+    Off,
+}
+
 impl Settings {
+    /// Reads the command line and the environment; ends the process where they are wrong.
+    pub fn read() -> Self {
+        let command = with_short_names(Self::command(), |name| env::var_os(name));
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
     /// Where our conf is.
     pub fn conf_file(&self) -> PathBuf {
         self.conf_dir.join(&self.conf_name)
@@ -110,17 +134,35 @@ impl Settings {
         self.bin_dir.join("ferrule")
     }
 
-    /// What concerns the conf. `mtu` is what the way to other nodes asks for; one that was given comes before it.
-    pub fn wishes(&self, mtu: Option<u32>) -> Wishes {
-        Wishes {
+    /// What concerns the conf. `mtu` is the one that the overlay leaves; `--mtu` comes before it.
+    pub fn conf_options(&self, mtu: Option<u32>) -> ConfOptions {
+        ConfOptions {
             network: self.network.clone(),
             data_dir: self.data_dir.clone(),
             mtu: Some(self.mtu).filter(|&mtu| mtu != 0).or(mtu),
             masquerade: self.masquerade,
             non_masquerade: self.non_masquerade_cidrs.clone(),
-            forward_accept: self.forward_accept,
+            forward_accept: self.forward_accept == ForwardAccept::Auto,
         }
     }
+}
+
+/// Lets flags be set by variables without `FERRULE_`, where the one with it is not set.
+fn with_short_names(command: Command, variable: impl Fn(&str) -> Option<OsString>) -> Command {
+    command.mut_args(|arg| {
+        let long = arg.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+        let short = long.strip_prefix(PREFIX).map(str::to_owned).filter(|_| variable(long).is_none());
+        match short.filter(|short| variable(short).is_some_and(|value| !is_of_a_service(&value))) {
+            // Once per process; clap needs a 'static name.
+            Some(short) => arg.env(&*String::leak(short)),
+            None => arg,
+        }
+    })
+}
+
+/// `tcp://10.96.0.5:8472`, as kubelet sets `<SERVICE>_PORT`.
+fn is_of_a_service(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|value| ["tcp://", "udp://", "sctp://"].iter().any(|it| value.starts_with(it)))
 }
 
 fn parse_network(text: &str) -> Result<NetworkName, String> {
@@ -147,8 +189,26 @@ mod tests {
         assert_eq!(settings.conf_file(), PathBuf::from("/etc/cni/net.d/10-ferrule.conflist"));
         assert_eq!(settings.plugin_target(), PathBuf::from("/opt/cni/bin/ferrule"));
         assert_eq!(settings.listen, "[::]:9690".parse().unwrap());
-        assert!(settings.masquerade && !settings.uninstall && !settings.forward_accept);
-        assert_eq!(settings.wishes(Some(1450)).mtu, Some(1450));
+        assert!(settings.masquerade && !settings.uninstall);
+        assert_eq!(settings.forward_accept, ForwardAccept::Auto);
+        assert_eq!(settings.conf_options(Some(1450)).mtu, Some(1450));
+    }
+
+    #[test]
+    fn variables_have_a_long_and_a_short_name() {
+        let is_set_by = |variables: &'static [(&str, &str)], flag: &str| {
+            let value =
+                |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, value)| value.into());
+            let command = with_short_names(Settings::command(), value);
+            let arg = command.get_arguments().find(|arg| arg.get_id() == flag).unwrap();
+            arg.get_env().unwrap().to_str().unwrap().to_owned()
+        };
+        const LONG: &str = "FERRULE_VXLAN_PORT";
+        assert_eq!(is_set_by(&[], "vxlan_port"), LONG);
+        assert_eq!(is_set_by(&[("VXLAN_PORT", "4789")], "vxlan_port"), "VXLAN_PORT");
+        assert_eq!(is_set_by(&[("VXLAN_PORT", "4789"), (LONG, "8472")], "vxlan_port"), LONG);
+        assert_eq!(is_set_by(&[("VXLAN_PORT", "tcp://10.96.0.5:8472")], "vxlan_port"), LONG);
+        assert_eq!(is_set_by(&[("NODE_NAME", "a")], "node_name"), "NODE_NAME");
     }
 
     #[test]
@@ -174,7 +234,10 @@ mod tests {
             "10.0.0.0/8,fd00::/8",
         ];
         let settings = Settings::try_parse_from(given).unwrap();
-        assert_eq!((settings.non_masquerade_cidrs.len(), settings.wishes(Some(1450)).mtu), (2, Some(1400)));
+        assert_eq!(
+            (settings.non_masquerade_cidrs.len(), settings.conf_options(Some(1450)).mtu),
+            (2, Some(1400))
+        );
         let given = ["ferruled", "--node-name", "a", "--uninstall", "--masquerade", "false"];
         let settings = Settings::try_parse_from(given).unwrap();
         assert!(settings.uninstall && !settings.masquerade);

@@ -8,7 +8,7 @@ use crate::config::Network;
 use crate::datapath::node::{self, Switch};
 use crate::desired::node::NodeState;
 use crate::linux::netlink::Netlink;
-use crate::store::{BootId, Changed, Store};
+use crate::store::{BootId, Store, SysctlBackup};
 
 /// Makes the node forward, and gives it its standing routes and addresses. Idempotent. What a setting is when it is
 /// looked at for the first time is remembered, so that `ferrule uninstall` can put it back: then already, because what
@@ -38,15 +38,15 @@ pub async fn prepare_in(
     let mut switches = node::find_switches(node, state).await?;
     let store = Store::open(data_dir, &state.network)?;
     // What cannot be read is written anew.
-    let known = store.changed(boot).unwrap_or_default();
+    let known = store.sysctl_backup(boot).unwrap_or_default();
     let is_known = |switch: &Switch| known.iter().any(|it| it.path == switch.path);
     if !switches.iter().all(is_known) {
-        let found = switches.iter().map(|switch| Changed {
+        let found = switches.iter().map(|switch| SysctlBackup {
             path: switch.path.clone(),
             before: switch.before.clone(),
             after: switch.after.clone(),
         });
-        store.lock(boot, LOCK_DEADLINE)?.remember_changed(&found.collect::<Vec<_>>())?;
+        store.lock(boot, LOCK_DEADLINE)?.back_up_sysctls(&found.collect::<Vec<_>>())?;
     }
     node::prepare(node, state, &switches).await?;
     switches.retain(Switch::is_due);

@@ -110,7 +110,7 @@ impl Admission<'_> {
         if let Some(inside) = inside {
             // Before the table has it: who finds it there takes it for remembered.
             let store = Store::open(data_dir, own)?;
-            store.lock(self.boot, LOCK_DEADLINE)?.remember_inside(&inside.networks)?;
+            store.lock(self.boot, LOCK_DEADLINE)?.remember_no_masquerade(&inside.networks)?;
         }
         if !nftables::has_network(nft, std::slice::from_ref(own)).await? {
             rebuild(nft, data_dir, own, self.boot).await?;
@@ -303,14 +303,14 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
         let store = Store::open_existing(data_dir, network)?;
         let inside = match &store {
             // What stands there is none of ours to interpret; who knows the list writes it again.
-            Some(store) => store.inside().or_else(|error| match error {
+            Some(store) => store.no_masquerade().or_else(|error| match error {
                 StoreError::Damaged(_) => Ok(Vec::new()),
                 error => Err(error),
             })?,
             None => Vec::new(),
         };
         elements.extend(NoMasquerade { network: network.clone(), networks: inside }.elements());
-        let tunnel = store.as_ref().map(Store::tunnel).transpose()?.flatten();
+        let tunnel = store.as_ref().map(Store::vxlan_peers).transpose()?.flatten();
         elements.extend(tunnel.iter().flat_map(|tunnel| tunnel.elements(network)));
         for entry in
             store.iter().map(Store::attachments).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()

@@ -4,14 +4,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use ferrule::agent::run::Agent;
+use ferrule::agent::event_loop::Agent;
 use ferrule::agent::settings::Settings;
 use ferrule::agent::uninstall;
 use tracing::{error, info};
 
 fn main() -> ExitCode {
-    let settings = Settings::parse();
+    let settings = Settings::read();
     if let Err(reason) = ferrule::agent::serve::log::start(&settings.log_level) {
         // There is no log to say it in.
         use std::io::Write;
@@ -25,11 +24,11 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(reason) => {
-            error!(%reason, "the runtime cannot be started");
+            error!(%reason, "tokio runtime not started");
             return ExitCode::FAILURE;
         }
     };
-    info!(version = env!("CARGO_PKG_VERSION"), node = settings.node_name, network = %settings.network, "ferruled begins");
+    info!(version = env!("CARGO_PKG_VERSION"), node = settings.node_name, network = %settings.network, "agent started");
     let ended = runtime.block_on(async {
         let agent = Agent::new(settings).map_err(|reason| reason.to_string())?;
         agent.run().await.map_err(|reason| reason.to_string())
@@ -37,7 +36,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            error!(reason, "ferruled cannot go on");
+            error!(reason, "agent failed");
             ExitCode::FAILURE
         }
     }

@@ -40,6 +40,8 @@ struct Document {
 struct Finding {
     /// The kind, for programs.
     id: &'static str,
+    /// Only errors make the exit status 1.
+    severity: Severity,
     /// The network that suffers; null where it is the node.
     network: Option<String>,
     /// What was found.
@@ -50,9 +52,23 @@ struct Finding {
     remedy: String,
 }
 
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Severity {
+    Error,
+    Warning,
+}
+
 impl Finding {
     fn new(id: &'static str, found: impl Into<String>) -> Self {
-        Self { id, network: None, found: found.into(), cause: String::new(), remedy: String::new() }
+        let (cause, remedy) = (String::new(), String::new());
+        Self { id, severity: Severity::Error, network: None, found: found.into(), cause, remedy }
+    }
+
+    /// Something that may be in order.
+    fn warning(id: &'static str, found: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::new(id, found) }
     }
 
     fn of(mut self, network: &impl ToString) -> Self {
@@ -100,7 +116,7 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
             pods::imported(&judged).flat_map(|record| record.addresses.iter().copied()).collect();
         findings.extend(others::examine_routes(network, &node, &imported).await?);
         has_imported |= !imported.is_empty();
-        findings.extend(firewall::examine(network, &node).await?);
+        findings.extend(firewall::examine(network).await?);
     }
     findings.extend(node::examine(&networks));
     // As long as pods of the old plugin run, its links are theirs.
@@ -108,7 +124,7 @@ pub async fn doctor(arguments: &Arguments, colour: bool) -> Result<Outcome, CniE
         findings.extend(others::examine_links(&networks, &node));
     }
     let document = Document { version: 1, findings };
-    let status = u8::from(!document.findings.is_empty());
+    let status = u8::from(document.findings.iter().any(|it| it.severity == Severity::Error));
     let text = if arguments.json {
         to_json(&document)
     } else {
@@ -135,8 +151,10 @@ impl Document {
         let (begin, end) = if colour { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
         let mut text = String::new();
         for (at, it) in self.findings.iter().enumerate() {
-            let subject =
+            let severity = if it.severity == Severity::Warning { "warning: " } else { "" };
+            let network =
                 it.network.as_ref().map(|network| format!("network {network}: ")).unwrap_or_default();
+            let subject = format!("{severity}{network}");
             let _ = writeln!(
                 text,
                 "{}{begin}{}{end}",

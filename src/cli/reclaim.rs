@@ -133,15 +133,15 @@ impl Reclaimed {
     /// Says what [`Reclaimed::free`] would do.
     fn foresee(&mut self, store: &Store, doomed: &[Judged]) -> Result<(), CniError> {
         self.dead = doomed.iter().map(Judged::tell).collect();
-        let survey = store.survey()?;
-        self.orphans = survey.orphans;
-        self.restored = survey.unheld.into_iter().map(|(address, _)| address).collect();
-        self.relisted = survey.unlisted.into_iter().map(|(_, key)| key.to_string()).collect();
+        let audit = store.audit()?;
+        self.orphans = audit.orphans;
+        self.restored = audit.unheld.into_iter().map(|(address, _)| address).collect();
+        self.relisted = audit.unlisted.into_iter().map(|(_, key)| key.to_string()).collect();
         self.relisted.dedup();
-        for (address, key) in &survey.contested {
+        for (address, key) in &audit.contested {
             self.leave_contested(*address, key);
         }
-        for stranger in survey.strangers {
+        for stranger in audit.strangers {
             self.leave(stranger.display().to_string(), "no file of the store".to_owned());
         }
         Ok(())
@@ -167,7 +167,7 @@ impl Reclaimed {
         }
         let mut locked = store.lock(&node.boot, LOCK_DEADLINE)?;
         reclaim::release_dead(&mut locked, dead)?;
-        let mut mended = locked.mend()?;
+        let mut mended = locked.repair()?;
         mended.freed.sort_unstable();
         self.orphans = mended.freed;
         self.restored = mended.restored;

@@ -5,13 +5,13 @@
 
 use std::fmt::Write;
 
+use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::attachments::claim::Allocation;
 use crate::attachments::describe::describe_node;
 use crate::attachments::node::prepare;
 use crate::attachments::pod_rules;
-use crate::attachments::static_peers::make_routes;
 use crate::cli::arguments::Arguments;
 use crate::cli::networks::{KnownNetwork, Networks};
 use crate::cli::node::Node;
@@ -22,9 +22,10 @@ use crate::cni::ids::NetworkName;
 use crate::config::peer::Peers;
 use crate::config::{Network, Role};
 use crate::datapath::nftables::Rebuilt;
+use crate::datapath::peers;
 use crate::foreign_firewall;
-use crate::foreign_firewall::legacy::Legacy;
-use crate::foreign_firewall::{Filter, Judgement, Traffic};
+use crate::foreign_firewall::DropChain;
+use crate::foreign_firewall::legacy::LegacyTable;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::store::Store;
 
@@ -57,7 +58,7 @@ struct Synchronised {
     accepting: Vec<Accepting>,
     /// Rules of an earlier conf that were taken away.
     rules_removed: Vec<String>,
-    /// Chains that let no pod reach other nodes, all the same.
+    /// Chains of the forward hook that end in a drop and have no accept rules of this network.
     dropping: Vec<Dropping>,
     /// What could not be done.
     problems: Vec<String>,
@@ -91,7 +92,7 @@ pub async fn sync(arguments: &Arguments, colour: bool) -> Result<Outcome, CniErr
         let Some(meaning) = network.meaning.as_ref().filter(|it| it.role == Role::Main) else { continue };
         document.networks.push(sync_network(network, meaning, &node).await);
     }
-    let is_well = |it: &Synchronised| it.problems.is_empty() && it.dropping.is_empty();
+    let is_well = |it: &Synchronised| it.problems.is_empty();
     let all_well = document.problems.is_empty() && document.networks.iter().all(is_well);
     let text = if arguments.json { to_json(&document) } else { document.render(colour) };
     Ok(Outcome { text, status: u8::from(!all_well), ..Outcome::default() })
@@ -106,7 +107,7 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &Node) ->
     }
     // Those that an agent keeps are none of ours to remove.
     if matches!(meaning.peers, Peers::Listed(_)) {
-        match make_routes(&node.netlink, meaning, &state, &node.boot).await {
+        match peers::synchronise(&node.netlink, &state).await {
             Ok(routes) => {
                 (done.routes_set, done.routes_removed) = (routes.set, routes.removed);
                 done.problems.extend(routes.failures.iter().map(ToString::to_string));
@@ -121,10 +122,8 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &Node) ->
         }
         Err(error) => done.problems.push(error.to_string()),
     }
-    match Traffic::find(&node.netlink, &state).await {
-        Ok(traffic) => done.forward(&network.name, meaning.forward_accept, &traffic).await,
-        Err(error) => done.problems.push(error.to_string()),
-    }
+    let subnets = foreign_firewall::own_subnets(&state);
+    done.forward(&network.name, meaning.forward_accept, &subnets).await;
     if let (Some(delegate), true) = (&network.delegate, meaning.forward_accept) {
         let text = format!("forwardAccept: which subnets the pods are in is known to {delegate} alone");
         done.problems.push(text);
@@ -141,13 +140,13 @@ async fn rebuild_table(network: &KnownNetwork, node: &Node) -> Result<Rebuilt, C
 }
 
 impl Synchronised {
-    /// Makes iptables' chains what `forwardAccept` says, and tells what drops all the same.
-    async fn forward(&mut self, network: &NetworkName, accept: bool, traffic: &Traffic) {
-        if let Err(error) = self.forward_by_nft(network, accept, traffic).await {
+    /// Inserts or removes accept rules in iptables' chains, as `forwardAccept` says, and lists the chains that drop.
+    async fn forward(&mut self, network: &NetworkName, accept: bool, subnets: &[IpNetwork]) {
+        if let Err(error) = self.forward_by_nft(network, accept, subnets).await {
             self.problems.push(format!("nf_tables: {error}"));
         }
-        for legacy in Legacy::find() {
-            let outcome = legacy.and_then(|legacy| self.forward_by_legacy(&legacy, network, accept, traffic));
+        for legacy in LegacyTable::find() {
+            let outcome = legacy.and_then(|legacy| self.forward_by_legacy(&legacy, network, accept, subnets));
             self.problems.extend(outcome.err());
         }
     }
@@ -156,39 +155,35 @@ impl Synchronised {
         &mut self,
         network: &NetworkName,
         accept: bool,
-        traffic: &Traffic,
+        subnets: &[IpNetwork],
     ) -> Result<(), Box<dyn std::error::Error>> {
         let nft = Nfnetlink::open_here()?;
         if accept {
-            let accepted = foreign_firewall::accept(&nft, network, traffic).await?;
+            let accepted = foreign_firewall::accept(&nft, network, subnets).await?;
             accepted.into_iter().for_each(|it| self.tell_accepting(it));
         } else {
             self.rules_removed.extend(foreign_firewall::remove(&nft, Some(network)).await?);
         }
-        if traffic.has_others() {
-            for (filter, judgement) in foreign_firewall::obstacles(&nft, traffic).await? {
-                self.tell_dropping(&filter, judgement, traffic);
-            }
+        for chain in foreign_firewall::unaccepted(&nft, network, subnets).await? {
+            self.tell_dropping(&chain, subnets);
         }
         Ok(())
     }
 
     fn forward_by_legacy(
         &mut self,
-        legacy: &Legacy,
+        legacy: &LegacyTable,
         network: &NetworkName,
         accept: bool,
-        traffic: &Traffic,
+        subnets: &[IpNetwork],
     ) -> Result<(), String> {
         if accept {
-            legacy.accept(network, traffic)?.into_iter().for_each(|it| self.tell_accepting(it));
+            legacy.accept(network, subnets)?.into_iter().for_each(|it| self.tell_accepting(it));
             return Ok(());
         }
         self.rules_removed.extend(legacy.remove(Some(network))?);
-        if let Some(filter) = legacy.filter().filter(|_| traffic.has_others())
-            && let Some(judgement) = filter.judge(traffic)
-        {
-            self.tell_dropping(&filter, judgement, traffic);
+        if let Some(chain) = legacy.drop_chain().filter(|chain| !chain.concerns(subnets).is_empty()) {
+            self.tell_dropping(&chain, subnets);
         }
         Ok(())
     }
@@ -197,10 +192,8 @@ impl Synchronised {
         self.accepting.push(Accepting { chain: it.chain, inserted: it.inserted, removed: it.removed });
     }
 
-    fn tell_dropping(&mut self, filter: &Filter, judgement: Judgement, traffic: &Traffic) {
-        if judgement == Judgement::Drops {
-            self.dropping.push(Dropping { chain: filter.to_string(), remedy: filter.remedy(traffic) });
-        }
+    fn tell_dropping(&mut self, chain: &DropChain, subnets: &[IpNetwork]) {
+        self.dropping.push(Dropping { chain: chain.to_string(), remedy: chain.remedy(subnets) });
     }
 }
 
@@ -224,7 +217,7 @@ impl Document {
             tell("table inet ferrule", table.into());
             for it in &network.accepting {
                 let state = match it.inserted {
-                    0 => "lets the pods pass".to_owned(),
+                    0 => "has accept rules".to_owned(),
                     inserted => format!("{inserted} rules inserted, {} removed", it.removed),
                 };
                 tell(&format!("chain {}", it.chain), state.into());
@@ -233,7 +226,7 @@ impl Document {
                 tell(&format!("rule {rule}"), "removed".into());
             }
             for it in &network.dropping {
-                tell(&it.chain, Cell::toned("lets no pod reach other nodes", Tone::Bad));
+                tell(&it.chain, Cell::toned("may drop what pods send and receive", Tone::Odd));
                 let _ = writeln!(rest, "{name}: {}: {}", escape(&it.chain), escape(&it.remedy));
             }
             for problem in &network.problems {

@@ -23,7 +23,7 @@ use crate::datapath::{detach, nftables, overlay};
 use crate::desired::names;
 use crate::desired::names::ROUTE_PROTOCOL;
 use crate::foreign_firewall;
-use crate::foreign_firewall::legacy::Legacy;
+use crate::foreign_firewall::legacy::LegacyTable;
 use crate::linux::addr::Address;
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
@@ -31,7 +31,7 @@ use crate::linux::link::Link;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::route::{Family, Route, RouteFilter};
 use crate::linux::sysctl;
-use crate::store::{Changed, Store};
+use crate::store::{Store, SysctlBackup};
 
 /// The nftables table, in `nft`'s words.
 const OWN_TABLE: &str = "inet ferrule";
@@ -74,12 +74,12 @@ struct Left {
 /// What there is to be removed.
 struct Plan {
     links: Vec<Link>,
-    overlay: overlay::Remains,
+    overlay: overlay::Leftovers,
     routes: Vec<Route>,
     /// Whether there is an nftables table of ours.
     has_table: bool,
     /// Settings that were changed, and still are what they were changed to; the last change first.
-    changed: Vec<Changed>,
+    changed: Vec<SysctlBackup>,
     stores: Vec<PlannedStore>,
 }
 
@@ -129,14 +129,14 @@ impl Document {
     async fn plan(&mut self, networks: &Networks, node: &Node) -> Result<Plan, CniError> {
         let mut stores = Vec::new();
         let mut recorded = HashSet::new();
-        let mut changed: Vec<Changed> = Vec::new();
+        let mut changed: Vec<SysctlBackup> = Vec::new();
         for network in &networks.known {
             let Some(store) = Store::open_existing(&network.data_dir, &network.name)? else { continue };
             let judged = judge_all(&store, node, network).await?;
             recorded.extend(judged.iter().flat_map(|it| names::node_links(&it.key)));
             // What cannot be read may be a running pod's.
             self.in_use.extend(judged.iter().filter(|it| !it.is_dead() || it.has_link).map(|it| it.tell()));
-            for change in store.changed(&node.boot).unwrap_or_default() {
+            for change in store.sysctl_backup(&node.boot).unwrap_or_default() {
                 if !changed.iter().any(|it| it.path == change.path) && still_stands(&change) {
                     changed.push(change);
                 }
@@ -225,7 +225,7 @@ impl Document {
         Ok(())
     }
 
-    fn tell_overlay(&mut self, overlay: &overlay::Remains) {
+    fn tell_overlay(&mut self, overlay: &overlay::Leftovers) {
         overlay.device.iter().for_each(|link| self.tell_removed("link", show_link(link)));
         overlay.rules.iter().for_each(|rule| self.tell_removed("rule", rule.to_string()));
     }
@@ -234,7 +234,7 @@ impl Document {
     async fn remove_rules(&mut self, dry_run: bool) {
         if let Ok(nft) = Nfnetlink::open_here() {
             let rules = match dry_run {
-                true => foreign_firewall::standing(&nft, None).await,
+                true => foreign_firewall::accept_rules(&nft, None).await,
                 false => foreign_firewall::remove(&nft, None).await,
             };
             match rules {
@@ -242,8 +242,9 @@ impl Document {
                 Err(error) => self.problems.push(error.to_string()),
             }
         }
-        for legacy in Legacy::find() {
-            let rules = legacy.and_then(|it| if dry_run { Ok(it.standing(None)) } else { it.remove(None) });
+        for legacy in LegacyTable::find() {
+            let rules =
+                legacy.and_then(|it| if dry_run { Ok(it.accept_rules(None)) } else { it.remove(None) });
             match rules {
                 Ok(rules) => rules.into_iter().for_each(|rule| self.tell_removed("rule", rule)),
                 Err(error) => self.problems.push(error),
@@ -360,15 +361,15 @@ impl Document {
 }
 
 /// Whether it was changed, and nobody has set it to something else since.
-fn still_stands(change: &Changed) -> bool {
+fn still_stands(change: &SysctlBackup) -> bool {
     change.before != change.after && sysctl::read(&parts(change)).is_ok_and(|value| value == change.after)
 }
 
-fn show_restored(change: &Changed) -> String {
+fn show_restored(change: &SysctlBackup) -> String {
     format!("{} is {} again", change.path.join("/"), change.before)
 }
 
-fn parts(change: &Changed) -> Vec<&str> {
+fn parts(change: &SysctlBackup) -> Vec<&str> {
     change.path.iter().map(String::as_str).collect()
 }
 

@@ -1,7 +1,7 @@
 //! The versions of the CNI specification that ferrule speaks.
 //!
 //! All of them, for ever: a runtime replays at DEL the version that it used at ADD, however old the
-//! pod is (DESIGN, section 3).
+//! pod is (docs/design.md).
 
 use std::fmt;
 

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::network::{judge_mtu, parse_ip, parse_mac};
 use super::role::Role;
-use super::sysctl::{Judge, Pattern, Setting, read_wishes};
+use super::sysctl::{Pattern, Setting, SysctlPolicy, read_overrides};
+use super::values::{check_mtu, parse_ip, parse_mac};
 use crate::cni::json::{Document, Node};
 use crate::cni::problem::quote;
 use crate::cni::route::Route;
@@ -43,7 +43,7 @@ impl Annotations {
     pub(super) fn read(
         root: &Node<'_, '_>,
         role: Role,
-        judge: Judge<'_>,
+        policy: SysctlPolicy<'_>,
         allowed_sysctls: &[Pattern],
     ) -> Self {
         let Some(runtime) = root.object("runtimeConfig") else { return Self::default() };
@@ -56,9 +56,9 @@ impl Annotations {
         Self {
             ips,
             mac: read_parsed(&all, "ferrule.dev/mac", parse_mac),
-            mtu: read_parsed(&all, "ferrule.dev/mtu", |text| parse_mtu(text, judge.has_ipv6)).flatten(),
+            mtu: read_parsed(&all, "ferrule.dev/mtu", |text| parse_mtu(text, policy.has_ipv6)).flatten(),
             routes,
-            sysctls: read_sysctls(&all, "ferrule.dev/sysctl", judge, allowed_sysctls),
+            sysctls: read_sysctls(&all, "ferrule.dev/sysctl", policy, allowed_sysctls),
         }
     }
 }
@@ -94,7 +94,7 @@ fn parse_ips(text: &str) -> Result<Vec<IpAddr>, String> {
 fn parse_mtu(text: &str, has_ipv6: bool) -> Result<Option<u32>, String> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let mtu = text.parse().ok().filter(|_| is_number);
-    judge_mtu(mtu.ok_or_else(|| format!("is {}, which is no number of bytes", quote(text)))?, has_ipv6)
+    check_mtu(mtu.ok_or_else(|| format!("is {}, which is no number of bytes", quote(text)))?, has_ipv6)
 }
 
 fn read_routes(all: &Node<'_, '_>, key: &str) -> Vec<Route> {
@@ -102,9 +102,14 @@ fn read_routes(all: &Node<'_, '_>, key: &str) -> Vec<Route> {
     read_json(all, key, example, |list| Route::read_items(list, SpecVersion::NEWEST))
 }
 
-fn read_sysctls(all: &Node<'_, '_>, key: &str, judge: Judge<'_>, allowed: &[Pattern]) -> Vec<Setting> {
+fn read_sysctls(
+    all: &Node<'_, '_>,
+    key: &str,
+    policy: SysctlPolicy<'_>,
+    allowed: &[Pattern],
+) -> Vec<Setting> {
     let example = r#"write an object of settings: {"net.core.somaxconn": "500"}"#;
-    read_json(all, key, example, |object| read_wishes(object, judge, allowed))
+    read_json(all, key, example, |object| read_overrides(object, policy, allowed))
 }
 
 /// A document within the document: its findings get the place of the annotation before their own.
@@ -140,10 +145,10 @@ mod tests {
     fn read_as(role: Role, annotations: Value) -> (Annotations, Vec<String>) {
         let conf = json!({ "allowedSysctls": ["net.core.*"], "runtimeConfig": { CAPABILITY: annotations } });
         let document = Document::new(&conf);
-        let judge = Judge { link: Some("eth0"), has_ipv6: true };
+        let policy = SysctlPolicy { link: Some("eth0"), has_ipv6: true };
         let root = document.root();
-        let allowed = Pattern::read_list(&root, judge);
-        let annotations = Annotations::read(&root, role, judge, &allowed);
+        let allowed = Pattern::read_list(&root, policy);
+        let annotations = Annotations::read(&root, role, policy, &allowed);
         let problems = document.into_problems();
         (annotations, problems.shown().iter().map(ToString::to_string).collect())
     }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::network::parse_ip;
+use super::values::parse_ip;
 use crate::cni::json::{Node, Noted};
 use crate::cni::problem::quote;
 
@@ -17,11 +17,8 @@ use crate::cni::problem::quote;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// TCP.
     Tcp,
-    /// UDP.
     Udp,
-    /// SCTP.
     Sctp,
 }
 
@@ -34,9 +31,7 @@ pub struct HostPort {
     pub host_ip: Option<IpAddr>,
     /// The node's port. With 0 there is nothing to redirect.
     pub host_port: u16,
-    /// The pod's port.
     pub container_port: u16,
-    /// Of this protocol.
     pub protocol: Protocol,
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::role::parse_absolute;
+use super::values::parse_absolute;
 use crate::cni::json::Node;
 use crate::cni::problem::quote;
 

@@ -3,7 +3,6 @@
 //! `cni` reads what was written; here it is judged. Pure: no file is opened, no system call is made.
 
 mod annotations;
-mod attachments;
 pub mod bandwidth;
 pub mod host_port;
 pub mod log;
@@ -15,6 +14,8 @@ pub mod removal;
 pub mod role;
 mod sets;
 pub mod sysctl;
+mod valid_attachments;
+mod values;
 
 pub use network::{AddressManagement, Network};
 pub use removal::Removal;

@@ -5,39 +5,29 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::annotations::Annotations;
-use super::attachments::read_valid_attachments;
 use super::bandwidth::Bandwidth;
 use super::host_port::{HostPort, read_host_ports};
 use super::log::LogConf;
 use super::masquerade::Masquerade;
 use super::peer::{Peers, read_own_addresses, read_peers};
 use super::range::RangeSet;
-use super::role::{Role, Types, parse_absolute, read_data_dir};
+use super::role::{Role, Types, read_data_dir};
 use super::sets::read_sets;
-use super::sysctl::{self, Judge, Pattern, Setting};
-use crate::cni::args::parse_requested;
+use super::sysctl::{self, Pattern, Setting, SysctlPolicy};
+use super::valid_attachments::read_valid_attachments;
+use super::values::{MTU_MAX, check_mtu, parse_absolute, parse_ip, parse_mac};
 use crate::cni::conf::Conf;
 use crate::cni::dns::Dns;
 use crate::cni::env::{Command, Environment};
 use crate::cni::error::CniError;
 use crate::cni::ids::{ContainerId, IfName, NetworkName};
 use crate::cni::json::{Document, Node};
-use crate::cni::problem::{Problems, quote};
+use crate::cni::problem::Problems;
 use crate::cni::result::AddResult;
 use crate::cni::route::Route;
 use crate::cni::version::SpecVersion;
 use crate::mac::MacAddr;
 
-/// Largest MTU of a link (`ETH_MAX_MTU`, include/uapi/linux/if_ether.h).
-const MTU_MAX: u32 = 65535;
-
-/// Smallest MTU of a link that carries IPv4 (`ETH_MIN_MTU`; RFC 791, section 3.2).
-const MTU_MIN: u32 = 68;
-
-/// Smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
-const MTU_MIN_IPV6: u32 = 1280;
-
-/// Where addresses come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddressManagement {
     /// From ferrule's own store: one address of each set. The sets do not overlap. None at all only in
@@ -50,11 +40,9 @@ pub enum AddressManagement {
 /// A conf whose every value is usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// `name`.
     pub name: NetworkName,
     /// `cniVersion`, in which is answered.
     pub version: SpecVersion,
-    /// The part that ferrule plays.
     pub role: Role,
     /// `ferrule.dev/mtu` of the pod, else `mtu`, in bytes; `None`: that of the link that carries the node's address.
     pub mtu: Option<u32>,
@@ -70,7 +58,6 @@ pub struct Network {
     /// `sysctl`, and `ferrule.dev/sysctl` of the pod as far as `allowedSysctls` lists it, in the order in which they
     /// are to be written.
     pub sysctls: Vec<Setting>,
-    /// Where addresses come from.
     pub address_management: AddressManagement,
     /// The store's directory, an absolute path.
     pub data_dir: PathBuf,
@@ -78,11 +65,9 @@ pub struct Network {
     pub routes: Vec<Route>,
     /// `ferrule.dev/routes` of the pod.
     pub pod_routes: Vec<Route>,
-    /// `dns`.
     pub dns: Dns,
     /// `ipam.resolvConf`: the file from which the result's DNS is read, an absolute path.
     pub resolv_conf: Option<PathBuf>,
-    /// `peers`.
     pub peers: Peers,
     /// `forwardAccept`: iptables' chain FORWARD, where it drops, may be given a rule that lets the pods pass. Never by
     /// a command of the protocol.
@@ -92,11 +77,9 @@ pub struct Network {
     /// Addresses asked for, each once: `runtimeConfig.ips`, `args.cni.ips`, `IP` of `CNI_ARGS`; where none of these
     /// asks, `ferrule.dev/ips` of the pod. Whether a range set has them is for the store to say.
     pub requested: Vec<IpAddr>,
-    /// `prevResult`.
     pub prev_result: Option<AddResult>,
     /// `cni.dev/valid-attachments`, for GC; empty for other commands.
     pub valid_attachments: Vec<(ContainerId, IfName)>,
-    /// `log`.
     pub log: LogConf,
 }
 
@@ -117,9 +100,9 @@ impl Network {
         let ipam = root.object("ipam").filter(|_| types.has_own_ipam());
         let sets = if types.has_own_ipam() { read_sets(&root, conf.version, is_gc) } else { Vec::new() };
         let has_ipv6 = sets.iter().any(|set| !set.is_ipv4());
-        let judge = Judge { link: environment.ifname.as_ref().map(IfName::as_str), has_ipv6 };
-        let main = Main::read(&root, types.role(), &sets, judge);
-        let pod = Annotations::read(&root, types.role(), judge, &main.allowed_sysctls);
+        let policy = SysctlPolicy { link: environment.ifname.as_ref().map(IfName::as_str), has_ipv6 };
+        let main = Main::read(&root, types.role(), &sets, policy);
+        let pod = Annotations::read(&root, types.role(), policy, &main.allowed_sysctls);
         let routes = ipam.as_ref().map(|ipam| Route::read_list(ipam, SpecVersion::NEWEST));
         let resolv_conf = ipam.as_ref().and_then(|ipam| ipam.parsed("resolvConf", parse_absolute));
         let data_dir = read_data_dir(&root, types);
@@ -158,10 +141,10 @@ impl Network {
         })
     }
 
-    /// The pod's routes: those `given` by the conf or by another IPAM plugin, and the pod's own wishes, each in the
-    /// place of a given one to the same destination. Idempotent.
+    /// The pod's routes: those `given` by the conf or by another IPAM plugin, and the pod's own, each of which replaces
+    /// a given one to the same destination. Idempotent.
     pub fn with_pod_routes(&self, given: &[Route]) -> Vec<Route> {
-        let is_kept = |route: &&Route| self.pod_routes.iter().all(|wish| wish.dst != route.dst);
+        let is_kept = |route: &&Route| self.pod_routes.iter().all(|own| own.dst != route.dst);
         given.iter().filter(is_kept).chain(&self.pod_routes).cloned().collect()
     }
 
@@ -192,17 +175,17 @@ struct Main {
 }
 
 impl Main {
-    fn read(root: &Node<'_, '_>, role: Role, sets: &[RangeSet], judge: Judge<'_>) -> Self {
+    fn read(root: &Node<'_, '_>, role: Role, sets: &[RangeSet], policy: SysctlPolicy<'_>) -> Self {
         match role {
             Role::Ipam => Self::default(),
             Role::Main => Self {
-                mtu: read_mtu(root, judge.has_ipv6),
+                mtu: read_mtu(root, policy.has_ipv6),
                 mac: read_mac(root),
                 bandwidth: Bandwidth::read(root),
                 host_ports: read_host_ports(root),
                 masquerade: Masquerade::read(root),
-                sysctls: sysctl::read_settings(root, judge),
-                allowed_sysctls: Pattern::read_list(root, judge),
+                sysctls: sysctl::read_settings(root, policy),
+                allowed_sysctls: Pattern::read_list(root, policy),
                 dns: Dns::read_member(root),
                 peers: read_peers(root, sets),
                 forward_accept: root.member("forwardAccept").and_then(|node| node.as_bool()).unwrap_or(false),
@@ -233,23 +216,7 @@ pub(super) fn conclude(name: Option<NetworkName>, problems: Problems) -> Result<
 fn read_mtu(root: &Node<'_, '_>, has_ipv6: bool) -> Option<u32> {
     let node = root.member("mtu")?;
     let mtu = node.as_number(0..=MTU_MAX)?;
-    judge_mtu(mtu, has_ipv6).map_err(|error| node.refuse(error)).ok().flatten()
-}
-
-/// An MTU that a link can have; `None` for 0.
-///
-/// # Errors
-/// The text is to follow the path of what was read.
-pub(super) fn judge_mtu(mtu: u32, has_ipv6: bool) -> Result<Option<u32>, String> {
-    let (least, family) = if has_ipv6 { (MTU_MIN_IPV6, "IPv6") } else { (MTU_MIN, "IPv4") };
-    match mtu {
-        0 => Ok(None),
-        mtu if mtu < least => {
-            Err(format!("is {mtu}, and {family} needs {least} at least; 0 takes the MTU of the node's link"))
-        }
-        mtu if mtu > MTU_MAX => Err(format!("is {mtu}, and no link has more than {MTU_MAX}")),
-        mtu => Ok(Some(mtu)),
-    }
+    check_mtu(mtu, has_ipv6).map_err(|error| node.refuse(error)).ok().flatten()
 }
 
 fn read_mac(root: &Node<'_, '_>) -> Option<MacAddr> {
@@ -257,13 +224,6 @@ fn read_mac(root: &Node<'_, '_>) -> Option<MacAddr> {
     // Read even where the other one counts: what is wrong there is wrong all the same.
     let args = with_cni_args(root, |args| args.parsed("mac", parse_mac)).flatten();
     runtime.or(args)
-}
-
-pub(super) fn parse_mac(text: &str) -> Result<MacAddr, String> {
-    let mac = MacAddr::parse(text).filter(|mac| mac.is_unicast());
-    mac.ok_or_else(|| {
-        format!("is {}, which is no unicast address; write it like 0a:58:0a:f4:01:05", quote(text))
-    })
 }
 
 fn read_requested(
@@ -283,11 +243,6 @@ fn read_requested(
     let mut seen = HashSet::new();
     all.retain(|address| seen.insert(*address));
     all
-}
-
-pub(super) fn parse_ip(text: &str) -> Result<IpAddr, String> {
-    parse_requested(text)
-        .ok_or_else(|| format!("is {}, which is no address; write it like 10.244.1.5", quote(text)))
 }
 
 /// Reads from `args.cni`, if the conf has that.

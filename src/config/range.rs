@@ -40,7 +40,6 @@ pub enum InvalidRange {
     /// The address part reaches into the host part: a typing error in one of the two.
     #[error("{address}/{prefix} has host bits set; the subnet with this prefix length is {subnet}")]
     HostBits {
-        /// The address as it was written.
         address: IpAddr,
         /// The prefix length as it was written.
         prefix: u8,
@@ -54,7 +53,6 @@ pub enum InvalidRange {
         field: &'static str,
         /// The address there.
         address: IpAddr,
-        /// The range's subnet.
         subnet: IpNetwork,
     },
     /// A bound that is no address of the subnet.
@@ -62,21 +60,14 @@ pub enum InvalidRange {
         "{address} lies outside the subnet {subnet}; choose an address inside it, or leave the field out"
     )]
     OutsideSubnet {
-        /// `rangeStart` or `rangeEnd`.
         field: &'static str,
         /// The address there.
         address: IpAddr,
-        /// The range's subnet.
         subnet: IpNetwork,
     },
     /// The end comes before the start.
     #[error("{end} comes before rangeStart {start}; exchange the two")]
-    Inverted {
-        /// `rangeStart`.
-        start: IpAddr,
-        /// `rangeEnd`.
-        end: IpAddr,
-    },
+    Inverted { start: IpAddr, end: IpAddr },
     /// No router can have this address.
     #[error("{gateway} cannot be a gateway: it is {what}; name an address that a router has")]
     NoRouter {
@@ -90,10 +81,7 @@ pub enum InvalidRange {
         "no address of {subnet} could be handed out: network, broadcast and gateway address take all \
          that the bounds leave; widen them or choose a larger subnet"
     )]
-    HandsOutNothing {
-        /// The range's subnet.
-        subnet: IpNetwork,
-    },
+    HandsOutNothing { subnet: IpNetwork },
 }
 
 impl InvalidRange {

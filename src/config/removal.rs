@@ -17,7 +17,6 @@ use crate::cni::version::SpecVersion;
 /// What leads to the record of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// `name`.
     pub name: NetworkName,
     /// `cniVersion`, in which is answered.
     pub version: SpecVersion,

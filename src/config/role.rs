@@ -1,6 +1,6 @@
 //! Which part ferrule plays in a network, and where it keeps that network's store.
 //!
-//! Read from the conf, never from the program's name, which a packager may change (DESIGN, section 2):
+//! Read from the conf, never from the program's name, which a packager may change (docs/design.md):
 //!
 //! | `type`    | `ipam.type` | role                                                            |
 //! |-----------|-------------|-----------------------------------------------------------------|
@@ -11,6 +11,7 @@
 
 use std::path::PathBuf;
 
+use super::values::parse_absolute;
 use crate::cni::json::Node;
 use crate::cni::problem::quote;
 
@@ -20,7 +21,6 @@ pub const PLUGIN_TYPE: &str = "ferrule";
 /// Where the store is unless the conf's `dataDir` says otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/ferrule";
 
-/// The part that ferrule plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Makes interfaces.
@@ -106,12 +106,4 @@ pub(super) fn read_data_dir(root: &Node<'_, '_>, types: Types<'_>) -> PathBuf {
         root.parsed("dataDir", parse_absolute)
     };
     given.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
-}
-
-/// A path that means the same from every working directory.
-pub(super) fn parse_absolute(text: &str) -> Result<PathBuf, String> {
-    if text.starts_with('/') {
-        return Ok(PathBuf::from(text));
-    }
-    Err(format!("is {}, which is not an absolute path", quote(text)))
 }

@@ -26,7 +26,6 @@ const ALLOWED: &str = "allowedSysctls";
 pub struct Setting {
     /// Path below /proc/sys, one part an element, the first of which is `net`.
     pub path: Vec<String>,
-    /// The text.
     pub value: String,
 }
 
@@ -37,9 +36,9 @@ pub(super) struct Pattern {
     is_prefix: bool,
 }
 
-/// What settings are judged by.
+/// What decides whether a setting may be made.
 #[derive(Clone, Copy)]
-pub(super) struct Judge<'a> {
+pub(super) struct SysctlPolicy<'a> {
     /// Name of the pod's interface; not known to STATUS and GC, which set nothing.
     pub(super) link: Option<&'a str>,
     /// Whether the pod gets an IPv6 address for certain.
@@ -48,12 +47,12 @@ pub(super) struct Judge<'a> {
 
 impl Pattern {
     /// Reads `allowedSysctls`.
-    pub(super) fn read_list(root: &Node<'_, '_>, judge: Judge<'_>) -> Vec<Self> {
+    pub(super) fn read_list(root: &Node<'_, '_>, policy: SysctlPolicy<'_>) -> Vec<Self> {
         let Some(list) = root.list(ALLOWED) else { return Vec::new() };
         if refuse_too_many(&list, list.items().count()) {
             return Vec::new();
         }
-        list.items().filter_map(|item| item.parse(|text| Self::parse(text, judge.link))).collect()
+        list.items().filter_map(|item| item.parse(|text| Self::parse(text, policy.link))).collect()
     }
 
     /// A name, or the beginning of one and `*`.
@@ -87,13 +86,17 @@ impl Pattern {
 }
 
 /// Reads `sysctl` of the conf: an object of names and values.
-pub(super) fn read_settings(root: &Node<'_, '_>, judge: Judge<'_>) -> Vec<Setting> {
-    root.member("sysctl").map(|node| read_object(&node, judge, |_| Ok(()))).unwrap_or_default()
+pub(super) fn read_settings(root: &Node<'_, '_>, policy: SysctlPolicy<'_>) -> Vec<Setting> {
+    root.member("sysctl").map(|node| read_object(&node, policy, |_| Ok(()))).unwrap_or_default()
 }
 
 /// Reads an object of names and values that a pod asks for, of which only what `allowed` matches is taken.
-pub(super) fn read_wishes(object: &Node<'_, '_>, judge: Judge<'_>, allowed: &[Pattern]) -> Vec<Setting> {
-    read_object(object, judge, |path| {
+pub(super) fn read_overrides(
+    object: &Node<'_, '_>,
+    policy: SysctlPolicy<'_>,
+    allowed: &[Pattern],
+) -> Vec<Setting> {
+    read_object(object, policy, |path| {
         if allowed.iter().any(|pattern| pattern.matches(path)) {
             return Ok(());
         }
@@ -107,7 +110,7 @@ pub(super) fn read_wishes(object: &Node<'_, '_>, judge: Judge<'_>, allowed: &[Pa
 /// The conf's settings and the pod's, which come first where both name one; in the order in which they are to be
 /// written.
 pub(super) fn merge(conf: Vec<Setting>, pod: Vec<Setting>) -> Vec<Setting> {
-    let is_kept = |setting: &Setting| pod.iter().all(|wish| wish.path != setting.path);
+    let is_kept = |setting: &Setting| pod.iter().all(|own| own.path != setting.path);
     let mut all: Vec<Setting> = conf.into_iter().filter(is_kept).collect();
     all.extend(pod);
     all.sort_by(|a, b| (rank(&a.path), &a.path).cmp(&(rank(&b.path), &b.path)));
@@ -128,7 +131,7 @@ pub fn judge_beside_ipv6(settings: &[Setting], link: &str) -> Result<(), String>
 
 fn read_object(
     object: &Node<'_, '_>,
-    judge: Judge<'_>,
+    policy: SysctlPolicy<'_>,
     judge_name: impl Fn(&[String]) -> Result<(), String>,
 ) -> Vec<Setting> {
     if !object.is_object() {
@@ -145,7 +148,7 @@ fn read_object(
             object.refuse(format!("has the key {}, which is no name of a sysctl", quote(name)));
             continue;
         }
-        let path = parse_name(name, judge.link).and_then(|path| judge_name(&path).map(|()| path));
+        let path = parse_name(name, policy.link).and_then(|path| judge_name(&path).map(|()| path));
         let value = read_value(&node);
         let (path, value) = match (path, value) {
             (Ok(path), Some(value)) => (path, value),
@@ -159,9 +162,9 @@ fn read_object(
             node.refuse(format!("{} stands here twice, spelled differently", show_name(&path)));
             continue;
         }
-        match judge_own(&path, &value, judge.link) {
-            Verdict::Contradicts(why) if judge.has_ipv6 => node.refuse(why),
-            Verdict::Same if judge.has_ipv6 => {}
+        match judge_own(&path, &value, policy.link) {
+            Verdict::Contradicts(why) if policy.has_ipv6 => node.refuse(why),
+            Verdict::Same if policy.has_ipv6 => {}
             _ => settings.push(Setting { path, value }),
         }
     }

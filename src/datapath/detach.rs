@@ -2,7 +2,7 @@
 //!
 //! One deletion is enough: a veth pair dies as one, and with each end die its addresses, neighbours,
 //! routes and queues. Where what the pod sends is limited, there is one more link, which goes in the same message. The
-//! kernel then waits for RCU grace periods (about 20 ms, DESIGN section 12); several processes
+//! kernel then waits for RCU grace periods (about 20 ms, docs/design/decisions.md); several processes
 //! overlap there by themselves, and one process that removes many pays once, see [`detach_all`].
 
 use std::collections::HashSet;

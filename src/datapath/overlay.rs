@@ -55,7 +55,7 @@ pub async fn keep(node: &Netlink, overlay: &Overlay) -> Result<OverlayDone, Data
 
 /// What there is of an overlay, besides what hangs on its device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remains {
+pub struct Leftovers {
     /// The device.
     pub device: Option<Link>,
     /// The rules.
@@ -66,16 +66,16 @@ pub struct Remains {
 ///
 /// # Errors
 /// Where the kernel cannot be read.
-pub async fn find(node: &Netlink) -> Result<Remains, DatapathError> {
+pub async fn find(node: &Netlink) -> Result<Leftovers, DatapathError> {
     let device = node.link(LinkRef::Name(OVERLAY_DEVICE.into())).await?.filter(is_overlay);
-    Ok(Remains { device, rules: own_rules(node).await? })
+    Ok(Leftovers { device, rules: own_rules(node).await? })
 }
 
 /// Removes all of it; returns what there was. The routes by the device go with it. What is not there is a success.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn remove(node: &Netlink) -> Result<Remains, DatapathError> {
+pub async fn remove(node: &Netlink) -> Result<Leftovers, DatapathError> {
     let remains = find(node).await?;
     let rules = remains.rules.iter().map(|&rule| Change::DeleteRule(rule));
     let device = remains.device.iter().map(|link| Change::DeleteLink(LinkRef::Index(link.index)));

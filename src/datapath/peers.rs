@@ -20,10 +20,13 @@ use crate::linux::change::Change;
 use crate::linux::error::KernelError;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
-use crate::linux::route::{AddMode, Family, Route, RouteFilter, RouteKind};
+use crate::linux::route::{AddMode, Family, MAIN_TABLE, Route, RouteFilter, RouteKind};
 
 /// How many routes are asked for at once.
 const AT_ONCE: usize = 512;
+
+/// How many refusals are looked into, at one request each. More of them have the same reason.
+const EXPLAINED: usize = 16;
 
 /// What a synchronisation did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -152,34 +155,19 @@ async fn carry_out(node: &Netlink, plan: Plan<'_>, device: Option<u32>) -> Synch
         for (outcome, wanted) in outcomes.into_iter().zip(some) {
             match outcome {
                 Ok(()) => report.set += 1,
-                Err(refusal) => {
+                Err(refusal) if report.failures.len() < EXPLAINED => {
                     report.failures.extend(explain(node, wanted, &refusal).await);
+                    report.unsettled.push(wanted.route.destination);
+                }
+                Err(refusal) => {
+                    let (peer, reason) = (wanted.peer.clone(), refusal.to_string());
+                    report.failures.push(PeerFailure { peer, reason });
                     report.unsettled.push(wanted.route.destination);
                 }
             }
         }
     }
     report
-}
-
-/// Whether each of `sample` still stands, by one look-up each: the cost does not depend on the number of
-/// peers or routes. A route of somebody else that comes before ours is not a reason to set ours again.
-///
-/// # Errors
-/// Where the kernel cannot be asked.
-pub async fn all_stand(node: &Netlink, sample: &[PeerRoute]) -> Result<bool, DatapathError> {
-    let lookups = sample.iter().map(|wanted| node.find_route(wanted.route.destination));
-    for (found, wanted) in futures_util::future::join_all(lookups).await.into_iter().zip(sample) {
-        let wanted = wanted.route.by_index(None);
-        let stands = found?.is_some_and(|actual| {
-            actual.destination == wanted.destination
-                && (actual.protocol != ROUTE_PROTOCOL || fulfils(&actual, &wanted))
-        });
-        if !stands {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// The peers without a way to any of their next hops; empty where there is one peer that can be reached
@@ -241,7 +229,11 @@ pub(crate) async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<
     let metric = Some(route_metric(&state.network));
     let mut routes = Vec::new();
     for family in [Family::V4, Family::V6] {
-        let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::all(family) };
+        let filter = RouteFilter {
+            protocol: Some(ROUTE_PROTOCOL),
+            table: Some(MAIN_TABLE),
+            ..RouteFilter::all(family)
+        };
         routes.extend(node.routes(filter).await?);
     }
     routes.retain(|route| route.metric == metric && route.kind == RouteKind::Unicast);

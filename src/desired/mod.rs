@@ -3,7 +3,7 @@
 //! An [`attachment::Attachment`] describes one pod's network, a [`node::NodeState`] what a node needs
 //! besides; both unfold into a list of [`object::Object`]s. Every command is a verb over such a list:
 //! ADD applies it, CHECK compares it, DEL and GC remove it. So nothing that ADD makes can be forgotten
-//! by the others (DESIGN, section 5).
+//! by the others (docs/design.md).
 //!
 //! Nodes that are not on-link are reached by an [`overlay::Overlay`].
 //!

@@ -7,7 +7,7 @@
 //!
 //! A token bucket holds back what leaves by a link. What a pod sends enters by its host link, so it is led through a
 //! link of its own first (`ifb`, drivers/net/ifb.c). All of it is on the node: a pod that may change its own end of
-//! the pair cannot take its limit away. Why no policer: docs/DESIGN.md, section 12.
+//! the pair cannot take its limit away. Why no policer: docs/design/decisions.md.
 
 use crate::config::bandwidth::{Bandwidth, Limit};
 use crate::desired::object::{Object, Redirect, Shaper};

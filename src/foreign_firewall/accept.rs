@@ -1,22 +1,22 @@
-//! Rules in iptables' chains that let a network's pods pass, in the very form in which `iptables` writes them: so it
-//! prints, saves and deletes them like any other.
+//! Accept rules in iptables' chains, written as `iptables` itself writes them, so that it prints, saves and deletes
+//! them like any other rule.
 
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
 use crate::datapath::nftables::NftError;
-use crate::foreign_firewall::filter::{DOCKER_USER, FORWARD, Filter, Judgement, find};
-use crate::foreign_firewall::traffic::Traffic;
+use crate::foreign_firewall::drop_chain::{DOCKER_USER, DropChain, FORWARD, find};
+use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::Change;
 use crate::linux::nft::expr::{Comparison, Expr, Extension, Header, Reg, Verdict};
 use crate::linux::nft::rule::{PlacedRule, Rule};
 use crate::linux::nft::table::{Family, Table};
 
-/// Begins the comment of every rule of ours.
+/// Begins the comment of every accept rule.
 pub(super) const MARK: &str = "ferrule: ";
 
-/// How often a decision is made anew because somebody was faster.
+/// How often the transaction is tried again because another program changed the ruleset in between.
 const ATTEMPTS: usize = 32;
 
 /// The rules of a network in one chain.
@@ -24,46 +24,46 @@ const ATTEMPTS: usize = 32;
 pub struct Accepted {
     /// Table and chain: "ip filter FORWARD".
     pub chain: String,
-    /// How many rules were put there; 0 if all stood.
+    /// How many rules were inserted; 0 if all were there.
     pub inserted: usize,
-    /// How many of an earlier conf were taken away.
+    /// How many rules of an earlier conf were removed.
     pub removed: usize,
 }
 
-/// The comment by which a network's rules are known.
+/// The comment that marks a network's rules.
 pub fn comment(network: &NetworkName) -> String {
     format!("{MARK}{network}")
 }
 
-/// Has the chains FORWARD of iptables that end in a drop let a network's pods pass: a rule for each own subnet and
-/// direction, before all others. Idempotent. A chain that lets them pass by rules of others is left alone, and so is
-/// every other table.
+/// Inserts a rule for each of `subnets` and each direction, before all others, into the chains FORWARD of iptables that
+/// end in a drop. Idempotent. No other table is changed.
 ///
 /// # Errors
 /// What the kernel refused; nothing was changed then.
 pub async fn accept(
     nft: &Nfnetlink,
     network: &NetworkName,
-    traffic: &Traffic,
+    subnets: &[IpNetwork],
 ) -> Result<Vec<Accepted>, NftError> {
     let mut attempt = 0;
     loop {
         let generation = nft.generation().await?;
         let (mut accepted, mut changes) = (Vec::new(), Vec::new());
-        for filter in find(nft).await?.iter().filter(|filter| filter.is_of_iptables()) {
-            let Some(judgement) = filter.judge(traffic) else { continue };
-            let wanted = rules(filter.entry(), network, traffic.own_of(filter.sees(true)));
-            let own = own_rules(nft, &filter.table, Some(network)).await?;
-            let stand = own.iter().map(|placed| &placed.rule).eq(&wanted);
-            if stand || (own.is_empty() && judgement == Judgement::Passes) {
-                accepted.extend(stand.then(|| Accepted::new(filter, 0, 0)));
+        for chain in find(nft).await?.iter().filter(|chain| chain.is_of_iptables()) {
+            let wanted = rules(chain.entry(), network, chain.concerns(subnets));
+            if wanted.is_empty() {
                 continue;
             }
-            accepted.push(Accepted::new(filter, wanted.len(), own.len()));
-            changes.extend(own.into_iter().map(|placed| deletion(&filter.table, placed)));
-            // Each goes before the one that was put there before.
+            let own = own_rules(nft, &chain.table, Some(network)).await?;
+            if own.iter().map(|placed| &placed.rule).eq(&wanted) {
+                accepted.push(Accepted::new(chain, 0, 0));
+                continue;
+            }
+            accepted.push(Accepted::new(chain, wanted.len(), own.len()));
+            changes.extend(own.into_iter().map(|placed| deletion(&chain.table, placed)));
+            // Each goes before the one that was inserted before.
             let insertions = wanted.into_iter().rev();
-            changes.extend(insertions.map(|rule| Change::InsertRule(filter.table.clone(), rule)));
+            changes.extend(insertions.map(|rule| Change::InsertRule(chain.table.clone(), rule)));
         }
         match nft.commit(Some(generation), &changes).await {
             Ok(()) => return Ok(accepted),
@@ -78,7 +78,26 @@ pub async fn accept(
     }
 }
 
-/// Removes the rules of one network, or of all, from iptables' chains; tells which. Not there is a success.
+/// The chains that end in a drop, see packets of `subnets`, and have no accept rules of the network.
+///
+/// # Errors
+/// The kernel's refusal.
+pub async fn unaccepted(
+    nft: &Nfnetlink,
+    network: &NetworkName,
+    subnets: &[IpNetwork],
+) -> Result<Vec<DropChain>, KernelError> {
+    let mut unaccepted = Vec::new();
+    for chain in find(nft).await?.into_iter().filter(|chain| !chain.concerns(subnets).is_empty()) {
+        if !chain.is_of_iptables() || own_rules(nft, &chain.table, Some(network)).await?.is_empty() {
+            unaccepted.push(chain);
+        }
+    }
+    Ok(unaccepted)
+}
+
+/// Removes the rules of one network, or of all, from iptables' chains, and returns them. None is a
+/// success.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -88,11 +107,11 @@ pub async fn remove(nft: &Nfnetlink, network: Option<&NetworkName>) -> Result<Ve
     Ok(removed)
 }
 
-/// The rules that [`remove`] would remove.
+/// The accept rules of one network, or of all, that are in iptables' chains.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn standing(nft: &Nfnetlink, network: Option<&NetworkName>) -> Result<Vec<String>, NftError> {
+pub async fn accept_rules(nft: &Nfnetlink, network: Option<&NetworkName>) -> Result<Vec<String>, NftError> {
     Ok(plan_removal(nft, network).await?.0)
 }
 
@@ -113,17 +132,17 @@ async fn plan_removal(
 }
 
 impl Accepted {
-    fn new(filter: &Filter, inserted: usize, removed: usize) -> Self {
-        Self { chain: format!("{} {}", filter.table, filter.entry()), inserted, removed }
+    fn new(chain: &DropChain, inserted: usize, removed: usize) -> Self {
+        Self { chain: format!("{} {}", chain.table, chain.entry()), inserted, removed }
     }
 }
 
-/// The rules of ours in a table of iptables, in their order.
+/// Accept rules in a table of iptables, in their order.
 async fn own_rules(
     nft: &Nfnetlink,
     table: &Table,
     network: Option<&NetworkName>,
-) -> Result<Vec<PlacedRule>, NftError> {
+) -> Result<Vec<PlacedRule>, KernelError> {
     let wanted = network.map(comment);
     let mut own = Vec::new();
     for chain in [FORWARD, DOCKER_USER] {
@@ -137,7 +156,7 @@ async fn own_rules(
     Ok(own)
 }
 
-/// The comment of a rule of ours.
+/// The comment of an accept rule.
 fn mark_of(rule: &Rule) -> Option<&str> {
     let accepts = rule.exprs.last() == Some(&Expr::Verdict(Verdict::Accept));
     let mut comments = rule.exprs.iter().filter_map(|expr| match expr {
@@ -151,7 +170,7 @@ fn deletion(table: &Table, placed: PlacedRule) -> Change {
     Change::DeleteRule { table: table.clone(), chain: placed.rule.chain, handle: placed.handle }
 }
 
-fn rules(chain: &str, network: &NetworkName, own: impl Iterator<Item = IpNetwork>) -> Vec<Rule> {
+fn rules(chain: &str, network: &NetworkName, subnets: Vec<IpNetwork>) -> Vec<Rule> {
     let rule = |subnet: IpNetwork, is_source: bool| {
         let mut exprs = within(subnet, is_source);
         exprs.extend([
@@ -161,12 +180,12 @@ fn rules(chain: &str, network: &NetworkName, own: impl Iterator<Item = IpNetwork
         ]);
         Rule { chain: chain.to_owned(), exprs, comment: None }
     };
-    own.flat_map(|subnet| [rule(subnet, true), rule(subnet, false)]).collect()
+    subnets.into_iter().flat_map(|subnet| [rule(subnet, true), rule(subnet, false)]).collect()
 }
 
 /// `-s SUBNET` or `-d SUBNET`, in the form that every version of iptables reads. Later ones write a shorter one for
 /// prefixes of whole bytes.
-pub(super) fn within(subnet: IpNetwork, is_source: bool) -> Vec<Expr> {
+fn within(subnet: IpNetwork, is_source: bool) -> Vec<Expr> {
     let at = Reg(0);
     let (offset, address, mask) = match subnet {
         IpNetwork::V4(subnet) => {

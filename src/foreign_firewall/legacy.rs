@@ -1,6 +1,6 @@
-//! The tables of iptables before nf_tables, by its own programs: there is no other way to them without unsafe code.
+//! The table `filter` of iptables-legacy, through its own programs: reading it otherwise needs unsafe code.
 //!
-//! Only for verbs that a person runs, and only where such a table is there already: the program would make one.
+//! Only for the command line, and only where such a table exists already, because the program would create one.
 
 use std::io;
 use std::process::Command;
@@ -8,17 +8,17 @@ use std::process::Command;
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
-use crate::foreign_firewall::{Accepted, Filter, Judgement, Traffic, save};
+use crate::foreign_firewall::{Accepted, DropChain, save};
 use crate::linux::xtables;
 
-/// A legacy table `filter` that is there, as its program prints it.
-pub struct Legacy {
+/// A legacy table `filter`, as `iptables-legacy-save` prints it.
+pub struct LegacyTable {
     ipv4: bool,
     text: String,
 }
 
-impl Legacy {
-    /// Those of both families; empty on most nodes of today.
+impl LegacyTable {
+    /// Those of both families; none on most nodes.
     pub fn find() -> Vec<Result<Self, String>> {
         [true, false].into_iter().filter_map(|ipv4| Self::read(ipv4).transpose()).collect()
     }
@@ -32,7 +32,7 @@ impl Legacy {
         let name = program(ipv4, "iptables-legacy-save");
         let output = match Command::new(&name).args(["-t", "filter"]).output() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Where there is one iptables only, it may be either.
+                // A node with one iptables only may have either kind under this name.
                 let name = program(ipv4, "iptables-save");
                 Command::new(&name)
                     .args(["-t", "filter"])
@@ -50,12 +50,18 @@ impl Legacy {
     }
 
     /// Its chain FORWARD, if that ends in a drop.
-    pub fn filter(&self) -> Option<Filter> {
-        save::read(&self.text, self.ipv4)
+    pub fn drop_chain(&self) -> Option<DropChain> {
+        save::drop_chain(&self.text, self.ipv4)
     }
 
-    /// The rules of a network of ours, or of all, as they are told.
-    pub fn standing(&self, network: Option<&NetworkName>) -> Vec<String> {
+    /// The same, if it sees packets of `subnets` and has no accept rules of the network.
+    pub fn unaccepted(&self, network: &NetworkName, subnets: &[IpNetwork]) -> Option<DropChain> {
+        let has_rules = !save::own_rules(&self.text, Some(network)).is_empty();
+        self.drop_chain().filter(|chain| !has_rules && !chain.concerns(subnets).is_empty())
+    }
+
+    /// The accept rules of a network, or of all, as command lines.
+    pub fn accept_rules(&self, network: Option<&NetworkName>) -> Vec<String> {
         let rules = save::own_rules(&self.text, network);
         let name = program(self.ipv4, "iptables-legacy");
         rules.iter().map(|rule| format!("{name} {}", rule.join(" "))).collect()
@@ -65,38 +71,36 @@ impl Legacy {
     ///
     /// # Errors
     /// What the program says.
-    pub fn accept(&self, network: &NetworkName, traffic: &Traffic) -> Result<Option<Accepted>, String> {
-        let Some(filter) = self.filter() else { return Ok(None) };
-        let Some(judgement) = filter.judge(traffic) else { return Ok(None) };
-        let own = save::own_rules(&self.text, Some(network));
-        let rule = |subnet: IpNetwork, is_source| save::own_rule(filter.entry(), subnet, is_source, network);
-        let subnets = traffic.own_of(self.ipv4);
+    pub fn accept(&self, network: &NetworkName, subnets: &[IpNetwork]) -> Result<Option<Accepted>, String> {
+        let Some(chain) = self.drop_chain() else { return Ok(None) };
+        let rule = |subnet: IpNetwork, is_source| save::own_rule(chain.entry(), subnet, is_source, network);
+        let subnets = chain.concerns(subnets).into_iter();
         let wanted: Vec<_> = subnets.flat_map(|it| [rule(it, true), rule(it, false)]).collect();
-        if own == wanted || (own.is_empty() && judgement == Judgement::Passes) {
-            return Ok((own == wanted).then(|| self.tell(&filter, 0, 0)));
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let own = save::own_rules(&self.text, Some(network));
+        if own == wanted {
+            return Ok(Some(accepted(&chain, 0, 0)));
         }
         for rule in wanted.iter().rev() {
             self.change("-I", rule)?;
         }
         own.iter().try_for_each(|rule| self.change("-D", rule))?;
-        Ok(Some(self.tell(&filter, wanted.len(), own.len())))
+        Ok(Some(accepted(&chain, wanted.len(), own.len())))
     }
 
-    /// Removes the rules of a network of ours, or of all; tells which.
+    /// Removes the accept rules of a network, or of all; returns them.
     ///
     /// # Errors
     /// What the program says.
     pub fn remove(&self, network: Option<&NetworkName>) -> Result<Vec<String>, String> {
         let rules = save::own_rules(&self.text, network);
         rules.iter().try_for_each(|rule| self.change("-D", rule))?;
-        Ok(self.standing(network))
+        Ok(self.accept_rules(network))
     }
 
-    fn tell(&self, filter: &Filter, inserted: usize, removed: usize) -> Accepted {
-        Accepted { chain: format!("legacy {} {}", filter.table, filter.entry()), inserted, removed }
-    }
-
-    /// `-w`: others wait for the same lock.
+    /// `-w`: other programs hold the same lock.
     fn change(&self, action: &str, rule: &[String]) -> Result<(), String> {
         let name = program(self.ipv4, "iptables-legacy");
         let output = Command::new(&name).args(["-w", "5", "-t", "filter", action]).args(rule).output();
@@ -107,6 +111,10 @@ impl Legacy {
         let said = String::from_utf8_lossy(&output.stderr);
         Err(format!("{name} {action} {}: {}", rule.join(" "), said.trim()))
     }
+}
+
+fn accepted(chain: &DropChain, inserted: usize, removed: usize) -> Accepted {
+    Accepted { chain: format!("legacy {} {}", chain.table, chain.entry()), inserted, removed }
 }
 
 fn program(ipv4: bool, name: &str) -> String {

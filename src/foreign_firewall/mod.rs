@@ -1,29 +1,34 @@
-//! Firewalls of others in the way of what a node forwards for its pods.
+//! Other people's firewalls, as far as they drop what this node forwards for its pods.
 //!
-//! docker, ufw and firewalld have the forward hook of their tables drop what they do not know, and an `accept` in
-//! another table does not override that (kubernetes#39823). So their chains are read and judged, in whatever table
-//! they are; and where the conf says so, the one chain that is everybody's, FORWARD of iptables, gets a rule for the
-//! network's own pods.
+//! docker, ufw and firewalld make the forward hook drop what they do not know, and an `accept` in another table does
+//! not override that (kubernetes#39823). ferrule does not evaluate their rules: it finds the chains that end in a drop,
+//! says which they are, and puts two accept rules per subnet into iptables' FORWARD, the one chain that is shared.
 //!
-//! | verb                 | what it does                                                                       |
-//! |----------------------|------------------------------------------------------------------------------------|
-//! | [`obstacles`]        | reads the chains that end in a drop, in tables of nf_tables, and judges them       |
-//! | [`save::read`]       | the same from what `iptables-save` prints, for tables that only it can read        |
-//! | [`Filter::judge`]    | says what such a chain does with [`Traffic`]                                         |
-//! | [`accept`]           | has iptables' chains let a network's pods pass                                     |
-//! | [`remove`]           | takes that back; [`standing`] says what there is to take back                      |
+//! | verb                      | what it does                                                                  |
+//! |---------------------------|-------------------------------------------------------------------------------|
+//! | [`find`]                  | finds base chains of the forward hook that end in a drop, in nf_tables        |
+//! | [`unaccepted`]            | of these, the ones that have no accept rules of the network                   |
+//! | [`accept`]                | inserts the accept rules where iptables' FORWARD drops                        |
+//! | [`remove`], [`accept_rules`] | removes the accept rules; lists them                                       |
+//! | [`legacy::LegacyTable`]   | the same for iptables-legacy, through its own programs                        |
 //!
-//! Reading costs one list of chains for each family, and rules only of chains that may drop: kube-proxy's thousands
-//! are passed over.
+//! Finding costs one list of chains for each family, and the rules of base chains at the forward hook: kube-proxy's
+//! thousands of chains are not read.
 
 mod accept;
-mod bits;
-mod filter;
+mod drop_chain;
 pub mod legacy;
-pub mod save;
-mod traffic;
-mod walk;
+mod save;
 
-pub use accept::{Accepted, accept, comment, remove, standing};
-pub use filter::{Filter, Judgement, among, find, obstacles};
-pub use traffic::Traffic;
+pub use accept::{Accepted, accept, accept_rules, comment, remove, unaccepted};
+pub use drop_chain::{DropChain, find};
+
+use ipnetwork::IpNetwork;
+
+use crate::desired::node::NodeState;
+
+/// The subnets of the node's own pods that accept rules are about.
+pub fn own_subnets(state: &NodeState) -> Vec<IpNetwork> {
+    let is_used = |subnet: &&IpNetwork| if subnet.is_ipv4() { state.ipv4 } else { state.ipv6 };
+    state.subnets.iter().filter(is_used).copied().collect()
+}

@@ -19,7 +19,7 @@ use super::packet::Request;
 pub use query::{Family, Resolved, RouteFilter};
 
 /// The table that routes are in unless said otherwise (RT_TABLE_MAIN).
-pub(super) const MAIN_TABLE: u32 = 254;
+pub const MAIN_TABLE: u32 = 254;
 
 /// The metric that the kernel gives to an IPv6 route without one (IP6_RT_PRIO_USER).
 const IPV6_DEFAULT_METRIC: u32 = 1024;

@@ -1,15 +1,15 @@
-//! The tables of iptables before nf_tables ("legacy"): whether there are any.
+//! Whether there are tables of iptables-legacy.
 //!
-//! What is in one can be had by a socket option alone (`IPT_SO_GET_ENTRIES`), for which there is no safe interface.
+//! Their content is read by a socket option (`IPT_SO_GET_ENTRIES`), for which there is no safe interface.
 
 use std::fs;
 use std::io;
 
 /// The legacy tables of IPv4 or IPv6 that packets of the calling thread's namespace go through: "filter", "nat". None
-/// where the kernel has no such thing, or nobody has ever used it here.
+/// where the kernel does not have them, or no program has used them in this namespace.
 ///
 /// # Errors
-/// The file is there and cannot be read: root may.
+/// The file exists and cannot be read; root may.
 pub fn legacy_tables(ipv4: bool) -> io::Result<Vec<String>> {
     let name = if ipv4 { "ip_tables_names" } else { "ip6_tables_names" };
     match fs::read_to_string(format!("/proc/thread-self/net/{name}")) {

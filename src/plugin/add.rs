@@ -181,9 +181,7 @@ impl<'a> MainAdd<'a> {
     /// Makes the routes to listed peers true. Those that the agent keeps are none of ADD's.
     async fn keep_routes(&self, state: &NodeState) -> Result<(), CniError> {
         match &self.network.peers {
-            Peers::Listed(_) => {
-                static_peers::keep_routes(&self.node, self.network, state, &self.boot, self.key).await
-            }
+            Peers::Listed(_) => static_peers::keep_routes(&self.node, self.network, state).await,
             Peers::KeptByAgent => Ok(()),
         }
     }

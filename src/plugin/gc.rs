@@ -67,7 +67,8 @@ pub async fn gc(request: &Request) -> Result<(), CniError> {
     if let Some(store) = &store {
         // What lost its name in `by-id` has it again before anything is judged, and what is of an earlier boot goes
         // before anything is held: no hold keeps that.
-        failures.extend(store.lock(&boot, LOCK_DEADLINE).err().map(CniError::from));
+        let repaired = store.lock(&boot, LOCK_DEADLINE).and_then(|mut locked| locked.repair());
+        failures.extend(repaired.err().map(CniError::from));
     }
     let known: Vec<AttachmentKey> = match &store {
         Some(store) => store.keys()?,
@@ -174,7 +175,6 @@ fn release_all(store: &Store, boot: &BootId, doomed: &[Doomed]) -> Result<(), Cn
     for it in doomed {
         failures.extend(locked.release(&it.key).err().map(CniError::from));
     }
-    failures.extend(locked.mend().err().map(CniError::from));
     join(failures)
 }
 

@@ -15,7 +15,6 @@
 mod add;
 pub mod check;
 mod del;
-mod forward;
 mod gc;
 mod result;
 mod status;

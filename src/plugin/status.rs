@@ -2,7 +2,7 @@
 //!
 //! What fails here makes the node NotReady. So it says "no" only to what the next ADD cannot mend itself:
 //! dead attachments count as free, routes that somebody deleted count as there, and one peer of many that cannot
-//! be reached is not a reason (DESIGN, section 5).
+//! be reached is not a reason (docs/design.md).
 
 use crate::attachments::claim::{Allocation, usable_sets};
 use crate::attachments::delegate::Delegate;
@@ -16,15 +16,14 @@ use crate::datapath::error::DatapathError;
 use crate::datapath::nftables::NftError;
 use crate::datapath::peers;
 use crate::linux::netlink::Netlink;
-use crate::plugin::forward;
 use crate::store;
 use crate::store::{Store, StoreError, current_boot_id};
 
 /// Whether ADD would work.
 ///
 /// # Errors
-/// Code 50 where no address is free or the store cannot be used; 51 where not one peer can be reached, or a firewall
-/// of somebody else drops what pods send to other nodes; code 7 where the conf is wrong; the other IPAM plugin's own.
+/// Code 50 where no address is free or the store cannot be used; 51 where not one peer can be reached; code 7 where
+/// the conf is wrong; the other IPAM plugin's own.
 pub async fn status(request: &Request) -> Result<(), CniError> {
     let network = Network::read(&request.conf, &request.environment)?;
     let node = Netlink::open_here();
@@ -46,7 +45,7 @@ pub async fn status(request: &Request) -> Result<(), CniError> {
     let state = crate::attachments::describe::describe_node(&network, &Allocation::default());
     let unreachable = peers::unreachable_peers(&node, &state).await?;
     if unreachable.is_empty() {
-        return forward::lets_pods_pass(&node, &state).await;
+        return Ok(());
     }
     let message = "no other node can be reached: none of the peers' addresses is on-link";
     let details = format!("{}; is the node's uplink up (ip addr, ip route)?", unreachable.join(", "));

@@ -1,4 +1,4 @@
-//! Which address is next. Pure: what is held and what rests is asked through a function.
+//! Which address is next. Pure: the state of an address is asked through a function.
 
 use std::net::IpAddr;
 
@@ -8,21 +8,21 @@ use crate::store::error::StoreError;
 /// What the store knows of an address that a set hands out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nobody has it.
+    /// It has no record.
     Free,
-    /// Nobody has it since a moment ago. Longer rest is less.
-    Resting(Rested),
+    /// It was freed a moment ago.
+    CoolingDown(Age),
     /// It has a record, or something else stands in that place.
     Held,
 }
 
-/// How long an address has rested. What has rested longest is the greatest.
+/// How long ago an address was freed; what is longer ago is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rested {
+pub(super) enum Age {
     /// Freed within the current bucket of time.
-    Short,
+    Recent,
     /// Freed within the bucket before.
-    Long,
+    Older,
 }
 
 /// What came of looking for an address.
@@ -36,15 +36,15 @@ pub(super) enum Choice {
     GaveUp,
 }
 
-/// Chooses the first free address after `last`, going round; or, if none is free, the one that has rested
-/// longest. Asks for the state of at most `tries` addresses.
+/// Chooses the first free address after `last`, going round; or, if none is free, the one that was
+/// freed longest ago. Asks for the state of at most `tries` addresses.
 pub(super) fn choose_address(
     set: &RangeSet,
     last: Option<IpAddr>,
     tries: usize,
     mut state_of: impl FnMut(IpAddr) -> Result<State, StoreError>,
 ) -> Result<Choice, StoreError> {
-    let mut best: Option<(Rested, IpAddr)> = None;
+    let mut best: Option<(Age, IpAddr)> = None;
     for (tried, address) in set.addresses_after(last).enumerate() {
         if tried == tries {
             return Ok(Choice::GaveUp);
@@ -52,10 +52,10 @@ pub(super) fn choose_address(
         match state_of(address)? {
             State::Free => return Ok(Choice::Take(address)),
             State::Held => {}
-            State::Resting(rested) if best.is_none_or(|(most, _)| rested > most) => {
-                best = Some((rested, address));
+            State::CoolingDown(age) if best.is_none_or(|(most, _)| age > most) => {
+                best = Some((age, address));
             }
-            State::Resting(_) => {}
+            State::CoolingDown(_) => {}
         }
     }
     Ok(best.map_or(Choice::Exhausted, |(_, address)| Choice::Take(address)))

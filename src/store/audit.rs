@@ -1,5 +1,4 @@
-//! Looking whether the store is as it should be, without its lock and without a change: for people, who look at a
-//! node more often than they mend it.
+//! An audit of the store, without its lock and without a change: `doctor` reports it, and a repair acts on it.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -8,14 +7,14 @@ use std::path::PathBuf;
 
 use crate::cni::ids::AttachmentKey;
 use crate::store::error::StoreError;
-use crate::store::handle::{BY_IP, Store, TMP, address_of, file_name};
+use crate::store::handle::{BY_IP, Store, TMP, address_of};
 use crate::store::layout::{Dir, FileId};
 use crate::store::record::Record;
 use crate::store::recovery::ignore_damage;
 
-/// What is not as it should be. [`StoreGuard::mend`](super::StoreGuard::mend) finds the same, and mends what can be.
+/// What is wrong with the store. [`StoreGuard::repair`](super::StoreGuard::repair) repairs what can be repaired.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Survey {
+pub struct Audit {
     /// Addresses that are held for no attachment.
     pub orphans: Vec<IpAddr>,
     /// Addresses of attachments that have no name in `by-id` any more, though their file says whose they are.
@@ -36,46 +35,52 @@ impl Store {
     ///
     /// # Errors
     /// Where a directory cannot be read.
-    pub fn survey(&self) -> Result<Survey, StoreError> {
-        let mut survey = Survey::default();
-        let Some(by_ip) = self.root.open_dir(BY_IP)? else { return Ok(survey) };
+    pub fn audit(&self) -> Result<Audit, StoreError> {
+        let mut found = Audit::default();
+        let Some(by_ip) = self.root.open_dir(BY_IP)? else { return Ok(found) };
         let held = by_ip.names(usize::MAX)?;
         for (name, address) in self.find_orphans(&by_ip, held)? {
-            let record = self.read_nameless(&by_ip, &name)?;
-            match record.map(|record| record.key()) {
-                Some(key) if self.by_id.identify(file_name(&key))?.is_none() => {
-                    survey.unlisted.push((address, key));
-                }
-                _ => survey.orphans.push(address),
+            let Some(record) = self.read_by_ip(&by_ip, &name)? else {
+                found.orphans.push(address);
+                continue;
+            };
+            match self.find(&record.key()) {
+                Ok(None) => found.unlisted.push((address, record.key())),
+                // The attachment was made anew: this is what was left of the old record.
+                Ok(Some(_)) => found.orphans.push(address),
+                // Something else stands in the place of its record. Its pod may be using the address.
+                Err(StoreError::Damaged(_) | StoreError::NewerFormat { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         for name in self.by_id.names(usize::MAX)? {
             let path = self.by_id.path_of(&name);
             let Some(key) = self.key_of(&name) else {
-                survey.strangers.push(path);
+                found.strangers.push(path);
                 continue;
             };
             let Some(content) = ignore_damage(self.by_id.read(&name))? else { continue };
             let Some(record) = ignore_damage(Record::from_json(&content.bytes, &path).map(Some))? else {
                 continue;
             };
-            let mut suspects = Vec::new();
+            let (mut unheld, mut contested) = (Vec::new(), Vec::new());
             for &address in &record.addresses {
-                let holder = by_ip.identify(address.to_string())?;
-                if holder != Some(content.id) {
-                    suspects.push((address, holder));
+                match by_ip.identify(address.to_string())? {
+                    Some(id) if id == content.id => {}
+                    Some(_) if !is_replaceable(&by_ip, address, &key)? => {
+                        contested.push((address, key.clone()))
+                    }
+                    _ => unheld.push((address, key.clone())),
                 }
             }
             // A release takes the record away before the names of its addresses.
-            if suspects.is_empty() || self.by_id.identify(&name)? != Some(content.id) {
-                continue;
-            }
-            for (address, holder) in suspects {
-                let found = if holder.is_some() { &mut survey.contested } else { &mut survey.unheld };
-                found.push((address, key.clone()));
+            let is_suspect = !unheld.is_empty() || !contested.is_empty();
+            if is_suspect && self.by_id.identify(&name)? == Some(content.id) {
+                found.unheld.append(&mut unheld);
+                found.contested.append(&mut contested);
             }
         }
-        Ok(survey)
+        Ok(found)
     }
 
     /// Those of the names `held` in `by-ip` that belong to no record, on its way or not.
@@ -109,4 +114,14 @@ impl Store {
         orphans.sort_unstable_by_key(|(_, address)| *address);
         Ok(orphans)
     }
+}
+
+/// Whether the file that `by-ip` has for an address of `key` may give way to that attachment's record: it is a record
+/// that does not list the address, so somebody moved it there; or an older file of the same attachment, which an editor
+/// leaves when it writes a new one.
+fn is_replaceable(by_ip: &Dir, address: IpAddr, key: &AttachmentKey) -> Result<bool, StoreError> {
+    let name = address.to_string();
+    let Some(content) = ignore_damage(by_ip.read(&name))? else { return Ok(false) };
+    let other = Record::from_json(&content.bytes, &by_ip.path_of(&name));
+    Ok(other.is_ok_and(|other| !other.addresses.contains(&address) || other.key() == *key))
 }

@@ -1,6 +1,6 @@
-//! What can go wrong with the store, on what, and what to do about it.
+//! Errors of the store: what failed, on which file or address, and the remedy.
 //!
-//! The commands turn these into CNI codes in one place; nothing here knows the codes.
+//! `attachments::error_codes` maps them to CNI codes.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use crate::cni::ids::AttachmentKey;
 
-/// Why an operation on the store failed. Whatever it was, nothing of it stays behind: what could not be
-/// taken back at once is taken back by the next holder of the lock.
+/// Why an operation on the store failed. Nothing of the operation stays behind: what could not be undone at once is
+/// undone by the next holder of the lock.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Every address of the set is held.
     #[error(
-        "no free address in {set}: {held} of {capacity} are held, by pods that are there (what is gone was given \
-         back just now); give the network a larger range or the node fewer pods"
+        "no free address in {set}: {held} of {capacity} are held, by pods that exist (those of dead pods were \
+         released just now); give the network a larger range or the node fewer pods"
     )]
     Exhausted {
         /// The range set, as its ranges.
@@ -29,7 +29,6 @@ pub enum StoreError {
     /// An address that was asked for has a record already.
     #[error("{address} is taken by {holder}; ask for another address, or remove that attachment first")]
     Taken {
-        /// The address.
         address: IpAddr,
         /// Whose it is: `<container id>@<ifname>`, or what stands in its place.
         holder: String,
@@ -37,19 +36,13 @@ pub enum StoreError {
     /// An address that was asked for lies in a subnet of the conf but is no pod's to have.
     #[error("{address} is {role} of its subnet and cannot be given to a pod; ask for another address")]
     Reserved {
-        /// The address.
         address: IpAddr,
         /// What it is instead.
         role: &'static str,
     },
     /// An address that was asked for lies in none of the ranges.
     #[error("{address} lies outside every range of the network ({sets}); ask for an address inside one")]
-    Outside {
-        /// The address.
-        address: IpAddr,
-        /// The range sets.
-        sets: String,
-    },
+    Outside { address: IpAddr, sets: String },
     /// Two addresses were asked for where the conf gives one.
     #[error("{first} and {second} were both asked for, but a pod gets one address of {set}; ask for one")]
     Surplus {
@@ -62,21 +55,13 @@ pub enum StoreError {
     },
     /// The attachment has a record, so an ADD went before and no DEL since.
     #[error("{key} is attached already; DEL it before another ADD")]
-    AlreadyAttached {
-        /// The attachment.
-        key: AttachmentKey,
-    },
+    AlreadyAttached { key: AttachmentKey },
     /// Another process kept a lock for too long.
     #[error(
         "{path} was locked by another process for {waited:?}; try again, and if it stays locked see who \
          holds it (lslocks)"
     )]
-    LockTimeout {
-        /// The file whose lock was wanted.
-        path: PathBuf,
-        /// How long it was waited for.
-        waited: Duration,
-    },
+    LockTimeout { path: PathBuf, waited: Duration },
     /// A file of the store is not what it should be.
     #[error(transparent)]
     Damaged(#[from] Damaged),
@@ -85,34 +70,19 @@ pub enum StoreError {
         "{path} has format version {version}, which this ferrule does not know; use the ferrule that wrote \
          it, or a newer one"
     )]
-    NewerFormat {
-        /// The record.
-        path: PathBuf,
-        /// Its version.
-        version: u64,
-    },
-    /// The system refused an operation.
+    NewerFormat { path: PathBuf, version: u64 },
     #[error("cannot {operation} {path}: {source}{}", remedy(source))]
-    Io {
-        /// The verb.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The system's own words.
-        source: io::Error,
-    },
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
 }
 
 /// A file or directory of the store that is not what it should be: torn, foreign, or no regular file.
-/// It is never followed, never waited on and, until it is released, its addresses are not handed out.
+/// It is never followed and never waited on. Its addresses are not handed out until it is released.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{path} is damaged: {reason}; DEL of its attachment or a reboot clears a record, else remove it by hand"
 )]
 pub struct Damaged {
-    /// Where it is.
     pub path: PathBuf,
-    /// What is wrong with it.
     pub reason: String,
 }
 
@@ -128,7 +98,7 @@ impl StoreError {
     }
 }
 
-/// What helps against an error of the system, where that is known.
+/// The remedy for an error of the system, where there is a known one.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

@@ -1,4 +1,4 @@
-//! Giving and taking back addresses: what only the holder of the store's lock may do.
+//! Allocating and releasing addresses: what only the holder of the store's lock may do.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -8,15 +8,13 @@ use crate::cni::ids::AttachmentKey;
 use crate::config::range::RangeSet;
 use crate::store::alloc::{Choice, State, assign_requested, choose_address};
 use crate::store::boot::BootId;
-use crate::store::cooldown::Rest;
+use crate::store::cooldown::Cooldown;
 use crate::store::cursor::Cursor;
 use crate::store::error::StoreError;
 use crate::store::handle::{BY_IP, Store, TMP, address_of, file_name};
 use crate::store::layout::Dir;
 use crate::store::lock::{AttachmentLock, Flock};
 use crate::store::record::{Claim, Record};
-use crate::store::recovery::{Orphans, Repairs};
-use crate::store::tamper;
 
 /// How many addresses are tried one by one before the whole directory is read. A try costs one stat;
 /// reading 60,000 names costs as much as some ten thousand tries, and a set must be nearly full before
@@ -25,25 +23,15 @@ const TRIES: usize = 256;
 
 /// The store, locked. Dropped, or when its process dies, it is unlocked.
 ///
-/// The lock is for choosing and remembering only: let it go before anything that waits for the kernel.
+/// Drop it before anything that waits for the kernel.
 pub struct StoreGuard<'store> {
     pub(super) store: &'store Store,
     pub(super) boot: BootId,
     pub(super) tmp: Dir,
     pub(super) by_ip: Dir,
-    pub(super) rest: Rest,
-    /// What was mended when the lock was taken, and nobody has asked for yet.
-    pub(super) mended: Repairs,
-    /// Everything that a holder of the lock begins with is done.
-    pub(super) is_sound: bool,
-    pub(super) lock: Flock,
+    pub(super) cooldown: Cooldown,
+    pub(super) _lock: Flock,
     now: u64,
-}
-
-impl Drop for StoreGuard<'_> {
-    fn drop(&mut self) {
-        self.seal();
-    }
 }
 
 /// What a release has freed.
@@ -54,25 +42,20 @@ pub struct Released {
 }
 
 impl<'store> StoreGuard<'store> {
-    /// Makes the store fit for use by whoever has just got `lock`.
+    /// Finishes what the last holder left, or, if it is the first in this boot, removes all of earlier boots.
     pub(super) fn begin(store: &'store Store, lock: Flock, boot: BootId) -> Result<Self, StoreError> {
-        let now = store.world.unix_seconds();
+        let now = store.env.unix_seconds();
         let tmp = store.root.replace_dir(TMP)?;
         let by_ip = store.root.replace_dir(BY_IP)?;
-        let rest = Rest::open(&store.root, now)?;
-        let (mended, is_sound) = (Repairs::default(), false);
-        let mut locked = Self { store, boot, tmp, by_ip, rest, mended, is_sound, lock, now };
-        let is_as_left = tamper::is_unbroken(&locked.lock, &store.by_id, &locked.by_ip);
-        if locked.store.is_of(&locked.boot)? {
-            locked.finish_what_was_left()?;
+        let cooldown = Cooldown::open(&store.root, now)?;
+        let mut guard = Self { store, boot, tmp, by_ip, cooldown, _lock: lock, now };
+        if guard.store.is_of(&guard.boot)? {
+            guard.finish_what_was_left()?;
         } else {
-            locked.sweep_earlier_boot()?;
+            guard.sweep_earlier_boot()?;
+            guard.repair()?;
         }
-        if !is_as_left {
-            locked.mended = locked.give_names_back()?;
-        }
-        locked.is_sound = true;
-        Ok(locked)
+        Ok(guard)
     }
 
     /// Gives the attachment one address of each set, in the order of the sets, and remembers it: those
@@ -97,7 +80,7 @@ impl<'store> StoreGuard<'store> {
         for (set, requested) in sets.iter().zip(assigned) {
             let before = cursor.last_of(set);
             match requested {
-                // Asking for an address does not move the turn: else it would come round to all too soon.
+                // A requested address does not move the cursor: else it would come round to all too soon.
                 Some(address) => {
                     self.refuse_taken(address)?;
                     addresses.push(address);
@@ -131,8 +114,8 @@ impl<'store> StoreGuard<'store> {
         self.commit(record, || Ok(()))
     }
 
-    /// Forgets the attachment and frees its addresses, which then rest for a while. A damaged record is
-    /// released like any other. `None` if there is none, so that it may be repeated.
+    /// Forgets the attachment and frees its addresses, which then cool down for a while. A damaged record is
+    /// released like any other. `None` if there is none: repeating a release is no error.
     ///
     /// # Errors
     /// Only of the file system. Once the record has left its place, the next holder of the lock finishes
@@ -142,18 +125,9 @@ impl<'store> StoreGuard<'store> {
         if !self.store.by_id.rename(name.as_ref(), &self.tmp, name.as_ref())? {
             return Ok(None);
         }
-        let mut addresses = self.finish_release(name.as_ref())?;
-        // What stood there was no record of it, or one that has come apart from its names (on overlayfs, by being
-        // changed): what is known by address only is the attachment's all the same.
-        let is_suspect = addresses.is_empty();
-        while is_suspect
-            && self.relist()?.contains(key)
-            && self.store.by_id.rename(name.as_ref(), &self.tmp, name.as_ref())?
-        {
-            addresses.extend(self.finish_release(name.as_ref())?);
-        }
+        let addresses = self.finish_release(name.as_ref())?;
         // Housekeeping that the next release does as well: no reason to fail this one.
-        drop(self.rest.expire_some());
+        drop(self.cooldown.expire_some());
         Ok(Some(Released { addresses }))
     }
 
@@ -164,16 +138,11 @@ impl<'store> StoreGuard<'store> {
         }
     }
 
-    fn refuse_taken(&mut self, address: IpAddr) -> Result<(), StoreError> {
-        let name = address.to_string();
-        if self.by_ip.identify(&name)?.is_none() {
-            return Ok(());
+    fn refuse_taken(&self, address: IpAddr) -> Result<(), StoreError> {
+        match self.by_ip.identify(address.to_string())? {
+            None => Ok(()),
+            Some(_) => Err(StoreError::Taken { address, holder: self.holder_of(address) }),
         }
-        let freed = self.remove_orphans(Orphans::OfNobody)?;
-        if freed.contains(&address) {
-            return Ok(());
-        }
-        Err(StoreError::Taken { address, holder: self.holder_of(address) })
     }
 
     /// Whose an address is, for a message.
@@ -191,18 +160,12 @@ impl<'store> StoreGuard<'store> {
     }
 
     fn next_address(
-        &mut self,
+        &self,
         set: &RangeSet,
         last: Option<IpAddr>,
         chosen: &[IpAddr],
     ) -> Result<IpAddr, StoreError> {
         if let Choice::Take(address) = self.search(set, last, chosen)? {
-            return Ok(address);
-        }
-        // Before giving up: is anything held for nobody? Only somebody's hand leaves such a thing.
-        if !self.remove_orphans(Orphans::OfNobody)?.is_empty()
-            && let Choice::Take(address) = self.search(set, last, chosen)?
-        {
             return Ok(address);
         }
         let held = self.held_addresses(set)?.len() as u128;
@@ -214,7 +177,7 @@ impl<'store> StoreGuard<'store> {
             if chosen.contains(&address) || self.by_ip.identify(address.to_string())?.is_some() {
                 return Ok(State::Held);
             }
-            self.rest.state_of(address)
+            self.cooldown.state_of(address)
         })?;
         if one_by_one != Choice::GaveUp {
             return Ok(one_by_one);
@@ -224,7 +187,7 @@ impl<'store> StoreGuard<'store> {
             if chosen.contains(&address) || held.binary_search(&address).is_ok() {
                 return Ok(State::Held);
             }
-            self.rest.state_of(address)
+            self.cooldown.state_of(address)
         })
     }
 

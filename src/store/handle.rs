@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, NetworkName};
 use crate::config::range::RangeSet;
 use crate::store::boot::BootId;
-use crate::store::env::{RealWorld, World};
+use crate::store::env::{Env, System};
 use crate::store::error::{Damaged, StoreError};
 use crate::store::guard::StoreGuard;
 use crate::store::layout::Dir;
@@ -29,24 +29,23 @@ pub struct Store {
     pub(super) network: NetworkName,
     pub(super) root: Dir,
     pub(super) by_id: Dir,
-    pub(super) world: Arc<dyn World>,
+    pub(super) env: Arc<dyn Env>,
 }
 
 /// An attachment that the store knows.
 #[derive(Debug)]
 pub struct Entry {
-    /// Whose it is. Known from the file's name, even if the file is damaged.
+    /// From the file's name, so that it is known even if the file is damaged.
     pub key: AttachmentKey,
-    /// What the file says.
     pub record: Result<Record, StoreError>,
 }
 
 /// How much of a range set is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Addresses that have a record, dead ones of this boot included.
+    /// Addresses that have a record, those of dead pods of this boot included.
     pub held: u128,
-    /// Addresses that could be handed out now, resting ones included; at most `u128::MAX`.
+    /// Addresses that could be handed out now, those in cooldown included; at most `u128::MAX`.
     pub free: u128,
 }
 
@@ -56,17 +55,17 @@ impl Store {
     /// # Errors
     /// When a directory cannot be made, or something else stands in its place.
     pub fn open(data_dir: &Path, network: &NetworkName) -> Result<Self, StoreError> {
-        Self::open_in(Arc::new(RealWorld), data_dir, network)
+        Self::open_in(Arc::new(System), data_dir, network)
     }
 
     pub(super) fn open_in(
-        world: Arc<dyn World>,
+        env: Arc<dyn Env>,
         data_dir: &Path,
         network: &NetworkName,
     ) -> Result<Self, StoreError> {
-        let root = Dir::make_root(data_dir, Arc::clone(&world))?.make_dir(network.as_str())?;
+        let root = Dir::make_root(data_dir, Arc::clone(&env))?.make_dir(network.as_str())?;
         let by_id = root.replace_dir(BY_ID)?;
-        Ok(Self { network: network.clone(), root, by_id, world })
+        Ok(Self { network: network.clone(), root, by_id, env })
     }
 
     /// Opens the store if there is one, and writes nothing. `None` means that no attachment has a record.
@@ -74,11 +73,11 @@ impl Store {
     /// # Errors
     /// When something else stands in the place of a directory.
     pub fn open_existing(data_dir: &Path, network: &NetworkName) -> Result<Option<Self>, StoreError> {
-        let world: Arc<dyn World> = Arc::new(RealWorld);
-        let Some(data_dir) = Dir::open_root(data_dir, Arc::clone(&world))? else { return Ok(None) };
+        let env: Arc<dyn Env> = Arc::new(System);
+        let Some(data_dir) = Dir::open_root(data_dir, Arc::clone(&env))? else { return Ok(None) };
         let Some(root) = data_dir.open_dir(network.as_str())? else { return Ok(None) };
         let Some(by_id) = root.open_dir(BY_ID)? else { return Ok(None) };
-        Ok(Some(Self { network: network.clone(), root, by_id, world }))
+        Ok(Some(Self { network: network.clone(), root, by_id, env }))
     }
 
     /// As [`Store::open_existing`], for a removal: that must not fail on what an ADD would put right, such as a file in
@@ -93,8 +92,8 @@ impl Store {
         }
     }
 
-    /// Takes the store's lock, waiting at most `patience`, and mends what a holder that died, or a
-    /// reboot, has left. `boot` is the boot that this is.
+    /// Takes the store's lock, waiting at most `patience`, and finishes what a holder that died, or a
+    /// reboot, has left. `boot` is the current boot.
     ///
     /// # Errors
     /// [`StoreError::LockTimeout`]; else when the store cannot be written.
@@ -113,9 +112,9 @@ impl Store {
         }
     }
 
-    /// Sweeps away what an earlier boot has left, if nobody has had the lock since. To be done before a hold is taken:
-    /// a record of an earlier boot goes with the next holder of the lock, whoever has its hold, and an ADD may have put
-    /// another in its place by then, which that hold is not on.
+    /// Removes what earlier boots have left, if nobody has had the lock since. Call it before [`Store::hold`]: the next
+    /// holder of the store's lock removes a record of an earlier boot even if somebody holds it, and by then an ADD may
+    /// have put another record in its place, which the caller does not hold.
     ///
     /// # Errors
     /// As [`Store::lock`].
@@ -170,7 +169,7 @@ impl Store {
     }
 
     /// How much of each set is in use, as far as can be told without a lock. Writes nothing. What an
-    /// earlier boot left counts as free: the next holder of the lock sweeps it away.
+    /// earlier boot left counts as free: the next holder of the lock removes it.
     ///
     /// # Errors
     /// When the directory cannot be listed.
@@ -193,11 +192,11 @@ impl Store {
         Ok(sets.iter().zip(held).map(usage).collect())
     }
 
-    /// Takes the hold of an attachment, waiting at most `patience` for an ADD or a DEL that has it.
-    /// `None` if it has no record, or has lost it meanwhile.
+    /// Locks an attachment, waiting at most `patience` for an ADD or a DEL that has it locked. `None` if it has no
+    /// record, or has lost it meanwhile.
     ///
-    /// Never call this while holding the store's lock: whoever has the hold may be waiting for that. A hold keeps what
-    /// it is on only in a store of this boot, see [`Store::discard_previous_boots`].
+    /// Never call this while holding the store's lock: whoever holds the attachment may be waiting for that. It keeps a
+    /// record from being removed only if that is of this boot, see [`Store::discard_previous_boots`].
     ///
     /// # Errors
     /// [`StoreError::LockTimeout`]; [`StoreError::Damaged`] if no regular file stands there (which
@@ -223,8 +222,8 @@ impl Store {
         Ok(None)
     }
 
-    /// Takes the hold of an attachment if nobody has it. `None` if somebody has, or if it has no record:
-    /// in both cases there is nothing to be done with it now.
+    /// Locks an attachment if nobody has it locked. `None` if somebody has, or if it has no record: in both cases there
+    /// is nothing to be done with it now.
     ///
     /// # Errors
     /// As [`Store::hold`], without the waiting.
@@ -235,9 +234,9 @@ impl Store {
         }
     }
 
-    /// What a file that is known by an address only says of itself: a record of this network that holds that address.
-    /// `None` if it is none.
-    pub(super) fn read_nameless(&self, by_ip: &Dir, name: &OsStr) -> Result<Option<Record>, StoreError> {
+    /// The record behind a name in `by-ip`. `None` if the file is no record of this network, or one that does not list
+    /// that address.
+    pub(super) fn read_by_ip(&self, by_ip: &Dir, name: &OsStr) -> Result<Option<Record>, StoreError> {
         let Some(content) = ignore_damage(by_ip.read(name))? else { return Ok(None) };
         let record = ignore_damage(Record::from_json(&content.bytes, &by_ip.path_of(name)).map(Some))?;
         let is_whole = |record: &Record| {

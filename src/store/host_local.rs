@@ -7,7 +7,7 @@
 //!   <address>             "<container id>\r\n<ifname>"; an old host-local wrote the container id alone
 //! ```
 //!
-//! Nothing in it is trusted: a file may be empty (plugins#498), torn, somebody else's, or no file at all.
+//! Any file in it may be empty (plugins#498), torn, somebody else's, or no regular file.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cni::ids::{ContainerId, IfName};
-use crate::store::env::RealWorld;
+use crate::store::env::System;
 use crate::store::error::{Damaged, StoreError};
 use crate::store::layout::Dir;
 use crate::store::lock::{Flock, deadline_after, lock_until};
@@ -23,7 +23,7 @@ use crate::store::lock::{Flock, deadline_after, lock_until};
 const LOCK: &str = "lock";
 const CURSOR_PREFIX: &str = "last_reserved_ip.";
 
-/// The directory, locked if host-local has ever worked in it. Dropped, it is unlocked.
+/// The directory, locked if it has a lock file. Dropped, it is unlocked.
 pub struct HostLocal {
     dir: Dir,
     _lock: Option<Flock>,
@@ -32,9 +32,7 @@ pub struct HostLocal {
 /// An address that host-local holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// The address.
     pub address: IpAddr,
-    /// Whose.
     pub container: ContainerId,
     /// By which interface; an old host-local did not write it down.
     pub ifname: Option<IfName>,
@@ -42,12 +40,10 @@ pub struct Reservation {
 
 /// A file that holds no address for anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Oddity {
-    /// Where it is.
+pub struct Skipped {
     pub path: PathBuf,
     /// The address that its name stands for.
     pub address: Option<IpAddr>,
-    /// What is wrong with it.
     pub reason: String,
 }
 
@@ -58,7 +54,7 @@ impl HostLocal {
     /// # Errors
     /// [`StoreError::LockTimeout`]; [`StoreError::Damaged`] if the lock is no regular file; else of the file system.
     pub fn open(path: &Path, patience: Duration) -> Result<Option<Self>, StoreError> {
-        let Some(dir) = Dir::open_root(path, Arc::new(RealWorld))? else { return Ok(None) };
+        let Some(dir) = Dir::open_root(path, Arc::new(System))? else { return Ok(None) };
         let Some(lock) = dir.read(LOCK)? else { return Ok(Some(Self { dir, _lock: None })) };
         let locked = lock_until(lock.file, deadline_after(patience));
         let locked = locked.map_err(|error| StoreError::io("lock", &dir.path_of(LOCK), error))?;
@@ -72,7 +68,7 @@ impl HostLocal {
     ///
     /// # Errors
     /// Where the directory cannot be listed, or a file not be read for a reason of the system's.
-    pub fn read(&self) -> Result<(Vec<Reservation>, Vec<Oddity>), StoreError> {
+    pub fn read(&self) -> Result<(Vec<Reservation>, Vec<Skipped>), StoreError> {
         let (mut held, mut odd) = (Vec::new(), Vec::new());
         let mut names = self.dir.names(usize::MAX)?;
         names.sort();
@@ -84,7 +80,7 @@ impl HostLocal {
             let path = self.dir.path_of(&name);
             let Ok(address) = text.parse::<IpAddr>() else {
                 let reason = "its name is no address: it is not host-local's".to_owned();
-                odd.push(Oddity { path, address: None, reason });
+                odd.push(Skipped { path, address: None, reason });
                 continue;
             };
             let reservation = match self.dir.read(&name) {
@@ -95,7 +91,7 @@ impl HostLocal {
             };
             match reservation {
                 Ok(reservation) => held.push(reservation),
-                Err(reason) => odd.push(Oddity { path, address: Some(address), reason }),
+                Err(reason) => odd.push(Skipped { path, address: Some(address), reason }),
             }
         }
         held.sort_by_key(|reservation| reservation.address);

@@ -2,7 +2,7 @@
 //!
 //! All names are resolved against an open directory and no symbolic link is ever followed, so nothing
 //! outside the data directory can be read, written or removed, whatever somebody put into it. Opening
-//! never blocks: a FIFO in the place of a record is damage, not a hang.
+//! never blocks: a FIFO in the place of a record is reported as damage.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
-use crate::store::env::{Step, World};
+use crate::store::env::{Env, FaultPoint};
 use crate::store::error::{Damaged, StoreError};
 
 /// Largest file that is read. A record has some hundred bytes.
@@ -51,8 +51,6 @@ impl FileId {
 pub(super) struct Content {
     pub file: File,
     pub id: FileId,
-    /// The file has more names (hard links) than the one by which it was opened.
-    pub has_other_names: bool,
     pub bytes: Vec<u8>,
 }
 
@@ -60,25 +58,25 @@ pub(super) struct Content {
 pub(super) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
-    world: Arc<dyn World>,
+    env: Arc<dyn Env>,
 }
 
 impl Dir {
-    /// Opens the data directory itself, the one place where links are followed: where it leads is the
-    /// administrator's to say. `None` if it does not exist.
-    pub fn open_root(path: &Path, world: Arc<dyn World>) -> Result<Option<Self>, StoreError> {
+    /// Opens the data directory itself. Only here symbolic links are followed, since the administrator names the path.
+    /// `None` if it does not exist.
+    pub fn open_root(path: &Path, env: Arc<dyn Env>) -> Result<Option<Self>, StoreError> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd, path: path.to_owned(), world })),
+            Ok(fd) => Ok(Some(Self { fd, path: path.to_owned(), env })),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(StoreError::io("open", path, error)),
         }
     }
 
     /// Opens the data directory, made first if it is missing.
-    pub fn make_root(path: &Path, world: Arc<dyn World>) -> Result<Self, StoreError> {
+    pub fn make_root(path: &Path, env: Arc<dyn Env>) -> Result<Self, StoreError> {
         use std::os::unix::fs::DirBuilderExt;
-        if let Some(root) = Self::open_root(path, Arc::clone(&world))? {
+        if let Some(root) = Self::open_root(path, Arc::clone(&env))? {
             return Ok(root);
         }
         // Only the last one is private: its parents, such as /var/lib/cni, are shared with others.
@@ -92,7 +90,7 @@ impl Dir {
         });
         made.map_err(|error| StoreError::io("make directory", path, error))?;
         let missing = || StoreError::io("open", path, Errno::NOENT);
-        Self::open_root(path, world)?.ok_or_else(missing)
+        Self::open_root(path, env)?.ok_or_else(missing)
     }
 
     /// Opens a directory inside this one. `None` if it does not exist.
@@ -101,7 +99,7 @@ impl Dir {
         self.admit("open", false, name)?;
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name), world: Arc::clone(&self.world) })),
+            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name), env: Arc::clone(&self.env) })),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 Err(Damaged::new(self.path.join(name), "it is no directory").into())
@@ -148,18 +146,6 @@ impl Dir {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(self.failure("stat", name, error)),
         }
-    }
-
-    /// Which directory this is, and when names in it last changed: as text of a fixed length, for comparison.
-    pub fn last_change(&self) -> Result<String, StoreError> {
-        self.admit("stat", false, OsStr::new(""))?;
-        let stat = rustix::fs::fstat(&self.fd).map_err(|error| StoreError::io("stat", &self.path, error))?;
-        Ok(format!("{:016x} {:016x}.{:08x}", stat.st_ino, stat.st_ctime, stat.st_ctime_nsec))
-    }
-
-    /// Whether the store may still be sealed: not by a process that a test has let die.
-    pub fn may_seal(&self) -> bool {
-        self.admit("seal", true, OsStr::new("")).is_ok()
     }
 
     /// Reads a regular file. `None` if there is none.
@@ -228,8 +214,8 @@ impl Dir {
         file.write_all(bytes).map_err(|error| self.failure("write", name, error))
     }
 
-    /// Replaces what an open file holds, in place. Whoever dies within leaves a mixture, so this is only
-    /// for files whose reader takes nonsense for nothing. Cheaper than a new file and a rename, which
+    /// Replaces what an open file holds, in place. Whoever dies meanwhile leaves a mixture, so this is only
+    /// for files whose reader ignores what it cannot parse. Cheaper than a new file and a rename, which
     /// ext4 answers by starting to write to the disk (`auto_da_alloc`).
     pub fn overwrite(&self, name: impl AsRef<OsStr>, old: &Content, bytes: &[u8]) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
@@ -363,11 +349,11 @@ impl Dir {
         if bytes.len() as u64 > max {
             return Err(Damaged::new(self.path.join(name), format!("it is larger than {max} bytes")).into());
         }
-        Ok(Content { file, id: FileId::of(stat), has_other_names: stat.st_nlink > 1, bytes })
+        Ok(Content { file, id: FileId::of(stat), bytes })
     }
 
     fn admit(&self, operation: &'static str, changes: bool, name: &OsStr) -> Result<(), StoreError> {
-        let admitted = self.world.admit(Step { operation, changes });
+        let admitted = self.env.admit(FaultPoint { operation, changes });
         admitted.map_err(|error| self.failure(operation, name, error))
     }
 

@@ -1,6 +1,6 @@
-//! Waiting for a lock, but not for ever; and the lock on a single attachment.
+//! Locks with a deadline, and the lock on a single attachment.
 //!
-//! Locks are flock(2): the kernel takes them from a process that dies, so none is ever left behind.
+//! Locks are flock(2): the kernel releases them when a process dies, so none is ever left behind.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -13,11 +13,11 @@ use crate::cni::ids::AttachmentKey;
 /// Stack of the thread that waits: it makes one system call.
 const WAITER_STACK: usize = 64 * 1024;
 
-/// The right to change what the kernel holds of one attachment. An ADD has it from before its record can
-/// be found until it lets go; DEL, GC and reclaim take it before they tear down. So a DEL that overtakes
+/// The lock on one attachment: the right to change what the kernel has of it. An ADD takes it before its record can be
+/// found, and keeps it until it ends; DEL, GC and reclaim take it before they tear down. So a DEL that overtakes
 /// its ADD waits, and GC passes over attachments that are being made.
 ///
-/// It is the lock of the record's own file. Dropped, or when its process dies, it is free again.
+/// It is the lock of the record's own file, released when this is dropped or its process dies.
 #[derive(Debug)]
 pub struct AttachmentLock {
     key: AttachmentKey,
@@ -34,7 +34,6 @@ impl AttachmentLock {
         &self._file
     }
 
-    /// Whose attachment it is.
     pub fn key(&self) -> &AttachmentKey {
         &self.key
     }
@@ -42,8 +41,8 @@ impl AttachmentLock {
 
 /// A file that is locked until this is dropped.
 ///
-/// It is unlocked then, whoever else has it open through the same open(2). Closing it would do only when the last of them
-/// does, and a process that another thread has just forked has it open until it calls execve(2).
+/// It is unlocked explicitly. Closing is not enough: a child that another thread forks in between keeps the lock until
+/// it calls execve(2).
 #[derive(Debug)]
 pub(super) struct Flock(File);
 
@@ -64,7 +63,7 @@ impl Deref for Flock {
 
 impl Drop for Flock {
     fn drop(&mut self) {
-        // It does not fail for a lock that is had; and if it did, closing the file comes next.
+        // Unlocking a lock that is held does not fail; and the file is closed next.
         drop(self.0.unlock());
     }
 }
@@ -76,8 +75,8 @@ pub(super) fn deadline_after(patience: Duration) -> Instant {
 
 /// The file, locked; `None` if another process keeps the lock until `deadline`.
 ///
-/// flock(2) has no time limit of its own. So a thread waits in it, and is abandoned when the time is up:
-/// it ends when it gets the lock, which it gives back at once because nobody wants the file any more.
+/// flock(2) has no time limit. So a thread waits in it, and is abandoned at the deadline: it ends when it gets the
+/// lock, which it releases at once because nobody receives the file any more.
 pub(super) fn lock_until(file: File, deadline: Instant) -> io::Result<Option<Flock>> {
     match file.try_lock() {
         Ok(()) => return Ok(Some(Flock(file))),

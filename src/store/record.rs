@@ -31,11 +31,8 @@ const VERSION: u64 = 1;
 pub struct Record {
     /// Format version of the file.
     pub version: u64,
-    /// The network's name.
     pub network: NetworkName,
-    /// The container's id.
     pub container: ContainerId,
-    /// The interface's name in the container.
     pub ifname: IfName,
     /// The namespace that was attached, if the runtime named one.
     pub netns: Option<RecordedNetns>,
@@ -79,13 +76,11 @@ pub struct Claim {
     pub netns: Option<RecordedNetns>,
     /// The host's end of the pair to be made.
     pub host_link: Option<IfName>,
-    /// The pod.
     pub pod: Option<PodName>,
     /// Whether it is to be masqueraded.
     pub masquerade: bool,
     /// Ports of the node that are to lead to it.
     pub host_ports: Vec<HostPort>,
-    /// As [`Record::imported_from`].
     pub imported_from: Option<String>,
 }
 
@@ -111,12 +106,11 @@ impl Record {
         }
     }
 
-    /// What would be remembered of a claim, for those who only look.
+    /// The record that a claim would get, for a dry run.
     pub fn foreseen(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId) -> Self {
         Self::new(claim, addresses, boot_id, 0)
     }
 
-    /// Whose record it is.
     pub fn key(&self) -> AttachmentKey {
         AttachmentKey {
             network: self.network.clone(),

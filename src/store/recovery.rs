@@ -1,7 +1,11 @@
-//! Putting the store right: after a holder of the lock that died, after a reboot, after somebody's hand.
+//! Repairs: what a dead holder of the lock, a reboot or a person with `rm` has left.
 //!
-//! All of it is idempotent, and each step leaves a state that the same cure finishes: whoever dies while
-//! mending is mended after.
+//! What a dead holder left in `tmp` is finished by the next holder. What a person did is repaired by whoever asks for
+//! it ([`StoreGuard::repair`]): GC, `reclaim`, and the first holder of the lock in a boot. An ADD never looks at the
+//! records of others, so until then it may choose an address whose name in `by-ip` was removed while its pod runs. In
+//! the main role the kernel refuses that address: the route to it exists already.
+//!
+//! Every step is idempotent: whoever dies while repairing leaves a state that the same code repairs.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +21,7 @@ use crate::store::handle::{BOOT, address_of, file_name};
 use crate::store::layout::{Content, FileId};
 use crate::store::record::Record;
 
-/// What was found not to be right.
+/// What was found wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repairs {
     /// Addresses that were held for no attachment. They are free now.
@@ -28,86 +32,47 @@ pub struct Repairs {
     pub relisted: Vec<AttachmentKey>,
     /// Addresses of attachments that are held for another one: both may be using them. Left as they are.
     pub contested: Vec<(IpAddr, AttachmentKey)>,
-    /// Files that are none of the store's. Left as they are.
+    /// Files that do not belong to the store. Left as they are.
     pub strangers: Vec<PathBuf>,
 }
 
 impl StoreGuard<'_> {
-    /// Looks at every record and every name, and puts right what can be. For `doctor`, GC and the agent:
-    /// unlike everything else here it costs in proportion to what is held.
+    /// Audits the store and repairs what can be repaired: a record that has one name left gets the others back, and
+    /// names that belong to no record go. Reads every record, unlike an ADD or a DEL.
     ///
     /// # Errors
     /// Only of the file system.
-    pub fn mend(&mut self) -> Result<Repairs, StoreError> {
-        // What was mended when the lock was taken is told with the rest.
-        let mut mended = std::mem::take(&mut self.mended);
-        mended.relisted.extend(self.relist()?);
-        // First, because one may stand in the place of a name that a record has lost.
-        mended.freed.extend(self.remove_orphans(Orphans::All)?);
-        let found = self.give_names_back()?;
-        mended.freed.retain(|address| !found.restored.contains(address));
-        mended.restored.extend(found.restored);
-        (mended.contested, mended.strangers) = (found.contested, found.strangers);
-        Ok(mended)
-    }
-
-    /// Gives each record the names that it has lost. A file of the store says whose it is and which addresses it holds,
-    /// so each of its names can bring back the others. Frees nothing.
-    pub(super) fn give_names_back(&mut self) -> Result<Repairs, StoreError> {
-        let mut mended = Repairs { relisted: self.relist()?, ..Repairs::default() };
-        for name in self.store.by_id.names(usize::MAX)? {
-            let path = self.store.by_id.path_of(&name);
-            if self.store.key_of(&name).is_none() {
-                mended.strangers.push(path);
-                continue;
-            }
-            let Some(content) = ignore_damage(self.store.by_id.read(&name))? else { continue };
-            let Some(record) = ignore_damage(Record::from_json(&content.bytes, &path).map(Some))? else {
-                continue;
-            };
-            for &address in &record.addresses {
-                let by_ip = address.to_string();
-                match self.by_ip.identify(&by_ip)? {
-                    Some(id) if id == content.id => continue,
-                    Some(_) if !self.may_replace(by_ip.as_ref(), address, &record)? => {
-                        mended.contested.push((address, record.key()));
-                        continue;
-                    }
-                    Some(_) => drop(self.by_ip.remove(&by_ip)?),
-                    None => {}
+    pub fn repair(&mut self) -> Result<Repairs, StoreError> {
+        let mut repairs = Repairs::default();
+        loop {
+            let found = self.store.audit()?;
+            let before = repairs.relisted.len() + repairs.freed.len();
+            for (address, key) in found.unlisted {
+                let (by_ip, by_id) = (address.to_string(), file_name(&key));
+                if self.by_ip.link(by_ip.as_ref(), &self.store.by_id, by_id.as_ref())? {
+                    repairs.relisted.push(key);
                 }
-                self.store.by_id.link(&name, &self.by_ip, by_ip.as_ref())?;
-                mended.restored.push(address);
             }
-        }
-        Ok(mended)
-    }
-
-    /// Whether a name in `by-ip` that leads to another file is `record`'s to have: that file is a record which says
-    /// nothing of the address, so somebody moved it there; or it is what this one was before an editor wrote it anew.
-    fn may_replace(&self, name: &OsStr, address: IpAddr, record: &Record) -> Result<bool, StoreError> {
-        let Some(content) = ignore_damage(self.by_ip.read(name))? else { return Ok(false) };
-        let other = Record::from_json(&content.bytes, &self.by_ip.path_of(name));
-        Ok(other.is_ok_and(|other| !other.addresses.contains(&address) || other.key() == record.key()))
-    }
-
-    /// Gives the files that are known by an address only their name in `by-id` again, if they are whole and of this
-    /// boot: the pod that had the address may still be using it. Says whose they were.
-    pub(super) fn relist(&mut self) -> Result<Vec<AttachmentKey>, StoreError> {
-        let mut relisted = Vec::new();
-        for name in self.orphans()? {
-            let record = self.store.read_nameless(&self.by_ip, &name)?;
-            let Some(record) = record.filter(|record| record.is_from(&self.boot)) else { continue };
-            // One whose release an error has cut short is on its way out: the next holder of the lock finishes that.
-            if self.tmp.identify(file_name(&record.key()))?.is_some() {
+            for address in found.orphans {
+                if self.by_ip.remove(address.to_string())? {
+                    repairs.freed.push(address);
+                }
+            }
+            // A record that is listed again may lack other names, and an orphan may have stood in the place of one.
+            if repairs.relisted.len() + repairs.freed.len() > before {
                 continue;
             }
-            // If that name is there, the attachment was made anew, and this is what was left of the old one.
-            if self.by_ip.link(&name, &self.store.by_id, file_name(&record.key()).as_ref())? {
-                relisted.push(record.key());
+            for (address, key) in found.unheld {
+                let by_ip = address.to_string();
+                if self.by_ip.remove(&by_ip)? {
+                    self.store.by_id.link(file_name(&key).as_ref(), &self.by_ip, by_ip.as_ref())?;
+                    repairs.restored.push(address);
+                }
             }
+            repairs.freed.retain(|address| !repairs.restored.contains(address));
+            (repairs.contested, repairs.strangers) = (found.contested, found.strangers);
+            return Ok(repairs);
         }
-        Ok(relisted)
     }
 
     /// Finishes what an earlier holder of the lock began.
@@ -118,31 +83,46 @@ impl StoreGuard<'_> {
         Ok(())
     }
 
-    /// Frees the addresses of the record in `tmp`, then removes it. Says which they were.
+    /// Frees the addresses of the record `name` in `tmp`, then removes it. Returns the addresses.
     pub(super) fn finish_release(&mut self, name: &OsStr) -> Result<Vec<IpAddr>, StoreError> {
         let mut freed = Vec::new();
         let content = ignore_damage(self.tmp.read(name))?;
-        // What cannot be read, because it is too large for one, has its names all the same.
+        // A file that is too large to be read has names in `by-ip` all the same.
         let id = match &content {
             Some(content) => Some(content.id),
             None => self.tmp.identify(name)?,
         };
         if let Some(id) = id {
             for by_ip in self.names_by_ip(name, id, content.as_ref())? {
-                // The name may be another's by now, or gone, if this is not the first attempt.
-                if self.by_ip.identify(&by_ip)? == Some(id) {
-                    self.rest.retire(&self.by_ip, &by_ip)?;
+                if self.is_held_by(&by_ip, id, name)? {
+                    self.cooldown.retire(&self.by_ip, &by_ip)?;
                     freed.extend(address_of(&by_ip));
                 }
             }
         }
         if !self.tmp.remove(name)? {
-            // A directory with something in it is nobody's to remove, and must not stand in the way of the next ADD.
+            // A directory that is not empty is not ours to remove, and must not stand in the way of the next ADD.
             let mut aside = OsString::from("aside.");
             aside.push(name);
             drop(self.tmp.rename(name, &self.store.root, &aside));
         }
         Ok(freed)
+    }
+
+    /// Whether a name in `by-ip` belongs to the record `name` in `tmp`: it is the same file, or another file that says
+    /// that it is of the same attachment. The latter is what an editor leaves (it writes a new file), and overlayfs
+    /// (it copies a file of the lower layer when that is renamed). A file that is listed in `by-id` is not on its way
+    /// out, whatever stands in `tmp`.
+    fn is_held_by(&self, by_ip: &OsStr, id: FileId, name: &OsStr) -> Result<bool, StoreError> {
+        match self.by_ip.identify(by_ip)? {
+            None => Ok(false),
+            Some(found) if found == id => Ok(true),
+            Some(found) if self.store.by_id.identify(name)? == Some(found) => Ok(false),
+            Some(_) => {
+                let other = self.store.read_by_ip(&self.by_ip, by_ip)?;
+                Ok(other.is_some_and(|other| file_name(&other.key()).as_str() == name))
+            }
+        }
     }
 
     /// The names that a record in `tmp` may have in `by-ip`.
@@ -152,14 +132,12 @@ impl StoreGuard<'_> {
         id: FileId,
         content: Option<&Content>,
     ) -> Result<Vec<OsString>, StoreError> {
-        if content.is_some_and(|content| !content.has_other_names) {
-            return Ok(Vec::new());
-        }
         let record = content.and_then(|it| Record::from_json(&it.bytes, &self.tmp.path_of(name)).ok());
         if let Some(record) = record {
             return Ok(record.addresses.iter().map(|address| address.to_string().into()).collect());
         }
-        // It does not say. Every name of its inode number may be one; the caller compares in full.
+        // A damaged record does not say, and what stands in the place of one does not know. Each name with its inode
+        // number may be one, or else each name; the caller compares in full.
         let (mut all, mut likely) = (Vec::new(), Vec::new());
         self.by_ip.visit_names(|name, ino| {
             if id.has_inode(ino) {
@@ -168,7 +146,6 @@ impl StoreGuard<'_> {
             all.push(name.to_owned());
             ControlFlow::Continue(())
         })?;
-        // Some file systems list other numbers than stat(2) gives (overlayfs).
         Ok(if likely.is_empty() { all } else { likely })
     }
 
@@ -204,7 +181,7 @@ impl StoreGuard<'_> {
         for name in self.tmp.names(usize::MAX)? {
             self.tmp.remove(&name)?;
         }
-        self.rest.clear()?;
+        self.cooldown.clear()?;
         // The stamp spares the next holder the same work, and does nothing else. On a full disk, where it cannot be
         // written, a DEL must work all the same.
         if self.write_boot().is_err() {
@@ -223,67 +200,6 @@ impl StoreGuard<'_> {
         }
         self.tmp.rename(BOOT.as_ref(), root, BOOT.as_ref()).map(|_| ())
     }
-
-    /// Removes the names in `by-ip` that belong to no record. Says which addresses that has freed.
-    pub(super) fn remove_orphans(&mut self, which: Orphans) -> Result<Vec<IpAddr>, StoreError> {
-        self.relist()?;
-        let mut freed = Vec::new();
-        for name in self.orphans()? {
-            let is_of_nobody = match self.store.read_nameless(&self.by_ip, &name)? {
-                // What is left of an attachment that was made anew. If something else stands in the place of its
-                // record, it may be this one that its pod uses.
-                Some(old) => matches!(self.store.find(&old.key()), Ok(Some(_))),
-                None => which == Orphans::All,
-            };
-            if is_of_nobody && self.by_ip.remove(&name)? {
-                freed.extend(address_of(&name));
-            }
-        }
-        Ok(freed)
-    }
-
-    /// The names in `by-ip` that belong to no record.
-    fn orphans(&self) -> Result<Vec<OsString>, StoreError> {
-        let by_id = &self.store.by_id;
-        // A listing has the inode numbers with it: two listings tell whether there is anything to do.
-        let mut inodes = HashSet::new();
-        by_id.visit_names(|_, ino| {
-            inodes.insert(ino);
-            ControlFlow::Continue(())
-        })?;
-        let mut suspects = Vec::new();
-        self.by_ip.visit_names(|name, ino| {
-            if !inodes.contains(&ino) {
-                suspects.push(name.to_owned());
-            }
-            ControlFlow::Continue(())
-        })?;
-        if suspects.is_empty() {
-            return Ok(Vec::new());
-        }
-        // Some file systems list other numbers than stat(2) gives (overlayfs): ask before removing.
-        let mut owners = HashSet::new();
-        for name in by_id.names(usize::MAX)? {
-            owners.extend(by_id.identify(&name)?);
-        }
-        let mut orphans = Vec::new();
-        for name in suspects {
-            if self.by_ip.identify(&name)?.is_some_and(|id| !owners.contains(&id)) {
-                orphans.push(name);
-            }
-        }
-        Ok(orphans)
-    }
-}
-
-/// Which names in `by-ip` without a record are removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Orphans {
-    /// Those of which it is certain that no pod uses them: their file is whole, and its attachment has another record
-    /// by now.
-    OfNobody,
-    /// Also those whose file cannot be read, so that nobody can know: somebody has asked for it.
-    All,
 }
 
 /// Whether the id of the boot stands anywhere in these bytes.

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::node::Node;
-use crate::harness::packets::inside;
-use crate::harness::pod::{Pod, addresses_of};
+use kit::netns::inside;
+use kit::node::Node;
+use kit::pod::{Pod, addresses_of};
 
 /// A link that was set up before its other end carries nothing until the kernel's link watch has come by, which
 /// on a busy node takes milliseconds; until then packets are dropped in silence, and whoever sent the first one
 /// waits a second for TCP to try again.
 #[test]
-fn the_first_packet_in_either_direction_arrives_even_on_a_busy_node() {
+fn the_first_packet_arrives_on_a_busy_node() {
     let node = Node::new();
     let conf = node.conf();
     std::thread::scope(|scope| {

@@ -5,10 +5,10 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::json;
 
-use crate::harness::ip;
-use crate::harness::node::Node;
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::node::Node;
+use kit::packets::answers_ping;
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// That the pod has nothing but what it came with.
 fn expect_bare(pod: &Pod) {
@@ -107,7 +107,7 @@ fn a_veth_of_somebody_elses_is_left_alone() {
 
 /// Two pods with one address (aws-vpc-cni#711, calico#6244): whoever has a route to it may be using it.
 #[test]
-fn an_address_that_somebody_else_has_a_route_to_is_not_given_away() {
+fn an_address_with_a_foreign_route_is_not_given_away() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     node.namespace().ip_batch(
         "link add foreign type bridge\n\

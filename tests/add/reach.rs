@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::nft;
-use crate::harness::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::packets::{answers_ping, first_sender, ping, source_seen_over_tcp};
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::netns::Namespace;
+use kit::nft;
+use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::packets::{answers_ping, first_sender, ping, source_seen_over_tcp};
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// A ping and a TCP connection, which must come from `source`.
 fn expect_reached(from: &Namespace, to: &Namespace, address: &str, source: &str) {

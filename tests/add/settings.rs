@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::call::{Call, REFERENCE_PLUGINS};
-use crate::harness::ip;
-use crate::harness::node::{NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::binaries::REFERENCE_PLUGINS;
+use kit::call::Call;
+use kit::ip;
+use kit::node::{NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::packets::answers_ping;
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 fn mtus(node: &Node, pod: &Pod, result: &Value) -> [u64; 4] {
     let of = |link: Option<Value>| link.unwrap()["mtu"].as_u64().unwrap();
@@ -132,7 +133,7 @@ fn a_route_through_another_next_hop_works() {
 }
 
 #[test]
-fn without_any_routes_a_pod_reaches_its_own_subnet_and_nothing_else() {
+fn without_routes_a_pod_reaches_its_own_subnet_alone() {
     let (node, one, other) = (Node::new(), Pod::new("one"), Pod::new("other"));
     let mut conf = node.conf();
     conf["ipam"].as_object_mut().unwrap().remove("routes");
@@ -199,7 +200,7 @@ fn an_uplink_that_lives_on_router_advertisements_goes_on_living() {
 
 /// An uplink without such a route is none of ours to configure.
 #[test]
-fn an_uplink_that_does_not_live_on_router_advertisements_is_left_as_it_is() {
+fn an_uplink_without_router_advertisements_is_left_as_it_is() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     node.namespace().set_sysctl("net/ipv6/conf/uplink/accept_ra", "0");
     node.add(&pod, &node.conf());
@@ -208,7 +209,7 @@ fn an_uplink_that_does_not_live_on_router_advertisements_is_left_as_it_is() {
 
 /// ip_forward was set back to 0 by hardening scripts (moby#47966): the next pod mends it.
 #[test]
-fn forwarding_that_was_switched_off_is_switched_on_by_the_next_add() {
+fn the_next_add_switches_forwarding_on_again() {
     let node = Node::new();
     node.add(&Pod::new("first"), &node.conf());
     node.namespace().set_sysctl("net/ipv4/ip_forward", "0");

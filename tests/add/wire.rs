@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::ip;
-use crate::harness::node::{NODE_V4, NODE_V6, Node};
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::node::{NODE_V4, NODE_V6, Node};
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// A node with one pod of both families on it.
 struct Attached {
@@ -141,7 +141,7 @@ fn neighbours_are_permanent_on_both_sides() {
 /// The source address matters on nodes with several: kubelet's probes left with another link's (calico#9293,
 /// kube-router#549).
 #[test]
-fn the_nodes_route_to_a_pod_names_the_nodes_address_and_is_marked_as_ours() {
+fn the_route_to_a_pod_has_the_nodes_source_and_our_protocol() {
     let attached = Attached::new();
     for (family, address, source) in [("-4", "10.88.0.2", NODE_V4), ("-6", "fd00:88::2", NODE_V6)] {
         let routes =

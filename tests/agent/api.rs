@@ -14,7 +14,7 @@ use ferrule::linux::netns::Netns;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use crate::harness::netns::Namespace;
+use kit::netns::Namespace;
 
 /// A Node as tests speak of it.
 #[derive(Clone)]

@@ -5,11 +5,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use super::node::{AgentNode, other, own};
-use crate::harness::call::Call;
-use crate::harness::pod::Pod;
+use kit::call::Call;
+use kit::pod::Pod;
 
 #[test]
-fn a_node_that_knows_nothing_becomes_one_that_pods_can_be_added_to() {
+fn a_new_node_becomes_one_that_pods_can_be_added_to() {
     let mut node = AgentNode::new("begin");
     node.api.put(other(11));
     node.start();
@@ -41,9 +41,12 @@ fn a_node_that_knows_nothing_becomes_one_that_pods_can_be_added_to() {
             condition["type"] == "NetworkUnavailable" && condition["status"] == "False"
         })
     });
-    node.wait("metrics", || node.metric("ferrule_addresses_used{subnet=\"10.244.1.0/24\"}") == Some(1.0));
+    node.wait("metrics", || {
+        node.metric("ferrule_addresses_used{network=\"podnet\",subnet=\"10.244.1.0/24\",family=\"ipv4\"}")
+            == Some(1.0)
+    });
     node.wait("phases", || {
-        node.metric("ferrule_commands_total{command=\"ADD\",outcome=\"success\"}") == Some(1.0)
+        node.metric("ferrule_commands_total{command=\"ADD\",outcome=\"success\",code=\"0\"}") == Some(1.0)
     });
     assert_eq!(node.metric("ferrule_routes_programmed"), Some(2.0));
     call("DEL").attachment(pod.container(), pod.namespace().path()).run().success();
@@ -81,7 +84,7 @@ fn heartbeats_cost_nothing() {
     node.wait_for_routes_to(&[11]);
     let steps = |node: &AgentNode| {
         let page = node.page("/metrics").unwrap();
-        let counts = page.lines().filter(|line| line.starts_with("ferrule_step_seconds_count"));
+        let counts = page.lines().filter(|line| line.starts_with("ferrule_step_duration_seconds_count"));
         counts.map(str::to_owned).collect::<Vec<_>>()
     };
     let before = steps(&node);
@@ -133,7 +136,7 @@ fn a_bad_node_is_told_and_stops_nobody() {
 }
 
 #[test]
-fn an_address_of_this_node_that_changes_changes_conf_routes_and_running_pods() {
+fn a_changed_node_address_reaches_conf_routes_and_running_pods() {
     let mut node = AgentNode::new("moved");
     node.api.put(other(11));
     node.start_ready();
@@ -175,7 +178,7 @@ fn a_node_without_a_podcidr_waits_and_gets_no_conf() {
 }
 
 #[test]
-fn a_runtime_that_does_not_take_the_conf_is_nudged_and_others_confs_are_told() {
+fn a_runtime_that_ignores_the_conf_is_nudged() {
     let mut node = AgentNode::new("nudge");
     fs::create_dir(node.path("net.d")).unwrap();
     fs::write(node.path("net.d/05-other.conflist"), "{}").unwrap();

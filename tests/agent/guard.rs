@@ -3,8 +3,8 @@
 use rustix::process::Signal;
 
 use super::node::{AgentNode, other};
-use crate::harness::call::Call;
-use crate::harness::pod::Pod;
+use kit::call::Call;
+use kit::pod::Pod;
 
 fn hears(node: &AgentNode, numbers: &[u8]) -> bool {
     let ends = ["vxlan_peers4", "vxlan_peers6"].map(|set| node.nft(&format!("list set inet ferrule {set}")));
@@ -24,7 +24,7 @@ fn is_open(node: &AgentNode) -> bool {
 }
 
 #[test]
-fn the_tunnels_end_hears_the_nodes_that_there_are_also_after_a_flush_without_the_agent() {
+fn the_tunnel_hears_known_nodes_also_after_a_flush() {
     let mut node = AgentNode::new("guard");
     node.words = vec!["--routing".into(), "vxlan".into()];
     node.api.put(other(11));
@@ -46,7 +46,7 @@ fn the_tunnels_end_hears_the_nodes_that_there_are_also_after_a_flush_without_the
     node.words = vec!["--routing".into(), "direct".into()];
     node.start_ready();
     node.wait("nothing of a tunnel", || is_open(&node));
-    assert!(!node.has("data/podnet/tunnel"));
+    assert!(!node.has("data/podnet/vxlan_peers"));
 }
 
 #[test]

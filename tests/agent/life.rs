@@ -21,7 +21,7 @@ fn it_ends_well_and_leaves_the_network_running() {
 }
 
 #[test]
-fn after_a_reboot_with_the_api_away_it_makes_what_it_last_knew_and_later_corrects_it() {
+fn after_a_reboot_without_the_api_it_uses_what_it_last_knew() {
     let mut node = AgentNode::new("reboot");
     node.api.put(other(11));
     node.api.put(other(12));
@@ -93,7 +93,7 @@ fn broken_watches_and_lost_history_lose_no_change() {
 }
 
 #[test]
-fn in_a_small_cluster_nobody_waits_long_for_an_api_server_that_is_back() {
+fn in_a_small_cluster_reconnecting_does_not_take_long() {
     let mut node = AgentNode::new("patience");
     node.api.put(other(11));
     node.start_ready();
@@ -108,7 +108,7 @@ fn in_a_small_cluster_nobody_waits_long_for_an_api_server_that_is_back() {
 }
 
 #[test]
-fn an_api_server_that_is_away_from_the_beginning_is_told_of_once() {
+fn an_api_server_away_from_the_start_is_logged_once() {
     let mut node = AgentNode::new("nobody");
     node.api.be_away(true);
     node.start();
@@ -116,12 +116,12 @@ fn an_api_server_that_is_away_from_the_beginning_is_told_of_once() {
         node.metric("ferrule_errors_total{step=\"watch\"}").is_some_and(|tries| tries >= 6.0)
     });
     let told = |words: &str| node.log().matches(words).count();
-    assert_eq!(told("the API server does not answer as it should"), 1, "{}", node.log());
-    assert_eq!(told("the API server answers again"), 0, "{}", node.log());
+    assert_eq!(told("API server not reachable"), 1, "{}", node.log());
+    assert_eq!(told("API server reachable again"), 0, "{}", node.log());
     // Not by the library as well, at each try.
     assert_eq!(told("level=error"), 0, "{}", node.log());
-    assert_eq!(node.metric("ferrule_api_answers"), Some(0.0));
+    assert_eq!(node.metric("ferrule_api_up"), Some(0.0));
     node.api.be_away(false);
-    node.wait("word of it", || told("the API server answers again") == 1);
-    assert_eq!(node.metric("ferrule_api_answers"), Some(1.0));
+    node.wait("word of it", || told("API server reachable again") == 1);
+    assert_eq!(node.metric("ferrule_api_up"), Some(1.0));
 }

@@ -1,6 +1,7 @@
 //! A node with the agent on it, and the switch that it shares with the others: they are addresses of one other
 //! namespace, since nobody has to live there.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,12 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::api::{Api, NodeSpec};
-use crate::harness::files::Scratch;
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-
-/// The built agent.
-const FERRULED: &str = env!("CARGO_BIN_EXE_ferruled");
+use kit::binaries::{FERRULE, FERRULED};
+use kit::files::Scratch;
+use kit::ip;
+use kit::netns::Namespace;
+use kit::nft;
+use kit::process::run_in;
 
 /// How long anything may take that is waited for. What works takes a fraction.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +31,8 @@ pub struct AgentNode {
     pub through: Vec<String>,
     scratch: Scratch,
     agent: Option<Child>,
-    _others: Namespace,
+    /// The other nodes, as addresses of one namespace.
+    pub others: Namespace,
 }
 
 /// This node's Node.
@@ -60,7 +62,7 @@ impl AgentNode {
         let api = Api::start(&namespace);
         api.put(own());
         let scratch = Scratch::new(role);
-        Self { namespace, api, words: vec![], through: vec![], scratch, agent: None, _others: others }
+        Self { namespace, api, words: vec![], through: vec![], scratch, agent: None, others }
     }
 
     /// Starts the agent. Its log is in the scratch directory, and is shown when a wait is in vain.
@@ -79,12 +81,12 @@ impl AgentNode {
     /// The agent on this node, with its directories.
     fn command(&self) -> Command {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.path("agent.log")).unwrap();
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.namespace.path().display())).arg("--");
-        command.args(&self.through).arg(FERRULED).args(&self.words);
+        let mut program = self.through.iter().map(OsStr::new).chain([FERRULED.as_os_str()]);
+        let mut command = self.namespace.command(program.next().expect("a program"));
+        command.args(program).args(&self.words);
         command.args(["--node-name", "node-a", "--log-level", "debug"]);
         command.arg("--bin-dir").arg(self.path("bin")).arg("--conf-dir").arg(self.path("net.d"));
-        command.arg("--data-dir").arg(self.path("data")).arg("--plugin").arg(env!("CARGO_BIN_EXE_ferrule"));
+        command.arg("--data-dir").arg(self.path("data")).arg("--plugin").arg(&*FERRULE);
         command.env_remove("KUBERNETES_SERVICE_HOST").stdout(Stdio::null()).stderr(log);
         command
     }
@@ -175,12 +177,10 @@ impl AgentNode {
 
     /// What the agent answers to a GET, status line included; `None` if it does not.
     pub fn page(&self, path: &str) -> Option<String> {
-        let net = format!("--net={}", self.namespace.path().display());
         let script = format!(
             "exec 3<>/dev/tcp/127.0.0.1/9690 && printf 'GET {path} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' >&3 && cat <&3"
         );
-        let run = Command::new("nsenter").args([&net, "bash", "-c", &script]).output().unwrap();
-        run.status.success().then(|| String::from_utf8_lossy(&run.stdout).into_owned())
+        run_in(&self.namespace, "bash", ["-c", &script], "").ok()
     }
 
     /// The value of a metric, by all that stands before it on its line.
@@ -197,9 +197,7 @@ impl AgentNode {
 
     /// What `nft` prints on the node.
     pub fn nft(&self, words: &str) -> String {
-        let net = format!("--net={}", self.namespace.path().display());
-        let run = Command::new("nsenter").arg(net).arg("nft").args(words.split(' ')).output().unwrap();
-        String::from_utf8_lossy(&run.stdout).into_owned()
+        nft::run(&self.namespace, words).unwrap_or_default()
     }
 
     /// Whether a file is there.

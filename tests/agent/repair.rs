@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::node::{AgentNode, other};
-use crate::harness::call::Call;
-use crate::harness::pod::Pod;
+use kit::call::Call;
+use kit::pod::Pod;
 
 /// Far more than the hundred milliseconds that are promised of an idle node: these tests run beside all others.
 const SOON: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ fn routes_that_somebody_deletes() {
             && node.namespace.ip("route show proto 102").contains("unreachable 10.244.1.0/24")
     });
     assert!(metric() >= 5.0, "{}", metric());
-    assert!(node.log().contains("it is repaired"));
+    assert!(node.log().contains("msg=\"drift repaired\" part="));
 }
 
 #[test]
@@ -113,6 +113,6 @@ fn pods_that_go_while_the_agent_looks_at_them_are_no_failure() {
     // Told after the pods have gone, so done after them.
     node.api.put(other(13));
     node.wait_for_routes_to(&[11, 12, 13]);
-    assert!(!node.log().contains("a step failed"), "{}", node.log());
+    assert!(!node.log().contains("step failed"), "{}", node.log());
     assert_eq!(node.metric("ferrule_errors_total{step=\"pods\"}"), None);
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::api::NodeSpec;
 use super::node::AgentNode;
-use crate::harness::ip;
+use kit::ip;
 
 /// Most memory that the agent may ever have had, in KiB.
 const MEMORY: u64 = 20 << 10;
@@ -25,7 +25,7 @@ fn node(number: u32) -> NodeSpec {
 }
 
 #[test]
-fn five_thousand_nodes_are_programmed_in_little_memory_and_one_of_them_changes_alone() {
+fn five_thousand_nodes_take_little_memory_and_change_alone() {
     let mut agent = AgentNode::new("scale");
     agent
         .namespace
@@ -49,8 +49,9 @@ fn five_thousand_nodes_are_programmed_in_little_memory_and_one_of_them_changes_a
     assert_eq!((count("-4"), count("-6")), (5_000, 5_000));
     agent.wait("readiness", || agent.page("/readyz").is_some_and(|page| page.contains(" 200 ")));
     println!("VmHWM after the list: {} KiB", agent.peak_memory());
-    let steps =
-        |step: &str| agent.metric(&format!("ferrule_step_seconds_count{{step=\"{step}\"}}")).unwrap_or(0.0);
+    let steps = |step: &str| {
+        agent.metric(&format!("ferrule_step_duration_seconds_count{{step=\"{step}\"}}")).unwrap_or(0.0)
+    };
     let (all, some) = (steps("routes"), steps("routes_of_some"));
     let mut moved = node(77);
     moved.internal_ips = vec!["172.20.200.7".into(), "fd00:bb::c8:7".into()];
@@ -63,7 +64,7 @@ fn five_thousand_nodes_are_programmed_in_little_memory_and_one_of_them_changes_a
     println!("one node's new address is programmed after {:?}", begin.elapsed());
     agent.wait("the count", || steps("routes_of_some") >= some + 1.0);
     assert_eq!(steps("routes"), all, "no comparison of all routes for one node");
-    let spent = agent.metric("ferrule_step_seconds_sum{step=\"routes_of_some\"}");
+    let spent = agent.metric("ferrule_step_duration_seconds_sum{step=\"routes_of_some\"}");
     println!("time in the kernel for it: {spent:?} s");
     std::thread::sleep(Duration::from_secs(2));
     let peak = agent.peak_memory();

@@ -3,8 +3,8 @@
 use rustix::process::Signal;
 
 use super::node::{AgentNode, other};
-use crate::harness::call::Call;
-use crate::harness::pod::Pod;
+use kit::call::Call;
+use kit::pod::Pod;
 
 #[test]
 fn it_refuses_while_pods_run_and_then_leaves_nothing() {

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{Chain, index_of, versions};
-use crate::harness::call::{Call, REFERENCE_PLUGINS};
-use crate::harness::node::{Node, OUTSIDE_V4};
-use crate::harness::packets::answers_ping;
-use crate::harness::pod::{Pod, host_link_of};
+use kit::binaries::REFERENCE_PLUGINS;
+use kit::call::Call;
+use kit::node::{Node, OUTSIDE_V4};
+use kit::packets::answers_ping;
+use kit::pod::{Pod, host_link_of};
 
 /// The interface that an address of the result is on.
 fn interface_of<'a>(result: &'a Value, address: &str) -> &'a Value {
@@ -18,7 +19,7 @@ fn interface_of<'a>(result: &'a Value, address: &str) -> &'a Value {
 
 /// loopback, which is the first of a conflist in the wild.
 #[test]
-fn behind_loopback_all_interfaces_and_addresses_are_in_the_result() {
+fn behind_loopback_the_result_has_all_interfaces() {
     for version in versions(&["loopback"]) {
         let node = Node::new();
         let plugins = vec![json!({ "type": "loopback" }), node.conf()];
@@ -39,7 +40,7 @@ fn behind_loopback_all_interfaces_and_addresses_are_in_the_result() {
 
 /// What ptp made for another interface of the same pod, with routes and DNS of its own.
 #[test]
-fn behind_ptp_routes_and_dns_are_merged_and_each_address_keeps_its_interface() {
+fn behind_ptp_routes_dns_and_addresses_are_merged() {
     for version in versions(&["ptp"]) {
         let (node, pod) = (Node::new(), Pod::new("pod"));
         let ptp = json!({

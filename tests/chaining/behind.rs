@@ -1,17 +1,15 @@
 //! Other plugins behind ferrule: tuning, portmap and bandwidth work as behind any other main plugin.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use super::{Chain, index_of, versions};
-use crate::harness::files::names_in;
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4};
-use crate::harness::packets::{answers_ping, inside};
-use crate::harness::pod::host_link_of;
-use crate::harness::tc;
+use kit::files::names_in;
+use kit::ip;
+use kit::netns::{Namespace, inside};
+use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4};
+use kit::packets::answers_ping;
+use kit::pod::host_link_of;
+use kit::tc;
 
 /// ferrule for both families, and behind it `other`, which keeps what it has to keep beside the node's store.
 fn followed_by(version: &str, mut other: Value) -> Chain {
@@ -88,10 +86,7 @@ fn answer(pod: &Namespace, word: &'static str, count: usize) -> std::thread::Joi
 }
 
 fn iptables(node: &Namespace, program: &str) -> String {
-    let net = format!("--net={}", node.path().display());
-    let output = Command::new("nsenter").args([&net, program, "-t", "nat", "-S"]).output().unwrap();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    node.sh(&format!("{program} -t nat -S"))
 }
 
 #[test]
@@ -189,7 +184,7 @@ fn all_of_them_in_one_chain_agree_with_each_other() {
 /// has the kernel forget all neighbours of that link (neigh_changeaddr, net/core/neighbour.c), and the gateway's stands
 /// there for good. ferrule is the one to be told; CHECK names what is missing.
 #[test]
-fn a_hardware_address_set_by_tuning_is_taken_from_the_result_and_what_it_cost_is_named() {
+fn a_hardware_address_set_by_tuning_is_followed() {
     let chain = followed_by("1.0.0", json!({ "type": "tuning", "mac": "02:11:22:33:44:55" }));
     let result = chain.add();
     let pod_end = index_of(&result, "eth0");

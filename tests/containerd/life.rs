@@ -9,7 +9,7 @@ use super::node::*;
 /// containerd restarted, then killed: pods go on with their addresses, and go cleanly afterwards, also one whose
 /// sandbox was killed; then thirty pods at once.
 #[test]
-fn pods_keep_their_network_whatever_happens_to_containerd_and_leave_none_of_it() -> Test {
+fn pods_keep_their_network_when_containerd_restarts() -> Test {
     block_on(async {
         let mut lab = start_lab(1, |node| node.pod_cidr_v4.clone()).await?;
         let node = lab.node_mut(0).ok_or("no node")?;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kit::binaries::FERRULE;
 use lab::cri::Client;
 use lab::cri::messages::{ContainerConfig, PodSandboxConfig};
 use lab::{Error, IMAGE, Lab, Node, NodePlan, Result, eventually};
@@ -22,7 +23,7 @@ const STORE: &str = "/var/lib/cni/ferrule/podnet";
 
 /// A lab in which every node knows the others as static peers. `subnet_v4` says the node's IPv4 range.
 pub async fn start_lab(nodes: u8, subnet_v4: impl Fn(&NodePlan) -> String) -> Result<Lab> {
-    let plugins = [PathBuf::from(env!("CARGO_BIN_EXE_ferrule")), PathBuf::from("/usr/lib/cni/loopback")];
+    let plugins = [FERRULE.clone(), PathBuf::from("/usr/lib/cni/loopback")];
     let conflist = |node: &NodePlan, all: &[NodePlan]| write_conflist(node, all, &subnet_v4(node));
     Lab::start(&NodePlan::first(nodes), conflist, &plugins).await
 }

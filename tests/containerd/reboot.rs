@@ -17,7 +17,7 @@ const AN_HOUR: u64 = 3600;
 /// Full; rebooted, as a machine and as a container; full again, each time with as many pods as the range has
 /// addresses, though nobody has told ferrule that those of before are gone.
 #[test]
-fn after_a_reboot_every_address_is_there_again_without_anybodys_help() -> Test {
+fn after_a_reboot_every_address_is_free_again() -> Test {
     block_on(async {
         let mut lab = start_lab(1, |_| SUBNET.to_owned()).await?;
         let node = lab.node_mut(0).ok_or("no node")?;
@@ -41,7 +41,7 @@ fn after_a_reboot_every_address_is_there_again_without_anybodys_help() -> Test {
 
 /// As kind's nodes restart: at once, and with the boot id of the machine below.
 #[test]
-fn a_node_that_restarts_right_after_its_pods_started_can_start_as_many() -> Test {
+fn a_node_that_restarts_early_can_start_as_many_pods() -> Test {
     block_on(async {
         let mut lab = start_lab(1, |_| SUBNET.to_owned()).await?;
         let node = lab.node_mut(0).ok_or("no node")?;

@@ -17,7 +17,7 @@ const LIMITS: [(&str, &str, u64); 2] = [
 ];
 
 #[test]
-fn a_host_port_and_a_bandwidth_asked_of_containerd_are_there_and_go_with_the_pod() -> Test {
+fn host_port_and_bandwidth_from_containerd_come_and_go() -> Test {
     block_on(async {
         let lab = start_lab(2, |node| node.pod_cidr_v4.clone()).await?;
         let [node, other] = lab.nodes() else { panic!("not two nodes") };

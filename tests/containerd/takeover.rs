@@ -1,7 +1,8 @@
-//! A node that moves from ptp, host-local and portmap to ferrule while its pods run, as docs/OPERATE.md says.
+//! A node that moves from ptp, host-local and portmap to ferrule while its pods run, as docs/migration.md says.
 
 use std::path::PathBuf;
 
+use kit::binaries::FERRULE;
 use lab::cri::messages::ContainerConfig;
 use lab::{IMAGE, Lab, Node, NodePlan, block_on};
 use serde_json::{Value, json};
@@ -26,11 +27,11 @@ fn conflist(main: &str, ipam: &str, plan: &NodePlan) -> String {
 
 /// What the runtime really remembers, and what it really sends to the plugin that it finds in the old one's place.
 #[test]
-fn a_node_moves_to_ferrule_under_its_running_pods_and_they_end_as_pods_do() -> Test {
+fn a_node_moves_to_ferrule_under_its_running_pods() -> Test {
     block_on(async {
         let mut plugins: Vec<PathBuf> =
             ["loopback", "ptp", "host-local", "portmap"].map(|it| format!("/usr/lib/cni/{it}").into()).into();
-        plugins.push(env!("CARGO_BIN_EXE_ferrule").into());
+        plugins.push(FERRULE.clone());
         let old = |plan: &NodePlan, _: &[NodePlan]| conflist("ptp", "host-local", plan);
         let mut lab = Lab::start(&NodePlan::first(1), old, &plugins).await?;
         let node = lab.node_mut(0).ok_or("no node")?;

@@ -12,7 +12,7 @@ use super::node::*;
 /// What a cluster takes for granted, in both families and with the source address kept: kubelet's probes, pods
 /// of one node and of several, two containers over localhost, and a pod that goes.
 #[test]
-fn pods_of_three_nodes_reach_pods_and_nodes_with_their_own_address() -> Test {
+fn pods_of_three_nodes_reach_each_other_unmasqueraded() -> Test {
     block_on(async {
         let lab = start_lab(3, |node| node.pod_cidr_v4.clone()).await?;
         let mut pods: Vec<(&Node, Pod)> = Vec::new();

@@ -15,12 +15,11 @@ use ferrule::linux::netns::Netns;
 use ferrule::linux::nfnetlink::Nfnetlink;
 
 use super::world::{DEVICE, Node, World};
-use crate::harness::block_on;
-use crate::harness::files::Scratch;
-use crate::harness::netns::Namespace;
-use crate::harness::nft;
-use crate::harness::packets::{inside, source_seen_over_tcp};
-use crate::harness::traffic::{BRIEF, PATIENT, receives_udp, send_udp};
+use kit::block_on;
+use kit::netns::{Namespace, inside};
+use kit::nft;
+use kit::packets::source_seen_over_tcp;
+use kit::traffic::{BRIEF, PATIENT, receives_udp, send_udp};
 
 const PORT: u16 = 9000;
 
@@ -180,10 +179,7 @@ fn a_pod_does_not_speak_as_its_node_by_a_service_either() {
         }}",
         there.addresses[0], here.addresses[0]
     );
-    let file = Scratch::new("service");
-    let file = file.path().join("rules");
-    std::fs::write(&file, service).unwrap();
-    nft::run(&here.namespace, &format!("-f {}", file.display())).unwrap();
+    nft::load(&here.namespace, &service);
     // Else it drops what comes by the tunnel from a node's own address. Many a node has none.
     for link in ["all", DEVICE] {
         there.namespace.set_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "0");

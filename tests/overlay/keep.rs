@@ -9,8 +9,8 @@ use ferrule::linux::monitor::{Event, Monitor};
 use ferrule::linux::netns::Netns;
 
 use super::world::{DEVICE, World};
-use crate::harness::packets::answers_ping;
-use crate::harness::{block_on, ip};
+use kit::packets::answers_ping;
+use kit::{block_on, ip};
 
 /// What somebody does, in words and in deed.
 type Damage<'a> = (&'static str, Box<dyn Fn() + 'a>);
@@ -128,7 +128,7 @@ fn whatever_is_taken_away_or_added_is_mended_by_one_round() {
 }
 
 #[test]
-fn a_node_that_leaves_takes_all_of_its_own_along_and_the_last_one_the_device() {
+fn a_node_that_leaves_takes_its_entries_along() {
     let world = World::new();
     let bare = world.node(2).picture();
     let node = world.node(2);
@@ -149,7 +149,7 @@ fn a_node_that_leaves_takes_all_of_its_own_along_and_the_last_one_the_device() {
 
 /// What kind does to its nodes at each restart.
 #[test]
-fn a_changed_address_of_a_peer_and_of_the_node_itself_is_followed() {
+fn changed_addresses_of_peer_and_node_are_followed() {
     let mut world = World::new();
     world.settle(Routing::Auto);
     let node = &mut world.nodes[1];

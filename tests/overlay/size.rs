@@ -2,14 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use ferrule::desired::overlay::{Routing, local_end, pod_mtu};
 
 use super::world::World;
-use crate::harness::netns::Namespace;
-use crate::harness::packets::inside;
+use kit::netns::{Namespace, inside};
+use kit::packets::ping_whole;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -26,16 +25,6 @@ fn transfer(from: &Namespace, to: &Namespace, address: &str) -> usize {
         let mut came = Vec::new();
         server.read_to_end(&mut came).map(|_| came.len()).unwrap_or(0)
     })
-}
-
-/// One echo request of that many bytes with DF; whether it was answered, and what ping printed.
-fn ping_whole(from: &Namespace, bytes: u32, to: &str) -> (bool, String) {
-    let net = format!("--net={}", from.path().display());
-    let bytes = bytes.to_string();
-    let words = ["ping", "-n", "-c", "1", "-W", "3", "-M", "do", "-s", &bytes, to];
-    let output = Command::new("nsenter").arg(net).args(words).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Pods that are older than the first off-link node have the uplink's MTU. Both ends here: a SYN tells nothing of the

@@ -3,12 +3,12 @@
 use ferrule::desired::overlay::{Routing, Way};
 
 use super::world::{DEVICE, World};
-use crate::harness::ip;
-use crate::harness::packets::answers_ping;
+use kit::ip;
+use kit::packets::answers_ping;
 
 /// kindnet#46, liqo#314: one bad node must not stop the routes to all others.
 #[test]
-fn a_peer_that_no_tunnel_leads_to_is_named_and_the_others_are_reached() {
+fn a_peer_without_a_tunnel_is_named() {
     let world = World::new();
     let mut peers = world.peers_of(1);
     let mut six_only = world.node(2).as_peer();
@@ -76,7 +76,7 @@ fn an_identifier_that_is_taken_is_told_with_the_remedy() {
 
 /// As many as the largest clusters have; what stands costs a comparison, and one that changes costs what is its own.
 #[test]
-fn five_thousand_peers_are_kept_and_one_that_changes_is_a_handful_of_changes() {
+fn of_five_thousand_peers_one_changes_alone() {
     let world = World::new();
     let node = world.node(1);
     let mut peers: Vec<_> = (0..5000_u32)

@@ -4,9 +4,9 @@ use ferrule::desired::overlay::Routing;
 use serde_json::Value;
 
 use super::world::{DEVICE, World};
-use crate::harness::call::{Call, FERRULE};
-use crate::harness::files::Scratch;
-use crate::harness::ip;
+use kit::call::Call;
+use kit::files::Scratch;
+use kit::ip;
 
 /// The device is no pod's link, so nothing is in use; and of it nothing stays.
 #[test]
@@ -19,9 +19,7 @@ fn the_device_and_all_that_belongs_to_it_goes() {
     let before = node.picture();
     world.settle(Routing::Auto);
     let uninstall = |more: &str| {
-        let call =
-            Call::of(FERRULE).silent_stdin().on(&node.namespace).argument("uninstall").argument("--json");
-        let call = more.split_whitespace().fold(call, Call::argument);
+        let call = Call::ferrulectl("uninstall --json").on(&node.namespace).arguments(more);
         let call =
             call.argument("--conf-dir").argument(confs.path()).argument("--data-dir").argument(store.path());
         let answer = call.run();

@@ -19,9 +19,10 @@ use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Overlay, Routing};
 use ferrule::linux::netlink::Netlink;
 use serde_json::Value;
 
-use crate::harness::netns::Namespace;
-use crate::harness::packets::inside;
-use crate::harness::{block_on, ip};
+use kit::netns::{Namespace, inside};
+use kit::underlay::plug;
+use kit::wired::{WiredPod, Wiring};
+use kit::{block_on, ip};
 
 /// What an agent would take if nobody said anything.
 pub const SETTINGS: Settings = Settings { id: DEFAULT_ID, port: DEFAULT_PORT, mtu: None };
@@ -86,7 +87,7 @@ impl World {
     /// Makes them, without any route between pods.
     pub fn new() -> Self {
         let router = Namespace::new("router");
-        forward(&router);
+        router.forward(1);
         router.ip_batch(
             "link add br0 address 02:00:00:00:00:01 type bridge\nlink set br0 up\n\
              address add 192.168.1.1/24 dev br0\naddress add fd01::1/64 dev br0 nodad\n",
@@ -120,59 +121,33 @@ impl World {
 
 impl Node {
     fn new(n: u8, router: &Namespace) -> Self {
-        let subnet = if n == 2 { 2 } else { 1 };
-        let node = Self {
-            namespace: Namespace::new(&format!("node{n}")),
-            pod: Namespace::new(&format!("pod{n}")),
-            n,
-            addresses: vec![format!("192.168.{subnet}.1{n}"), format!("fd0{subnet}::1{n}")],
-            pod_cidrs: vec![format!("10.244.{n}.0/24"), format!("fd00:{n}::/64")],
+        let subnet = subnet_of(n);
+        let namespace = Namespace::new(&format!("node{n}"));
+        namespace.forward(1);
+        namespace.ip("link set lo up");
+        plug(&namespace, router, &format!("port{n}"));
+        let addresses = [format!("192.168.{subnet}.1{n}"), format!("fd0{subnet}::1{n}")];
+        raise_uplink(&namespace, &addresses, subnet);
+        let wiring = Wiring {
+            host_link: "vethpod",
+            more: "",
+            number: n,
+            addresses: pod_addresses(n),
+            node: addresses.each_ref().map(String::as_str),
         };
-        forward(&node.namespace);
-        router.ip(&format!("link add port{n} type veth peer name up0 netns {}", node.namespace.name()));
-        router.ip(&format!("link set port{n} up"));
-        node.namespace.ip("link set lo up");
-        node.raise_uplink();
-        node.attach_pod(1500);
-        node
+        let pod = WiredPod::new(&format!("pod{n}"), &namespace, wiring).namespace;
+        let pod_cidrs = vec![format!("10.244.{n}.0/24"), format!("fd00:{n}::/64")];
+        Self { namespace, pod, n, addresses: addresses.to_vec(), pod_cidrs }
     }
 
     /// Gives the uplink its addresses and default routes.
     pub fn raise_uplink(&self) {
-        let subnet = if self.n == 2 { 2 } else { 1 };
-        let [four, six] = self.addresses.as_slice() else { panic!("two addresses") };
-        self.namespace.ip_batch(&format!(
-            "link set up0 up\naddress replace {four}/24 dev up0\naddress replace {six}/64 dev up0 nodad\n\
-             route replace default via 192.168.{subnet}.1\nroute replace default via fd0{subnet}::1\n"
-        ));
-    }
-
-    /// Makes the pod as ADD does.
-    fn attach_pod(&self, mtu: u32) {
-        let [four, six] = self.pod_addresses();
-        let (host_mac, pod_mac) =
-            (format!("02:00:00:00:01:0{}", self.n), format!("02:00:00:00:02:0{}", self.n));
-        let [node_four, node_six] = self.addresses.as_slice() else { panic!("two addresses") };
-        self.namespace.ip_batch(&format!(
-            "link add vethpod mtu {mtu} address {host_mac} type veth peer eth0 mtu {mtu} address {pod_mac} netns {}\n\
-             link set vethpod addrgenmode none\nlink set vethpod up\n\
-             neighbour add {four} lladdr {pod_mac} dev vethpod nud permanent\n\
-             neighbour add {six} lladdr {pod_mac} dev vethpod nud permanent\n\
-             route add {four}/32 dev vethpod src {node_four} proto 102\n\
-             route add {six}/128 dev vethpod src {node_six} proto 102\n",
-            self.pod.name()
-        ));
-        self.pod.ip_batch(&format!(
-            "link set lo up\nlink set eth0 up\naddress add {four}/32 dev eth0\naddress add {six}/128 dev eth0 nodad\n\
-             neighbour add 169.254.1.1 lladdr {host_mac} dev eth0 nud permanent\n\
-             neighbour add fe80::1 lladdr {host_mac} dev eth0 nud permanent\n\
-             route add default via 169.254.1.1 dev eth0 onlink\nroute add default via fe80::1 dev eth0 onlink\n"
-        ));
+        raise_uplink(&self.namespace, &self.addresses, subnet_of(self.n));
     }
 
     /// The pod's addresses.
     pub fn pod_addresses(&self) -> [String; 2] {
-        [format!("10.244.{}.10", self.n), format!("fd00:{}::10", self.n)]
+        pod_addresses(self.n)
     }
 
     /// How others are told of it.
@@ -298,13 +273,19 @@ impl Node {
     }
 }
 
-fn forward(namespace: &Namespace) {
-    for (path, value) in [
-        ("net/ipv4/ip_forward", "1"),
-        ("net/ipv6/conf/all/forwarding", "1"),
-        ("net/ipv4/conf/all/rp_filter", "1"),
-        ("net/ipv4/conf/default/rp_filter", "1"),
-    ] {
-        namespace.set_sysctl(path, value);
-    }
+/// Of which of the router's two subnets node `n` is.
+fn subnet_of(n: u8) -> u8 {
+    if n == 2 { 2 } else { 1 }
+}
+
+fn pod_addresses(n: u8) -> [String; 2] {
+    [format!("10.244.{n}.10"), format!("fd00:{n}::10")]
+}
+
+fn raise_uplink(node: &Namespace, addresses: &[String], subnet: u8) {
+    let [four, six] = addresses else { panic!("two addresses") };
+    node.ip_batch(&format!(
+        "link set up0 up\naddress replace {four}/24 dev up0\naddress replace {six}/64 dev up0 nodad\n\
+         route replace default via 192.168.{subnet}.1\nroute replace default via fd0{subnet}::1\n"
+    ));
 }

@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::Value;
 
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::ip;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 /// Adds and removes a pod with these CNI_ARGS; its record and the alias of its host link.
 fn attach(network: &Network, args: impl AsRef<OsStr>) -> (Value, String) {

@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::harness::answer::Answer;
-use crate::harness::call::{Call, FERRULE};
+use kit::answer::Answer;
+use kit::binaries::FERRULE;
+use kit::call::Call;
 
 /// Runs it with `arguments` at a terminal where nobody types.
 fn run(arguments: &[&str]) -> Answer {
-    arguments.iter().fold(Call::of(FERRULE).silent_stdin(), |call, argument| call.argument(argument)).run()
+    arguments.iter().fold(Call::of(&*FERRULE).silent_stdin(), |call, argument| call.argument(argument)).run()
 }
 
 fn stdout(answer: &Answer) -> &str {
@@ -17,7 +18,7 @@ fn stdout(answer: &Answer) -> &str {
 
 /// Many plugins wait for a conf on stdin here, and look like a hang.
 #[test]
-fn run_at_a_terminal_it_says_what_it_is_and_does_not_wait_for_input() {
+fn at_a_terminal_it_says_what_it_is() {
     for arguments in [&[][..], &["--help"], &["-h"]] {
         let answer = run(arguments);
         assert!(answer.status.success(), "{arguments:?}: {answer:?}");
@@ -39,7 +40,7 @@ fn it_tells_its_version_and_those_of_the_specification() {
 }
 
 #[test]
-fn an_argument_that_it_does_not_know_is_named_and_nothing_is_on_stdout() {
+fn an_unknown_argument_is_named_on_stderr() {
     let cases: [&[&OsStr]; 4] = [
         &["--frobnicate".as_ref()],
         &["--version".as_ref(), "--help".as_ref()],
@@ -47,7 +48,7 @@ fn an_argument_that_it_does_not_know_is_named_and_nothing_is_on_stdout() {
         &[OsStr::from_bytes(b"\xff\xfe")],
     ];
     for arguments in cases {
-        let call = arguments.iter().fold(Call::of(FERRULE).silent_stdin(), |call, it| call.argument(it));
+        let call = arguments.iter().fold(Call::of(&*FERRULE).silent_stdin(), |call, it| call.argument(it));
         let answer = call.run();
         assert_eq!(answer.status.code(), Some(2), "{arguments:?}: {answer:?}");
         assert_eq!(stdout(&answer), "", "{arguments:?}");

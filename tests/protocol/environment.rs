@@ -3,9 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::harness::call::Call;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::call::Call;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 const NEEDED: [&str; 3] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];
 
@@ -60,7 +60,7 @@ fn all_that_is_missing_or_malformed_is_told_in_one_answer() {
 
 /// These become file names, link names and log fields.
 #[test]
-fn a_value_that_could_leave_its_place_is_refused_and_nothing_is_made() {
+fn a_value_that_is_a_path_is_refused() {
     let network = Network::new("malformed");
     let pod = Namespace::new("pod");
     let long = "x".repeat(300);
@@ -86,7 +86,7 @@ fn a_value_that_could_leave_its_place_is_refused_and_nothing_is_made() {
 }
 
 #[test]
-fn bytes_that_are_no_utf8_are_refused_where_they_would_become_a_name() {
+fn bytes_that_are_no_utf8_are_refused_in_names() {
     let network = Network::new("bytes");
     let pod = Namespace::new("pod");
     for name in NEEDED {
@@ -117,14 +117,14 @@ fn a_del_does_not_care_what_has_become_of_the_namespaces_path() {
 }
 
 #[test]
-fn a_command_that_is_none_is_refused_with_the_list_of_those_that_are() {
+fn an_unknown_command_is_refused_with_the_list() {
     for command in ["", "add", "ADD ", "UPDATE", "VERSION\n"] {
         let complaint = Call::ferrule(command).run().complaint(4);
         for known in ["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"] {
             assert!(complaint.contains(known), "{command:?}: {complaint}");
         }
     }
-    let answer = Call::of(crate::harness::call::FERRULE).env("CNI_COMMAND", OsStr::from_bytes(b"\xff")).run();
+    let answer = Call::of(&*kit::binaries::FERRULE).env("CNI_COMMAND", OsStr::from_bytes(b"\xff")).run();
     answer.failure(4);
 }
 

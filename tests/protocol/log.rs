@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use serde_json::json;
 
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 /// A network with a peer to which there is no way: an ADD that succeeds, with something to tell.
 fn network_with_a_warning(role: &str) -> Network {
@@ -17,7 +17,7 @@ fn network_with_a_warning(role: &str) -> Network {
 }
 
 #[test]
-fn a_warning_lands_in_the_log_file_on_one_line_and_not_on_stderr() {
+fn a_warning_is_one_line_of_the_log_file() {
     let mut network = network_with_a_warning("file");
     let log = network.node.scratch().path().join("ferrule.log");
     network.conf["log"] = json!({"file": log});
@@ -40,7 +40,7 @@ fn a_warning_lands_in_the_log_file_on_one_line_and_not_on_stderr() {
 }
 
 #[test]
-fn without_a_log_file_a_warning_goes_to_stderr_where_runtimes_keep_it() {
+fn without_a_log_file_a_warning_goes_to_stderr() {
     let network = network_with_a_warning("stderr");
     let pod = Namespace::new("pod");
     let answer = network.call_for("ADD", "c1", &pod).run();
@@ -58,7 +58,7 @@ fn level_error_leaves_warnings_out() {
 
 /// Root writes the log: a symlink there would let whoever placed it append to any file of the node.
 #[test]
-fn a_log_file_that_is_a_symlink_is_not_followed_and_the_pod_starts_all_the_same() {
+fn a_log_file_that_is_a_symlink_is_not_followed() {
     let mut network = network_with_a_warning("symlink");
     let at = |name: &str| network.node.scratch().path().join(name);
     let (victim, absent) = (at("victim"), at("absent"));
@@ -97,7 +97,7 @@ fn milliseconds(line: &str, key: &str) -> f64 {
 }
 
 #[test]
-fn level_info_tells_one_line_a_command_with_the_time_of_each_phase() {
+fn level_info_is_one_line_a_command_with_its_phases() {
     let mut network = Network::new("info");
     network.conf["log"] = json!({"level": "info"});
     let pod = Namespace::new("pod");
@@ -141,7 +141,7 @@ fn level_debug_tells_every_step_before_that() {
 }
 
 #[test]
-fn a_trace_that_the_runtime_began_is_in_each_line_and_one_that_is_none_is_not() {
+fn a_trace_of_the_runtime_is_in_each_line() {
     let mut network = network_with_a_warning("trace");
     network.conf["log"] = json!({"level": "info"});
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -5,12 +5,12 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::ip;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 #[test]
-fn a_path_that_names_no_network_namespace_is_refused_at_once_and_nothing_is_left() {
+fn a_path_that_is_no_network_namespace_is_refused() {
     let network = Network::new("kinds");
     let at = |name: &str| network.node.scratch().path().join(name);
     File::create(at("file")).unwrap();

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 /// Most resident memory for any conf that is refused, in KiB. A conf is at most 4 MiB.
 const MEMORY_MAX: u64 = 64 * 1024;
 
-fn call(network: &Network, stdin: impl Into<Vec<u8>>) -> crate::harness::call::Call {
+fn call(network: &Network, stdin: impl Into<Vec<u8>>) -> kit::call::Call {
     network.call("ADD").attachment("c1", "/run/netns/none").stdin(stdin)
 }
 
@@ -32,7 +32,7 @@ fn a_closed_stdin_is_an_empty_one() {
 }
 
 #[test]
-fn a_stdin_that_never_ends_or_cannot_be_read_is_an_error_like_any_other() {
+fn a_stdin_that_never_ends_is_an_error() {
     let network = Network::new("endless");
     let from = |source: &str| {
         let redirection = format!("exec \"$0\" <{source}");
@@ -44,7 +44,7 @@ fn a_stdin_that_never_ends_or_cannot_be_read_is_an_error_like_any_other() {
 
 /// A runtime that dies while it writes. Wherever the conf was cut: an answer, in JSON, with the place.
 #[test]
-fn a_conf_that_is_cut_off_is_code_6_with_line_and_column_wherever_it_was_cut() {
+fn a_conf_that_is_cut_off_is_code_6_with_its_place() {
     let network = Network::new("cut");
     let whole = serde_json::to_string_pretty(&network.conf).unwrap();
     let cuts = (1..whole.len()).step_by(7);
@@ -131,7 +131,7 @@ fn json_that_is_no_conf_is_code_7() {
 
 /// Whoever mends a conf hears of all its faults at once, and where each stands.
 #[test]
-fn every_problem_of_a_conf_is_told_in_one_answer_with_its_json_path() {
+fn every_problem_of_a_conf_is_told_at_once_with_its_path() {
     let mut network = Network::new("problems");
     network.conf = json!({
         "cniVersion": "1.0.0", "name": "../etc", "type": "ferrule", "mtu": "large",

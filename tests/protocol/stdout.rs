@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::call::Call;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::call::Call;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 #[test]
-fn stdout_carries_one_document_or_nothing_and_stderr_nothing_for_every_command() {
+fn stdout_is_one_document_or_nothing_for_every_command() {
     let mut network = Network::new("stdout");
     network.conf["cniVersion"] = json!("1.1.0");
     let pod = Namespace::new("pod");
@@ -68,7 +68,7 @@ fn an_add_that_nobody_can_read_is_taken_back() {
             let answer = call.run();
             assert_eq!(answer.status.code(), Some(1), "{role} {what}: {answer:?}");
             network.assert_nothing_remains();
-            let in_pod = crate::harness::ip::links(&pod);
+            let in_pod = kit::ip::links(&pod);
             assert_eq!(in_pod.len(), 1, "{role} {what}: {in_pod:?}");
         }
     }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::call::Call;
-use crate::harness::netns::Namespace;
-use crate::harness::network::Network;
+use kit::call::Call;
+use kit::netns::Namespace;
+use kit::network::Network;
 
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
@@ -14,7 +14,7 @@ fn at_least(version: &str, other: &str) -> bool {
 }
 
 #[test]
-fn version_answers_in_the_version_asked_with_all_that_are_spoken() {
+fn version_answers_in_the_version_that_was_asked() {
     for version in VERSIONS {
         let answer = Call::ferrule("VERSION").conf(&json!({"cniVersion": version})).run().success();
         assert_eq!(answer, json!({"cniVersion": version, "supportedVersions": VERSIONS}));
@@ -32,7 +32,7 @@ fn version_answers_whatever_is_on_stdin_and_in_the_environment() {
 }
 
 #[test]
-fn a_version_that_nobody_knows_is_code_1_with_the_list_of_those_that_are() {
+fn an_unknown_version_is_code_1_with_the_list() {
     let network = Network::new("unknown");
     for version in ["0.0.9", "0.5.0", "1.2.0", "2.0.0", "v1.0.0", "1.0", "1.0.0 ", "1.0.0\n"] {
         for command in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
@@ -49,7 +49,7 @@ fn a_version_that_nobody_knows_is_code_1_with_the_list_of_those_that_are() {
 }
 
 #[test]
-fn a_command_that_the_confs_version_does_not_have_names_the_version_that_does() {
+fn a_command_newer_than_the_conf_names_its_version() {
     let mut network = Network::new("since");
     for (command, since) in [("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")] {
         for version in VERSIONS {
@@ -92,7 +92,7 @@ fn a_pod_lives_and_dies_in_every_version() {
 
 /// A node's plugins are upgraded while its pods run: DEL comes with another version than ADD did.
 #[test]
-fn a_prev_result_of_another_version_than_the_confs_is_read_in_its_own() {
+fn a_prev_result_is_read_in_its_own_version() {
     let mut network = Network::new("mixed");
     for version in VERSIONS {
         let pod = Namespace::new("pod");

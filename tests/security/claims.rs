@@ -5,15 +5,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
-use crate::harness::frames::{
+use kit::frames::{
     self, ICMP, Mac, arp, mac, neighbour_advertisement, neighbour_solicitation, packet, redirect4, redirect6,
     router_advertisement,
 };
-use crate::harness::ip;
-use crate::harness::nft;
-use crate::harness::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::packets::{answers_ping, answers_ping_in_time};
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::ip;
+use kit::nft;
+use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::packets::{answers_ping, answers_ping_in_time};
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// A node with a pod that means harm and one that does not.
 struct Scene {
@@ -146,7 +146,7 @@ impl Scene {
 }
 
 #[test]
-fn whatever_a_pod_claims_neighbours_routes_and_addresses_of_the_node_stay() {
+fn claims_of_a_pod_change_nothing_on_the_node() {
     let scene = Scene::new();
     let before = scene.beliefs();
     scene.claim(scene.pod_mac);
@@ -167,7 +167,7 @@ fn whatever_a_pod_claims_neighbours_routes_and_addresses_of_the_node_stay() {
 
 /// The pod may do in its namespace what it likes: another hardware address, others' addresses, no permanent neighbours.
 #[test]
-fn a_pod_that_takes_another_hardware_address_cuts_off_itself_and_nobody_else() {
+fn a_pod_with_a_foreign_mac_cuts_off_itself_alone() {
     let scene = Scene::new();
     let before = scene.beliefs();
     let victims = ip::link(scene.victim.namespace(), "eth0").unwrap();

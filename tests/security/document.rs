@@ -1,4 +1,4 @@
-//! docs/SECURITY.md says of each threat which test shows that it is held. A test that was renamed or removed must not
+//! docs/security-model.md says of each threat which test shows that it is held. A test that was renamed or removed must not
 //! leave a claim behind.
 
 use std::fs;
@@ -14,22 +14,23 @@ fn named(text: &str) -> Vec<(PathBuf, String)> {
 #[test]
 fn every_test_that_the_document_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let text = fs::read_to_string(root.join("docs/security-model.md")).unwrap();
     let named = named(&text);
     assert!(named.len() > 40, "the test no longer reads the document: {}", named.len());
     for (file, test) in &named {
         let source = fs::read_to_string(root.join(file))
-            .unwrap_or_else(|error| panic!("{}: {error}; docs/SECURITY.md names it", file.display()));
+            .unwrap_or_else(|error| panic!("{}: {error}; docs/security-model.md names it", file.display()));
         let is_test = source.contains(&format!("#[test]\nfn {test}()"))
             || source.contains(&format!("#[test]\n    fn {test}()"));
-        assert!(is_test, "docs/SECURITY.md names {test}, and {} has no such test", file.display());
+        assert!(is_test, "docs/security-model.md names {test}, and {} has no such test", file.display());
     }
 }
 
 /// Each line of the tables has a threat, what holds it, and at least one test, or says that there is none.
 #[test]
 fn every_threat_of_the_document_has_what_shows_that_it_is_held() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SECURITY.md")).unwrap();
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security-model.md")).unwrap();
     let mut rows = 0;
     for table in text.split("| threat | what holds it | shown by |\n|---|---|---|\n").skip(1) {
         for row in table.lines().take_while(|line| line.starts_with('|')) {

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::harness::node::Node;
-use crate::harness::pod::Pod;
+use kit::node::Node;
+use kit::pod::Pod;
 
 /// Sets the umask and becomes the program.
 fn with_umask(umask: &str) -> [String; 3] {
@@ -63,7 +63,7 @@ fn what_the_plugin_writes_is_its_own_whatever_the_umask() {
             };
             assert!(allowed.contains(&mode.as_str()), "umask {umask}: {name} has {mode}");
         }
-        for name in ["lock", "boot", "changed", "inside", "peers", "by-id", "by-ip", "resting"] {
+        for name in ["lock", "boot", "sysctl_backup", "no_masquerade", "by-id", "by-ip", "cooldown"] {
             let name = format!("lib/cni/ferrule/podnet/{name}");
             assert!(found.iter().any(|it| it.0 == name), "the test sees too little: no {name}: {found:?}");
         }
@@ -94,7 +94,7 @@ fn what_the_agent_writes_is_roots_whatever_the_umask() {
             let wanted = if node.path("data").join(&name).is_dir() { "700" } else { "600" };
             assert_eq!(mode, wanted, "umask {umask}: {name}");
         }
-        expect("data/podnet/tunnel", &["600"]);
+        expect("data/podnet/vxlan_peers", &["600"]);
         expect("net.d/10-ferrule.conflist", &["600"]);
         expect("bin/ferrule", &["755"]);
         expect("run/NetworkManager/conf.d/90-ferrule.conf", &["644"]);

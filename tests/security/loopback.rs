@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::harness::frames::{self, Mac, UDP, mac, packet, udp};
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::node::{NODE_V4, NODE_V6, Node};
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
-use crate::harness::traffic::{BRIEF, PATIENT, receives_udp};
+use kit::frames::{self, Mac, UDP, mac, packet, udp};
+use kit::ip;
+use kit::netns::Namespace;
+use kit::node::{NODE_V4, NODE_V6, Node};
+use kit::pod::{Pod, addresses_of, host_link_of};
+use kit::traffic::{BRIEF, PATIENT, receives_udp};
 
 const PORT: u16 = 9000;
 
@@ -32,7 +32,7 @@ fn link_local(namespace: &Namespace, link: &str) -> String {
 }
 
 #[test]
-fn a_pod_reaches_neither_the_nodes_loopback_nor_anybodys_link_local_address() {
+fn a_pod_reaches_no_loopback_and_no_link_local_address() {
     let (node, pod, victim) = (Node::new(), Pod::new("pod"), Pod::new("victim"));
     let result = node.add(&pod, &node.conf());
     let own = addresses_of(&result);

@@ -5,15 +5,12 @@
 
 use std::net::IpAddr;
 
-use serde_json::Value;
-
-use crate::harness::files::Scratch;
-use crate::harness::frames::{self, ICMP, ICMP6, Mac, TCP, UDP, echo, mac, packet, syn, udp};
-use crate::harness::ip;
-use crate::harness::netns::Namespace;
-use crate::harness::nft;
-use crate::harness::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
-use crate::harness::pod::{Pod, addresses_of, host_link_of};
+use kit::frames::{self, ICMP, ICMP6, Mac, TCP, UDP, echo, mac, packet, syn, udp};
+use kit::ip;
+use kit::netns::Namespace;
+use kit::nft;
+use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 const PORT: u16 = 9000;
 
@@ -24,17 +21,13 @@ fn watch(namespace: &Namespace, sources: &[IpAddr]) {
         format!("{family} saddr {source} counter comment \"{source}\"\n")
     };
     let rules: String = sources.iter().map(rule).collect();
-    let scratch = Scratch::new("watch");
-    let file = scratch.path().join("rules");
     let chain = "type filter hook input priority filter;";
-    std::fs::write(&file, format!("table inet watch {{\nchain input {{\n{chain}\n{rules}}}\n}}\n")).unwrap();
-    nft::run(namespace, &format!("-f {}", file.display())).unwrap();
+    nft::load(namespace, &format!("table inet watch {{\nchain input {{\n{chain}\n{rules}}}\n}}\n"));
 }
 
 /// How many packets came from an address.
 fn seen(namespace: &Namespace, source: IpAddr) -> u64 {
-    let listed = nft::run(namespace, "-j list table inet watch").unwrap();
-    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let listed = nft::json(namespace, "list table inet watch").unwrap();
     let mut rules = listed["nftables"].as_array().unwrap().iter().filter_map(|it| it.get("rule"));
     let rule = rules.find(|rule| rule["comment"] == source.to_string().as_str()).unwrap();
     let mut words = rule["expr"].as_array().unwrap().iter();
@@ -52,7 +45,7 @@ fn all_protocols(to: Mac, from: Mac, source: IpAddr, target: IpAddr) -> [Vec<u8>
 }
 
 #[test]
-fn nothing_that_a_pod_sends_under_anothers_address_arrives_by_udp_tcp_or_icmp() {
+fn nothing_sent_under_anothers_address_arrives() {
     let (node, attacker, victim, other) =
         (Node::new(), Pod::new("attacker"), Pod::new("victim"), Pod::new("other"));
     let result = node.add(&attacker, &node.conf());

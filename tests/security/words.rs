@@ -5,10 +5,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::files::names_in;
-use crate::harness::nft;
-use crate::harness::node::Node;
-use crate::harness::pod::Pod;
+use kit::files::names_in;
+use kit::nft;
+use kit::node::Node;
+use kit::pod::Pod;
 
 /// What would do harm in a log, on a terminal, as a path, in nftables or in JSON.
 const NASTY: [&str; 6] = [

@@ -1,11 +1,12 @@
 //! The hostPorts that a node has must not slow the next pod.
 
 use crate::contender::{Contender, FERRULE, PORTMAP, ferrule_conf};
-use crate::lab::{Lab, in_node};
+use crate::lab::Lab;
 use crate::report::{Report, Samples, Table};
 use crate::{Effort, Failure};
+use kit::netns::inside;
 use serde_json::json;
-use std::fs::File;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What each pod has that is there before.
@@ -15,7 +16,7 @@ const FIRST_PORT: usize = 50_000;
 
 /// A node, and how fast the next pod has its hostPort there.
 struct Node {
-    namespace: File,
+    namespace: PathBuf,
     contender: Contender,
     ports: usize,
     adds: Samples,
@@ -57,15 +58,15 @@ pub fn measure(lab: &Lab, effort: &Effort, report: &mut Report) -> Result<(), Fa
 
 impl Node {
     fn new(lab: &Lab, contender: Contender, pods: usize) -> Result<Node, Failure> {
-        let namespace = File::open(lab.make_netns(&format!("node-{pods}-{}", contender.name))?)?;
-        in_node(&namespace, || {
+        let namespace = lab.make_netns(&format!("node-{pods}-{}", contender.name))?;
+        inside(&namespace, || {
             lab.set_up_node()?;
             contender.works(lab)?;
             for pod in 0..pods {
                 let first = FIRST_PORT + pod * PORTS_PER_POD;
                 contender.add_with_ports(&lab.make_pod()?, first..first + PORTS_PER_POD).run()?;
             }
-            Ok(())
+            Ok::<_, Failure>(())
         })?;
         let (adds, dels) = (Samples::default(), Samples::default());
         Ok(Node { namespace, contender, ports: pods * PORTS_PER_POD, adds, dels })
@@ -73,7 +74,7 @@ impl Node {
 
     fn add_and_delete(&mut self, lab: &Lab) -> Result<(), Failure> {
         let pod = lab.make_pod()?;
-        let measured: Result<(Duration, Duration), Failure> = in_node(&self.namespace, || {
+        let measured: Result<(Duration, Duration), Failure> = inside(&self.namespace, || {
             lab.settle(1);
             let add = self.contender.add(&pod).run()?.elapsed;
             lab.settle(1);

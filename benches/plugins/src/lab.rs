@@ -3,11 +3,8 @@
 
 use crate::Failure;
 use crate::contender::FERRULE;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -173,22 +170,7 @@ impl Lab {
     }
 }
 
-/// Runs it with another network namespace, on a thread that ends with it.
-pub fn in_node<T: Send>(node: &File, run: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
-    let entered = || {
-        move_into_link_name_space(node.as_fd(), Some(LinkNameSpaceType::Network))?;
-        run()
-    };
-    thread::scope(|scope| scope.spawn(entered).join())
-        .map_err(|_| Failure::from("a node's thread panicked"))?
-}
-
 /// Runs a program of the system for its effect, and returns what it wrote.
 pub fn run(program: &str, arguments: &[&str]) -> Result<String, Failure> {
-    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(kit::process::output(program, arguments)?)
 }

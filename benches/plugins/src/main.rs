@@ -77,7 +77,14 @@ fn run() -> Result<(), Failure> {
     else {
         return Err("not started by hand: run scripts/bench.sh".into());
     };
-    let effort = if arguments.any(|option| option == "--quick") { QUICK } else { FULL };
+    let (mut effort, mut tsv) = (FULL, None);
+    while let Some(option) = arguments.next() {
+        match option.as_str() {
+            "--quick" => effort = QUICK,
+            "--tsv" => tsv = Some(arguments.next().ok_or("--tsv needs a file")?),
+            _ => return Err(format!("unknown option {option}").into()),
+        }
+    }
 
     let lab = Lab::new(PathBuf::from(work), PathBuf::from(peers))?;
     lab.set_up_node()?;
@@ -118,5 +125,8 @@ fn run() -> Result<(), Failure> {
     attempt("memory", &mut || memory::measure(&lab, &plain.contenders, &mut report));
 
     println!("{}", report.text(&Target::of_this_project()));
+    if let Some(file) = tsv {
+        std::fs::write(file, report.tsv())?;
+    }
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
 }

@@ -1,11 +1,11 @@
 //! Routes to other nodes must not cost an ADD anything once they are there.
 
 use crate::contender::{Contender, FERRULE, ferrule_conf};
-use crate::lab::{Lab, in_node};
+use crate::lab::Lab;
 use crate::report::{Report, Samples, Table};
 use crate::{Effort, Failure};
+use kit::netns::inside;
 use serde_json::{Value, json};
-use std::fs::File;
 use std::time::Duration;
 
 const PEERS: usize = 5_000;
@@ -21,20 +21,19 @@ pub fn measure(lab: &Lab, effort: &Effort, report: &mut Report) -> Result<(), Fa
 
     // A node each: the routes that one network wants are leftovers to the other.
     let nodes = [lab.make_netns("node-alone")?, lab.make_netns("node-among-peers")?];
-    let nodes = [File::open(&nodes[0])?, File::open(&nodes[1])?];
-    let first = in_node(&nodes[1], || {
+    let first = inside(&nodes[1], || {
         lab.set_up_node()?;
         add_and_delete(lab, &among_peers)
     })?;
-    in_node(&nodes[0], || {
+    inside(&nodes[0], || {
         lab.set_up_node()?;
         add_and_delete(lab, &alone)
     })?;
 
     let mut samples = [Samples::default(), Samples::default()];
     for _ in 0..effort.single {
-        samples[0].push(in_node(&nodes[0], || add_and_delete(lab, &alone))?);
-        samples[1].push(in_node(&nodes[1], || add_and_delete(lab, &among_peers))?);
+        samples[0].push(inside(&nodes[0], || add_and_delete(lab, &alone))?);
+        samples[1].push(inside(&nodes[1], || add_and_delete(lab, &among_peers))?);
     }
     let none = format!("{FERRULE}, no peers");
     let mut table = Table::new("ADD with static peers", &[&none]);

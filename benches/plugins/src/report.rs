@@ -200,6 +200,17 @@ impl Report {
             Some(format!("peak memory, the processes that a plugin starts included:\n\n{}", align(&cells)));
     }
 
+    /// The medians of all tables, one a line, separated by tabs: what `scripts/plot.sh` draws.
+    pub fn tsv(&self) -> String {
+        let mut text = "case\tcontender\tmedian_ms\n".to_owned();
+        for table in &self.tables {
+            for (name, samples) in &table.rows {
+                let _ = writeln!(text, "{}\t{name}\t{}", table.title, milliseconds(samples.median()));
+            }
+        }
+        text
+    }
+
     /// The whole of it.
     pub fn text(&self, targets: &[Target]) -> String {
         let mut text = format!("\n{}{}", self.machine, self.left_out.concat());

@@ -1,4 +1,4 @@
-//! What must be true on this node, worked out from the nodes of the cluster. Pure.
+//! The desired state of this node, computed from all Nodes. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,49 +13,48 @@ use crate::desired::nftables::element::NoMasquerade;
 use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::desired::node::NodeState;
 
-/// This node's own part.
+/// What this node's own Node says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Own {
-    /// Where its pods are.
+pub struct OwnNode {
+    /// The subnets of its pods.
     pub pod_cidrs: Vec<IpNetwork>,
     /// The address of each family that other nodes and pods see.
     pub node_ips: Vec<IpAddr>,
 }
 
-/// All that must be true.
+/// The desired state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// This node's own part.
-    pub own: Own,
-    /// The other nodes, as far as they can have routes; by name.
+    /// This node.
+    pub own: OwnNode,
+    /// The other nodes that get routes, sorted by name.
     pub peers: Vec<Peer>,
-    /// Where pods keep their source address: pods and nodes of the whole cluster.
-    pub inside: Vec<IpNetwork>,
+    /// Destinations that are not masqueraded: pods and nodes of the whole cluster.
+    pub no_masquerade: Vec<IpNetwork>,
 }
 
-impl Own {
-    /// This node's part as the index knows it; `None` as long as it has no podCIDR or no address of one's family.
+impl OwnNode {
+    /// This node, as the index knows it; `None` while it has no podCIDR, or no address of a podCIDR's family.
     pub fn of(index: &Index) -> Option<Self> {
-        let facts = index.own()?;
-        let reachable = |cidr: &IpNetwork| facts.address_for(cidr).is_some();
-        let pod_cidrs: Vec<IpNetwork> = facts.pod_cidrs.iter().copied().filter(reachable).collect();
-        (!pod_cidrs.is_empty()).then(|| Self { pod_cidrs, node_ips: facts.main_addresses() })
+        let info = index.own()?;
+        let reachable = |cidr: &IpNetwork| info.address_for(cidr).is_some();
+        let pod_cidrs: Vec<IpNetwork> = info.pod_cidrs.iter().copied().filter(reachable).collect();
+        (!pod_cidrs.is_empty()).then(|| Self { pod_cidrs, node_ips: info.main_addresses() })
     }
 }
 
 impl Desired {
-    /// What the nodes ask for of this one.
-    pub fn of(index: &Index, own: Own) -> Self {
-        let peers = index.others().filter_map(|facts| index.standing(&facts.name).peer).collect();
-        Self { own, peers, inside: inside(index) }
+    /// The desired state for these Nodes.
+    pub fn of(index: &Index, own: OwnNode) -> Self {
+        let peers = index.others().filter_map(|info| index.assess(&info.name).peer).collect();
+        Self { own, peers, no_masquerade: no_masquerade(index) }
     }
 
-    /// Takes over what changed of the named peers, and returns these peers as they were and as they are now. The
-    /// list of places where pods keep their source is made anew.
+    /// Updates the named peers, and returns them as they were and as they are now.
     pub fn update(&mut self, index: &Index, names: &BTreeSet<String>) -> (Vec<Peer>, Vec<Peer>) {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for name in names {
-            let peer = index.standing(name).peer;
+            let peer = index.assess(name).peer;
             after.extend(peer.clone());
             match (self.peers.binary_search_by(|known| known.node.cmp(name)), peer) {
                 (Ok(place), Some(peer)) => before.push(std::mem::replace(&mut self.peers[place], peer)),
@@ -64,11 +63,11 @@ impl Desired {
                 (Err(_), None) => {}
             }
         }
-        self.inside = inside(index);
+        self.no_masquerade = no_masquerade(index);
         (before, after)
     }
 
-    /// How many routes to other nodes there are to be.
+    /// Number of desired routes to other nodes.
     pub fn routes(&self) -> usize {
         self.peers.iter().map(|peer| peer.pod_cidrs.len()).sum()
     }
@@ -91,31 +90,31 @@ impl Desired {
         }
     }
 
-    /// Where the network's pods keep their source address, with what the administrator exempts besides.
-    pub fn inside(&self, network: &NetworkName, exempt: &[IpNetwork]) -> NoMasquerade {
-        let networks = self.inside.iter().chain(exempt).copied().collect();
+    /// Destinations that are not masqueraded, with those that the administrator exempts.
+    pub fn no_masquerade(&self, network: &NetworkName, exempt: &[IpNetwork]) -> NoMasquerade {
+        let networks = self.no_masquerade.iter().chain(exempt).copied().collect();
         NoMasquerade { network: network.clone(), networks }
     }
 
-    /// The ends of tunnels that end at this port: this node, and every one that has routes.
+    /// The nodes that may send to the overlay's port: this one, and every one that has routes.
     pub fn tunnel(&self, port: u16) -> VxlanPeers {
         let peers = self.peers.iter().flat_map(|peer| &peer.node_ips);
         VxlanPeers::new(port, self.own.node_ips.iter().chain(peers).copied().collect())
     }
 }
 
-/// PodCIDRs and addresses of every node, also of those that have no route: whoever they are, they are no strangers.
-fn inside(index: &Index) -> Vec<IpNetwork> {
+/// PodCIDRs and addresses of every node, including those that have no route.
+fn no_masquerade(index: &Index) -> Vec<IpNetwork> {
     let mut all = Vec::new();
-    for facts in index.nodes() {
-        all.extend(&facts.pod_cidrs);
-        all.extend(facts.node_ips.iter().map(|&address| IpNetwork::from(address)));
+    for info in index.nodes() {
+        all.extend(&info.pod_cidrs);
+        all.extend(info.node_ips.iter().map(|&address| IpNetwork::from(address)));
     }
     aggregate(all)
 }
 
-/// The same addresses in as few networks as there can be: two halves become the whole, and what lies in another is
-/// left out. Controllers give podCIDRs in turn, so those of thousands of nodes become a few.
+/// The same addresses in as few networks as possible: two halves become one, and what lies in another is left out.
+/// Controllers assign podCIDRs in sequence, so those of thousands of nodes become a few.
 fn aggregate(mut networks: Vec<IpNetwork>) -> Vec<IpNetwork> {
     networks.sort_unstable_by_key(|network| (network.network(), network.prefix()));
     let mut kept: Vec<IpNetwork> = Vec::new();
@@ -146,25 +145,25 @@ fn whole_of(lower: IpNetwork, upper: IpNetwork) -> Option<IpNetwork> {
 mod tests {
     use super::*;
     use crate::agent::cluster::index::NodeEvent;
-    use crate::agent::k8s::node_info::{Given, NodeFacts};
+    use crate::agent::k8s::node_info::{NodeInfo, RawNode};
 
-    fn node(name: &str, pod_cidr: &str, internal_ips: &[&str]) -> NodeFacts {
-        NodeFacts::read(Given {
+    fn node(name: &str, pod_cidr: &str, internal_ips: &[&str]) -> NodeInfo {
+        NodeInfo::read(RawNode {
             name: name.to_owned(),
             pod_cidrs: vec![pod_cidr.to_owned()],
             internal_ips: internal_ips.iter().map(|&text| text.to_owned()).collect(),
-            ..Given::default()
+            ..RawNode::default()
         })
     }
 
     fn index() -> Index {
         let mut index = Index::new("b");
-        for facts in [
+        for info in [
             node("a", "10.244.1.0/24", &["172.18.0.2"]),
             node("b", "10.244.2.0/24", &["172.18.0.3", "172.19.0.3"]),
             node("c", "fd00:3::/64", &["172.18.0.4"]),
         ] {
-            index.take(NodeEvent::Changed(facts));
+            index.apply(NodeEvent::Changed(info));
         }
         index
     }
@@ -172,11 +171,11 @@ mod tests {
     #[test]
     fn peers_are_those_that_can_have_routes_and_inside_is_everybody() {
         let index = index();
-        let desired = Desired::of(&index, Own::of(&index).unwrap());
+        let desired = Desired::of(&index, OwnNode::of(&index).unwrap());
         assert_eq!(desired.own.node_ips, ["172.18.0.3".parse::<IpAddr>().unwrap()]);
         let peers: Vec<&str> = desired.peers.iter().map(|peer| peer.node.as_str()).collect();
         assert_eq!(peers, ["a"]);
-        let inside: Vec<String> = desired.inside.iter().map(ToString::to_string).collect();
+        let inside: Vec<String> = desired.no_masquerade.iter().map(ToString::to_string).collect();
         assert_eq!(
             inside,
             [
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn places_become_as_few_as_there_can_be_and_cover_the_same_addresses() {
+    fn networks_are_aggregated_to_as_few_as_possible() {
         let aggregated = |texts: &[&str]| -> Vec<String> {
             let networks = texts.iter().map(|text| text.parse().unwrap()).collect();
             aggregate(networks).iter().map(ToString::to_string).collect()
@@ -213,7 +212,7 @@ mod tests {
     #[test]
     fn an_update_of_some_is_the_same_as_beginning_anew() {
         let mut index = index();
-        let own = Own::of(&index).unwrap();
+        let own = OwnNode::of(&index).unwrap();
         let mut desired = Desired::of(&index, own.clone());
         let mut names = BTreeSet::new();
         for event in [
@@ -221,7 +220,7 @@ mod tests {
             NodeEvent::Changed(node("aa", "10.244.4.0/24", &["172.18.0.5"])),
             NodeEvent::Gone("a".to_owned()),
         ] {
-            names.extend(index.take(event).peers);
+            names.extend(index.apply(event).peers);
         }
         let (before, after) = desired.update(&index, &names);
         assert_eq!(desired, Desired::of(&index, own));
@@ -232,7 +231,7 @@ mod tests {
     #[test]
     fn a_node_without_an_address_for_its_pods_has_no_part_yet() {
         let mut index = Index::new("c");
-        index.take(NodeEvent::Changed(node("c", "fd00:3::/64", &["172.18.0.4"])));
-        assert_eq!(Own::of(&index), None);
+        index.apply(NodeEvent::Changed(node("c", "fd00:3::/64", &["172.18.0.4"])));
+        assert_eq!(OwnNode::of(&index), None);
     }
 }

@@ -1,9 +1,9 @@
-//! The nodes of the cluster as they are known at this moment. Plain synchronous code: event in, state out.
+//! All Nodes as the API server last reported them. Plain synchronous code: event in, change out.
 //!
 //! Two nodes may claim the same podCIDR or the same address, for a moment (nodes that restarted and swapped addresses)
-//! or for good (a Node that nobody deleted). One keeps what both claim: a node that is ready before one that is not,
-//! then the older, then the first by name. The other gets no route to what it lost, and is reported; it has it at
-//! once when the keeper lets go.
+//! or for good (a Node that nobody deleted). One of them keeps it: a node that is ready before one that is not,
+//! then the older, then the first by name. The other gets no route for it and is reported, until
+//! the first one no longer claims it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -13,33 +13,33 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::agent::k8s::node_info::NodeFacts;
+use crate::agent::k8s::node_info::NodeInfo;
 use crate::config::peer::Peer;
 use crate::desired::attachment::covers;
 
 /// What happened to the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeEvent {
-    /// A list of all nodes begins: those that it does not name are gone.
+    /// A list of all Nodes begins: those that are not in it are deleted.
     ListBegins,
     /// A node of that list.
-    Listed(NodeFacts),
-    /// The list was told to its end.
+    Listed(NodeInfo),
+    /// The list is complete.
     ListEnds,
-    /// A node appeared, or changed.
-    Changed(NodeFacts),
-    /// A node is gone.
+    /// A Node was added or modified.
+    Changed(NodeInfo),
+    /// A Node was deleted.
     Gone(String),
 }
 
 /// What an event changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Other nodes whose routes or problems are not what they were.
+    /// Other nodes whose routes or problems changed.
     pub peers: BTreeSet<String>,
     /// This node's podCIDRs or addresses, and with them everything.
     pub own: bool,
-    /// The first list is complete: from here on what is not known does not exist.
+    /// The first list is complete: from here on a Node that is not known does not exist.
     pub completed: bool,
     /// Conditions of this node changed.
     pub condition: bool,
@@ -48,11 +48,11 @@ pub struct Change {
 /// Why a node, or part of it, has no route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Problem {
-    /// Nobody gave it a podCIDR.
+    /// It has no podCIDR.
     NoPodCidr,
     /// It has no address of this podCIDR's family.
     NoAddress(IpNetwork),
-    /// Its Node says what cannot be used.
+    /// A value of its Node cannot be used.
     Unusable(String),
     /// Another node keeps this podCIDR.
     CidrTaken(IpNetwork, String),
@@ -62,12 +62,12 @@ pub enum Problem {
     WithinOwn(IpNetwork, IpNetwork),
 }
 
-/// What is known of a node after all claims were weighed.
+/// What a node gets, after claims of several nodes were decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// What it gets routes for; `None` if nothing.
+pub struct Assessment {
+    /// What it gets routes for; `None` for nothing.
     pub peer: Option<Peer>,
-    /// What keeps it, or part of it, from routes.
+    /// Why it, or part of it, gets no routes.
     pub problems: Vec<Problem>,
 }
 
@@ -77,7 +77,7 @@ impl Change {
         *self == Self::default()
     }
 
-    /// Takes in a later change.
+    /// Adds a later change.
     pub fn merge(&mut self, later: Self) {
         self.peers.extend(later.peers);
         self.own |= later.own;
@@ -86,23 +86,23 @@ impl Change {
     }
 }
 
-/// Who claims what; the keepers first. Nearly always one, so it is a list, and the names are those of the nodes.
+/// Names of the nodes that claim a key; the first keeps it. Nearly always one.
 type Claims<K> = HashMap<K, Vec<Arc<str>>>;
 
 /// All nodes.
 #[derive(Debug)]
 pub struct Index {
     own: String,
-    nodes: BTreeMap<Arc<str>, NodeFacts>,
+    nodes: BTreeMap<Arc<str>, NodeInfo>,
     cidrs: Claims<IpNetwork>,
     addresses: Claims<IpAddr>,
-    /// Those that a list under way has named so far.
+    /// Those that the current list has named so far.
     listed: Option<HashSet<String>>,
     is_complete: bool,
 }
 
 impl Index {
-    /// Knows nothing yet. `own` is the name of this node.
+    /// Empty. `own` is the name of this node.
     pub fn new(own: &str) -> Self {
         Self {
             own: own.to_owned(),
@@ -114,18 +114,18 @@ impl Index {
         }
     }
 
-    /// Takes in an event and tells what it changed. One that says what is known already costs a comparison.
-    pub fn take(&mut self, event: NodeEvent) -> Change {
+    /// Applies an event and returns what it changed. An event that changes nothing costs a comparison.
+    pub fn apply(&mut self, event: NodeEvent) -> Change {
         match event {
             NodeEvent::ListBegins => {
                 self.listed = Some(HashSet::new());
                 Change::default()
             }
-            NodeEvent::Listed(facts) => {
+            NodeEvent::Listed(info) => {
                 if let Some(listed) = &mut self.listed {
-                    listed.insert(facts.name.clone());
+                    listed.insert(info.name.clone());
                 }
-                self.put(facts)
+                self.put(info)
             }
             NodeEvent::ListEnds => {
                 let listed = self.listed.take().unwrap_or_default();
@@ -136,46 +136,46 @@ impl Index {
                 change.completed = !std::mem::replace(&mut self.is_complete, true);
                 change
             }
-            NodeEvent::Changed(facts) => self.put(facts),
+            NodeEvent::Changed(info) => self.put(info),
             NodeEvent::Gone(name) => self.remove(&name),
         }
     }
 
-    /// Whether a list was told to its end at least once.
+    /// Whether a list was complete at least once.
     pub fn is_complete(&self) -> bool {
         self.is_complete
     }
 
     /// This node, as far as it is known.
-    pub fn own(&self) -> Option<&NodeFacts> {
+    pub fn own(&self) -> Option<&NodeInfo> {
         self.nodes.get(self.own.as_str())
     }
 
     /// Every node, by name.
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeFacts> {
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
         self.nodes.values()
     }
 
     /// Every other node, by name.
-    pub fn others(&self) -> impl Iterator<Item = &NodeFacts> {
-        self.nodes.values().filter(|facts| facts.name != self.own)
+    pub fn others(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.values().filter(|info| info.name != self.own)
     }
 
-    /// What a node gets, and what keeps it from more. Nothing for one that is not known.
-    pub fn standing(&self, name: &str) -> Standing {
-        let Some(facts) = self.nodes.get(name) else { return Standing::default() };
-        let mut problems: Vec<Problem> = facts.unusable.iter().cloned().map(Problem::Unusable).collect();
-        if facts.pod_cidrs.is_empty() {
+    /// What a node gets, and why it gets no more. Nothing for one that is not known.
+    pub fn assess(&self, name: &str) -> Assessment {
+        let Some(info) = self.nodes.get(name) else { return Assessment::default() };
+        let mut problems: Vec<Problem> = info.unusable.iter().cloned().map(Problem::Unusable).collect();
+        if info.pod_cidrs.is_empty() {
             problems.push(Problem::NoPodCidr);
         }
         let taken = |address: &IpAddr| keeper(&self.addresses, address).filter(|keeper| *keeper != name);
-        for address in &facts.node_ips {
+        for address in &info.node_ips {
             problems.extend(taken(address).map(|keeper| Problem::AddressTaken(*address, keeper.to_owned())));
         }
-        let pod_cidrs: Vec<IpNetwork> = facts
+        let pod_cidrs: Vec<IpNetwork> = info
             .pod_cidrs
             .iter()
-            .filter(|&&cidr| match self.judge(facts, cidr, taken) {
+            .filter(|&&cidr| match self.judge(info, cidr, taken) {
                 Ok(is_routed) => is_routed,
                 Err(problem) => {
                     problems.push(problem);
@@ -185,50 +185,51 @@ impl Index {
             .copied()
             .collect();
         if name == self.own || pod_cidrs.is_empty() {
-            return Standing { peer: None, problems };
+            return Assessment { peer: None, problems };
         }
-        let peer = Peer { node: name.to_owned(), pod_cidrs, node_ips: facts.main_addresses() };
-        Standing { peer: Some(peer), problems }
+        let peer = Peer { node: name.to_owned(), pod_cidrs, node_ips: info.main_addresses() };
+        Assessment { peer: Some(peer), problems }
     }
 
-    /// Whether a podCIDR gets a route, or what keeps it from one. That its next hop is another's was told before.
+    /// Whether a podCIDR gets a route, or why not. `Ok(false)`: its next hop is another node's, which is a problem of
+    /// the address.
     fn judge<'a>(
         &self,
-        facts: &NodeFacts,
+        info: &NodeInfo,
         cidr: IpNetwork,
         taken: impl Fn(&IpAddr) -> Option<&'a str>,
     ) -> Result<bool, Problem> {
         let own = self.own().map(|own| own.pod_cidrs.as_slice()).unwrap_or_default();
-        if let Some(own) = own.iter().find(|own| facts.name != self.own && covers(**own, cidr)) {
+        if let Some(own) = own.iter().find(|own| info.name != self.own && covers(**own, cidr)) {
             return Err(Problem::WithinOwn(cidr, *own));
         }
         match keeper(&self.cidrs, &cidr) {
-            Some(keeper) if keeper != facts.name => return Err(Problem::CidrTaken(cidr, keeper.to_owned())),
+            Some(keeper) if keeper != info.name => return Err(Problem::CidrTaken(cidr, keeper.to_owned())),
             _ => {}
         }
-        let address = facts.address_for(&cidr).ok_or(Problem::NoAddress(cidr))?;
+        let address = info.address_for(&cidr).ok_or(Problem::NoAddress(cidr))?;
         Ok(taken(&address).is_none())
     }
 
-    fn put(&mut self, facts: NodeFacts) -> Change {
-        let before = self.nodes.get(facts.name.as_str());
-        if before == Some(&facts) {
+    fn put(&mut self, info: NodeInfo) -> Change {
+        let before = self.nodes.get(info.name.as_str());
+        if before == Some(&info) {
             return Change::default();
         }
-        let name = facts.name.clone();
+        let name = info.name.clone();
         if name == self.own {
             let (own, condition) = match before {
                 Some(before) => {
                     let is_other = (&before.pod_cidrs, &before.node_ips, &before.unusable)
-                        != (&facts.pod_cidrs, &facts.node_ips, &facts.unusable);
-                    (is_other, before.condition != facts.condition)
+                        != (&info.pod_cidrs, &info.node_ips, &info.unusable);
+                    (is_other, before.condition != info.condition)
                 }
                 None => (true, true),
             };
-            self.replace(&name, Some(facts));
+            self.replace(&name, Some(info));
             return Change { own, condition, ..Change::default() };
         }
-        Change { peers: self.weigh(&name, Some(facts)), ..Change::default() }
+        Change { peers: self.replace_and_compare(&name, Some(info)), ..Change::default() }
     }
 
     fn remove(&mut self, name: &str) -> Change {
@@ -239,22 +240,22 @@ impl Index {
             self.replace(name, None);
             return Change { own: true, condition: true, ..Change::default() };
         }
-        Change { peers: self.weigh(name, None), ..Change::default() }
+        Change { peers: self.replace_and_compare(name, None), ..Change::default() }
     }
 
-    /// Puts `facts` in the place of what is known of the node, and tells whose standing that changed: the node's own,
-    /// and that of nodes which claim the same. Does not look at any other.
-    fn weigh(&mut self, name: &str, facts: Option<NodeFacts>) -> BTreeSet<String> {
+    /// Replaces what is known of a node, and returns the nodes whose assessment that changed: itself, and those that
+    /// claim the same. Looks at no other.
+    fn replace_and_compare(&mut self, name: &str, info: Option<NodeInfo>) -> BTreeSet<String> {
         let mut concerned: BTreeSet<String> = BTreeSet::from([name.to_owned()]);
-        for facts in self.nodes.get(name).into_iter().chain(&facts) {
-            let of_cidrs = facts.pod_cidrs.iter().filter_map(|cidr| self.cidrs.get(cidr));
-            let of_addresses = facts.node_ips.iter().filter_map(|address| self.addresses.get(address));
+        for info in self.nodes.get(name).into_iter().chain(&info) {
+            let of_cidrs = info.pod_cidrs.iter().filter_map(|cidr| self.cidrs.get(cidr));
+            let of_addresses = info.node_ips.iter().filter_map(|address| self.addresses.get(address));
             let claims = of_cidrs.chain(of_addresses).flatten();
             concerned.extend(claims.map(|name| name.to_string()).filter(|name| *name != self.own));
         }
-        let before: Vec<(String, Standing, Vec<IpAddr>)> =
+        let before: Vec<(String, Assessment, Vec<IpAddr>)> =
             concerned.into_iter().map(|name| self.snapshot(name)).collect();
-        self.replace(name, facts);
+        self.replace(name, info);
         let changed = before.into_iter().filter_map(|before| {
             let after = self.snapshot(before.0.clone());
             (before != after).then_some(after.0)
@@ -262,38 +263,38 @@ impl Index {
         changed.collect()
     }
 
-    fn snapshot(&self, name: String) -> (String, Standing, Vec<IpAddr>) {
-        let addresses = self.nodes.get(name.as_str()).map(|facts| facts.node_ips.clone()).unwrap_or_default();
-        let standing = self.standing(&name);
+    fn snapshot(&self, name: String) -> (String, Assessment, Vec<IpAddr>) {
+        let addresses = self.nodes.get(name.as_str()).map(|info| info.node_ips.clone()).unwrap_or_default();
+        let standing = self.assess(&name);
         (name, standing, addresses)
     }
 
-    fn replace(&mut self, name: &str, facts: Option<NodeFacts>) {
+    fn replace(&mut self, name: &str, info: Option<NodeInfo>) {
         if let Some(before) = self.nodes.remove(name) {
             before.pod_cidrs.iter().for_each(|cidr| withdraw(&mut self.cidrs, cidr, name));
             before.node_ips.iter().for_each(|address| withdraw(&mut self.addresses, address, name));
         }
-        let Some(facts) = facts else { return };
-        let (cidrs, addresses) = (facts.pod_cidrs.clone(), facts.node_ips.clone());
+        let Some(info) = info else { return };
+        let (cidrs, addresses) = (info.pod_cidrs.clone(), info.node_ips.clone());
         let name: Arc<str> = name.into();
-        self.nodes.insert(Arc::clone(&name), facts);
+        self.nodes.insert(Arc::clone(&name), info);
         cidrs.into_iter().for_each(|cidr| claim(&mut self.cidrs, cidr, &name, &self.nodes));
         addresses.into_iter().for_each(|address| claim(&mut self.addresses, address, &name, &self.nodes));
     }
 }
 
-/// Puts a node among those that claim the same, in the order in which claims are honoured.
+/// Adds a node to those that claim the same; the first of them keeps it.
 fn claim<K: Eq + Hash>(
     claims: &mut Claims<K>,
     key: K,
     name: &Arc<str>,
-    nodes: &BTreeMap<Arc<str>, NodeFacts>,
+    nodes: &BTreeMap<Arc<str>, NodeInfo>,
 ) {
     let of_key = claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
     of_key.push(Arc::clone(name));
     of_key.sort_by_key(|name| {
-        let facts = nodes.get(name);
-        (facts.map(|facts| (!facts.condition.ready, facts.created)), Arc::clone(name))
+        let info = nodes.get(name);
+        (info.map(|info| (!info.condition.ready, info.created)), Arc::clone(name))
     });
 }
 

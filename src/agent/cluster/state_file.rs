@@ -1,8 +1,8 @@
-//! What the agent last knew, on disk: after a reboot, or with the API server away, it programs that at once and corrects
-//! it when the API server answers.
+//! The state file: what the agent last knew. After a reboot, or without the API server, it applies that at once, and
+//! corrects it when the API server answers.
 //!
-//! One file, `<dataDir>/<network>/agent.json`, written in whole and renamed. It is of use to the node of the same name
-//! only: a disk that was copied to another machine is not believed.
+//! One file, `<dataDir>/<network>/agent.json`, written as a whole and renamed. Only the node of the same name uses it:
+//! the disk may have been copied to another machine.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::cluster::desired_state::{Desired, Own};
+use crate::agent::cluster::desired_state::{Desired, OwnNode};
 use crate::agent::install::files::{InstallError, replace};
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
@@ -76,7 +76,7 @@ struct File {
     pod_cidrs: Vec<String>,
     node_ips: Vec<IpAddr>,
     peers: Vec<WrittenPeer>,
-    inside: Vec<String>,
+    no_masquerade: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,12 +101,12 @@ impl File {
             pod_cidrs: texts(&desired.own.pod_cidrs),
             node_ips: desired.own.node_ips.clone(),
             peers: desired.peers.iter().map(peer).collect(),
-            inside: texts(&desired.inside),
+            no_masquerade: texts(&desired.no_masquerade),
         }
     }
 
     fn into_desired(self) -> Result<Desired, String> {
-        let own = Own { pod_cidrs: read_networks(self.pod_cidrs)?, node_ips: self.node_ips };
+        let own = OwnNode { pod_cidrs: read_networks(self.pod_cidrs)?, node_ips: self.node_ips };
         if own.pod_cidrs.is_empty() {
             return Err("it has no podCIDR".to_owned());
         }
@@ -116,7 +116,7 @@ impl File {
             peers.push(Peer { node: peer.node, pod_cidrs, node_ips: peer.node_ips });
         }
         peers.sort_by(|a, b| a.node.cmp(&b.node));
-        Ok(Desired { own, peers, inside: read_networks(self.inside)? })
+        Ok(Desired { own, peers, no_masquerade: read_networks(self.no_masquerade)? })
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("ferruled-persisted-{}", std::process::id()));
         let path = path(&directory, &NetworkName::parse("podnet").unwrap());
         let desired = Desired {
-            own: Own {
+            own: OwnNode {
                 pod_cidrs: vec!["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
                 node_ips: vec!["172.18.0.2".parse().unwrap()],
             },
@@ -144,7 +144,7 @@ mod tests {
                 pod_cidrs: vec!["10.244.2.0/24".parse().unwrap()],
                 node_ips: vec!["172.18.0.3".parse().unwrap()],
             }],
-            inside: vec!["10.244.2.0/24".parse().unwrap(), "172.18.0.3/32".parse().unwrap()],
+            no_masquerade: vec!["10.244.2.0/24".parse().unwrap(), "172.18.0.3/32".parse().unwrap()],
         };
         assert_eq!(load(&path, "a"), Ok(None));
         save(&path, "a", &desired).unwrap();

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
-use crate::agent::cluster::desired_state::Own;
+use crate::agent::cluster::desired_state::OwnNode;
 use crate::cni::conf::Conf;
 use crate::cni::env::Environment;
 use crate::cni::ids::NetworkName;
 use crate::cni::version::SpecVersion;
 use crate::config::Network;
 
-/// What the administrator decides about the conf.
+/// What the settings say about the conf.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wishes {
+pub struct ConfOptions {
     /// Name of the network.
     pub network: NetworkName,
     /// The store's directory.
@@ -25,12 +25,12 @@ pub struct Wishes {
     pub masquerade: bool,
     /// Destinations that see the pod's own address besides those in the cluster.
     pub non_masquerade: Vec<IpNetwork>,
-    /// Whether iptables' chain FORWARD may be told to let pods pass.
+    /// Whether `ferrulectl sync` inserts accept rules where iptables' FORWARD drops.
     pub forward_accept: bool,
 }
 
 /// The file's content. The same for the same input, byte for byte: it is rewritten only where it differs.
-pub fn render(wishes: &Wishes, own: &Own) -> String {
+pub fn render(options: &ConfOptions, own: &OwnNode) -> String {
     let sets: Vec<Value> = own.pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.to_string() }])).collect();
     let default_route = |(ipv4, destination): (bool, &str)| {
         let is_needed = own.pod_cidrs.iter().any(|cidr| cidr.is_ipv4() == ipv4);
@@ -47,42 +47,42 @@ pub fn render(wishes: &Wishes, own: &Own) -> String {
             "mac": true,
             "portMappings": true,
         },
-        "ipMasq": wishes.masquerade,
+        "ipMasq": options.masquerade,
         "nodeIPs": own.node_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "peers": "agent",
-        "log": { "level": "info", "file": log_file(&wishes.data_dir, &wishes.network) },
+        "log": { "level": "info", "file": log_file(&options.data_dir, &options.network) },
         "ipam": {
             "type": "ferrule",
-            "dataDir": wishes.data_dir,
+            "dataDir": options.data_dir,
             "ranges": families(&sets, own),
             "routes": routes,
         },
     });
-    if !wishes.non_masquerade.is_empty() {
-        let exempt: Vec<String> = wishes.non_masquerade.iter().map(ToString::to_string).collect();
+    if !options.non_masquerade.is_empty() {
+        let exempt: Vec<String> = options.non_masquerade.iter().map(ToString::to_string).collect();
         plugin["nonMasqueradeCIDRs"] = json!(exempt);
     }
-    if wishes.forward_accept {
+    if options.forward_accept {
         plugin["forwardAccept"] = json!(true);
     }
-    if let Some(mtu) = wishes.mtu {
+    if let Some(mtu) = options.mtu {
         plugin["mtu"] = json!(mtu);
     }
     let conflist = json!({
         // The oldest that containerd 1.6 reads, and what newer runtimes may choose instead.
         "cniVersion": "1.0.0",
         "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
-        "name": wishes.network.as_str(),
+        "name": options.network.as_str(),
         "plugins": [plugin],
     });
-    // Strings, numbers and lists: serialising them cannot fail.
+    // Serialising strings, numbers and lists cannot fail.
     serde_json::to_string_pretty(&conflist).unwrap_or_default() + "\n"
 }
 
-/// What the plugin will make of a conflist that was rendered here.
+/// Reads a rendered conflist as the plugin will.
 ///
 /// # Errors
-/// Each of its problems, in words: a node must not get a conf that its plugin refuses.
+/// Each of its problems: a node must not get a conf that its plugin rejects.
 pub fn check(conflist: &str) -> Result<Network, String> {
     let document: Value = serde_json::from_str(conflist).map_err(|error| error.to_string())?;
     let mut plugin = document["plugins"][0].clone();
@@ -94,7 +94,7 @@ pub fn check(conflist: &str) -> Result<Network, String> {
 }
 
 /// One range set a family, so that a pod gets one address of each; podCIDRs of one family are ranges of its set.
-fn families(sets: &[Value], own: &Own) -> Vec<Value> {
+fn families(sets: &[Value], own: &OwnNode) -> Vec<Value> {
     let ranges = |ipv4: bool| -> Vec<Value> {
         let of_family = sets.iter().zip(&own.pod_cidrs).filter(|(_, cidr)| cidr.is_ipv4() == ipv4);
         of_family.map(|(set, _)| set[0].clone()).collect()
@@ -116,8 +116,8 @@ pub fn log_file(data_dir: &Path, network: &NetworkName) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn wishes() -> Wishes {
-        Wishes {
+    fn options() -> ConfOptions {
+        ConfOptions {
             network: NetworkName::parse("podnet").unwrap(),
             data_dir: "/var/lib/cni/ferrule".into(),
             mtu: None,
@@ -127,15 +127,15 @@ mod tests {
         }
     }
 
-    fn own(pod_cidrs: &[&str]) -> Own {
-        Own {
+    fn own(pod_cidrs: &[&str]) -> OwnNode {
+        OwnNode {
             pod_cidrs: pod_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
             node_ips: vec!["172.18.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
         }
     }
 
-    fn plugin(wishes: &Wishes, own: &Own) -> Value {
-        let text = render(wishes, own);
+    fn plugin(options: &ConfOptions, own: &OwnNode) -> Value {
+        let text = render(options, own);
         let meaning = check(&text).unwrap();
         assert_eq!(meaning.range_sets().len(), if own.pod_cidrs.len() > 1 { 2 } else { 1 });
         let document: Value = serde_json::from_str(&text).unwrap();
@@ -143,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn a_dual_stack_node_has_one_set_a_family_in_the_order_of_its_cidrs() {
-        let plugin = plugin(&wishes(), &own(&["fd00:1::/64", "10.244.1.0/24", "10.244.9.0/24"]));
+    fn a_dual_stack_node_has_a_set_per_family_in_order() {
+        let plugin = plugin(&options(), &own(&["fd00:1::/64", "10.244.1.0/24", "10.244.9.0/24"]));
         assert_eq!(
             plugin["ipam"]["ranges"],
             json!([
@@ -162,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_single_family_has_one_set_and_one_default_route() {
-        let wishes =
-            Wishes { mtu: Some(1450), non_masquerade: vec!["10.0.0.0/8".parse().unwrap()], ..wishes() };
-        let plugin = plugin(&wishes, &own(&["10.244.1.0/24"]));
+        let options =
+            ConfOptions { mtu: Some(1450), non_masquerade: vec!["10.0.0.0/8".parse().unwrap()], ..options() };
+        let plugin = plugin(&options, &own(&["10.244.1.0/24"]));
         assert_eq!(plugin["ipam"]["ranges"], json!([[{ "subnet": "10.244.1.0/24" }]]));
         assert_eq!(plugin["ipam"]["routes"], json!([{ "dst": "0.0.0.0/0" }]));
         assert_eq!((&plugin["mtu"], &plugin["nonMasqueradeCIDRs"]), (&json!(1450), &json!(["10.0.0.0/8"])));

@@ -1,9 +1,9 @@
-//! Drop-ins that keep systemd-networkd and NetworkManager off what is ferrule's (`--drop-ins`).
+//! Drop-ins that keep systemd-networkd and NetworkManager off ferrule's routes and links (`--drop-ins`).
 //!
 //! networkd removes routes and rules that it does not know when it starts, which it does with each upgrade
-//! (aws#1600, cilium#18706, systemd#29716). NetworkManager may take a pod's link in hand. The agent puts back what they
-//! took within milliseconds; with the drop-ins nothing is taken. They are below /run, so they are gone with the boot,
-//! and both programs read them when they start.
+//! (aws#1600, cilium#18706, systemd#29716). NetworkManager may configure a pod's link. The agent repairs that
+//! within milliseconds; with the drop-ins it does not happen. They are below /run, so a reboot removes them, and both
+//! programs read them when they start.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::agent::install::files::{InstallError, Installed};
 
 /// A drop-in of one program.
 struct DropIn {
-    /// Below the node's /run: there while the program is in use on the node.
+    /// Below the node's /run: exists while the program is in use.
     presence: &'static str,
     /// Below the node's /run.
     path: &'static str,
@@ -35,7 +35,7 @@ const ALL: [DropIn; 2] = [
 ];
 
 /// Writes the drop-ins of the programs that are in use; `run` is the node's /run. Returns those that were written now:
-/// none if all of them stand.
+/// none if all of them exist.
 ///
 /// # Errors
 /// Names the file and the reason.
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(write(&run).unwrap(), std::slice::from_ref(&networkd));
         assert!(fs::read_to_string(&networkd).unwrap().contains("\nManageForeignRoutes=no\n"));
         assert!(!run.join("NetworkManager").exists());
-        assert!(write(&run).unwrap().is_empty(), "they stand");
+        assert!(write(&run).unwrap().is_empty(), "they exist");
         fs::create_dir(run.join("NetworkManager")).unwrap();
         assert_eq!(write(&run).unwrap(), [run.join("NetworkManager/conf.d/90-ferrule.conf")]);
         remove(&run).unwrap();

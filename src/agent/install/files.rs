@@ -1,8 +1,9 @@
 //! Files for the runtime: the plugin's binary and the conflist.
 //!
-//! Each is written to a temporary file of the same directory, synced, and renamed. So nobody ever executes or reads half
-//! of one, a binary that is being executed is replaced without "text file busy" (calico#8932), and containerd, whose
-//! watch sees renames and writes within the directory but no creation, takes the conflist (containerd#11715).
+//! Each is written to a temporary file of the same directory, synced, and renamed. So no
+//! process executes or reads half of one, a binary that is being executed is replaced without "text file busy"
+//! (calico#8932), and containerd, whose watch sees renames and writes but no creation, loads the conflist
+//! (containerd#11715).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
@@ -19,16 +20,16 @@ pub struct InstallError {
     pub source: io::Error,
 }
 
-/// What became of a file.
+/// Outcome of installing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Installed {
-    /// It was as it should be.
+    /// It had that content and mode.
     Unchanged,
-    /// It is now.
+    /// It was written.
     Written,
 }
 
-/// Makes the file at `target` what `content` says, with `mode`. Nothing is written if it is that already.
+/// Writes `content` to the file at `target`, with `mode`. Nothing is written if it has both already.
 ///
 /// # Errors
 /// Names the file and the reason, with the remedy where it is known.
@@ -55,7 +56,7 @@ pub fn install_from(
     Ok(Installed::Written)
 }
 
-/// The same, but written even where nothing differs: for a runtime that has to be told again.
+/// The same, but written even where nothing differs: for a runtime whose watch missed the file.
 ///
 /// # Errors
 /// As [`install`].
@@ -66,7 +67,7 @@ pub fn replace(target: &Path, content: &[u8], mode: u32) -> Result<(), InstallEr
 fn replace_from(target: &Path, content: &mut impl Read, mode: u32) -> Result<(), InstallError> {
     let fail = |source| InstallError { path: target.to_owned(), source };
     let directory = target.parent().ok_or_else(|| fail(io::ErrorKind::InvalidInput.into()))?;
-    // Programs of root's are in it: others must not write there, whatever the umask.
+    // Root executes what is in it: nobody else may write there, whatever the umask.
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail)?;
     let temporary = temporary_name(target);
     let written = write_synced(&temporary, content, mode).and_then(|()| fs::rename(&temporary, target));
@@ -74,7 +75,7 @@ fn replace_from(target: &Path, content: &mut impl Read, mode: u32) -> Result<(),
         let _ = fs::remove_file(&temporary);
         return Err(fail(source));
     }
-    // The name is on the disk once its directory is. A file system that cannot sync directories has no more to give.
+    // The name is on the disk once its directory is. Some file systems cannot sync directories.
     if let Ok(directory) = File::open(directory) {
         let _ = directory.sync_all();
     }
@@ -112,26 +113,26 @@ pub fn files_before(ours: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(before)
 }
 
-/// No name that a runtime would take for a conf, and hidden from whoever lists a directory of programs.
+/// Not a name that a runtime would load as a conf, and hidden in listings.
 fn temporary_name(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     target.with_file_name(format!(".{name}.ferruled"))
 }
 
 fn write_synced(path: &Path, content: &mut impl Read, mode: u32) -> io::Result<()> {
-    // What an earlier life left under this name may be anything, a link included.
+    // A process that crashed may have left anything under this name, a symlink included.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     io::copy(content, &mut file)?;
-    // The umask has no say in it.
+    // Regardless of the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()
 }
 
-/// What cannot be read of the target is not as wanted; what cannot be read of the source is an error.
+/// A target that cannot be read is not as wanted; a source that cannot be read is an error.
 fn is_as_wanted(target: &Path, source: &mut (impl Read + Seek), mode: u32) -> io::Result<bool> {
     let Ok(metadata) = fs::symlink_metadata(target) else { return Ok(false) };
     if !metadata.is_file() || metadata.permissions().mode() & 0o7777 != mode {

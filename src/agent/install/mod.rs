@@ -1,4 +1,4 @@
-//! What the container runtime reads, and whether it did.
+//! The files for the container runtime, and whether it has loaded them.
 
 pub mod conflist;
 pub mod drop_ins;

@@ -1,4 +1,4 @@
-//! The container runtime: the files that it reads, and whether it read them.
+//! The files for the container runtime, and whether it has loaded the conf.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::agent::cluster::desired_state::Own;
+use crate::agent::cluster::desired_state::OwnNode;
 use crate::agent::install::conflist;
 use crate::agent::install::files;
 use crate::agent::install::files::{InstallError, Installed};
-use crate::agent::k8s::events::Herald;
+use crate::agent::k8s::events::EventRecorder;
+use crate::agent::serve::log::milliseconds;
 use crate::agent::settings::Settings;
+use crate::config::range::RangeSet;
 
 /// How long a runtime and its kubelet may take to notice a conf. Kubelet asks the runtime every five seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -29,15 +31,19 @@ pub struct Runtime {
     plugin: PathBuf,
     plugin_target: PathBuf,
     conf: PathBuf,
-    /// The conf that stands, once it does.
-    standing: Option<String>,
-    /// When to look whether the runtime took it, and how long to wait then.
+    /// The conf that is installed, once it is.
+    installed: Option<String>,
+    /// When to look whether the runtime has loaded it, and how long to wait then.
     look: Option<(Instant, Duration)>,
     /// Confs of others that come before ours.
     before: Vec<PathBuf>,
+    /// MTU of new pods, in bytes, where it is not the uplink's.
+    pod_mtu: Option<u32>,
+    /// Range sets of the conf that is installed.
+    range_sets: Vec<RangeSet>,
 }
 
-/// Why the files are not what they should be.
+/// Why the files could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// A file could not be written.
@@ -57,70 +63,73 @@ pub enum RuntimeError {
 }
 
 impl Runtime {
-    /// Knows where the files are to be.
+    /// Nothing is installed yet.
     pub fn new(settings: &Settings) -> Self {
         Self {
             plugin: settings.plugin.clone(),
             plugin_target: settings.plugin_target(),
             conf: settings.conf_file(),
-            standing: None,
+            installed: None,
             look: None,
             before: Vec::new(),
+            pod_mtu: None,
+            range_sets: Vec::new(),
         }
     }
 
-    /// Installs the plugin, then the conf: as soon as the conf stands, pods come. Idempotent.
+    /// Sets the MTU of new pods; returns whether it changed, and the conf with it.
+    pub fn set_pod_mtu(&mut self, mtu: Option<u32>) -> bool {
+        std::mem::replace(&mut self.pod_mtu, mtu) != mtu
+    }
+
+    /// Range sets of the conf that is installed.
+    pub fn range_sets(&self) -> &[RangeSet] {
+        &self.range_sets
+    }
+
+    /// Installs the plugin, then the conf: as soon as the conf exists, pods come. Idempotent.
     ///
     /// # Errors
     /// Names the file, the reason and the remedy.
-    pub fn install(&mut self, settings: &Settings, own: &Own, mtu: Option<u32>) -> Result<(), RuntimeError> {
+    pub fn install(&mut self, settings: &Settings, own: &OwnNode) -> Result<(), RuntimeError> {
         let mut plugin = File::open(&self.plugin)
             .map_err(|source| RuntimeError::Plugin { path: self.plugin.clone(), source })?;
         if files::install_from(&self.plugin_target, &mut plugin, 0o755)? == Installed::Written {
             info!(path = %self.plugin_target.display(), "plugin installed");
         }
-        let conf = conflist::render(&settings.wishes(mtu), own);
-        conflist::check(&conf).map_err(RuntimeError::Conf)?;
+        let conf = conflist::render(&settings.conf_options(self.pod_mtu), own);
+        let network = conflist::check(&conf).map_err(RuntimeError::Conf)?;
         if files::install(&self.conf, conf.as_bytes(), CONF_MODE)? == Installed::Written {
-            info!(path = %self.conf.display(), "network configuration written");
+            info!(path = %self.conf.display(), "conf written");
         }
-        if self.standing.as_ref() != Some(&conf) {
-            self.standing = Some(conf);
+        if self.installed.as_ref() != Some(&conf) {
+            self.range_sets = network.range_sets().to_vec();
+            self.installed = Some(conf);
             self.look = Some((Instant::now() + PATIENCE, PATIENCE));
         }
         Ok(())
     }
 
-    /// Whether the files stand.
-    pub fn is_installed(&self) -> bool {
-        self.standing.is_some()
-    }
-
-    /// The conf that stands.
-    pub fn conf(&self) -> Option<&str> {
-        self.standing.as_deref()
-    }
-
-    /// Writes the conf once more where the runtime has not taken it: its watch may have been late, or lost
+    /// Writes the conf once more where the runtime has not loaded it: its watch may have been late, or lost
     /// (containerd#11715). `awaits_network` is what the Node says.
-    pub fn nudge(&mut self, now: Instant, awaits_network: bool, herald: Option<&Herald>) {
+    pub fn nudge(&mut self, now: Instant, awaits_network: bool, recorder: Option<&EventRecorder>) {
         let Some((at, pause)) = self.look.filter(|(at, _)| *at <= now) else { return };
         if !awaits_network {
             self.look = None;
             return;
         }
         let waited = now.duration_since(at) + pause;
-        warn!(?waited, "the runtime has not taken the network configuration; writing it again");
-        if let Some(herald) = herald {
+        warn!(waited = milliseconds(waited), "runtime has not loaded the conf, writing it again");
+        if let Some(recorder) = recorder {
             let file = self.conf.display();
-            herald.warn(
+            recorder.warn(
                 "RuntimeIgnoresConf",
-                format!("the runtime has not taken {file}; it was written again. Does the runtime read that directory?"),
+                format!("the runtime has not loaded {file}; it was written again. Does the runtime read that directory?"),
             );
         }
-        let content = self.standing.clone().unwrap_or_default();
+        let content = self.installed.clone().unwrap_or_default();
         if let Err(error) = files::replace(&self.conf, content.as_bytes(), CONF_MODE) {
-            warn!(%error, "the network configuration could not be written again");
+            warn!(reason = %error, "conf not written again");
         }
         let pause = (pause * 2).min(LONGEST);
         self.look = Some((now + pause, pause));
@@ -128,27 +137,27 @@ impl Runtime {
 
     /// The runtime says that it has no network configuration: look soon whether that goes on.
     pub fn expect_soon(&mut self) {
-        if self.is_installed() && self.look.is_none() {
+        if self.installed.is_some() && self.look.is_none() {
             self.look = Some((Instant::now() + PATIENCE, PATIENCE));
         }
     }
 
-    /// Reports confs of others that the runtime takes before ours. They are left alone: whose they are is for people to
-    /// say.
-    pub fn report_others(&mut self, herald: Option<&Herald>) {
+    /// Reports confs of others that the runtime takes before ours. They are not
+    /// removed: whose they are is for people to say.
+    pub fn report_others(&mut self, recorder: Option<&EventRecorder>) {
         let before = files::files_before(&self.conf).unwrap_or_default();
         if before != self.before {
             for path in &before {
-                warn!(path = %path.display(), "another network configuration comes before ours: the runtime uses that one");
+                warn!(path = %path.display(), "another conf takes precedence, the runtime uses that one");
             }
             self.before = before;
         }
         for path in &self.before {
-            if let Some(herald) = herald {
+            if let Some(recorder) = recorder {
                 let (path, ours) = (path.display(), self.conf.display());
                 let note =
                     format!("the runtime uses {path}, which comes before {ours}; remove it to use ferrule");
-                herald.warn("OtherNetworkFirst", note);
+                recorder.warn("OtherNetworkFirst", note);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is told to the cluster: events of this Node for administrators, and that its network is available.
+//! Writes to the API server: events of this Node, and its condition `NetworkUnavailable`.
 //!
 //! A task of its own, so that an API server that does not answer never holds up what the node needs.
 
@@ -17,13 +17,13 @@ use tracing::{debug, info, warn};
 
 use crate::agent::k8s::watch::WatchedNode;
 
-/// How long the same thing is not told again.
+/// How long the same event is not repeated.
 const QUIET: Duration = Duration::from_secs(600);
 
-/// How many things wait to be told. What comes beyond is in the log all the same.
+/// How many notices wait. What comes beyond is in the log all the same.
 const WAITING: usize = 64;
 
-/// How many different things are remembered as told.
+/// How many different events are remembered as written.
 const REMEMBERED: usize = 1024;
 
 /// How long the API server may take.
@@ -32,9 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a condition is tried to be set before somebody has to ask again.
 const ATTEMPTS: u32 = 5;
 
-/// Something to be told.
+/// Something to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum Notice {
     /// An event of this Node.
     Event {
         /// Whether something is wrong.
@@ -48,55 +48,55 @@ pub enum News {
     NetworkAvailable,
 }
 
-/// Where news are handed in. Clones reach the same task.
+/// Takes notices without waiting. Clones reach the same task.
 #[derive(Debug, Clone)]
-pub struct Herald(mpsc::Sender<News>);
+pub struct EventRecorder(mpsc::Sender<Notice>);
 
-impl Herald {
+impl EventRecorder {
     /// Starts the task.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(client: Client, node: &str) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(tell(client, node.to_owned(), receiver));
+        tokio::spawn(write_notices(client, node.to_owned(), receiver));
         Self(sender)
     }
 
-    /// Tells something that is wrong, unless it was told within the last minutes. Never waits.
+    /// Writes an event of type Warning, unless it was written within the last minutes. Never waits.
     pub fn warn(&self, reason: &'static str, note: impl Into<String>) {
-        self.hand_in(News::Event { is_warning: true, reason, note: note.into() });
+        self.send(Notice::Event { is_warning: true, reason, note: note.into() });
     }
 
-    /// Tells something that is well, likewise.
+    /// Writes an event of type Normal, likewise.
     pub fn tell(&self, reason: &'static str, note: impl Into<String>) {
-        self.hand_in(News::Event { is_warning: false, reason, note: note.into() });
+        self.send(Notice::Event { is_warning: false, reason, note: note.into() });
     }
 
     /// Has the condition set.
     pub fn network_is_available(&self) {
-        self.hand_in(News::NetworkAvailable);
+        self.send(Notice::NetworkAvailable);
     }
 
-    fn hand_in(&self, news: News) {
-        if self.0.try_send(news).is_err() {
-            debug!("too much news at once; what is not told as an event is in this log");
+    fn send(&self, notice: Notice) {
+        if self.0.try_send(notice).is_err() {
+            debug!("event queue full, event not written");
         }
     }
 }
 
-async fn tell(client: Client, node: String, mut news: mpsc::Receiver<News>) {
+async fn write_notices(client: Client, node: String, mut notices: mpsc::Receiver<Notice>) {
     let api: Api<WatchedNode> = Api::all(client.clone());
     // Of what is in no namespace, events are in this one.
     let events: Api<Event> = Api::namespaced(client, "default");
-    let mut told: HashMap<(&'static str, String), Instant> = HashMap::new();
-    while let Some(news) = news.recv().await {
-        match news {
-            News::NetworkAvailable => set_available(&api, &node).await,
-            News::Event { is_warning, reason, note } => {
+    let mut written: HashMap<(&'static str, String), Instant> = HashMap::new();
+    while let Some(notice) = notices.recv().await {
+        match notice {
+            Notice::NetworkAvailable => set_available(&api, &node).await,
+            Notice::Event { is_warning, reason, note } => {
                 let now = Instant::now();
-                told.retain(|_, at| now.duration_since(*at) < QUIET);
-                if told.len() >= REMEMBERED || told.insert((reason, note.clone()), now).is_some() {
+                written.retain(|_, at| now.duration_since(*at) < QUIET);
+                if written.len() >= REMEMBERED || written.insert((reason, note.clone()), now).is_some() {
                     continue;
                 }
                 let event = event(&node, is_warning, reason, note);
@@ -104,8 +104,8 @@ async fn tell(client: Client, node: String, mut news: mpsc::Receiver<News>) {
                 let published = tokio::time::timeout(PATIENCE, events.create(&parameters, &event)).await;
                 match published {
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => debug!(reason, %error, "an event could not be written"),
-                    Err(_) => debug!(reason, "the API server takes too long to write an event"),
+                    Ok(Err(error)) => debug!(event = reason, reason = %error, "event not written"),
+                    Err(_) => debug!(event = reason, reason = "timeout", "event not written"),
                 }
             }
         }
@@ -151,9 +151,13 @@ async fn set_available(api: &Api<WatchedNode>, node: &str) {
     for _ in 0..ATTEMPTS {
         let parameters = PatchParams::default();
         match tokio::time::timeout(PATIENCE, api.patch_status(node, &parameters, &patch)).await {
-            Ok(Ok(_)) => return info!("condition NetworkUnavailable is False"),
-            Ok(Err(error)) => warn!(%error, "condition NetworkUnavailable cannot be set"),
-            Err(_) => warn!("condition NetworkUnavailable cannot be set: the API server takes too long"),
+            Ok(Ok(_)) => {
+                return info!(condition = "NetworkUnavailable", status = "False", "node condition set");
+            }
+            Ok(Err(error)) => {
+                warn!(condition = "NetworkUnavailable", reason = %error, "node condition not set")
+            }
+            Err(_) => warn!(condition = "NetworkUnavailable", reason = "timeout", "node condition not set"),
         }
         tokio::time::sleep(pause).await;
         pause *= 2;

@@ -1,4 +1,4 @@
-//! What the API server says, and what is said to it. The only directory that names kube.
+//! Reads from and writes to the API server. The only directory that names kube.
 
 pub mod events;
 pub mod node_info;

@@ -1,15 +1,15 @@
-//! What of a Kubernetes Node matters here, read once and free of Kubernetes' types.
+//! What ferrule needs of a Kubernetes Node, without Kubernetes' types.
 //!
-//! A Node is written every few seconds (heartbeats, images, conditions). [`NodeFacts`] holds nothing of that, so two
+//! A Node is written every few seconds (heartbeats, images, conditions). [`NodeInfo`] holds nothing of that, so two
 //! versions of a Node that mean the same to ferrule are equal.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-/// A Node as its object says it, not yet checked.
+/// Values of a Node object, not checked yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Given {
+pub struct RawNode {
     /// `metadata.name`.
     pub name: String,
     /// `metadata.creationTimestamp` in seconds since 1970; 0 where it has none.
@@ -22,7 +22,7 @@ pub struct Given {
     pub condition: Condition,
 }
 
-/// What a Node's conditions say.
+/// A Node's conditions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Condition {
     /// `Ready` is `True`.
@@ -35,41 +35,41 @@ pub struct Condition {
 
 /// A node of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeFacts {
+pub struct NodeInfo {
     /// Its name.
     pub name: String,
-    /// When it was made, in seconds since 1970.
+    /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// Where its pods are, each once, without host bits.
+    /// The subnets of its pods, each once, without host bits.
     pub pod_cidrs: Vec<IpNetwork>,
-    /// Where it is reached, each once, in the order of the Node. The first of each family is the one that counts.
+    /// Its addresses, each once, in the order of the Node. The first of each family is used.
     pub node_ips: Vec<IpAddr>,
-    /// What its Node says and cannot be used, in words.
+    /// Values of its Node that cannot be used, in words.
     pub unusable: Vec<String>,
-    /// What its conditions say.
+    /// Its conditions.
     pub condition: Condition,
 }
 
-impl NodeFacts {
-    /// Reads what is given. What cannot be used is named in [`NodeFacts::unusable`], and does not hide the rest.
-    pub fn read(given: Given) -> Self {
-        let Given { name, created, pod_cidrs, internal_ips, condition } = given;
-        let mut facts = Self { name, created, condition, ..Self::default() };
+impl NodeInfo {
+    /// Checks the values. Those that cannot be used are in [`NodeInfo::unusable`], and do not hide the rest.
+    pub fn read(given: RawNode) -> Self {
+        let RawNode { name, created, pod_cidrs, internal_ips, condition } = given;
+        let mut info = Self { name, created, condition, ..Self::default() };
         for text in &pod_cidrs {
             match read_pod_cidr(text) {
-                Ok(cidr) if facts.pod_cidrs.contains(&cidr) => {}
-                Ok(cidr) => facts.pod_cidrs.push(cidr),
-                Err(why) => facts.unusable.push(format!("podCIDR {text:?} {why}")),
+                Ok(cidr) if info.pod_cidrs.contains(&cidr) => {}
+                Ok(cidr) => info.pod_cidrs.push(cidr),
+                Err(why) => info.unusable.push(format!("podCIDR {text:?} {why}")),
             }
         }
         for text in &internal_ips {
             match read_node_ip(text) {
-                Ok(address) if facts.node_ips.contains(&address) => {}
-                Ok(address) => facts.node_ips.push(address),
-                Err(why) => facts.unusable.push(format!("InternalIP {text:?} {why}")),
+                Ok(address) if info.node_ips.contains(&address) => {}
+                Ok(address) => info.node_ips.push(address),
+                Err(why) => info.unusable.push(format!("InternalIP {text:?} {why}")),
             }
         }
-        facts
+        info
     }
 
     /// The address at which the node is reached in the family of `cidr`.
@@ -77,7 +77,7 @@ impl NodeFacts {
         self.node_ips.iter().copied().find(|address| address.is_ipv4() == cidr.is_ipv4())
     }
 
-    /// The first address of each family, in the order of the Node: what stands as `nodeIPs` in a conf.
+    /// The first address of each family, in the order of the Node: `nodeIPs` in a conf.
     pub fn main_addresses(&self) -> Vec<IpAddr> {
         let mut main: Vec<IpAddr> = Vec::new();
         for address in &self.node_ips {
@@ -113,24 +113,24 @@ fn read_node_ip(text: &str) -> Result<IpAddr, &'static str> {
 mod tests {
     use super::*;
 
-    fn read(pod_cidrs: &[&str], internal_ips: &[&str]) -> NodeFacts {
+    fn read(pod_cidrs: &[&str], internal_ips: &[&str]) -> NodeInfo {
         let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
         let given =
-            Given { pod_cidrs: texts(pod_cidrs), internal_ips: texts(internal_ips), ..Given::default() };
-        NodeFacts::read(given)
+            RawNode { pod_cidrs: texts(pod_cidrs), internal_ips: texts(internal_ips), ..RawNode::default() };
+        NodeInfo::read(given)
     }
 
     #[test]
     fn what_cannot_be_used_is_named_and_does_not_hide_the_rest() {
-        let facts = read(
+        let info = read(
             &["10.244.1.0/24", "10.244.1.5/24", "nonsense", "0.0.0.0/0", "fd00:1::/64", "10.244.1.0/24"],
             &["fe80::1", "172.18.0.2", "127.0.0.1", "x", "fd00::2", "172.18.0.9"],
         );
-        assert_eq!(facts.pod_cidrs, ["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()]);
-        let shown: Vec<String> = facts.main_addresses().iter().map(ToString::to_string).collect();
+        assert_eq!(info.pod_cidrs, ["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()]);
+        let shown: Vec<String> = info.main_addresses().iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["172.18.0.2", "fd00::2"]);
         assert_eq!(
-            facts.unusable,
+            info.unusable,
             [
                 "podCIDR \"10.244.1.5/24\" has host bits set",
                 "podCIDR \"nonsense\" is no subnet",

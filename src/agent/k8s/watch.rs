@@ -1,4 +1,4 @@
-//! Follows the Nodes of the API server, and tells what matters of them.
+//! Follows the Nodes of the API server and sends what matters of them.
 //!
 //! The objects are read into a type with the few fields that are needed: of a Node, which may have twenty kilobytes
 //! (images, managed fields), some hundred bytes are ever kept. The list is read in pages for the same reason.
@@ -17,17 +17,17 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::mpsc;
 
 use crate::agent::cluster::index::NodeEvent;
-use crate::agent::k8s::node_info::{Condition, Given, NodeFacts};
+use crate::agent::k8s::node_info::{Condition, NodeInfo, RawNode};
 use crate::agent::settings::Settings;
 
-/// How many Nodes are asked for at a time. A page is in memory as a whole.
+/// Nodes per page of the list. A page is in memory as a whole.
 const PAGE: u32 = 100;
 
-/// How long a watch goes on before it is begun anew. What breaks without a word is noticed after this.
+/// Duration of a watch before it is started again. A connection that is dead without a RST is noticed after this.
 const WATCH_SECONDS: u32 = 60;
 
-/// How long a connection may take to come about. Before kube-proxy is up nobody answers at the Service's address, and
-/// what waits for that long would only come later.
+/// Timeout of connecting. Before kube-proxy is up nothing answers at the Service's address, and a longer wait would only
+/// delay the next attempt.
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// First pause after a failure; each further one is twice as long.
@@ -36,23 +36,23 @@ const FIRST: Duration = Duration::from_millis(250);
 /// Longest pause until the first list is complete: this node waits for it.
 const LONGEST_AT_FIRST: Duration = Duration::from_secs(4);
 
-/// Longest pause from then on, for each node of the cluster: however many agents wait for the same API server, together
-/// they ask it some hundred times a second.
+/// Longest pause from then on, per node of the cluster: all agents together ask the same API server at most some hundred
+/// times a second.
 const LONGEST_PER_NODE: Duration = Duration::from_millis(10);
 
-/// What that is at least, and at most.
+/// Bounds of the longest pause.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// What the watch has to tell.
+/// What the watch sends.
 #[derive(Debug)]
-pub enum Told {
-    /// Something of the nodes.
+pub enum WatchMessage {
+    /// A Node changed.
     Node(NodeEvent),
-    /// The API server does not answer as it should; the watch goes on trying.
-    Trouble(String),
+    /// The API server does not answer as it should; the watch retries.
+    Error(String),
 }
 
-/// A Node, less what nobody here needs.
+/// A Node with the fields that are needed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct WatchedNode {
     #[serde(default, deserialize_with = "read_metadata")]
@@ -96,7 +96,7 @@ struct NodeCondition {
     message: bool,
 }
 
-/// Those of the metadata that a watch needs, and by which a node is told.
+/// The metadata that a watch needs, and those of [`RawNode`].
 fn read_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -146,7 +146,7 @@ impl kube::core::Resource for WatchedNode {
 }
 
 impl WatchedNode {
-    fn into_facts(self) -> NodeFacts {
+    fn into_info(self) -> NodeInfo {
         let Self { metadata, spec, status } = self;
         let mut condition = Condition::default();
         for it in &status.conditions {
@@ -165,7 +165,7 @@ impl WatchedNode {
         } else {
             spec.pod_cidrs
         };
-        NodeFacts::read(Given {
+        NodeInfo::read(RawNode {
             name: metadata.name.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(0, |Time(time)| time.as_second()),
             pod_cidrs,
@@ -197,17 +197,17 @@ pub fn connect(settings: &Settings) -> Result<Client, String> {
     Client::try_from(config).map_err(|error| format!("the API server cannot be asked: {error}"))
 }
 
-/// Tells `told` of every node and of every change, for ever; ends when nobody listens. What goes wrong is told and tried
+/// Sends every Node and every change, until nobody receives. What goes wrong is sent as well, and tried
 /// again, after a time that grows.
-pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
+pub async fn follow(client: Client, messages: mpsc::Sender<WatchMessage>) {
     let api: Api<WatchedNode> = Api::all(client);
     let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
     let mut events = watch(api.clone(), config.clone()).boxed();
     let (mut failures, mut longest, mut listed) = (0_u32, LONGEST_AT_FIRST, 0_u32);
     let mut is_list_asked_for = false;
     loop {
-        let told_now = match events.next().await {
-            // Said before the server is asked: it has not answered yet, and may be away.
+        let message = match events.next().await {
+            // Comes before the server is asked: it has not answered yet, and may be down.
             Some(Ok(Event::Init)) => {
                 is_list_asked_for = true;
                 continue;
@@ -216,7 +216,7 @@ pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
                 failures = 0;
                 if std::mem::take(&mut is_list_asked_for) {
                     listed = 0;
-                    if told.send(Told::Node(NodeEvent::ListBegins)).await.is_err() {
+                    if messages.send(WatchMessage::Node(NodeEvent::ListBegins)).await.is_err() {
                         return;
                     }
                 }
@@ -229,19 +229,19 @@ pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
                 if is_expired(&error) {
                     events = watch(api.clone(), config.clone()).boxed();
                 }
-                Told::Trouble(error.to_string())
+                WatchMessage::Error(error.to_string())
             }
             None => {
                 events = watch(api.clone(), config.clone()).boxed();
                 continue;
             }
         };
-        match &told_now {
-            Told::Node(NodeEvent::Listed(_)) => listed = listed.saturating_add(1),
-            Told::Node(NodeEvent::ListEnds) => longest = longest_among(listed),
+        match &message {
+            WatchMessage::Node(NodeEvent::Listed(_)) => listed = listed.saturating_add(1),
+            WatchMessage::Node(NodeEvent::ListEnds) => longest = longest_among(listed),
             _ => {}
         }
-        if told.send(told_now).await.is_err() {
+        if messages.send(message).await.is_err() {
             return;
         }
         if failures > 0 {
@@ -250,12 +250,12 @@ pub async fn follow(client: Client, told: mpsc::Sender<Told>) {
     }
 }
 
-fn tell(event: Event<WatchedNode>) -> Told {
-    Told::Node(match event {
+fn tell(event: Event<WatchedNode>) -> WatchMessage {
+    WatchMessage::Node(match event {
         Event::Init => NodeEvent::ListBegins,
-        Event::InitApply(node) => NodeEvent::Listed(node.into_facts()),
+        Event::InitApply(node) => NodeEvent::Listed(node.into_info()),
         Event::InitDone => NodeEvent::ListEnds,
-        Event::Apply(node) => NodeEvent::Changed(node.into_facts()),
+        Event::Apply(node) => NodeEvent::Changed(node.into_info()),
         Event::Delete(node) => NodeEvent::Gone(node.metadata.name.unwrap_or_default()),
     })
 }
@@ -264,13 +264,13 @@ fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
-/// Longest pause where so many agents may be waiting. In a small cluster nobody has to wait for long: as long as an agent
-/// pauses, it does not hear of a node that came back with another address.
+/// Longest pause in a cluster of that many nodes. It is short in a small one: while an agent pauses, it does not hear of
+/// a node that came back with another address.
 fn longest_among(nodes: u32) -> Duration {
     LONGEST_PER_NODE.saturating_mul(nodes).clamp(LONGEST.0, LONGEST.1)
 }
 
-/// Between half and the whole of what it grew to, so that agents which failed together do not come back together.
+/// Random between half and the whole of what it grew to, so that agents that failed together do not retry together.
 fn pause(failures: u32, longest: Duration) -> Duration {
     let grown = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
     let chance = RandomState::new().build_hasher().finish() % 1024;
@@ -306,11 +306,11 @@ mod tests {
             },
         }))
         .unwrap();
-        let facts = node.into_facts();
-        assert_eq!((facts.name.as_str(), facts.created), ("worker", 1_795_449_845));
-        assert_eq!((facts.pod_cidrs.len(), facts.node_ips.len(), facts.unusable.len()), (2, 2, 0));
+        let info = node.into_info();
+        assert_eq!((info.name.as_str(), info.created), ("worker", 1_795_449_845));
+        assert_eq!((info.pod_cidrs.len(), info.node_ips.len(), info.unusable.len()), (2, 2, 0));
         let expected = Condition { ready: false, awaits_network: true, network_unavailable: true };
-        assert_eq!(facts.condition, expected);
+        assert_eq!(info.condition, expected);
     }
 
     #[test]
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn a_node_that_says_nothing_is_a_node() {
         let node: WatchedNode = serde_json::from_str(r#"{"metadata": {"name": "new"}}"#).unwrap();
-        let facts = node.into_facts();
-        assert_eq!((facts.name.as_str(), facts.pod_cidrs.len()), ("new", 0));
+        let info = node.into_info();
+        assert_eq!((info.name.as_str(), info.pod_cidrs.len()), ("new", 0));
     }
 }

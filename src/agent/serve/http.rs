@@ -1,4 +1,4 @@
-//! Three pages for those who look from outside: /metrics, /healthz and /readyz.
+//! Serves /metrics, /healthz and /readyz.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,23 +19,23 @@ use tracing::{info, warn};
 
 use crate::agent::serve::metrics::Metrics;
 
-/// How many are served at a time.
+/// Connections at a time.
 const CONNECTIONS: usize = 32;
 
-/// How long a client may take to say what it wants.
+/// Timeout of reading a request's header.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long to wait before a port that is taken is tried again.
+/// Pause before a port that is in use is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// How long the agent's loop may be silent until it counts as dead. Its steps have deadlines far below.
+/// How long the agent's loop may take until /healthz fails. Its steps have deadlines far below.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// How the agent is, as it says of itself.
+/// Whether the agent is alive and ready.
 #[derive(Debug)]
 pub struct Health {
     started: Instant,
-    /// Milliseconds after `started` at which the loop was last seen.
+    /// When the loop last ran, in milliseconds after `started`.
     seen: AtomicU64,
     ready: AtomicBool,
 }
@@ -47,13 +47,13 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The loop goes round.
+    /// The loop runs.
     pub fn beat(&self) {
         let age = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.seen.store(age, Ordering::Relaxed);
     }
 
-    /// Everything was made true once, with the whole list of nodes known.
+    /// Everything was applied once, with the whole list of Nodes known.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
@@ -68,23 +68,23 @@ impl Health {
     }
 }
 
-/// Serves for ever. A port that is taken is no reason to give up: the node's network matters more.
+/// Serves for ever. A port that is in use does not end the agent: the node's network matters more.
 pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Health>) {
     let listener = loop {
         match bind(address).await {
             Ok(listener) => break listener,
             Err(error) => {
-                warn!(%address, %error, "cannot serve /metrics, /healthz and /readyz; trying again")
+                warn!(%address, reason = %error, "HTTP server not started, will retry")
             }
         }
         tokio::time::sleep(RETRY).await;
     };
-    info!(%address, "serving /metrics, /healthz and /readyz");
+    info!(%address, "HTTP server listening");
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
-            // No descriptors are left, for example.
+            // For example, no file descriptors are left.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -96,14 +96,14 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Healt
             });
             let mut server = hyper::server::conn::http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
-            // Whoever hangs up in the middle is no concern of ours.
+            // The client closed the connection.
             let _ = server.serve_connection(TokioIo::new(stream), answer).await;
             drop(place);
         });
     }
 }
 
-/// Every address, where that is asked for by `::`, is every IPv4 address on a node without IPv6.
+/// On a node without IPv6, `::` binds every IPv4 address.
 async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
@@ -126,9 +126,11 @@ fn respond(request: &Request<Incoming>, metrics: &Metrics, health: &Health) -> R
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },
         "/healthz" if health.is_alive() => text(StatusCode::OK, "ok\n"),
-        "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "the loop stands still\n"),
+        "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "the event loop does not run\n"),
         "/readyz" if health.is_ready() => text(StatusCode::OK, "ok\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not everything was made true yet; see the log\n"),
+        "/readyz" => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "the node is not ready for pods yet; see the log\n")
+        }
         _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz, /readyz\n"),
     }
 }

@@ -2,7 +2,7 @@
 //! both can be searched with the same words.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -36,6 +36,11 @@ fn directives(level: &str) -> String {
     } else {
         format!("error,kube_client=off,ferrule={level}")
     }
+}
+
+/// For a field of a line: `8.412ms`, as the plugin's log has it.
+pub fn milliseconds(duration: Duration) -> String {
+    format!("{:.3}ms", duration.as_secs_f64() * 1e3)
 }
 
 struct KeyValue;
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_key_and_value_and_nothing_from_outside_can_begin_one() {
+    fn a_line_is_key_value_and_no_value_can_begin_another() {
         let sink = Sink::default();
         let writer = sink.clone();
         let subscriber =

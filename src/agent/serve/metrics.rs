@@ -1,6 +1,7 @@
-//! What is counted and measured, in Prometheus' text form.
+//! Metrics in Prometheus' text form. Those of the process have the names that every exporter uses.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -11,13 +12,24 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// One label and its value.
-type Label = [(&'static str, String); 1];
+use crate::agent::serve::process::Process;
+use crate::cni::ids::NetworkName;
+use crate::config::range::RangeSet;
+use crate::foreign_firewall::DropChain;
+use crate::store::Usage;
 
-/// Bounds of what takes milliseconds, in seconds.
-const FINE: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// Labels and their values.
+type Labels<const N: usize> = [(&'static str, String); N];
+type Label = Labels<1>;
 
-/// All that is told at /metrics.
+/// A gauge whose values an `i64` cannot hold: an IPv6 subnet has more addresses.
+type LargeGauge = Gauge<f64, AtomicU64>;
+
+/// Bounds of durations, in seconds: from what a step usually takes to the deadline of an ADD.
+const BUCKETS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// All that /metrics serves.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -25,11 +37,11 @@ pub struct Metrics {
     pub nodes: Gauge,
     /// Nodes that have no route, or not all of them, for a reason of their own.
     pub nodes_with_problems: Gauge,
-    /// Routes to peers that there should be.
+    /// Routes to peers that are desired.
     pub routes_desired: Gauge,
-    /// Those that stand as they should.
+    /// Those that the kernel has.
     pub routes_programmed: Gauge,
-    /// Routes that were put back because somebody took them away.
+    /// Routes that were set again after somebody deleted them.
     pub routes_repaired: Counter,
     /// Failures to set a peer's routes.
     peer_errors: Family<Label, Counter>,
@@ -38,19 +50,21 @@ pub struct Metrics {
     /// How long a step took.
     steps: Family<Label, Histogram>,
     /// From an event of the kernel to its repair.
-    pub repair_seconds: Histogram,
-    /// Times that the table was made again.
+    pub repair_duration: Histogram,
+    /// Times that the table was repaired.
     pub tables_repaired: Counter,
-    /// Sysctls that were switched on again.
+    /// Times that forwarding was enabled again.
     pub sysctls_repaired: Counter,
-    /// Attachments that were freed because their pods are dead.
+    /// Dead attachments whose addresses were released.
     pub reclaimed: Counter,
-    addresses_used: Family<Label, Gauge>,
-    addresses_free: Family<Label, Gauge<f64, std::sync::atomic::AtomicU64>>,
-    commands: Family<[(&'static str, String); 2], Counter>,
+    addresses_used: Family<Labels<3>, LargeGauge>,
+    addresses_free: Family<Labels<3>, LargeGauge>,
+    addresses_capacity: Family<Labels<3>, LargeGauge>,
+    forward_drops: Family<Labels<3>, Gauge>,
+    commands: Family<Labels<3>, Counter>,
     add_phases: Family<Label, Histogram>,
     /// Whether the API server answers.
-    pub api_answers: Gauge,
+    pub api_up: Gauge,
 }
 
 impl Default for Metrics {
@@ -62,9 +76,9 @@ impl Default for Metrics {
 impl Metrics {
     /// Everything at zero.
     pub fn new() -> Self {
-        let histogram = || Histogram::new(FINE);
+        let histogram = || Histogram::new(BUCKETS);
         let mut metrics = Self {
-            registry: Registry::with_prefix("ferrule"),
+            registry: Registry::default(),
             nodes: Gauge::default(),
             nodes_with_problems: Gauge::default(),
             routes_desired: Gauge::default(),
@@ -73,22 +87,25 @@ impl Metrics {
             peer_errors: Family::default(),
             errors: Family::default(),
             steps: Family::new_with_constructor(histogram),
-            repair_seconds: histogram(),
+            repair_duration: histogram(),
             tables_repaired: Counter::default(),
             sysctls_repaired: Counter::default(),
             reclaimed: Counter::default(),
             addresses_used: Family::default(),
             addresses_free: Family::default(),
+            addresses_capacity: Family::default(),
+            forward_drops: Family::default(),
             commands: Family::default(),
             add_phases: Family::new_with_constructor(histogram),
-            api_answers: Gauge::default(),
+            api_up: Gauge::default(),
         };
         metrics.register();
         metrics
     }
 
     fn register(&mut self) {
-        let registry = &mut self.registry;
+        self.registry.register_collector(Box::new(Process));
+        let registry = self.registry.sub_registry_with_prefix("ferrule");
         registry.register(
             "build",
             "Version of the agent",
@@ -98,36 +115,42 @@ impl Metrics {
         gauge("nodes", "Nodes of the cluster that the agent knows, this one included", &self.nodes);
         gauge(
             "nodes_with_problems",
-            "Nodes that lack routes for a reason of their own",
+            "Nodes that lack routes because of what their Node says",
             &self.nodes_with_problems,
         );
-        gauge("routes_desired", "Routes to other nodes that there should be", &self.routes_desired);
-        gauge(
-            "routes_programmed",
-            "Routes to other nodes that stand as they should",
-            &self.routes_programmed,
-        );
-        gauge("api_answers", "1 if the watch of the API server works", &self.api_answers);
+        gauge("routes_desired", "Routes to other nodes that are desired", &self.routes_desired);
+        gauge("routes_programmed", "Routes to other nodes that the kernel has", &self.routes_programmed);
+        gauge("api_up", "1 if the watch of the API server works", &self.api_up);
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
-        counter("routes_repaired", "Routes put back after somebody took them away", &self.routes_repaired);
-        counter("tables_repaired", "Times that the nftables table was mended", &self.tables_repaired);
-        counter("sysctls_repaired", "Times that forwarding was switched on again", &self.sysctls_repaired);
-        counter("reclaimed_attachments", "Attachments of dead pods that were freed", &self.reclaimed);
+        counter("routes_repaired", "Routes set again after somebody deleted them", &self.routes_repaired);
+        counter("tables_repaired", "Times that the nftables table was repaired", &self.tables_repaired);
+        counter("sysctls_repaired", "Times that forwarding was enabled again", &self.sysctls_repaired);
+        counter("reclaimed_attachments", "Dead attachments whose addresses were released", &self.reclaimed);
         registry.register("peer_errors", "Failures to set the routes to a node", self.peer_errors.clone());
         registry.register("errors", "Failures of a step of the agent", self.errors.clone());
         let seconds = || Unit::Seconds;
         let steps = self.steps.clone();
-        registry.register_with_unit("step", "How long a step of the agent took", seconds(), steps);
-        let repair = self.repair_seconds.clone();
-        registry.register_with_unit("repair", "From an event of the kernel to its repair", seconds(), repair);
+        registry.register_with_unit("step_duration", "Duration of a step of the agent", seconds(), steps);
+        let repair = self.repair_duration.clone();
+        registry.register_with_unit("repair_duration", "From drift to its repair", seconds(), repair);
         let used = self.addresses_used.clone();
         registry.register("addresses_used", "Addresses of a podCIDR that pods have", used);
         let free = self.addresses_free.clone();
         registry.register("addresses_free", "Addresses of a podCIDR that pods can get", free);
+        let capacity = self.addresses_capacity.clone();
+        registry.register("addresses_capacity", "Addresses of a podCIDR that pods have or can get", capacity);
+        let help =
+            "1 for each chain of the forward hook that ends in a drop and has no accept rules for pods";
+        registry.register("forward_drop_chains", help, self.forward_drops.clone());
         let commands = self.commands.clone();
-        registry.register("commands", "Commands of the plugin, from its log", commands);
+        registry.register(
+            "commands",
+            "Commands of the plugin, from its log, of one network; code is 0 for a success",
+            commands,
+        );
         let phases = self.add_phases.clone();
-        registry.register_with_unit("add_phase", "How long an ADD took, and its phases", seconds(), phases);
+        let help = "Duration of an ADD, and of its phases; from the plugin's log, of one network";
+        registry.register_with_unit("add_phase_duration", help, seconds(), phases);
     }
 
     /// A step took so long.
@@ -150,24 +173,40 @@ impl Metrics {
         self.peer_errors.remove(&[("peer", peer.to_owned())]);
     }
 
-    /// The addresses of a subnet.
+    /// The addresses of a range set.
     #[expect(clippy::cast_precision_loss, reason = "an IPv6 subnet has more addresses than any counter")]
-    pub fn addresses(&self, subnet: &str, used: u128, free: u128) {
-        let label = [("subnet", subnet.to_owned())];
-        self.addresses_used.get_or_create(&label).set(i64::try_from(used).unwrap_or(i64::MAX));
-        self.addresses_free.get_or_create(&label).set(free as f64);
+    pub fn addresses(&self, network: &NetworkName, set: &RangeSet, usage: Usage) {
+        let family = if set.is_ipv4() { "ipv4" } else { "ipv6" };
+        let labels =
+            [("network", network.to_string()), ("subnet", set.to_string()), ("family", family.to_owned())];
+        let Usage { held, free } = usage;
+        self.addresses_used.get_or_create(&labels).set(held as f64);
+        self.addresses_free.get_or_create(&labels).set(free as f64);
+        self.addresses_capacity.get_or_create(&labels).set(held.saturating_add(free) as f64);
     }
 
     /// Forgets subnets that this node has no longer.
     pub fn forget_addresses(&self) {
         self.addresses_used.clear();
         self.addresses_free.clear();
+        self.addresses_capacity.clear();
     }
 
-    /// A command of the plugin.
-    pub fn command(&self, command: &str, is_error: bool) {
-        let outcome = if is_error { "error" } else { "success" };
-        let labels = [("command", command.to_owned()), ("outcome", outcome.to_owned())];
+    /// The chains of other people's firewalls that may drop forwarded packets, and no others.
+    pub fn forward_drops<'a>(&self, chains: impl Iterator<Item = &'a DropChain>) {
+        self.forward_drops.clear();
+        for DropChain { table, chain, .. } in chains {
+            let family = table.family.to_string();
+            let labels = [("family", family), ("table", table.name.clone()), ("chain", chain.clone())];
+            self.forward_drops.get_or_create(&labels).set(1);
+        }
+    }
+
+    /// A command of the plugin; `code` is that of its error.
+    pub fn command(&self, command: &str, code: Option<&str>) {
+        let outcome = if code.is_some() { "error" } else { "success" };
+        let code = code.unwrap_or("0").to_owned();
+        let labels = [("command", command.to_owned()), ("outcome", outcome.to_owned()), ("code", code)];
         self.commands.get_or_create(&labels).inc();
     }
 
@@ -190,6 +229,8 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::range::Range;
+    use crate::linux::nft::table::{Family, Table};
 
     #[test]
     fn what_was_counted_is_told_under_names_that_dashboards_know() {
@@ -198,24 +239,58 @@ mod tests {
         metrics.routes_repaired.inc();
         metrics.peer_failed("b");
         metrics.step_took("routes", Duration::from_millis(3));
-        metrics.addresses("10.244.1.0/24", 3, 250);
-        metrics.command("ADD", false);
+        let network = NetworkName::parse("podnet").unwrap();
+        let range = Range::new("10.244.1.0/24".parse().unwrap(), None, None, None).unwrap();
+        metrics.addresses(&network, &RangeSet::new(vec![range]).unwrap(), Usage { held: 3, free: 250 });
+        metrics.command("ADD", None);
+        metrics.command("ADD", Some("100"));
         metrics.add_phase("ipam", 0.0003);
         let text = metrics.render().unwrap();
         for line in [
             "ferrule_routes_desired 4",
             "ferrule_routes_repaired_total 1",
             "ferrule_peer_errors_total{peer=\"b\"} 1",
-            "ferrule_step_seconds_count{step=\"routes\"} 1",
-            "ferrule_addresses_used{subnet=\"10.244.1.0/24\"} 3",
-            "ferrule_addresses_free{subnet=\"10.244.1.0/24\"} 250.0",
-            "ferrule_commands_total{command=\"ADD\",outcome=\"success\"} 1",
-            "ferrule_add_phase_seconds_bucket{le=\"0.0005\",phase=\"ipam\"} 1",
+            "ferrule_step_duration_seconds_count{step=\"routes\"} 1",
+            "ferrule_addresses_used{network=\"podnet\",subnet=\"10.244.1.0/24\",family=\"ipv4\"} 3.0",
+            "ferrule_addresses_capacity{network=\"podnet\",subnet=\"10.244.1.0/24\",family=\"ipv4\"} 253.0",
+            "ferrule_commands_total{command=\"ADD\",outcome=\"success\",code=\"0\"} 1",
+            "ferrule_commands_total{command=\"ADD\",outcome=\"error\",code=\"100\"} 1",
+            "ferrule_add_phase_duration_seconds_bucket{le=\"0.0005\",phase=\"ipam\"} 1",
             concat!("ferrule_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }
+        for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"] {
+            assert!(text.lines().any(|line| line.starts_with(&format!("process_{name} "))), "{name}\n{text}");
+        }
         metrics.forget_peer("b");
         assert!(!metrics.render().unwrap().contains("peer=\"b\""));
+    }
+
+    /// Whoever renames a metric has to look at the dashboard.
+    #[test]
+    fn the_dashboard_asks_for_metrics_that_exist() {
+        let metrics = Metrics::new();
+        metrics.command("ADD", None);
+        metrics.add_phase("ipam", 0.0003);
+        metrics.peer_failed("b");
+        let range = Range::new("10.244.1.0/24".parse().unwrap(), None, None, None).unwrap();
+        let (network, set) = (NetworkName::parse("podnet").unwrap(), RangeSet::new(vec![range]).unwrap());
+        metrics.addresses(&network, &set, Usage { held: 3, free: 250 });
+        let table = Table { family: Family::Ipv4, name: "filter".to_owned() };
+        let chain = "FORWARD".to_owned();
+        let chain = DropChain { table, chain, legacy: false, policy_drops: true, has_docker_user: false };
+        metrics.forward_drops(std::iter::once(&chain));
+        let text = metrics.render().unwrap();
+        let dashboard = include_str!("../../../deploy/grafana-dashboard.json");
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let words = dashboard.split(|letter| !is_part(letter));
+        let names: Vec<&str> =
+            words.filter(|it| it.starts_with("ferrule_") || it.starts_with("process_")).collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            let is_it = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+            assert!(text.lines().any(is_it), "{name}\n{text}");
+        }
     }
 }

@@ -1,6 +1,7 @@
-//! What the agent says of itself: /metrics, /healthz, /readyz and its log.
+//! /metrics, /healthz, /readyz, and the agent's log.
 
 pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod plugin_log;
+mod process;

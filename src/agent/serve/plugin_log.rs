@@ -1,4 +1,4 @@
-//! The plugin's log, read for what it says of commands: how often each ran, and how long an ADD took in each phase.
+//! Reads the plugin's log for metrics: how often each command ran, and how long an ADD took in each phase.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use crate::agent::serve::metrics::Metrics;
 
-/// What is read at a time; a log has at most a little more than this before it is put aside.
+/// Bytes that are read at a time; the plugin rotates its log at about this size.
 const AT_ONCE: u64 = 1 << 20;
 
-/// Follows the file through its renamings.
+/// Follows the file through its rotations.
 #[derive(Debug)]
-pub struct Tail {
+pub struct PluginLog {
     path: PathBuf,
     file: Option<(File, u64)>,
     /// Where in it the next line begins.
@@ -20,8 +20,8 @@ pub struct Tail {
     is_first: bool,
 }
 
-impl Tail {
-    /// Begins at the end of what there is: what was counted by an earlier life is not counted again.
+impl PluginLog {
+    /// Begins at the end of the file: an earlier process counted what is in it.
     pub fn new(path: PathBuf) -> Self {
         Self { path, file: None, offset: 0, is_first: true }
     }
@@ -31,7 +31,7 @@ impl Tail {
     /// # Errors
     /// When the file cannot be read. That there is none is no error.
     pub fn read(&mut self, metrics: &Metrics) -> io::Result<()> {
-        // The rest of a file that was put aside meanwhile, then its successor.
+        // The rest of a file that was rotated meanwhile, then its successor.
         self.read_open(metrics)?;
         let file = match File::open(&self.path) {
             Ok(file) => file,
@@ -64,14 +64,14 @@ impl Tail {
     }
 }
 
-/// Counts a line that tells of a whole command: `level=info cmd=ADD ... took=2.310ms lock=0.048ms ipam=0.302ms`.
+/// Counts the line of a whole command: `level=info cmd=ADD ... took=2.310ms lock=0.048ms ipam=0.302ms`.
 fn count(line: &str, metrics: &Metrics) {
     let fields = || line.split(' ').filter_map(|word| word.split_once('='));
     let field = |name: &str| fields().find(|(key, _)| *key == name).map(|(_, value)| value);
     let Some(command) = field("cmd") else { return };
     match field("level") {
-        Some("error") => return metrics.command(command, true),
-        Some("info") => metrics.command(command, false),
+        Some("error") => return metrics.command(command, Some(field("code").unwrap_or_default())),
+        Some("info") => metrics.command(command, None),
         _ => return,
     }
     if command != "ADD" {
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_once_through_rotation_and_a_line_at_work() {
-        let directory = std::env::temp_dir().join(format!("ferruled-tail-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("ferruled-plugin-log-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let path = directory.join("log");
         let append = |text: &str| {
@@ -109,21 +109,27 @@ mod tests {
         };
         let metrics = Metrics::new();
         append(LINE);
-        let mut tail = Tail::new(path.clone());
-        tail.read(&metrics).unwrap();
+        let mut log = PluginLog::new(path.clone());
+        log.read(&metrics).unwrap();
         assert!(!metrics.render().unwrap().contains("commands_total{"), "an earlier life counted it");
         append(&LINE[..40]);
-        tail.read(&metrics).unwrap();
+        log.read(&metrics).unwrap();
         append(&LINE[40..]);
         append("level=debug cmd=ADD step=lock at=0.214ms took=0.048ms\n");
-        append("level=error cmd=DEL attachment=podnet/try/eth0 took=1.000ms msg=\"x\"\n");
+        append("level=error cmd=DEL attachment=podnet/try/eth0 took=1.000ms code=5 msg=\"x\"\n");
         fs::rename(&path, directory.join("log.1")).unwrap();
         append(LINE);
-        tail.read(&metrics).unwrap();
-        assert!(counted(&metrics, "ferrule_commands_total{command=\"ADD\",outcome=\"success\"} 2"));
-        assert!(counted(&metrics, "ferrule_commands_total{command=\"DEL\",outcome=\"error\"} 1"));
-        assert!(counted(&metrics, "ferrule_add_phase_seconds_count{phase=\"total\"} 2"));
-        assert!(counted(&metrics, "ferrule_add_phase_seconds_bucket{le=\"0.0005\",phase=\"ipam\"} 2"));
+        log.read(&metrics).unwrap();
+        assert!(counted(
+            &metrics,
+            "ferrule_commands_total{command=\"ADD\",outcome=\"success\",code=\"0\"} 2"
+        ));
+        assert!(counted(&metrics, "ferrule_commands_total{command=\"DEL\",outcome=\"error\",code=\"5\"} 1"));
+        assert!(counted(&metrics, "ferrule_add_phase_duration_seconds_count{phase=\"total\"} 2"));
+        assert!(counted(
+            &metrics,
+            "ferrule_add_phase_duration_seconds_bucket{le=\"0.0005\",phase=\"ipam\"} 2"
+        ));
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -1,72 +1,60 @@
-//! Firewalls of others that drop what pods send to other nodes, or may.
+//! Other people's firewalls that drop what the node forwards for its pods, or may. Warnings: whether one of their rules
+//! accepts the pods' packets is not evaluated.
+
+use ipnetwork::IpNetwork;
 
 use crate::attachments::claim::Allocation;
 use crate::attachments::describe::describe_node;
 use crate::cli::doctor::Finding;
 use crate::cli::networks::KnownNetwork;
-use crate::cli::node::Node;
 use crate::cni::error::CniError;
 use crate::config::Role;
-use crate::foreign_firewall::legacy::Legacy;
-use crate::foreign_firewall::{Filter, Judgement, Traffic, obstacles};
+use crate::foreign_firewall::legacy::LegacyTable;
+use crate::foreign_firewall::{DropChain, own_subnets, unaccepted};
 use crate::linux::nfnetlink::Nfnetlink;
 
-/// Looks at every chain that packets between this node's pods and those of other nodes go through. Without other nodes
-/// there are no such packets.
-pub async fn examine(network: &KnownNetwork, node: &Node) -> Result<Vec<Finding>, CniError> {
+/// Names every chain of the forward hook that ends in a drop and has no accept rules of the network.
+pub async fn examine(network: &KnownNetwork) -> Result<Vec<Finding>, CniError> {
     let mut findings = Vec::new();
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
     let Some(state) = meaning.map(|it| describe_node(it, &Allocation::default())) else {
         return Ok(findings);
     };
-    let traffic = Traffic::find(&node.netlink, &state).await?;
-    if !traffic.has_others() {
-        return Ok(findings);
-    }
+    let subnets = own_subnets(&state);
     let found = match Nfnetlink::open_here() {
-        Ok(nft) => obstacles(&nft, &traffic).await.map_err(|refusal| refusal.to_string()),
-        Err(error) => Err(error.to_string()),
+        Ok(nft) => {
+            unaccepted(&nft, &network.name, &subnets).await.map_err(|error| format!("nf_tables: {error}"))
+        }
+        Err(error) => Err(format!("nf_tables: {error}")),
     };
     match found {
-        Ok(found) => findings.extend(found.iter().map(|(filter, it)| tell(filter, *it, &traffic))),
+        Ok(chains) => findings.extend(chains.iter().map(|chain| tell(chain, &subnets))),
         Err(error) => findings.push(unread(&error)),
     }
-    for legacy in Legacy::find() {
-        match legacy.map(|legacy| legacy.filter()) {
-            Ok(filter) => {
-                let judged = filter.iter().filter_map(|filter| Some((filter, filter.judge(&traffic)?)));
-                let obstacles = judged.filter(|(_, judgement)| *judgement != Judgement::Passes);
-                findings.extend(obstacles.map(|(filter, it)| tell(filter, it, &traffic)));
-            }
+    for legacy in LegacyTable::find() {
+        match legacy.map(|legacy| legacy.unaccepted(&network.name, &subnets)) {
+            Ok(chain) => findings.extend(chain.iter().map(|chain| tell(chain, &subnets))),
             Err(error) => findings.push(unread(&error)),
         }
     }
     Ok(findings.into_iter().map(|finding| finding.of(&network.name)).collect())
 }
 
-fn tell(filter: &Filter, judgement: Judgement, traffic: &Traffic) -> Finding {
-    let remedy = filter.remedy(traffic);
-    match judgement {
-        Judgement::Drops => Finding::new(
-            "forward-drops",
-            format!("{filter} lets no pod reach the pods of other nodes"),
-        )
-        .because(
-            "docker, ufw and firewalld make it so when they start; that another table accepts the packets \
-                     does not help",
-        )
-        .remedy(remedy),
-        Judgement::Unclear | Judgement::Passes => Finding::new(
-            "forward-unclear",
-            format!("whether {filter} lets pods reach the pods of other nodes cannot be told"),
-        )
-        .because("it has rules that let some packets pass and not others, or that ferrule cannot read")
-        .remedy(format!("try it; if pods of other nodes cannot be reached: {remedy}")),
-    }
+fn tell(chain: &DropChain, subnets: &[IpNetwork]) -> Finding {
+    Finding::warning(
+        "forward-drops",
+        format!("{chain} drops what pods send and receive, unless one of its rules accepts it"),
+    )
+    .because(
+        "docker, ufw and firewalld set this up when they start; an accept in another table does not help",
+    )
+    .remedy(chain.remedy(subnets))
 }
 
 fn unread(error: &str) -> Finding {
-    Finding::new("forward-unclear", format!("the firewall cannot be looked at: {error}"))
-        .because("what it does with packets between pods of different nodes is not known")
-        .remedy("install the program, or see whether pods reach the pods of other nodes")
+    Finding::warning("forward-unclear", format!("the node's firewall cannot be read: {error}"))
+        .because("it is not known whether it drops packets between pods of different nodes")
+        .remedy(
+            "run ferrulectl on the node itself, with the program installed; or ping a pod of another node",
+        )
 }

@@ -52,9 +52,9 @@ pub fn examine(
         );
     }
     let Some(store) = store else { return findings };
-    match store.survey() {
-        Ok(survey) => {
-            for (address, key) in &survey.contested {
+    match store.audit() {
+        Ok(audit) => {
+            for (address, key) in &audit.contested {
                 find(
                     Finding::new(
                         "address-contested",
@@ -64,29 +64,29 @@ pub fn examine(
                     .remedy("delete one of the two pods: it comes back with another address"),
                 );
             }
-            if !survey.unheld.is_empty() {
+            if !audit.unheld.is_empty() {
                 let found: Vec<String> =
-                    survey.unheld.iter().map(|(address, key)| format!("{address} of {key}")).collect();
+                    audit.unheld.iter().map(|(address, key)| format!("{address} of {key}")).collect();
                 find(
                     Finding::new("address-unheld", format!("not held: {}", name_some(&found)))
                         .because("files in by-ip were removed by hand")
-                        .remedy("nothing, the next ADD or DEL holds them again; at once: ferrule reclaim"),
+                        .remedy("ferrule reclaim holds them again, as GC by the runtime does; until then another pod may get them"),
                 );
             }
-            if !survey.unlisted.is_empty() {
+            if !audit.unlisted.is_empty() {
                 let found: Vec<String> =
-                    survey.unlisted.iter().map(|(address, key)| format!("{address} of {key}")).collect();
+                    audit.unlisted.iter().map(|(address, key)| format!("{address} of {key}")).collect();
                 find(
                     Finding::new("record-unlisted", format!("known by address only: {}", name_some(&found)))
                         .because("files in by-id were removed by hand")
-                        .remedy("nothing, the next ADD or DEL gives the record its name again; at once: ferrule reclaim"),
+                        .remedy("ferrule reclaim gives the record its name again, as GC by the runtime does; until then no DEL finds it"),
                 );
             }
-            if !survey.orphans.is_empty() {
+            if !audit.orphans.is_empty() {
                 find(
                     Finding::new(
                         "address-orphaned",
-                        format!("held for nobody: {}", name_some(&survey.orphans)),
+                        format!("held for nobody: {}", name_some(&audit.orphans)),
                     )
                     .because(
                         "their files cannot be read, and have no name in by-id that tells whose they are",
@@ -94,9 +94,9 @@ pub fn examine(
                     .remedy("ferrule reclaim frees them, if no pod uses them"),
                 );
             }
-            if !survey.strangers.is_empty() {
+            if !audit.strangers.is_empty() {
                 let paths: Vec<String> =
-                    survey.strangers.iter().map(|path| path.display().to_string()).collect();
+                    audit.strangers.iter().map(|path| path.display().to_string()).collect();
                 find(
                     Finding::new("store-stranger", format!("no file of the store: {}", name_some(&paths)))
                         .because("somebody put it there")

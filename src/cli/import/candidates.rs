@@ -12,7 +12,7 @@ use crate::config::range::RangeSet;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
 use crate::linux::netns::{Netns, NetnsError, NetnsIdentity};
-use crate::store::{Claim, Oddity, RecordedNetns, Reservation};
+use crate::store::{Claim, RecordedNetns, Reservation, Skipped};
 
 /// The interface of a pod by every runtime of Kubernetes; where nobody wrote it down.
 const USUAL_IFNAME: &str = "eth0";
@@ -66,7 +66,7 @@ pub async fn find(
     network: &NetworkName,
     sets: &[RangeSet],
     held: &[Reservation],
-    odd: &mut Vec<Oddity>,
+    odd: &mut Vec<Skipped>,
     cached: &[Cached],
 ) -> Result<Vec<Candidate>, CniError> {
     let mut gathered: BTreeMap<(ContainerId, IfName), Gathered<'_>> = BTreeMap::new();
@@ -98,7 +98,7 @@ pub async fn find(
 impl Gathered<'_> {
     /// Adds the addresses that host-local's directory has lost and the pod still uses, and says what the evidence is
     /// worth: a namespace without any of the addresses may be another pod's by now, as paths below /proc are.
-    async fn complete(&mut self, evidence: Evidence, ifname: &IfName, odd: &mut Vec<Oddity>) -> Evidence {
+    async fn complete(&mut self, evidence: Evidence, ifname: &IfName, odd: &mut Vec<Skipped>) -> Evidence {
         let remembered = self.cached.map(|it| it.addresses.as_slice()).unwrap_or_default();
         let found = match &evidence {
             Evidence::Stands(netns) => addresses_in(netns, ifname).await,

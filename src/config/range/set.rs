@@ -33,9 +33,7 @@ pub enum InvalidRangeSet {
     /// An address would belong to two ranges.
     #[error("has ranges that overlap ({first} and {second}); narrow one of them")]
     Overlap {
-        /// The earlier range.
         first: String,
-        /// The later one.
         second: String,
         /// Where the later one stands in the set, from 0.
         index: usize,

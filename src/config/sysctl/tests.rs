@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cni::json::Document;
 
-const ETH0: Judge<'static> = Judge { link: Some("eth0"), has_ipv6: true };
+const ETH0: SysctlPolicy<'static> = SysctlPolicy { link: Some("eth0"), has_ipv6: true };
 
-fn read(conf: Value, judge: Judge<'_>) -> (Vec<String>, Vec<String>) {
+fn read(conf: Value, policy: SysctlPolicy<'_>) -> (Vec<String>, Vec<String>) {
     let document = Document::new(&conf);
-    let settings = merge(read_settings(&document.root(), judge), Vec::new());
+    let settings = merge(read_settings(&document.root(), policy), Vec::new());
     let shown = settings.iter().map(|it| format!("{} = {}", it.path.join("/"), it.value)).collect();
     (shown, document.into_problems().shown().iter().map(ToString::to_string).collect())
 }
@@ -126,7 +126,7 @@ fn what_a_pods_ipv6_needs_cannot_be_undone_where_it_has_ipv6() {
         assert_eq!((settings.len(), problems.len()), (0, 1), "{name}");
         assert!(problems[0].starts_with(&format!("sysctl[{name:?}]: ")), "{problems:?}");
 
-        let unknown = Judge { has_ipv6: false, ..ETH0 };
+        let unknown = SysctlPolicy { has_ipv6: false, ..ETH0 };
         let document = Document::new(&conf);
         let settings = read_settings(&document.root(), unknown);
         assert_eq!((settings.len(), document.into_problems().is_empty()), (1, true), "{name}");
@@ -154,7 +154,7 @@ fn a_pod_may_set_what_the_conf_lists_and_nothing_else() {
         assert_eq!(document.into_problems().to_string(), "");
         let wish = json!({ name: "1" });
         let document = Document::new(&wish);
-        let settings = read_wishes(&document.root(), ETH0, &patterns);
+        let settings = read_overrides(&document.root(), ETH0, &patterns);
         let problems = document.into_problems().to_string();
         assert_eq!(settings.is_empty(), problems.contains("allowedSysctls of the conf"), "{problems}");
         !settings.is_empty()

@@ -71,6 +71,9 @@ pub mod set {
     pub const VXLAN_PEERS6: &str = "vxlan_peers6";
 }
 
+/// Name of the table, of family `inet`.
+pub const TABLE: &str = "ferrule";
+
 /// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
 /// must stand here when one of them has changed.
 pub const COMMENT: &str = "ferrule layout a9351395dda7d48d";
@@ -81,7 +84,7 @@ pub const ANTISPOOF_USE: u32 = 6;
 
 /// `table inet ferrule`
 pub fn table() -> Table {
-    Table { family: Family::Inet, name: "ferrule".to_owned() }
+    Table { family: Family::Inet, name: TABLE.to_owned() }
 }
 
 /// All chains, each after those that send packets to it.

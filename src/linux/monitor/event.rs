@@ -39,6 +39,12 @@ const DELETIONS: [u8; 7] = [2, 5, 8, 11, 14, 20, 24];
 /// `NFTA_*_TABLE`, `NFTA_TABLE_NAME`: the same number in every message of nf_tables.
 const NFTA_TABLE: u16 = 1;
 
+/// `NFTA_CHAIN_NAME` and `NFTA_RULE_CHAIN`, and the messages that have them (`NFT_MSG_*CHAIN`, `NFT_MSG_*RULE`).
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_RULE_CHAIN: u16 = 2;
+const ABOUT_CHAINS: [u8; 2] = [3, 5];
+const ABOUT_RULES: [u8; 2] = [6, 8];
+
 /// Something changed. `removed` says that it went; else it came, or is another now.
 ///
 /// `port` names the socket that asked for the change ([`Socket::bind`](crate::linux::netlink::Socket::bind)): so an
@@ -121,6 +127,8 @@ pub enum Event {
         family: u8,
         /// The table's name.
         table: Option<String>,
+        /// The chain's name, where it is about a chain or a rule.
+        chain: Option<String>,
         /// Whether it, or something in it, went.
         removed: bool,
         /// Who asked.
@@ -173,18 +181,27 @@ pub(in crate::linux) fn read_nftables(datagram: &[u8], events: &mut VecDeque<Eve
             return;
         }
         let payload = message.payload();
-        let attributes = NlasIterator::new(payload.get(SHORT_HEADER_LEN..).unwrap_or_default());
-        let name = attributes.flatten().find(|attribute| attribute.kind() == NFTA_TABLE);
+        let name_of = |wanted: Option<u16>| {
+            let attributes = NlasIterator::new(payload.get(SHORT_HEADER_LEN..).unwrap_or_default());
+            let name = attributes.flatten().find(|it| Some(it.kind()) == wanted)?;
+            parse_string(name.value()).ok()
+        };
         push(
             events,
             Event::Nftables {
                 family: payload.first().copied().unwrap_or(0),
-                table: name.and_then(|name| parse_string(name.value()).ok()),
+                table: name_of(Some(NFTA_TABLE)),
+                chain: name_of(chain_attribute(kind)),
                 removed: DELETIONS.contains(&kind),
                 port: message.port_number(),
             },
         );
     });
+}
+
+fn chain_attribute(kind: u8) -> Option<u16> {
+    let of_rule = ABOUT_RULES.contains(&kind).then_some(NFTA_RULE_CHAIN);
+    of_rule.or(ABOUT_CHAINS.contains(&kind).then_some(NFTA_CHAIN_NAME))
 }
 
 fn each_message(datagram: &[u8], mut read: impl FnMut(&NetlinkBuffer<&[u8]>)) {

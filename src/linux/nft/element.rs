@@ -9,7 +9,6 @@ use netlink_packet_netfilter::nftables::{
 use rtnetlink::packet_core::DefaultNla;
 
 use super::attributes::Attributes;
-use super::expr::Verdict;
 use super::table::Table;
 use super::userdata;
 
@@ -23,9 +22,7 @@ const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
-const NFTA_SET_ELEM_FLAGS: u16 = 3;
 const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
-const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_SET_ELEM_KEY_END: u16 = 10;
 
@@ -42,36 +39,6 @@ pub struct Element {
     pub data: Option<Bytes>,
     /// For people; not compared by the kernel. At most 127 bytes are kept.
     pub comment: Option<String>,
-}
-
-/// What somebody else's set has: one key, or where a range begins or ends.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Member {
-    /// The key; `None` for the one that stands for all others (`*`).
-    pub key: Option<Vec<u8>>,
-    /// Whether a range ended before this key, instead of beginning at it.
-    pub ends_range: bool,
-    /// Whether it is a range of concatenations.
-    pub has_key_end: bool,
-    /// What a map of verdicts has under it; `None` if it is none, or none that [`Verdict`] has a word for.
-    pub verdict: Option<Verdict>,
-}
-
-impl Member {
-    pub(super) fn read_all(message: Attributes<'_>) -> Vec<Self> {
-        message.list(NFTA_SET_ELEM_LIST_ELEMENTS).map(Self::read).collect()
-    }
-
-    fn read(attributes: Attributes<'_>) -> Self {
-        let key = attributes.nested(NFTA_SET_ELEM_KEY).and_then(|key| key.value(DATA_VALUE));
-        let flags = attributes.number(NFTA_SET_ELEM_FLAGS).unwrap_or(0);
-        Self {
-            key: key.map(<[u8]>::to_vec),
-            ends_range: flags & NFT_SET_ELEM_INTERVAL_END != 0,
-            has_key_end: attributes.value(NFTA_SET_ELEM_KEY_END).is_some(),
-            verdict: attributes.nested(NFTA_SET_ELEM_DATA).and_then(Verdict::read),
-        }
-    }
 }
 
 /// A key or data: its fields one after another, each filled up to registers of four bytes, as rules load them.

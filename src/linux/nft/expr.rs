@@ -152,18 +152,6 @@ pub enum Expr {
         /// Whereto.
         to: Reg,
     },
-    /// Loads whether the flow is new, established and so on (`NF_CT_STATE_BIT`), four bytes in the host's order.
-    FlowState {
-        /// Whereto.
-        to: Reg,
-    },
-    /// Decides by what a map has under the key; ends the rule if it has nothing.
-    VerdictMap {
-        /// Its name.
-        map: String,
-        /// The key.
-        key: Reg,
-    },
     /// Counts the packet. What it has counted is not told.
     Counter,
     /// A match or target of iptables, as iptables-nft writes those that nf_tables has no expression for.
@@ -310,14 +298,6 @@ impl Expr {
             Self::FlowStatus { to } => {
                 other("ct", &[(NFTA_CT_KEY, NFT_CT_STATUS), (NFTA_CT_DREG, to.number())])
             }
-            Self::FlowState { to } => {
-                other("ct", &[(NFTA_CT_KEY, NFT_CT_STATE), (NFTA_CT_DREG, to.number())])
-            }
-            Self::VerdictMap { map, key } => Expressions::Lookup(vec![
-                Lookup::Set(map.clone()),
-                Lookup::SourceRegister(key.to_netlink()),
-                Lookup::DestinationRegister(Register::Verdict),
-            ]),
             Self::Counter => other("counter", &[]),
             Self::Extension(extension) => extension.to_netlink(),
             Self::Foreign(name) => other(name, &[]),

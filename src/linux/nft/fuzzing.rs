@@ -13,7 +13,7 @@ use rtnetlink::packet_core::{
 
 use super::attributes::Attributes;
 use super::change::Change;
-use super::element::{Element, Member};
+use super::element::Element;
 use super::query::generation_of;
 use super::rule::{PlacedRule, Rule};
 use super::table::Chain;
@@ -36,8 +36,6 @@ pub struct Told {
     pub rules: Vec<(Option<String>, Rule)>,
     /// Elements, of a set of ours.
     pub elements: Vec<Element>,
-    /// Elements, of anybody's.
-    pub members: Vec<Member>,
     /// Flows.
     pub flows: Vec<Flow>,
     /// Numbers of generations.
@@ -86,7 +84,6 @@ impl Told {
         self.placed_rules.extend(PlacedRule::read(attributes));
         self.rules.push(Rule::read(attributes));
         self.elements.extend(Element::read_all(attributes));
-        self.members.extend(Member::read_all(attributes));
         match generation_of(object) {
             Ok(generation) => self.generations.push(generation),
             Err(reason) => self.refusals.push(refuse(reason)),

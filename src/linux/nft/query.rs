@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::super::error::{KernelError, Reason};
 use super::super::nfnetlink::{Nfnetlink, Object};
 use super::attributes::Attributes;
-use super::element::{Element, Member, message_about};
+use super::element::{Element, message_about};
 use super::message;
 use super::rule::{PlacedRule, Rule};
 use super::table::{Chain, Family, Table};
@@ -112,20 +112,6 @@ impl Nfnetlink {
             answers => answers?,
         };
         Ok(answers.iter().filter_map(|answer| PlacedRule::read(Attributes(&answer.body))).collect())
-    }
-
-    /// All members of a set or map of verdicts, ranges included. None if there is no such set.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub async fn members(&self, table: &Table, set: &str) -> Result<Vec<Member>, KernelError> {
-        let question = NfTablesMessage::GetSetElement(message_about(table, set, &[]));
-        let operation = format!("list elements of set {table} {set}");
-        let answers = match self.dump(message(table.family, question), operation).await {
-            Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
-            answers => answers?,
-        };
-        Ok(answers.iter().flat_map(|answer| Member::read_all(Attributes(&answer.body))).collect())
     }
 
     /// All rules of `table`, those of a chain in their order. None if there is no such table.

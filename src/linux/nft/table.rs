@@ -40,6 +40,16 @@ impl Family {
     }
 }
 
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Ipv4 => "ip",
+            Self::Ipv6 => "ip6",
+        })
+    }
+}
+
 /// A table. All else is in one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Table {
@@ -51,12 +61,7 @@ pub struct Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let family = match self.family {
-            Family::Inet => "inet",
-            Family::Ipv4 => "ip",
-            Family::Ipv6 => "ip6",
-        };
-        write!(f, "{family} {}", self.name)
+        write!(f, "{} {}", self.family, self.name)
     }
 }
 

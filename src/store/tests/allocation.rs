@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::super::StoreError;
-use super::super::alloc::{Choice, Rested, State, choose_address};
+use super::super::alloc::{Age, Choice, State, choose_address};
 use super::*;
 
 #[test]
@@ -32,21 +32,21 @@ fn addresses_go_round_and_the_last_freed_comes_last() {
 #[test]
 fn a_freed_address_rests_and_the_longest_rested_yields_first() {
     let scratch = Scratch::new();
-    let world = TestWorld::new();
-    let (store, sets) = (scratch.store_in(&world), [set("10.1.2.0/29")]);
+    let env = TestEnv::new();
+    let (store, sets) = (scratch.store_in(&env), [set("10.1.2.0/29")]);
     let begin = 1_800_000_000;
     for container in ["a", "b", "c", "d", "e"] {
         add(&store, container, &sets);
     }
     del(&store, "d");
-    world.set_clock(begin + 30);
+    env.set_clock(begin + 30);
     del(&store, "a");
     // By turn .2 would be next; .5 has rested longer.
     assert_eq!(add(&store, "f", &sets), [ip("10.1.2.5")]);
     assert_eq!(add(&store, "g", &sets), [ip("10.1.2.2")]);
     // Past its rest an address is as free as any.
     del(&store, "b");
-    world.set_clock(begin + 90);
+    env.set_clock(begin + 90);
     del(&store, "g");
     assert_eq!(add(&store, "h", &sets), [ip("10.1.2.3")]);
 }
@@ -54,30 +54,30 @@ fn a_freed_address_rests_and_the_longest_rested_yields_first() {
 #[test]
 fn a_clock_that_jumps_back_neither_keeps_addresses_nor_lets_names_pile_up() {
     let scratch = Scratch::new();
-    let world = TestWorld::new();
-    let (store, sets) = (scratch.store_in(&world), [set("10.1.2.0/29")]);
+    let env = TestEnv::new();
+    let (store, sets) = (scratch.store_in(&env), [set("10.1.2.0/29")]);
     for container in ["a", "b", "c", "d", "e"] {
         add(&store, container, &sets);
     }
     del(&store, "a");
     del(&store, "b");
-    world.set_clock(1_000);
+    env.set_clock(1_000);
     // What rested in the future rests no more: .2 is next by turn.
     assert_eq!(add(&store, "f", &sets), [ip("10.1.2.2")]);
     del(&store, "c");
-    assert_eq!(inodes(&scratch.root().join("resting")).into_keys().collect::<Vec<_>>(), ["33"]);
+    assert_eq!(inodes(&scratch.root().join("cooldown")).into_keys().collect::<Vec<_>>(), ["33"]);
 }
 
 #[test]
 fn expired_rests_are_removed_as_fast_as_they_come() {
     let scratch = Scratch::new();
-    let world = TestWorld::new();
-    let (store, sets) = (scratch.store_in(&world), dual_stack());
+    let env = TestEnv::new();
+    let (store, sets) = (scratch.store_in(&env), dual_stack());
     for round in 0..40 {
-        world.set_clock(1_800_000_000 + round * 45);
+        env.set_clock(1_800_000_000 + round * 45);
         add(&store, "a", &sets);
         del(&store, "a");
-        let buckets = inodes(&scratch.root().join("resting"));
+        let buckets = inodes(&scratch.root().join("cooldown"));
         assert!(buckets.len() <= 3, "round {round}: {buckets:?}");
     }
 }
@@ -160,8 +160,8 @@ fn addresses_of_another_ipam_plugin_are_held_like_our_own() {
 #[test]
 fn the_young_are_told_from_the_old_whatever_the_clock_does() {
     let scratch = Scratch::new();
-    let world = TestWorld::new();
-    let store = scratch.store_in(&world);
+    let env = TestEnv::new();
+    let store = scratch.store_in(&env);
     add(&store, "a", &dual_stack());
     let record = store.find(&key("a")).unwrap().unwrap();
     let limit = Duration::from_secs(60);
@@ -196,7 +196,7 @@ fn the_files_are_for_root_alone_and_read_well() {
     let scratch = Scratch::new();
     add(&scratch.store(), "a", &dual_stack());
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    for dir in ["", "by-id", "by-ip", "tmp", "resting"] {
+    for dir in ["", "by-id", "by-ip", "tmp", "cooldown"] {
         assert_eq!(mode(&scratch.root().join(dir)), 0o700, "{dir}");
     }
     for file in ["lock", "boot", "next", "by-id/a@eth0", "by-ip/10.1.2.2"] {
@@ -235,8 +235,8 @@ proptest! {
         let all: Vec<IpAddr> = set.addresses_after(None).collect();
         let state = |n: u8| match n {
             0 => State::Free,
-            1 => State::Resting(Rested::Short),
-            2 => State::Resting(Rested::Long),
+            1 => State::CoolingDown(Age::Recent),
+            2 => State::CoolingDown(Age::Older),
             _ => State::Held,
         };
         let states: HashMap<IpAddr, State> =
@@ -255,8 +255,8 @@ proptest! {
         let expected = match free {
             Some(address) if place(address) < tries => Choice::Take(address),
             _ if order.len() > tries => Choice::GaveUp,
-            _ => first(State::Resting(Rested::Long))
-                .or(first(State::Resting(Rested::Short)))
+            _ => first(State::CoolingDown(Age::Older))
+                .or(first(State::CoolingDown(Age::Recent)))
                 .map_or(Choice::Exhausted, Choice::Take),
         };
         prop_assert_eq!(choice, expected);
@@ -272,13 +272,13 @@ proptest! {
         steps in proptest::collection::vec((0_u8..8, 0_u64..50), 1..60),
     ) {
         let scratch = Scratch::in_memory();
-        let world = TestWorld::new();
-        let (store, sets) = (scratch.store_in(&world), dual_stack());
+        let env = TestEnv::new();
+        let (store, sets) = (scratch.store_in(&env), dual_stack());
         let mut held: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
         let mut now = 1_800_000_000;
         for (container, seconds) in steps {
             now += seconds;
-            world.set_clock(now);
+            env.set_clock(now);
             let name = format!("c{container}");
             let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
             if held.remove(&name).is_some() {

@@ -15,7 +15,7 @@ fn after_a_reboot_every_address_is_free() {
     std::fs::write(scratch.root().join("tmp/x@eth0"), b"{").unwrap();
     let mut locked = store.lock(&boot("next-boot"), PATIENCE).unwrap();
     assert_eq!(audit(&scratch.root()), BTreeMap::new());
-    assert_eq!(inodes(&scratch.root().join("resting")), BTreeMap::new());
+    assert_eq!(inodes(&scratch.root().join("cooldown")), BTreeMap::new());
     for container in ["a", "b", "c", "d", "e"] {
         locked.allocate(claim(container), &dual_stack(), &[]).unwrap();
     }

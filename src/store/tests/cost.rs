@@ -20,18 +20,16 @@ fn populate(scratch: &Scratch, count: u32, hole: u32) {
         fs::write(&by_id, b"").unwrap();
         fs::hard_link(&by_id, scratch.root().join(format!("by-ip/{address}"))).unwrap();
     }
-    // Whoever comes first after a hand looks at everything, once.
-    drop(scratch.store().lock(&this_boot(), PATIENCE).unwrap());
 }
 
 /// Steps of one ADD and one DEL, each with everything that a command does: open, lock, work.
 fn steps_of_add_and_del(scratch: &Scratch) -> (usize, usize) {
     let sets = [set("10.128.0.0/16")];
-    let world = TestWorld::new();
-    add(&scratch.store_in(&world), "new", &sets);
-    let add = world.steps();
-    del(&scratch.store_in(&world), "new");
-    (add, world.steps() - add)
+    let env = TestEnv::new();
+    add(&scratch.store_in(&env), "new", &sets);
+    let add = env.steps();
+    del(&scratch.store_in(&env), "new");
+    (add, env.steps() - add)
 }
 
 #[test]
@@ -77,7 +75,7 @@ fn a_dual_stack_add_beyond_any_bound_of_ipv6_costs_no_more() {
     // The last address before the end: the turn goes over it.
     fs::write(scratch.root().join("next"), "10.255.255.254\nfdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\n")
         .unwrap();
-    let world = TestWorld::new();
-    assert_eq!(add(&scratch.store_in(&world), "a", &sets), [ip("10.0.0.2"), ip("fd00::2")]);
-    assert!(world.steps() < 60, "{} steps", world.steps());
+    let env = TestEnv::new();
+    assert_eq!(add(&scratch.store_in(&env), "a", &sets), [ip("10.0.0.2"), ip("fd00::2")]);
+    assert!(env.steps() < 60, "{} steps", env.steps());
 }

@@ -43,12 +43,12 @@ fn do_everything(data_dir: PathBuf) {
     unless_stuck(store.find(&key("victim")));
     unless_stuck(store.attachments());
     unless_stuck(store.usage(&this_boot(), &sets));
-    unless_stuck(store.survey());
+    unless_stuck(store.audit());
     unless_stuck(store.try_hold(&key("victim")));
     let Some(mut locked) = unless_stuck(store.lock(&this_boot(), PATIENCE)) else { return };
     unless_stuck(locked.allocate(claim("other"), &sets, &[]));
     unless_stuck(locked.allocate(claim("third"), &sets, &[ip("10.1.2.2")]));
-    unless_stuck(locked.mend());
+    unless_stuck(locked.repair());
     unless_stuck(locked.release(&key("victim")));
     unless_stuck(locked.allocate(claim("victim"), &sets, &[]));
     unless_stuck(locked.release(&key("other")));
@@ -73,14 +73,14 @@ fn no_trap_in_the_store_reaches_outside_or_hangs() {
             "by-id",
             "by-ip",
             "tmp",
-            "resting",
+            "cooldown",
             "by-id/victim@eth0",
             "by-ip/10.1.2.2",
             "by-ip/10.1.2.3",
             "tmp/victim@eth0",
             "tmp/boot",
-            "resting/60000000",
-            "resting/1/10.1.2.2",
+            "cooldown/60000000",
+            "cooldown/1/10.1.2.2",
             "",
         ] {
             // Links to a file, and links to a directory with a file in it.
@@ -90,7 +90,7 @@ fn no_trap_in_the_store_reaches_outside_or_hangs() {
                 fs::create_dir(&outside).unwrap();
                 fs::write(outside.join("file"), "precious").unwrap();
                 add(&scratch.store(), "victim", &dual_stack());
-                fs::create_dir_all(scratch.root().join("resting/1")).unwrap();
+                fs::create_dir_all(scratch.root().join("cooldown/1")).unwrap();
                 // Collected anew: joined with "", a path ends in a slash, which no link can.
                 let path: PathBuf = scratch.root().join(place).components().collect();
                 set_trap(trap, &path, &scratch.0.join(target));
@@ -191,7 +191,7 @@ fn a_record_of_another_attachment_or_of_a_newer_ferrule_says_so() {
 }
 
 #[test]
-fn names_removed_by_hand_are_mended_and_told() {
+fn names_removed_by_hand_are_repaired_and_told() {
     let scratch = Scratch::in_memory();
     let store = scratch.store();
     for container in ["a", "b", "c", "d", "e"] {
@@ -201,10 +201,10 @@ fn names_removed_by_hand_are_mended_and_told() {
     fs::remove_file(scratch.root().join("by-id/c@eth0")).unwrap();
     fs::write(scratch.root().join("by-id/notes.txt"), "").unwrap();
     fs::write(scratch.root().join("by-ip/10.1.2.60"), "").unwrap();
-    let mended = store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();
-    assert_eq!((mended.restored, mended.relisted), (vec![ip("10.1.2.3")], vec![key("c")]));
-    assert_eq!((mended.freed, mended.contested.len()), (vec![ip("10.1.2.60")], 0));
-    assert_eq!(mended.strangers, [scratch.root().join("by-id/notes.txt")]);
+    let repairs = store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap();
+    assert_eq!((repairs.restored, repairs.relisted), (vec![ip("10.1.2.3")], vec![key("c")]));
+    assert_eq!((repairs.freed, repairs.contested.len()), (vec![ip("10.1.2.60")], 0));
+    assert_eq!(repairs.strangers, [scratch.root().join("by-id/notes.txt")]);
     fs::remove_file(scratch.root().join("by-id/notes.txt")).unwrap();
     assert_eq!(audit(&scratch.root()).len(), 5);
 }

@@ -3,17 +3,17 @@
 //! What is on disk is read here with the standard library alone, never with the code under test.
 
 mod allocation;
+mod audits;
 mod boots;
-mod changed;
 mod cost;
 mod crash;
 mod damage;
-mod inside;
 mod model;
+mod no_masquerade;
 mod races;
 mod rot;
-mod survey;
-mod tunnel;
+mod sysctl_backup;
+mod vxlan_peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::env::{Step, World};
+use super::env::{Env, FaultPoint};
 use super::{BootId, Claim, RecordedNetns, Store};
 use crate::cni::args::PodName;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, NetnsPath, NetworkName};
@@ -69,8 +69,8 @@ impl Scratch {
         Store::open(&self.data_dir(), &network()).unwrap()
     }
 
-    fn store_in(&self, world: &Arc<TestWorld>) -> Store {
-        Store::open_in(Arc::clone(world) as Arc<dyn World>, &self.data_dir(), &network()).unwrap()
+    fn store_in(&self, env: &Arc<TestEnv>) -> Store {
+        Store::open_in(Arc::clone(env) as Arc<dyn Env>, &self.data_dir(), &network()).unwrap()
     }
 }
 
@@ -81,7 +81,7 @@ impl Drop for Scratch {
 }
 
 /// A clock to be set, steps that are counted, and a death that can be ordered.
-struct TestWorld {
+struct TestEnv {
     now: AtomicU64,
     looks: AtomicUsize,
     changes: AtomicUsize,
@@ -92,7 +92,7 @@ struct TestWorld {
     is_dead: AtomicBool,
 }
 
-impl TestWorld {
+impl TestEnv {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             now: AtomicU64::new(1_800_000_000),
@@ -105,15 +105,15 @@ impl TestWorld {
     }
 
     fn dying_at(change: usize) -> Arc<Self> {
-        let world = Self::new();
-        world.dies_at.store(change, Ordering::Relaxed);
-        world
+        let env = Self::new();
+        env.dies_at.store(change, Ordering::Relaxed);
+        env
     }
 
     fn failing_at(change: usize) -> Arc<Self> {
-        let world = Self::new();
-        world.fails_at.store(change, Ordering::Relaxed);
-        world
+        let env = Self::new();
+        env.fails_at.store(change, Ordering::Relaxed);
+        env
     }
 
     fn is_dead(&self) -> bool {
@@ -129,12 +129,12 @@ impl TestWorld {
     }
 }
 
-impl World for TestWorld {
+impl Env for TestEnv {
     fn unix_seconds(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
     }
 
-    fn admit(&self, step: Step) -> io::Result<()> {
+    fn admit(&self, step: FaultPoint) -> io::Result<()> {
         if step.changes {
             let change = self.changes.fetch_add(1, Ordering::Relaxed);
             if change >= self.dies_at.load(Ordering::Relaxed) {

@@ -1,16 +1,16 @@
-//! Random sequences against the model of tests/model: the store alone, below a kernel that is a map.
+//! Random sequences against the model of tests/adversarial/model: the store alone, below a kernel that is a map.
 //!
 //! What the commands do with the store is here in short: in which order they take lock and hold, and when they begin
-//! anew. The same sequences run on the commands themselves, with real namespaces, in tests/model.
+//! anew. The same sequences run on the commands themselves, with real namespaces, in tests/adversarial/model.
 
-#[path = "../../../tests/model/disk.rs"]
+#[path = "../../../tests/adversarial/model/disk.rs"]
 mod disk;
-#[path = "../../../tests/model/law.rs"]
+#[path = "../../../tests/adversarial/model/law.rs"]
 mod law;
-#[path = "../../../tests/model/play.rs"]
+#[path = "../../../tests/adversarial/model/play.rs"]
 mod play;
 mod process;
-#[path = "../../../tests/model/step.rs"]
+#[path = "../../../tests/adversarial/model/step.rs"]
 mod step;
 
 use std::sync::{Barrier, Mutex};
@@ -80,11 +80,11 @@ impl Bench {
 
     /// Runs a command in a process that dies before its `at`th change. `None` if it did.
     fn execute(&self, command: &Command, at: usize) -> Option<Answer> {
-        let world = TestWorld::dying_at(at);
-        world.set_clock(self.now);
-        let outcome = Process { bench: self, world: &world }.run(command);
+        let env = TestEnv::dying_at(at);
+        env.set_clock(self.now);
+        let outcome = Process { bench: self, env: &env }.run(command);
         // A death in the housekeeping after a DEL leaves its answer as it is; but nobody hears it.
-        (!world.is_dead()).then(|| outcome.unwrap_or_else(|error| panic!("{command}: {error}")))
+        (!env.is_dead()).then(|| outcome.unwrap_or_else(|error| panic!("{command}: {error}")))
     }
 }
 

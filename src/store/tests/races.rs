@@ -48,7 +48,7 @@ fn who_lets_go_of_a_lock_has_let_go_even_if_another_process_still_has_its_file()
     let store = scratch.store();
     let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
     let (_, hold) = locked.allocate(claim("a"), &dual_stack(), &[]).unwrap();
-    let forked = [&locked.lock, hold.file()].map(|file| file.try_clone().unwrap());
+    let forked = [&locked._lock, hold.file()].map(|file| file.try_clone().unwrap());
     assert!(store.try_hold(&key("a")).unwrap().is_none());
     assert!(matches!(store.lock(&this_boot(), Duration::ZERO), Err(StoreError::LockTimeout { .. })));
     drop(locked);
@@ -141,12 +141,12 @@ struct Saboteur {
     is_done: AtomicBool,
 }
 
-impl World for Saboteur {
+impl Env for Saboteur {
     fn unix_seconds(&self) -> u64 {
         1_800_000_000
     }
 
-    fn admit(&self, step: Step) -> io::Result<()> {
+    fn admit(&self, step: FaultPoint) -> io::Result<()> {
         if step.operation == "stat" && !self.is_done.swap(true, Ordering::Relaxed) {
             std::fs::remove_file(&self.file)?;
         }
@@ -156,8 +156,8 @@ impl World for Saboteur {
 
 /// The same store, in which `file` will be removed so.
 fn sabotaged(scratch: &Scratch, file: &str) -> Store {
-    let world = Saboteur { file: scratch.root().join(file), is_done: AtomicBool::new(false) };
-    Store::open_in(Arc::new(world), &scratch.data_dir(), &network()).unwrap()
+    let env = Saboteur { file: scratch.root().join(file), is_done: AtomicBool::new(false) };
+    Store::open_in(Arc::new(env), &scratch.data_dir(), &network()).unwrap()
 }
 
 #[test]

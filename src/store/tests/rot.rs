@@ -3,7 +3,6 @@
 //! Within the boot an address that may be in use is never given to another; after a reboot nothing is left of it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 use super::super::StoreError;
 use super::*;
@@ -95,7 +94,7 @@ fn in_the_same_boot_no_command_gives_its_address_away_and_a_del_frees_it() {
         assert!(matches!(wanted, Err(StoreError::Taken { .. })), "{what}: {wanted:?}");
         let again = locked.allocate(claim("a"), &one(), &[]);
         assert!(again.is_err(), "{what}: {again:?}");
-        assert!(locked.mend().unwrap().freed.is_empty(), "{what}");
+        assert!(locked.repair().unwrap().freed.is_empty(), "{what}");
         assert_eq!(inodes(&scratch.root().join("by-ip")).into_keys().collect::<Vec<_>>(), [ONLY], "{what}");
         let released = locked.release(&key("a")).unwrap().unwrap();
         assert_eq!(released.addresses, [ip(ONLY)], "{what}");
@@ -142,41 +141,19 @@ fn without_a_boot_stamp_a_damaged_record_that_names_this_boot_keeps_its_address(
     }
 }
 
-/// Does something by hand. Where time is counted in ticks, the next one is waited for: no hand is as fast.
-fn by_hand(scratch: &Scratch, hand: impl FnOnce(&Path)) {
-    let changed = |path: &Path| fs::metadata(path).map(|it| (it.ctime(), it.ctime_nsec())).unwrap();
-    let probe = scratch.0.join("probe");
-    let last = ["by-id", "by-ip"].map(|name| changed(&scratch.root().join(name))).into_iter().max().unwrap();
-    loop {
-        fs::write(&probe, "").unwrap();
-        if changed(&probe) > last {
-            break;
-        }
-    }
-    hand(&scratch.root());
-}
+/// What repairs the store.
+type Repair = (&'static str, fn(&Store));
 
-/// What may come after a hand was in the store. Each is a command of its own, with the lock of its own.
-type Command = (&'static str, fn(&Store));
-
-const COMMANDS: [Command; 7] = [
-    ("nothing but the lock", |store| drop(store.lock(&this_boot(), PATIENCE).unwrap())),
-    ("ADD of another", |store| drop(add(store, "other", &dual_stack()))),
-    ("ADD of another that asks for the address", |store| {
-        let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
-        let asked = locked.allocate(claim("other"), &dual_stack(), &[ip("10.1.2.2")]);
-        assert!(matches!(asked, Err(StoreError::Taken { .. })), "{asked:?}");
-    }),
-    ("ADD of the same", |store| {
-        let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
-        let again = locked.allocate(claim("victim"), &dual_stack(), &[]);
-        assert!(matches!(again, Err(StoreError::AlreadyAttached { .. })), "{again:?}");
-    }),
-    ("DEL of another", |store| assert!(del(store, "witness"))),
-    ("GC", |store| drop(store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap())),
+const REPAIRS: [Repair; 3] = [
+    ("GC", |store| drop(store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap())),
     ("reclaim after a look", |store| {
-        drop(store.survey());
-        drop(store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap());
+        store.audit().unwrap();
+        store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap();
+    }),
+    ("GC after an ADD and a DEL of others", |store| {
+        add(store, "other", &dual_stack());
+        assert!(del(store, "other"));
+        store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap();
     }),
 ];
 
@@ -194,22 +171,45 @@ fn with_victim() -> Scratch {
 
 /// host-local's users free an address with `rm`.
 #[test]
-fn a_record_that_lost_names_by_hand_has_them_again_after_any_command() {
+fn a_record_that_lost_names_by_hand_has_them_again_after_a_repair() {
     // Every choice but all of them: then nothing is left that could tell.
     for choice in 1..7_usize {
         let lost: Vec<&str> = (0..3).filter(|at| choice & (1 << at) != 0).map(|at| NAMES[at]).collect();
-        for (what, command) in COMMANDS {
+        for (what, repair) in REPAIRS {
             let scratch = with_victim();
-            by_hand(&scratch, |root| lost.iter().for_each(|name| fs::remove_file(root.join(name)).unwrap()));
-            command(&scratch.store());
+            lost.iter().for_each(|name| fs::remove_file(scratch.root().join(name)).unwrap());
+            repair(&scratch.store());
             let holders = audit(&scratch.root());
             let theirs = [ip("10.1.2.2"), ip("fd00:1::2")].into();
             assert_eq!(holders.get("victim"), Some(&theirs), "{lost:?} lost, then {what}");
         }
         let scratch = with_victim();
-        by_hand(&scratch, |root| lost.iter().for_each(|name| fs::remove_file(root.join(name)).unwrap()));
-        assert!(del(&scratch.store(), "victim"), "{lost:?} lost, then its DEL");
+        lost.iter().for_each(|name| fs::remove_file(scratch.root().join(name)).unwrap());
+        let is_listed = !lost.contains(&NAMES[0]);
+        assert_eq!(del(&scratch.store(), "victim"), is_listed, "{lost:?} lost, then its DEL");
+        if !is_listed {
+            // A DEL knows an attachment by its name in by-id. What is left is found by GC, which then removes it.
+            let store = scratch.store();
+            let repairs = store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap();
+            assert_eq!(repairs.relisted, [key("victim")], "{lost:?}");
+            assert!(del(&store, "victim"), "{lost:?}");
+        }
         assert_eq!(audit(&scratch.root()).into_keys().collect::<Vec<_>>(), ["witness"], "{lost:?}");
+    }
+}
+
+/// Without its name in by-id an attachment is unknown, but its addresses stay held.
+#[test]
+fn an_address_whose_record_lost_its_name_is_not_handed_out() {
+    let (scratch, _) = full();
+    let store = scratch.store();
+    fs::remove_file(scratch.root().join("by-id/a@eth0")).unwrap();
+    for requested in [vec![], vec![ip(ONLY)]] {
+        let refused = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("b"), &one(), &requested);
+        assert!(
+            matches!(refused, Err(StoreError::Exhausted { .. } | StoreError::Taken { .. })),
+            "{refused:?}"
+        );
     }
 }
 
@@ -217,36 +217,46 @@ fn a_record_that_lost_names_by_hand_has_them_again_after_any_command() {
 #[test]
 fn a_whole_directory_of_names_comes_back_from_the_other() {
     for directory in ["by-id", "by-ip"] {
-        for (what, command) in COMMANDS {
+        for is_replaced in [false, true] {
             let scratch = with_victim();
-            by_hand(&scratch, |root| {
-                fs::rename(root.join(directory), scratch.0.join("aside")).unwrap();
-                if what.len().is_multiple_of(2) {
-                    fs::write(root.join(directory), "a file").unwrap();
-                }
-            });
-            command(&scratch.store());
+            fs::rename(scratch.root().join(directory), scratch.0.join("aside")).unwrap();
+            if is_replaced {
+                fs::write(scratch.root().join(directory), "a file").unwrap();
+            }
+            scratch.store().lock(&this_boot(), PATIENCE).unwrap().repair().unwrap();
             let holders = audit(&scratch.root());
             let theirs = [ip("10.1.2.2"), ip("fd00:1::2")].into();
-            assert_eq!(holders.get("victim"), Some(&theirs), "{directory} lost, then {what}");
+            assert_eq!(holders.get("victim"), Some(&theirs), "{directory} lost, replaced: {is_replaced}");
         }
     }
 }
 
+/// The first holder of the lock in a boot repairs. That the boot file is gone is the sign of one.
 #[test]
-fn what_an_attachment_had_before_it_was_made_anew_is_freed_when_needed() {
+fn the_first_holder_of_the_lock_in_a_boot_repairs() {
+    let scratch = with_victim();
+    fs::remove_file(scratch.root().join("boot")).unwrap();
+    fs::remove_file(scratch.root().join(NAMES[1])).unwrap();
+    drop(scratch.store().lock(&this_boot(), PATIENCE).unwrap());
+    assert_eq!(audit(&scratch.root()).get("victim"), Some(&[ip("10.1.2.2"), ip("fd00:1::2")].into()));
+}
+
+#[test]
+fn what_an_attachment_had_before_it_was_made_anew_is_freed_by_gc() {
     let (scratch, _) = full();
     let store = scratch.store();
     // The names that an old file of the same key has kept.
     let aside = scratch.0.join("aside");
-    by_hand(&scratch, |root| {
-        fs::hard_link(root.join("by-ip").join(ONLY), &aside).unwrap();
-        fs::remove_file(root.join("by-id/a@eth0")).unwrap();
-        fs::remove_file(root.join("by-ip").join(ONLY)).unwrap();
-    });
+    let root = scratch.root();
+    fs::hard_link(root.join("by-ip").join(ONLY), &aside).unwrap();
+    fs::remove_file(root.join("by-id/a@eth0")).unwrap();
+    fs::remove_file(root.join("by-ip").join(ONLY)).unwrap();
     let wide = [set("10.1.2.0/29")];
     assert_eq!(add(&store, "a", &wide), [ip("10.1.2.3")]);
-    by_hand(&scratch, |root| fs::rename(&aside, root.join("by-ip").join(ONLY)).unwrap());
+    fs::rename(&aside, root.join("by-ip").join(ONLY)).unwrap();
+    let refused = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("b"), &one(), &[]);
+    assert!(matches!(refused, Err(StoreError::Exhausted { .. })), "{refused:?}");
+    assert_eq!(store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap().freed, [ip(ONLY)]);
     assert_eq!(add(&store, "b", &one()), [ip(ONLY)]);
     assert_eq!(audit(&scratch.root()).len(), 2);
 }
@@ -256,12 +266,11 @@ fn what_an_attachment_had_before_it_was_made_anew_is_freed_when_needed() {
 fn what_stands_in_the_place_of_an_address_goes_and_the_address_stays() {
     let (scratch, _) = full();
     let store = scratch.store();
-    by_hand(&scratch, |root| {
-        fs::remove_file(root.join("by-ip").join(ONLY)).unwrap();
-        fs::write(root.join("by-ip").join(ONLY), "mine").unwrap();
-    });
-    let mended = store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();
-    assert_eq!((mended.freed, mended.restored), (vec![], vec![ip(ONLY)]));
+    let root = scratch.root();
+    fs::remove_file(root.join("by-ip").join(ONLY)).unwrap();
+    fs::write(root.join("by-ip").join(ONLY), "mine").unwrap();
+    let repairs = store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap();
+    assert_eq!((repairs.freed, repairs.restored), (vec![], vec![ip(ONLY)]));
     let another = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("b"), &one(), &[]);
     assert!(matches!(another, Err(StoreError::Exhausted { .. })), "{another:?}");
     assert_eq!(audit(&scratch.root()).len(), 1);
@@ -270,22 +279,40 @@ fn what_stands_in_the_place_of_an_address_goes_and_the_address_stays() {
 /// `sed -i`, and most editors, write a new file and give it the name.
 #[test]
 fn a_record_that_an_editor_wrote_anew_keeps_its_addresses() {
-    let scratch = with_victim();
-    by_hand(&scratch, |root| {
+    for is_repaired in [false, true] {
+        let scratch = with_victim();
+        let root = scratch.root();
         let text = fs::read_to_string(root.join(NAMES[0])).unwrap();
         let (before, _) = text.split_once(",\n  \"sum\"").unwrap();
         fs::write(root.join("edited"), format!("{before}\n}}\n")).unwrap();
         fs::rename(root.join("edited"), root.join(NAMES[0])).unwrap();
-    });
-    let store = scratch.store();
-    for container in ["b", "c", "d"] {
-        add(&store, container, &dual_stack());
+        let store = scratch.store();
+        for container in ["b", "c", "d"] {
+            add(&store, container, &dual_stack());
+        }
+        let refused = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("e"), &dual_stack(), &[]);
+        assert!(matches!(refused, Err(StoreError::Exhausted { .. })), "{refused:?}");
+        if is_repaired {
+            let repairs = store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap();
+            assert_eq!((repairs.restored.len(), repairs.freed.len()), (2, 0), "{repairs:?}");
+            assert_eq!(audit(&root).get("victim"), Some(&[ip("10.1.2.2"), ip("fd00:1::2")].into()));
+        }
+        assert!(del(&store, "victim"));
+        assert_eq!(audit(&root).len(), 4, "repaired: {is_repaired}");
     }
-    let refused = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("e"), &dual_stack(), &[]);
-    assert!(matches!(refused, Err(StoreError::Exhausted { .. })), "{refused:?}");
-    assert_eq!(audit(&scratch.root()).get("victim"), Some(&[ip("10.1.2.2"), ip("fd00:1::2")].into()));
-    assert!(del(&store, "victim"));
-    assert_eq!(audit(&scratch.root()).len(), 4);
+}
+
+/// Something in `tmp` by the name of an attachment that lives costs it nothing.
+#[test]
+fn a_trap_in_tmp_costs_a_listed_attachment_no_address() {
+    let (scratch, _) = full();
+    for trap in ["nothing of ours", ""] {
+        fs::write(scratch.root().join("tmp/a@eth0"), trap).unwrap();
+        let store = scratch.store();
+        let another = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("b"), &one(), &[]);
+        assert!(matches!(another, Err(StoreError::Exhausted { .. })), "{another:?}");
+        assert_eq!(audit(&scratch.root()).len(), 1);
+    }
 }
 
 /// A file of which nobody can tell whose it was keeps its address from others, until somebody says that it may go.
@@ -294,73 +321,33 @@ fn a_name_whose_file_cannot_be_read_is_freed_by_reclaim_or_a_reboot_only() {
     let (scratch, _) = full();
     let store = scratch.store();
     let lose = || {
-        by_hand(&scratch, |root| {
-            fs::write(root.join("by-id/a@eth0"), "torn").unwrap();
-            fs::remove_file(root.join("by-id/a@eth0")).unwrap();
-        });
+        let root = scratch.root();
+        fs::write(root.join("by-id/a@eth0"), "torn").unwrap();
+        fs::remove_file(root.join("by-id/a@eth0")).unwrap();
     };
     lose();
     for requested in [vec![], vec![ip(ONLY)]] {
         let refused = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("b"), &one(), &requested);
         assert!(refused.is_err(), "{refused:?}");
     }
-    assert_eq!(store.survey().unwrap().orphans, [ip(ONLY)]);
-    assert_eq!(store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap().freed, [ip(ONLY)]);
+    assert_eq!(store.audit().unwrap().orphans, [ip(ONLY)]);
+    assert_eq!(store.lock(&this_boot(), PATIENCE).unwrap().repair().unwrap().freed, [ip(ONLY)]);
     add(&store, "a", &one());
     lose();
     drop(store.lock(&boot("next-boot"), PATIENCE).unwrap());
     assert_eq!(audit(&scratch.root()), BTreeMap::new());
 }
 
-/// What `reclaim` tells must not depend on who took the lock before.
-#[test]
-fn what_was_mended_on_the_way_is_told_by_the_same_command() {
-    let scratch = with_victim();
-    by_hand(&scratch, |root| fs::remove_file(root.join(NAMES[0])).unwrap());
-    assert_eq!(
-        scratch.store().survey().unwrap().unlisted,
-        [(ip("10.1.2.2"), key("victim")), (ip("fd00:1::2"), key("victim"))]
-    );
-    let store = scratch.store();
-    let mended = store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();
-    assert_eq!((mended.relisted, mended.freed), (vec![key("victim")], vec![]));
-    by_hand(&scratch, |root| fs::remove_file(root.join(NAMES[1])).unwrap());
-    let mended = store.lock(&this_boot(), PATIENCE).unwrap().mend().unwrap();
-    assert_eq!(mended.restored, [ip("10.1.2.2")]);
-}
-
-/// The seal is what makes this affordable: nothing is looked at as long as nobody's hand was in the store.
-#[test]
-fn the_records_of_others_are_read_once_after_a_hand_and_never_else() {
-    let scratch = with_victim();
-    let cost = || {
-        let world = TestWorld::new();
-        drop(scratch.store_in(&world).lock(&this_boot(), PATIENCE).unwrap());
-        world.steps()
-    };
-    let usual = cost();
-    assert_eq!(cost(), usual);
-    by_hand(&scratch, |root| fs::write(root.join("by-id/notes.txt"), "").unwrap());
-    assert!(cost() > usual);
-    assert_eq!(cost(), usual);
-    // A lock file that is somebody else's as well is never written: then it is looked at each time.
-    let elsewhere = scratch.0.join("elsewhere");
-    fs::hard_link(scratch.root().join("lock"), &elsewhere).unwrap();
-    let before = fs::read(&elsewhere).unwrap();
-    assert!(cost() > usual && cost() > usual);
-    assert_eq!(fs::read(&elsewhere).unwrap(), before);
-}
-
 /// A file system on which nothing can be made any more; what is there can be removed and renamed.
 struct FullDisk;
 
-impl World for FullDisk {
+impl Env for FullDisk {
     fn unix_seconds(&self) -> u64 {
         1_800_000_000
     }
 
-    fn admit(&self, step: Step) -> io::Result<()> {
-        let needs_room = ["create", "write", "link", "make directory", "seal"].contains(&step.operation);
+    fn admit(&self, step: FaultPoint) -> io::Result<()> {
+        let needs_room = ["create", "write", "link", "make directory"].contains(&step.operation);
         if needs_room { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
@@ -393,14 +380,13 @@ fn a_del_works_on_a_full_disk_in_this_boot_and_after_a_reboot() {
 fn a_trap_in_the_place_of_a_record_costs_it_no_address_and_its_del_frees_it() {
     let (scratch, _) = full();
     let store = scratch.store();
-    by_hand(&scratch, |root| {
-        fs::remove_file(root.join("by-id/a@eth0")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", root.join("by-id/a@eth0")).unwrap();
-    });
+    let root = scratch.root();
+    fs::remove_file(root.join("by-id/a@eth0")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", root.join("by-id/a@eth0")).unwrap();
     let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
     let another = locked.allocate(claim("b"), &one(), &[]);
     assert!(matches!(another, Err(StoreError::Exhausted { .. })), "{another:?}");
-    assert_eq!(locked.mend().unwrap().freed, Vec::<IpAddr>::new());
+    assert_eq!(locked.repair().unwrap().freed, Vec::<IpAddr>::new());
     assert_eq!(locked.release(&key("a")).unwrap().unwrap().addresses, [ip(ONLY)]);
     drop(locked);
     assert_eq!(audit(&scratch.root()), BTreeMap::new());

@@ -84,10 +84,11 @@ pub fn replaced(cluster: &Cluster) -> Result {
     })
 }
 
-/// A counter of the node's agent, all its labels taken together where `name` has none.
+/// A counter of the node's agent. `name` may have the first labels; what differs in the others is added up.
 pub fn counted(node: &Node, name: &str) -> Result<u64> {
     let text = node.run(&["curl", "--silent", "--show-error", "--fail", METRICS])?;
-    let has_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    let has_name =
+        |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{', ',']));
     let values: Vec<u64> =
         text.lines().filter(has_name).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
     ensure!(!values.is_empty() || name.contains('{'), "the agent of {} does not count {name}", node.name);
@@ -101,8 +102,8 @@ mod tests {
     #[test]
     fn a_line_of_the_runtimes_log_has_the_agents_in_it() {
         let line = "2026-11-28T18:00:00.123456789Z stderr F time=2026-11-28T18:00:00.123Z level=info \
-                    msg=\"routes to other nodes\" set=2";
-        let expected = ("2026-11-28T18:00:00.123Z", "msg=\"routes to other nodes\" set=2");
+                    msg=\"peer routes updated\" set=2";
+        let expected = ("2026-11-28T18:00:00.123Z", "msg=\"peer routes updated\" set=2");
         assert_eq!(time_and_words(line), Some(expected));
         assert_eq!(time_and_words("2026-11-28T18:00:00Z stderr F thread main panicked"), None);
     }

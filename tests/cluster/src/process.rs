@@ -1,9 +1,11 @@
 //! Running kubectl and docker, and waiting for what announces itself to nobody.
 
 use std::fmt;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// After this a program is killed. Building an image, or waiting for a roll-out, takes minutes.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// Why a case failed, in words for the one who reads the report.
 #[derive(Debug)]
@@ -41,25 +43,8 @@ pub fn run(program: &str, words: &[&str]) -> Result<String> {
 
 /// The same, with `input` on its standard input.
 pub fn run_with_input(program: &str, words: &[&str], input: &str) -> Result<String> {
-    let failed = |why: &str| Failure(format!("{program} {}: {why}", words.join(" ")));
-    let mut child = Command::new(program)
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(&error.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A program that does not read all of it says why by its status.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(|error| failed(&error.to_string()))?;
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        return Ok(stdout);
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(failed(&format!("{}\n{}\n{}", output.status, stderr.trim(), stdout.trim())))
+    let done = kit::process::run_within(PATIENCE, Command::new(program).args(words), input);
+    done.map_err(|failed| Failure(failed.to_string()))
 }
 
 /// Asks again and again until `probe` gives a value; fails with what it said last if it never does within `limit`.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use kit::process::Failed;
+
 /// Why something in the lab did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -63,6 +65,12 @@ pub enum Error {
         /// What was seen instead.
         last: String,
     },
+}
+
+impl From<Failed> for Error {
+    fn from(Failed { command, reason }: Failed) -> Self {
+        Self::Command { command, reason }
+    }
 }
 
 /// The result of everything here.

@@ -142,7 +142,7 @@ impl Node {
     pub async fn load_image(&self) -> Result<()> {
         // The archive is read here, on standard input: the node itself does not see it.
         let path = self.lab.path(Path::new(IMAGE_ARCHIVE));
-        let archive = File::open(&path).map_err(|source| Error::File { path, source })?;
+        let archive = fs::read(&path).map_err(|source| Error::File { path, source })?;
         let mut import = self.command("ctr");
         run_with_input(import.args(["--namespace", "k8s.io", "images", "import", "-"]), archive)?;
         let client = self.cri().await?;
@@ -232,7 +232,7 @@ fn connect(lab: Namespaces, plan: &NodePlan, init: u32) -> Result<()> {
     // After a reboot the kernel may not have got round yet to removing the old one.
     let _ = run(lab.ip().args(["link", "delete", name]));
     let cable = format!("link add {name} up master underlay type veth peer name eth0 netns {init}\n");
-    run_with_input(lab.ip().args(["-batch", "-"]), cable.as_bytes())?;
+    run_with_input(lab.ip().args(["-batch", "-"]), cable)?;
     let addresses = format!(
         "address add {ipv4}/24 dev eth0\n\
          address add {ipv6}/64 dev eth0 nodad\n\
@@ -240,7 +240,7 @@ fn connect(lab: Namespaces, plan: &NodePlan, init: u32) -> Result<()> {
          route add default via 192.168.77.1\n\
          route add default via fd00:77::1\n"
     );
-    run_with_input(Namespaces { init }.ip().args(["-batch", "-"]), addresses.as_bytes())?;
+    run_with_input(Namespaces { init }.ip().args(["-batch", "-"]), addresses)?;
     Ok(())
 }
 

@@ -1,45 +1,26 @@
 //! Running programs: to their end, or as the first process of new namespaces.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, PipeReader, Read};
+use std::io::{self, BufRead, BufReader, PipeReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{Error, Result};
 
+/// After this a program is killed, with all that it started.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Runs a program to its end and gives its standard output; any status but 0 is an error that quotes what it said.
 pub fn run(command: &mut Command) -> Result<String> {
-    finish(command.stdin(Stdio::null()).output(), command)
+    run_with_input(command, "")
 }
 
 /// The same, with `input` on its standard input.
-pub fn run_with_input(command: &mut Command, mut input: impl Read) -> Result<String> {
-    let feed = |mut child: Child| {
-        if let Some(mut stdin) = child.stdin.take() {
-            io::copy(&mut input, &mut stdin)?;
-        }
-        child.wait_with_output()
-    };
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    finish(piped.spawn().and_then(feed), command)
-}
-
-fn finish(output: io::Result<std::process::Output>, command: &Command) -> Result<String> {
-    let failed = |reason| Error::Command { command: spelled(command), reason };
-    let output = output.map_err(|error| failed(error.to_string()))?;
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        return Ok(stdout);
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!("{}: {} {}", output.status, stderr.trim(), stdout.trim())))
-}
-
-fn spelled(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+pub fn run_with_input(command: &mut Command, input: impl Into<Vec<u8>>) -> Result<String> {
+    Ok(kit::process::run_within(PATIENCE, command, input)?)
 }
 
 /// Starts a program that sets something up, says `ready` on its standard output and then stays.

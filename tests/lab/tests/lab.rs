@@ -83,7 +83,7 @@ fn name_of(lab: &Lab) -> String {
 }
 
 #[test]
-fn pods_of_two_nodes_talk_over_both_families_and_keep_their_address() -> Test {
+fn pods_of_two_nodes_talk_and_keep_their_address() -> Test {
     block_on(async {
         let lab = start_lab(2).await?;
         let [a, b] = lab.nodes() else { panic!("not two nodes") };

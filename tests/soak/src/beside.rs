@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::call::{Blow, Call, Outcome, Verb};
 use crate::random::Random;
 use crate::soak::Soak;
-use crate::system::run;
+use kit::process::output;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub fn vandalise(soak: &Soak) {
         let mut words = deed.split(' ');
         let program = words.next().unwrap_or_default();
         // What is broken already cannot be broken once more.
-        if run(program, &words.collect::<Vec<_>>()).is_ok() {
+        if output(program, &words.collect::<Vec<_>>()).is_ok() {
             soak.tally.count_broken();
             soak.note(deed);
         }

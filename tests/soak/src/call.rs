@@ -1,15 +1,10 @@
 //! One execution of the plugin, as a runtime starts it, and what may happen to it meanwhile.
 
 use crate::Failure;
-use crate::system::{End, lock, remove_namespace};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::system::{End, remove_namespace};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// After this a call is killed, and counts as a hang. Nothing that works takes as long, be the machine busy.
@@ -101,84 +96,34 @@ pub struct Ended {
 pub struct Plugin {
     program: PathBuf,
     peak: PathBuf,
-    under_way: Mutex<BTreeMap<i32, Instant>>,
 }
 
 impl Plugin {
     /// The plugin at `program`; `peak` is benches/peak.c, built.
     pub fn new(program: PathBuf, peak: PathBuf) -> Self {
-        Self { program, peak, under_way: Mutex::default() }
+        Self { program, peak }
     }
 
     /// Executes one, in the network namespace of the calling thread.
     pub fn run(&self, call: &Call, end: &End) -> Result<Ended, Failure> {
-        let mut command = if call.is_weighed {
-            let mut command = Command::new(&self.peak);
-            command.arg(&self.program);
-            command
-        } else {
-            Command::new(&self.program)
-        };
-        command.env_clear().env("CNI_COMMAND", call.verb.name()).env("CNI_PATH", "/nonexistent");
-        if let Some((container, netns)) = &call.attachment {
-            command.env("CNI_CONTAINERID", container).env("CNI_NETNS", netns).env("CNI_IFNAME", "eth0");
-            let pod: String = container.chars().skip_while(|&digit| digit == '0').collect();
-            command.env("CNI_ARGS", format!("K8S_POD_NAMESPACE=soak;K8S_POD_NAME=pod-{pod}"));
+        let name = call.verb.name();
+        let mut plugin = kit::call::Call::of(&self.program).patience(PATIENCE).conf(&call.conf);
+        plugin = plugin.env("CNI_COMMAND", name).env("CNI_PATH", "/nonexistent");
+        if call.is_weighed {
+            plugin = plugin.through([&self.peak]);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let conf = call.conf.to_string();
+        if let Some((container, netns)) = &call.attachment {
+            let pod = container.trim_start_matches('0');
+            plugin = plugin.attachment(container, netns);
+            plugin = plugin.args(format!("K8S_POD_NAMESPACE=soak;K8S_POD_NAME=pod-{pod}"));
+        }
 
         let began = Instant::now();
-        let mut child = command.spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
-        let pid = Pid::from_child(&child).as_raw_nonzero().get();
-        lock(&self.under_way).insert(pid, began);
-        let ended = Self::see_through(&mut child, &conf, call.blow.as_ref(), end);
-        lock(&self.under_way).remove(&pid);
-        let (answer, complaint, status, was_killed) = ended?;
-        let elapsed = began.elapsed();
-
-        if elapsed > PATIENCE {
-            return Err(format!("{} hung: {:?}", call.verb.name(), call.attachment).into());
-        }
-        let outcome = match status {
-            Some(0) if answer.trim().is_empty() => Outcome::Success(Value::Null),
-            Some(0) => Outcome::Success(serde_json::from_str(&answer).map_err(|e| not_json(&answer, &e))?),
-            Some(1) => {
-                let error: Value = serde_json::from_str(&answer).map_err(|e| not_json(&answer, &e))?;
-                let code = error["code"].as_u64().unwrap_or_default();
-                Outcome::Error(code, answer.split_whitespace().collect::<Vec<_>>().join(" "))
-            }
-            None if was_killed => Outcome::Killed,
-            other => {
-                return Err(format!("{} ended with {other:?}: {answer} {complaint}", call.verb.name()).into());
-            }
-        };
-        let peak = complaint.lines().last().filter(|_| call.is_weighed).and_then(|line| line.parse().ok());
-        Ok(Ended { outcome, elapsed, peak })
-    }
-
-    /// Kills those that began too long ago. To be called now and then.
-    pub fn end_hanging(&self) {
-        for (&pid, _) in lock(&self.under_way).iter().filter(|(_, began)| began.elapsed() > PATIENCE) {
-            let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
-        }
-    }
-
-    fn see_through(
-        child: &mut Child,
-        conf: &str,
-        blow: Option<&Blow>,
-        end: &End,
-    ) -> Result<(String, String, Option<i32>, bool), Failure> {
-        let (mut answer, mut complaint) = (String::new(), String::new());
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that dies, or answers without reading all of it: how it ends tells.
-            let _ = stdin.write_all(conf.as_bytes());
-        }
-        match blow {
+        let mut running = plugin.spawn();
+        match &call.blow {
             Some(Blow::Kill(after)) => {
                 end.wait(*after);
-                child.kill()?;
+                running.kill();
             }
             Some(Blow::Bereave(after, netns)) => {
                 end.wait(*after);
@@ -186,19 +131,29 @@ impl Plugin {
             }
             None => {}
         }
-        if let Some(mut stdout) = child.stdout.take() {
-            stdout.read_to_string(&mut answer)?;
-        }
-        if let Some(mut stderr) = child.stderr.take() {
-            stderr.read_to_string(&mut complaint)?;
-        }
-        let was_killed = matches!(blow, Some(Blow::Kill(_)));
-        Ok((answer, complaint, child.wait()?.code(), was_killed))
-    }
-}
+        let answer = running.wait_or_hang();
+        let elapsed = began.elapsed();
 
-fn not_json(answer: &str, error: &serde_json::Error) -> Failure {
-    format!("stdout is not one JSON document ({error}): {answer:?}").into()
+        let answer = answer.map_err(|said| format!("{name} hung: {:?}: {said:?}", call.attachment))?;
+        let text = answer.text();
+        let document = || {
+            serde_json::from_slice::<Value>(&answer.stdout)
+                .map_err(|error| format!("stdout is not one JSON document ({error}): {text:?}"))
+        };
+        let outcome = match answer.status.code() {
+            Some(0) if text.trim().is_empty() => Outcome::Success(Value::Null),
+            Some(0) => Outcome::Success(document()?),
+            Some(1) => {
+                let code = document()?["code"].as_u64().unwrap_or_default();
+                Outcome::Error(code, text.split_whitespace().collect::<Vec<_>>().join(" "))
+            }
+            None if matches!(call.blow, Some(Blow::Kill(_))) => Outcome::Killed,
+            _ => return Err(format!("{name} ended: {answer:?}").into()),
+        };
+        let peak =
+            answer.stderr.lines().last().filter(|_| call.is_weighed).and_then(|line| line.parse().ok());
+        Ok(Ended { outcome, elapsed, peak })
+    }
 }
 
 /// The attachment's part of a call.

@@ -16,9 +16,9 @@ use crate::runtime::Pod;
 use crate::soak::Soak;
 use crate::store::{Record, Store};
 use crate::system::remove_namespace;
+use kit::at_once;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to remove namespaces that have no name any more, with the links in them. It does that by
@@ -53,7 +53,7 @@ impl Checker {
     /// Has a first pod made and removed, and so the node's part of the network.
     pub fn begin(soak: &Soak) -> Result<Self, Failure> {
         let (pod, group) = visit(soak)?;
-        let kernel = Kernel::read()?;
+        let kernel = Kernel::read();
         let mut checker = Self { standing: kernel.standing, group, random: Random::new(soak.seed, 3 << 32) };
         if checker.standing.len() < 10 {
             return Err(format!("an ADD of {pod} left too little: {:?}", checker.standing).into());
@@ -82,19 +82,9 @@ impl Checker {
     fn nobody_shares_an_address(&self, pods: &[Pod]) -> Result<(), Failure> {
         let living: Vec<&Pod> = pods.iter().filter(|pod| pod.has_namespace).collect();
         let mut owners: BTreeMap<String, String> = BTreeMap::new();
-        let read = |some: &[&Pod]| -> Result<Vec<(String, Vec<String>)>, Failure> {
-            some.iter().map(|pod| Ok((pod.id.clone(), addresses_in(&pod.netns)?))).collect()
-        };
-        let found = thread::scope(|scope| {
-            let readers: Vec<_> = living
-                .chunks((living.len() / 4).max(1))
-                .map(|some| scope.spawn(move || read(some)))
-                .collect();
-            let joined =
-                readers.into_iter().map(|it| it.join().unwrap_or_else(|_| Err("a reader panicked".into())));
-            joined.collect::<Result<Vec<_>, Failure>>()
-        })?;
-        for ((id, addresses), pod) in found.into_iter().flatten().zip(&living) {
+        let found = at_once(living.len(), 4, |n| addresses_in(&living[n].netns));
+        for (addresses, pod) in found.into_iter().zip(&living) {
+            let id = &pod.id;
             let ips = pod.result["ips"].as_array().cloned().unwrap_or_default();
             let told =
                 ips.iter().filter_map(|ip| ip["address"].as_str()?.split('/').next().map(str::to_owned));
@@ -116,7 +106,7 @@ impl Checker {
     fn eventually(&self, soak: &Soak, pods: &[Pod], moment: Moment) -> Result<(), Failure> {
         let began = Instant::now();
         loop {
-            let found = self.contradictions(&Kernel::read()?, &Store::read(&soak.node.store)?, pods, moment);
+            let found = self.contradictions(&Kernel::read(), &Store::read(&soak.node.store)?, pods, moment);
             if found.is_empty() {
                 return Ok(());
             }
@@ -277,7 +267,7 @@ fn visit(soak: &Soak) -> Result<(String, String), Failure> {
     };
     call(Verb::Add)?;
     let record = Store::read(&soak.node.store)?.records.get(&pod.id).map(|record| record.link.clone());
-    let group = Kernel::read()?.links.get(&record.unwrap_or_default()).map(|link| link.group.clone());
+    let group = Kernel::read().links.get(&record.unwrap_or_default()).map(|link| link.group.clone());
     call(Verb::Del)?;
     soak.runtime.forget(&pod.id);
     remove_namespace(&pod.netns)?;

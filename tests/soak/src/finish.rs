@@ -6,10 +6,9 @@ use crate::check::Checker;
 use crate::node::ROOM;
 use crate::runtime::Pod;
 use crate::soak::Soak;
-use crate::system::{lock, remove_namespace};
+use crate::system::remove_namespace;
+use kit::at_once;
 use serde_json::{Value, json};
-use std::sync::Mutex;
-use std::thread;
 
 /// The code of a range without a free address.
 const EXHAUSTED: u64 = 100;
@@ -31,7 +30,7 @@ pub fn finish(soak: &Soak, checker: &mut Checker) -> Result<(), Failure> {
     let living = pods.iter().filter(|pod| pod.has_namespace).count();
     // What ADD finds dead it may only take once the kernel has removed the pair.
     let newcomers: Vec<Pod> = (living..ROOM).map(|_| newcomer(soak)).collect::<Result<_, _>>()?;
-    at_once(&newcomers, |pod| expect_success(soak, Verb::Add, pod))?;
+    for_each(&newcomers, |pod| expect_success(soak, Verb::Add, pod))?;
     let one_too_many = newcomer(soak)?;
     match run(soak, Verb::Add, &one_too_many)? {
         Outcome::Error(EXHAUSTED, _) => {}
@@ -39,7 +38,7 @@ pub fn finish(soak: &Soak, checker: &mut Checker) -> Result<(), Failure> {
     }
     pods.extend(newcomers);
     pods.push(one_too_many);
-    at_once(&pods, |pod| {
+    for_each(&pods, |pod| {
         expect_success(soak, Verb::Del, pod)?;
         soak.runtime.forget(&pod.id);
         if pod.has_namespace { remove_namespace(&pod.netns) } else { Ok(()) }
@@ -66,17 +65,6 @@ fn expect_success(soak: &Soak, verb: Verb, pod: &Pod) -> Result<(), Failure> {
 }
 
 /// The first failure, when all have ended.
-fn at_once(pods: &[Pod], work: impl Fn(&Pod) -> Result<(), Failure> + Sync) -> Result<(), Failure> {
-    let left = Mutex::new(pods.iter());
-    let next = || lock(&left).next();
-    let worker = || {
-        while let Some(pod) = next() {
-            work(pod)?;
-        }
-        Ok::<_, Failure>(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..WIDTH).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|it| it.join().map_err(|_| Failure::from("a worker panicked"))?)
-    })
+fn for_each(pods: &[Pod], work: impl Fn(&Pod) -> Result<(), Failure> + Sync) -> Result<(), Failure> {
+    at_once(pods.len(), WIDTH, |n| work(&pods[n])).into_iter().collect()
 }

@@ -1,7 +1,7 @@
 //! What the kernel has, as `ip -j` and `nft -j` read it.
 
-use crate::Failure;
-use crate::system::{read_json, run};
+use kit::netns::Namespace;
+use kit::{ip, nft};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,9 +42,9 @@ pub struct Kernel {
 
 impl Kernel {
     /// Reads all of it.
-    pub fn read() -> Result<Self, Failure> {
-        let mut found = Self::default();
-        for link in list(&read_json("ip -j -d link show")?) {
+    pub fn read() -> Self {
+        let (here, mut found) = (Namespace::here(), Self::default());
+        for link in ip::links(&here) {
             let name = text(&link["ifname"]);
             if !UNDERLAY.contains(&name.as_str()) {
                 let has_flag = |flag: &str| list(&link["flags"]).iter().any(|it| it == flag);
@@ -58,7 +58,7 @@ impl Kernel {
             }
         }
         for family in ["-4", "-6"] {
-            for route in list(&read_json(&format!("ip -j {family} route show table all proto 102"))?) {
+            for route in ip::routes(&here, &format!("{family} table all proto 102")) {
                 let words = ["type", "dst", "gateway", "dev", "prefsrc", "metric"];
                 let words: Vec<String> =
                     words.iter().map(|key| text(&route[*key])).filter(|word| !word.is_empty()).collect();
@@ -70,52 +70,33 @@ impl Kernel {
                 }
             }
         }
-        for neighbour in list(&read_json("ip -j neighbour show nud permanent")?) {
+        for neighbour in ip::neighbours(&here).iter().filter(|it| it["state"][0] == "PERMANENT") {
             found.neighbours.insert(format!("{} {}", text(&neighbour["dst"]), text(&neighbour["dev"])));
         }
-        found.read_table()?;
+        for (name, element) in nft::elements(&here) {
+            let line = match element.as_array().map(Vec::as_slice) {
+                Some([key, data]) => format!("{name}: {} -> {}", text(key), text(data)),
+                _ => format!("{name}: {}", text(&element)),
+            };
+            let is_of_pod = !OF_THE_NETWORK.contains(&name.as_str());
+            let place = if is_of_pod { &mut found.elements } else { &mut found.standing };
+            place.insert(line);
+        }
+        found.standing.extend(nft::run(&here, "--terse list table inet ferrule"));
         for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            let value = std::fs::read_to_string(Path::new("/proc/sys").join(setting))?;
-            found.standing.insert(format!("{setting} = {}", value.trim()));
+            found.standing.insert(format!("{setting} = {}", here.sysctl(setting)));
         }
-        Ok(found)
-    }
-
-    fn read_table(&mut self) -> Result<(), Failure> {
-        if !run("nft", &["list", "tables"])?.lines().any(|line| line == "table inet ferrule") {
-            return Ok(());
-        }
-        let listed = read_json("nft -j list table inet ferrule")?;
-        for object in list(&listed["nftables"]) {
-            if let Some(set) = object.get("set").or_else(|| object.get("map")) {
-                let name = text(&set["name"]);
-                for element in list(&set["elem"]) {
-                    let line = match element.as_array().map(Vec::as_slice) {
-                        Some([key, data]) => format!("{name}: {} -> {}", text(key), text(data)),
-                        _ => format!("{name}: {}", text(&element)),
-                    };
-                    let is_of_pod = !OF_THE_NETWORK.contains(&name.as_str());
-                    let place = if is_of_pod { &mut self.elements } else { &mut self.standing };
-                    place.insert(line);
-                }
-            }
-        }
-        let rules = run("nft", &["--terse", "list", "table", "inet", "ferrule"])?;
-        self.standing.insert(rules);
-        Ok(())
+        found
     }
 }
 
 /// The global addresses of a pod's `eth0`, sorted, as its namespace has them.
-pub fn addresses_in(netns: &Path) -> Result<Vec<String>, Failure> {
-    let name = netns.file_name().unwrap_or_default().to_string_lossy();
-    let mut found = Vec::new();
-    for link in list(&read_json(&format!("ip -j -n {name} address show dev eth0"))?) {
-        let global = list(&link["addr_info"]).into_iter().filter(|address| address["scope"] == "global");
-        found.extend(global.map(|address| text(&address["local"])));
-    }
+pub fn addresses_in(netns: &Path) -> Vec<String> {
+    let addresses = ip::addresses(&Namespace::at(netns), "eth0").into_iter();
+    let mut found: Vec<String> =
+        addresses.filter(|address| address["scope"] == "global").map(|it| text(&it["local"])).collect();
     found.sort();
-    Ok(found)
+    found
 }
 
 fn list(value: &Value) -> Vec<Value> {

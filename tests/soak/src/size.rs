@@ -4,13 +4,13 @@
 use crate::Failure;
 use crate::call::{Call, Ended, Outcome, Plugin, Verb, attachment};
 use crate::node::{NODE_IPS, prepare_underlay};
-use crate::system::{End, Namespaces, in_namespace, ip_batch, lock, remove_namespace};
+use crate::system::{End, Namespaces, ip_batch, remove_namespace};
+use kit::at_once;
+use kit::netns::inside;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 /// ADDs at once where a node is filled.
@@ -61,7 +61,7 @@ pub fn measure(size: &Size, plugin: &Plugin, work: &Path, say: impl Fn(&str)) ->
         site(format!("{} pods", size.pods), 0)?,
     ];
     let [_, among_routes, _, full] = &mut sites;
-    in_namespace(&among_routes.namespace, || add_routes(size.routes))?;
+    inside(&among_routes.namespace, || add_routes(size.routes))?;
     say(&format!("{}: making them", full.name));
     crowd.fill(full, size.pods)?;
     say(&crowd.compare(&mut sites, size.rounds)?);
@@ -72,7 +72,7 @@ pub fn measure(size: &Size, plugin: &Plugin, work: &Path, say: impl Fn(&str)) ->
     let [_, full] = &mut sites;
     full.name = "all of it".to_owned();
     full.conf["peers"] = among_peers.conf["peers"].clone();
-    in_namespace(&full.namespace, || add_routes(size.routes))?;
+    inside(&full.namespace, || add_routes(size.routes))?;
     say(&crowd.compare(&mut sites, size.rounds)?);
     Ok(())
 }
@@ -88,7 +88,7 @@ struct Crowd<'a> {
 impl Crowd<'_> {
     fn site(&self, name: String, work: &Path, peers: usize) -> Result<Site, Failure> {
         let namespace = self.namespaces.take()?;
-        in_namespace(&namespace, prepare_underlay)?;
+        inside(&namespace, prepare_underlay)?;
         let data_dir = work.join(format!("size-{}", self.next.fetch_add(1, Ordering::Relaxed)));
         let conf = json!({
             "cniVersion": "1.1.0",
@@ -109,26 +109,15 @@ impl Crowd<'_> {
 
     /// Attaches so many pods, which stay.
     fn fill(&self, site: &mut Site, pods: usize) -> Result<(), Failure> {
-        let left = AtomicUsize::new(pods);
-        let valid = Mutex::new(Vec::new());
         let (namespace, conf) = (&site.namespace, &site.conf);
-        let worker = || {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-            {
+        let added = at_once(pods, WIDTH, |_| {
+            inside(namespace, || {
                 let (id, netns) = self.sandbox()?;
                 self.run(Verb::Add, conf.clone(), Some((&id, &netns)), false)?;
-                lock(&valid).push(json!({ "containerID": id, "ifname": "eth0" }));
-            }
-            Ok::<_, Failure>(())
-        };
-        thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..WIDTH).map(|_| scope.spawn(|| in_namespace(namespace, worker))).collect();
-            workers
-                .into_iter()
-                .try_for_each(|it| it.join().map_err(|_| Failure::from("a worker panicked"))?)
-        })?;
-        site.valid = std::mem::take(&mut *lock(&valid));
+                Ok(json!({ "containerID": id, "ifname": "eth0" }))
+            })
+        });
+        site.valid = added.into_iter().collect::<Result<_, Failure>>()?;
         Ok(())
     }
 
@@ -157,7 +146,7 @@ impl Crowd<'_> {
     fn live(&self, site: &Site, is_weighed: bool) -> Result<Vec<Ended>, Failure> {
         let (id, netns) = self.sandbox()?;
         let pod = Some((id.as_str(), netns.as_path()));
-        let lives = in_namespace(&site.namespace, || {
+        let lives = inside(&site.namespace, || {
             let mut all = Vec::new();
             let mut conf = site.conf.clone();
             let added = self.run(Verb::Add, conf.clone(), pod, is_weighed)?;
@@ -182,7 +171,7 @@ impl Crowd<'_> {
             for verb in [Verb::Add, Verb::Del] {
                 all.push(self.run(verb, conf.clone(), pod, is_weighed)?);
             }
-            Ok(all)
+            Ok::<_, Failure>(all)
         })?;
         remove_namespace(&netns)?;
         Ok(lives)

@@ -76,11 +76,6 @@ impl Soak {
             }
             scope.spawn(|| collect(self));
             scope.spawn(|| vandalise(self));
-            scope.spawn(|| {
-                while !self.end.wait(Duration::from_secs(1)) {
-                    self.plugin.end_hanging();
-                }
-            });
             while began.elapsed() < duration && !self.end.wait(INTERVAL.min(duration)) {
                 self.have_quiet(&mut checker, &say);
             }

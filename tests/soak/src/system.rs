@@ -1,16 +1,12 @@
 //! Programs of the system, and network namespaces made with them: the readers and tools that are not ferrule's.
 
 use crate::Failure;
+use kit::process::run;
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use serde_json::Value;
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::fd::AsFd;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 /// How many namespaces are made at once: a process for each would cost more than the namespaces do.
@@ -19,37 +15,10 @@ const BATCH: usize = 64;
 /// Where `ip` keeps namespaces. In this program's mount namespace it is a file system of its own.
 pub const NETNS: &str = "/run/netns";
 
-/// Runs a program for its effect, and returns what it wrote.
-pub fn run(program: &str, arguments: &[&str]) -> Result<String, Failure> {
-    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The same, its words in one text, and what it wrote as JSON; `Null` where it wrote nothing.
-pub fn read_json(words: &str) -> Result<Value, Failure> {
-    let mut words = words.split_whitespace();
-    let program = words.next().unwrap_or_default();
-    let text = run(program, &words.collect::<Vec<_>>())?;
-    if text.trim().is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&text)?) }
-}
-
-/// Has `ip` read its commands, one a line.
+/// Has `ip` read its commands, one a line, in the network namespace of the calling thread.
 pub fn ip_batch(commands: &str) -> Result<(), Failure> {
-    let mut command = Command::new("ip");
-    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(commands.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("ip -batch: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+    run(Command::new("ip").args(["-batch", "-"]), commands)?;
+    Ok(())
 }
 
 /// A lock whose holder panicked: the run fails by that panic, and says more if the others go on.
@@ -82,19 +51,6 @@ impl Namespaces {
 pub fn remove_namespace(path: &Path) -> Result<(), Failure> {
     unmount(path, UnmountFlags::DETACH).map_err(|e| format!("unmount {}: {e}", path.display()))?;
     Ok(fs::remove_file(path)?)
-}
-
-/// Runs `work` in another network namespace, on a thread that ends with it.
-pub fn in_namespace<T: Send>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T, Failure> + Send,
-) -> Result<T, Failure> {
-    let namespace = File::open(path)?;
-    let entered = || {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        work()
-    };
-    thread::scope(|scope| scope.spawn(entered).join()).map_err(|_| Failure::from("a thread panicked"))?
 }
 
 /// The end of the run, which anybody may announce and everybody waits for between two deeds.

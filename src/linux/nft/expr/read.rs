@@ -117,7 +117,6 @@ impl Fields<'_> {
         let (set, key) = (self.0.text(NFTA_LOOKUP_SET)?, self.register(NFTA_LOOKUP_SREG)?);
         Some(match self.0.number(NFTA_LOOKUP_DREG) {
             None => Expr::Lookup { set, key, data: None },
-            Some(NFT_REG_VERDICT) => Expr::VerdictMap { map: set, key },
             Some(data) => Expr::Lookup { set, key, data: Some(Reg::from_number(data)?) },
         })
     }
@@ -162,11 +161,7 @@ impl Fields<'_> {
 
     fn read_flow(&self) -> Option<Expr> {
         let to = self.register(NFTA_CT_DREG)?;
-        match self.0.number(NFTA_CT_KEY)? {
-            NFT_CT_STATE => Some(Expr::FlowState { to }),
-            NFT_CT_STATUS => Some(Expr::FlowStatus { to }),
-            _ => None,
-        }
+        self.says(NFTA_CT_KEY, NFT_CT_STATUS).then_some(Expr::FlowStatus { to })
     }
 }
 
@@ -204,8 +199,6 @@ mod tests {
             Expr::Masquerade { fully_random: false },
             Expr::DestinationType { to: b },
             Expr::FlowStatus { to: a },
-            Expr::FlowState { to: b },
-            Expr::VerdictMap { map: "m".into(), key: a },
             Expr::Counter,
             Expr::Extension(Extension::comment("ferrule: podnet")),
             Expr::Extension(Extension {

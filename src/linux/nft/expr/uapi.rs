@@ -1,6 +1,5 @@
 //! Numbers of include/uapi/linux/netfilter/nf_tables.h.
 
-pub const NFT_REG_VERDICT: u32 = 0;
 pub const NFT_REG32_00: u32 = 8;
 
 pub const NF_DROP: u32 = 0;
@@ -67,7 +66,6 @@ pub const NFTA_FIB_F_DADDR: u32 = 1 << 1;
 
 pub const NFTA_CT_DREG: u16 = 1;
 pub const NFTA_CT_KEY: u16 = 2;
-pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_STATUS: u32 = 2;
 
 /// The same numbers as those of `NFTA_TARGET_*`.

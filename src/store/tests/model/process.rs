@@ -16,7 +16,7 @@ pub fn container(pod: Pod) -> String {
 pub struct Process<'a> {
     pub bench: &'a Bench,
     /// Its steps, and the moment of its death.
-    pub world: &'a Arc<TestWorld>,
+    pub env: &'a Arc<TestEnv>,
 }
 
 impl Process<'_> {
@@ -25,8 +25,8 @@ impl Process<'_> {
     /// # Errors
     /// What the store says where it is not to answer so: it is broken, or the process dead.
     pub fn run(&self, command: &Command) -> Result<Answer, StoreError> {
-        let world = Arc::clone(self.world) as Arc<dyn World>;
-        let store = Store::open_in(world, &self.bench.scratch.data_dir(), &network())?;
+        let env = Arc::clone(self.env) as Arc<dyn Env>;
+        let store = Store::open_in(env, &self.bench.scratch.data_dir(), &network())?;
         match command {
             Command::Add(pod) => self.add(&store, *pod),
             Command::Del(pod) => self.del(&store, *pod),
@@ -124,7 +124,7 @@ impl Process<'_> {
         for hold in &doomed {
             locked.release(hold.key())?;
         }
-        assert_eq!(locked.mend()?, super::super::super::Repairs::default());
+        assert_eq!(locked.repair()?, super::super::super::Repairs::default());
         Ok(Answer::Done)
     }
 
@@ -163,7 +163,7 @@ impl Process<'_> {
 
     /// A change of the kernel, before which a process may die as before any other.
     fn change(&self) -> Result<(), StoreError> {
-        let step = super::super::Step { operation: "change link", changes: true };
-        self.world.admit(step).map_err(|error| StoreError::io("change", Path::new("link"), error))
+        let step = super::super::FaultPoint { operation: "change link", changes: true };
+        self.env.admit(step).map_err(|error| StoreError::io("change", Path::new("link"), error))
     }
 }

@@ -7,7 +7,7 @@ use crate::ensure;
 use crate::process::{Result, eventually};
 use crate::space::Space;
 
-/// As docs/OPERATE.md says: the pods first, the agent, then what is on the nodes. Whatever came of it, ferrule is installed
+/// As docs/install.md says: the pods first, the agent, then what is on the nodes. Whatever came of it, ferrule is installed
 /// again then, and works.
 pub fn uninstalled_nodes_are_as_before(space: &Space<'_>) -> Result {
     let outcome = leave(space);

@@ -139,7 +139,7 @@ fn followed(space: &Space<'_>, node: &Node, since: &str, is_new: impl Fn(&Node) 
         }
     }
     let took = shown.elapsed().as_millis();
-    let said = agents::said(first, since, "routes to other nodes")?;
+    let said = agents::said(first, since, "peer routes updated")?;
     space.note(format!(
         "the others' routes lead there {took} ms after kubectl showed it ({}: {said})",
         first.name

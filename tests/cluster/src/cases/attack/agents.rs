@@ -31,7 +31,7 @@ pub fn agents_killed_again_and_again_cost_no_packet(space: &Space<'_>) -> Result
     space.note(format!("all of them ready {} after the last", seconds(start.elapsed())));
     ensure!(deaths.iter().all(|deaths| *deaths > 1), "no agent came back to be killed again");
     losses.none()?;
-    let said = agents::said(space.control_plane()?, &since, "beginning with what was known before")?;
+    let said = agents::said(space.control_plane()?, &since, "saved state loaded")?;
     space.note(format!("the agents: {said}"));
     all_reach_all(space, &names).map(|_| ())
 }

@@ -84,7 +84,7 @@ pub fn an_api_server_that_is_away_costs_no_packet(space: &Space<'_>) -> Result {
     let ((), losses) = outcome?;
     removed?;
     losses.none()?;
-    let said = agents::said(control_plane, &since, "the API server does not answer as it should")?;
+    let said = agents::said(control_plane, &since, "API server not reachable")?;
     space.note(format!("the agent: {said}"));
     all_reach_all(space, &names).map(|_| ())
 }
@@ -93,7 +93,7 @@ pub fn an_api_server_that_is_away_costs_no_packet(space: &Space<'_>) -> Result {
 fn all_hear_it(space: &Space<'_>, since: &str) -> Result {
     let back = Instant::now();
     for node in &space.nodes {
-        agents::said(node, since, "the API server answers again")?;
+        agents::said(node, since, "API server reachable again")?;
     }
     space.note(format!("all agents had it again {} after it was ready", seconds(back.elapsed())));
     Ok(())
@@ -137,7 +137,7 @@ fn meanwhile(space: &Space<'_>, end: Instant) -> Result<usize> {
         }
         pods += workers.len();
     }
-    agents::said(workers[0], &killed_at, "beginning with what was known before")?;
+    agents::said(workers[0], &killed_at, "saved state loaded")?;
     Ok(pods)
 }
 

@@ -76,7 +76,7 @@ fn commands(space: &Space<'_>) -> Result<[u64; 3]> {
     let mut sums = [0; 3];
     for node in &space.nodes {
         let of = |command: &str, outcome: &str| {
-            let labels = format!("{{command=\"{command}\",outcome=\"{outcome}\"}}");
+            let labels = format!("{{command=\"{command}\",outcome=\"{outcome}\"");
             agents::counted(node, &format!("ferrule_commands_total{labels}"))
         };
         let failed = of("ADD", "error")?;

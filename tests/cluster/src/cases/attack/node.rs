@@ -15,7 +15,7 @@ use crate::space::Space;
 
 /// What the agent says of each of these. Where it tried in vain at first, as while a link is down, it may be its next
 /// try that mends, and not the kernel's next word.
-const REPAIRED: &[&str] = &["it is repaired", "a node's pods can be reached again"];
+const REPAIRED: &[&str] = &["drift repaired", "peer reachable again"];
 
 /// How long a repair may take that is no repair by chance: the agent looks at everything once a minute, and the kernel
 /// tells it at once.

@@ -1,0 +1,187 @@
+//! What the store remembers of a network beside its records:
+//!
+//! | file             | lines                                        | for                                            |
+//! |------------------|----------------------------------------------|------------------------------------------------|
+//! | `no_masquerade`  | prefixes                                     | pods keep their source address towards them    |
+//! | `vxlan_peers`    | the UDP port, then addresses of nodes        | who may send to the node's end of the overlay  |
+//! | `sysctl_backup`  | the boot id, then `path before after`        | what `uninstall` puts back                     |
+//!
+//! Whoever finds the nftables table flushed builds it anew from the first two, for every network of the node, although
+//! only the conf or the agent knew them. A line that cannot be read counts as none: whoever knows better writes it again.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnetwork::IpNetwork;
+
+use crate::cni::ids::NetworkName;
+use crate::desired::nftables::vxlan::VxlanPeers;
+use crate::store::boot::BootId;
+use crate::store::error::{Damaged, StoreError};
+use crate::store::guard::StoreGuard;
+use crate::store::handle::Store;
+use crate::store::layout::Dir;
+
+const NO_MASQUERADE: &str = "no_masquerade";
+const VXLAN_PEERS: &str = "vxlan_peers";
+const SYSCTL_BACKUP: &str = "sysctl_backup";
+
+/// Largest list that is read: 5,000 nodes of two families are 400 KiB.
+const LIST_MAX: u64 = 4 << 20;
+
+/// A sysctl of the node that the network needs, and what it was before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SysctlBackup {
+    /// Components below /proc/sys.
+    pub path: Vec<String>,
+    /// What it was when it was looked at for the first time in this boot; perhaps what it had to be already.
+    pub before: String,
+    /// What it was set to.
+    pub after: String,
+}
+
+impl Store {
+    /// The prefixes towards which pods keep their source address; none if there never were any.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no regular file.
+    pub fn no_masquerade(&self) -> Result<Vec<IpNetwork>, StoreError> {
+        let Some(content) = self.root.read_at_most(NO_MASQUERADE, LIST_MAX)? else { return Ok(Vec::new()) };
+        let text = String::from_utf8_lossy(&content.bytes);
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// The overlay's port and the nodes at its other ends. `None` if the network has no overlay, and where the file is
+    /// no such list.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn vxlan_peers(&self) -> Result<Option<VxlanPeers>, StoreError> {
+        let content = match self.root.read_at_most(VXLAN_PEERS, LIST_MAX) {
+            Err(StoreError::Damaged(_)) => None,
+            content => content?,
+        };
+        let Some(content) = content else { return Ok(None) };
+        let text = String::from_utf8_lossy(&content.bytes);
+        let mut lines = text.lines();
+        let port = lines.next().and_then(|line| line.parse().ok());
+        let ends: Vec<IpAddr> = lines.filter_map(|line| line.parse().ok()).collect();
+        Ok(port.map(|port| VxlanPeers::new(port, ends)))
+    }
+
+    /// The sysctls looked at in this boot, in that order. A sysctl does not outlive a boot, and neither does its backup.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no regular file.
+    pub fn sysctl_backup(&self, boot: &BootId) -> Result<Vec<SysctlBackup>, StoreError> {
+        let Some(content) = self.root.read(SYSCTL_BACKUP)? else { return Ok(Vec::new()) };
+        let text = String::from_utf8_lossy(&content.bytes);
+        let mut lines = text.lines();
+        if lines.next() != Some(boot.as_str()) {
+            return Ok(Vec::new());
+        }
+        Ok(lines.filter_map(SysctlBackup::read).collect())
+    }
+
+    /// The networks that have a store below `data_dir`, in alphabetical order.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn networks(data_dir: &Path) -> Result<Vec<NetworkName>, StoreError> {
+        let entries = match std::fs::read_dir(data_dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| StoreError::io("list", data_dir, error))?,
+        };
+        let mut networks = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| StoreError::io("list", data_dir, error))?;
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let name = entry.file_name();
+            networks.extend(name.to_str().and_then(|name| NetworkName::parse(name).ok()));
+        }
+        networks.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        Ok(networks)
+    }
+}
+
+impl StoreGuard<'_> {
+    /// Remembers the prefixes, unless they are remembered already.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then the old one stands.
+    pub fn remember_no_masquerade(&mut self, prefixes: &[IpNetwork]) -> Result<(), StoreError> {
+        let text: String = prefixes.iter().map(|prefix| format!("{prefix}\n")).collect();
+        replace_list(&self.store.root, NO_MASQUERADE, &text)
+    }
+
+    /// Remembers the overlay's other ends, or that there is no overlay, unless that is remembered already.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then the old one stands.
+    pub fn remember_vxlan_peers(&mut self, tunnel: Option<&VxlanPeers>) -> Result<(), StoreError> {
+        let root = &self.store.root;
+        let Some(tunnel) = tunnel else { return root.remove(VXLAN_PEERS).map(|_| ()) };
+        let ends: String = tunnel.peers().iter().map(|end| format!("{end}\n")).collect();
+        replace_list(root, VXLAN_PEERS, &format!("{}\n{ends}", tunnel.port()))
+    }
+
+    /// Remembers what sysctls were. Call it before they are changed: whoever dies in between leaves a backup that is
+    /// still true. Of a sysctl that is known in this boot the first value stays.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn back_up_sysctls(&mut self, changes: &[SysctlBackup]) -> Result<(), StoreError> {
+        // What cannot be read is written anew.
+        let mut known = self.store.sysctl_backup(&self.boot).unwrap_or_default();
+        for change in changes {
+            match known.iter_mut().find(|it| it.path == change.path) {
+                Some(it) => it.after.clone_from(&change.after),
+                None => known.push(change.clone()),
+            }
+        }
+        let mut text = format!("{}\n", self.boot);
+        known.iter().for_each(|it| text.push_str(&it.write()));
+        let root = &self.store.root;
+        match root.read_to_replace(SYSCTL_BACKUP)? {
+            Some(old) => root.overwrite(SYSCTL_BACKUP, &old, text.as_bytes()),
+            None => Err(Damaged::new(root.path_of(SYSCTL_BACKUP), "it is a directory").into()),
+        }
+    }
+}
+
+impl SysctlBackup {
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let (path, before, after) = (words.next()?, words.next()?, words.next()?);
+        let path: Vec<String> = path.split('/').map(str::to_owned).collect();
+        (words.next().is_none()).then(|| Self { path, before: before.to_owned(), after: after.to_owned() })
+    }
+
+    fn write(&self) -> String {
+        format!("{} {} {}\n", self.path.join("/"), self.before, self.after)
+    }
+}
+
+/// Writes a list that others read without the lock: to a new file, which then gets the name, so that they never see
+/// half of one. Does nothing where the file says the same already.
+fn replace_list(root: &Dir, name: &str, text: &str) -> Result<(), StoreError> {
+    match root.read_at_most(name, LIST_MAX) {
+        Ok(Some(known)) if known.bytes == text.as_bytes() => return Ok(()),
+        // The rename below replaces a file or a link of any kind, but no directory.
+        Err(StoreError::Damaged(_)) => drop(root.remove(name)?),
+        _ => {}
+    }
+    let new = format!("{name}.new");
+    // Whoever died before the rename left it.
+    root.remove(&new)?;
+    let file = root.create(&new)?;
+    let written = root.write(&new, &file, text.as_bytes());
+    let replaced = written.and_then(|()| root.rename(new.as_ref(), root, name.as_ref()));
+    if replaced.is_err() {
+        // Best effort: the next writer removes it as well.
+        let _ = root.remove(&new);
+    }
+    replaced.map(|_| ())
+}
