@@ -77,10 +77,6 @@ fn start_watchdog(turn: &Arc<Turn>, running: &Running, version: &Arc<OnceLock<Sp
             let mut stdout = io::stdout();
             let _ = stdout.write_all(error.to_json(version).as_bytes()).and_then(|()| stdout.flush());
         }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the command's thread is in a call that does not return"
-        )]
         std::process::exit(i32::from(expired != Expired::Answered { is_success: true }));
     });
 }

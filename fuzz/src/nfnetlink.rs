@@ -41,8 +41,7 @@ fn asked_for_again(told: &Told) {
     for element in &told.elements {
         if fits(element.comment.as_deref()) {
             let elements = vec![element.clone()];
-            let add =
-                Change::AddElements { table: table(), set: "set".to_owned(), elements: elements.clone() };
+            let add = Change::AddElements(table(), elements.clone());
             assert_eq!(again(&add).elements, elements);
         }
     }

@@ -11,7 +11,8 @@ use ferrule::cni::env::Command;
 use ferrule::cni::request::{Failure, Request, version_answer};
 use ferrule::config::{AddressManagement, Network, Removal};
 use ferrule::desired::names;
-use ferrule::desired::nftables::element::{InsideNetwork, PodRules, last_address};
+use ferrule::desired::nftables::element::{NoMasquerade, PodRules, last_address};
+use ferrule::desired::nftables::table::show;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
@@ -167,7 +168,7 @@ fn sysctls(network: &Network) {
 fn table(request: &Request, network: &Network) {
     let exempt = network.masquerade.exempt.iter().copied();
     let networks = network.range_sets().iter().flat_map(|set| set.ranges()).map(|range| range.subnet());
-    let inside = InsideNetwork { network: network.name.clone(), networks: exempt.chain(networks).collect() };
+    let inside = NoMasquerade { network: network.name.clone(), networks: exempt.chain(networks).collect() };
     assert_eq!(inside.marks().len(), 2);
     assert!(names::is_link_group(inside.group()));
     for cidr in &inside.networks {
@@ -185,9 +186,10 @@ fn table(request: &Request, network: &Network) {
     };
     let elements = rules.elements();
     for (at, element) in elements.iter().enumerate() {
-        promises::one_line(&element.to_string());
-        promises::one_line(&element.owner.to_string());
-        let same = elements[..at].iter().any(|other| (other.set, &other.key) == (element.set, &element.key));
-        assert!(!same, "{element} is there twice");
+        promises::one_line(&show(element));
+        element.comment.as_deref().map(promises::one_line);
+        let same =
+            elements[..at].iter().any(|other| (&other.set, &other.key) == (&element.set, &element.key));
+        assert!(!same, "{} is there twice", show(element));
     }
 }

@@ -22,8 +22,8 @@ use crate::datapath::overlay::{self, OverlayDone, Ways};
 use crate::datapath::peers::{self, Synchronised};
 use crate::datapath::pods::{self, PodAddresses};
 use crate::desired::names::{self, ROUTE_PROTOCOL};
-use crate::desired::nftables::element::InsideNetwork;
-use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::nftables::element::NoMasquerade;
+use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::desired::node::NodeState;
 use crate::desired::object::Place;
 use crate::desired::overlay::{Routing, local_end, pod_mtu};
@@ -237,9 +237,10 @@ impl Datapath {
         // First on disk: an ADD that creates the table again reads it there.
         let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
         self.remember(&inside, tunnel.as_ref())?;
-        let exists = nftables::knows(&self.nft, std::slice::from_ref(&self.network)).await?;
-        let mut is_changed = exists && nftables::ensure_inside(&self.nft, &inside).await?;
-        is_changed |= exists && nftables::ensure_tunnel(&self.nft, &self.network, tunnel.as_ref()).await?;
+        let exists = nftables::has_network(&self.nft, std::slice::from_ref(&self.network)).await?;
+        let mut is_changed = exists && nftables::ensure_no_masquerade(&self.nft, &inside).await?;
+        is_changed |=
+            exists && nftables::ensure_vxlan_peers(&self.nft, &self.network, tunnel.as_ref()).await?;
         let rebuilt = if whole || !exists {
             pod_rules::rebuild(&self.nft, &self.data_dir, &self.network, &self.boot).await?
         } else {
@@ -304,7 +305,7 @@ impl Datapath {
 
     /// Writes the no-masquerade networks and the ends of the overlay to the store, where an ADD reads them when it
     /// creates a flushed table again.
-    fn remember(&self, inside: &InsideNetwork, tunnel: Option<&Tunnel>) -> Result<(), CniError> {
+    fn remember(&self, inside: &NoMasquerade, tunnel: Option<&VxlanPeers>) -> Result<(), CniError> {
         let store = Store::open(&self.data_dir, &self.network)?;
         let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
         locked.remember_no_masquerade(&inside.networks)?;

@@ -20,6 +20,7 @@ use crate::agent::serve::metrics::Metrics;
 use crate::datapath::nftables::Rebuilt;
 use crate::datapath::overlay::{Made, OverlayDone};
 use crate::datapath::peers::Synchronised;
+use crate::desired::nftables::table::show;
 
 /// How many of a kind are logged one by one; of the rest, the number.
 const SHOWN: usize = 16;
@@ -163,7 +164,7 @@ impl Reported {
             self.metrics.tables_repaired.inc();
         }
         for element in passed_over.iter().take(SHOWN) {
-            warn!(%element, "nftables element belongs to another pod");
+            warn!(element = show(element), "nftables element belongs to another pod");
         }
     }
 

@@ -26,7 +26,7 @@ use crate::datapath::nftables;
 use crate::datapath::nftables::{Attempts, Clash, NftError, Wanted};
 use crate::datapath::node::Uplink;
 use crate::desired::names;
-use crate::desired::nftables::element::{Element, InsideNetwork, PodRules};
+use crate::desired::nftables::element::{Element, NoMasquerade, PodRules};
 use crate::linux::link;
 use crate::linux::netlink::Netlink;
 use crate::linux::nfnetlink::Nfnetlink;
@@ -108,13 +108,13 @@ impl Installation<'_> {
     async fn try_to_install(
         &self,
         nft: &Nfnetlink,
-        no_masquerade: Option<&InsideNetwork>,
+        no_masquerade: Option<&NoMasquerade>,
         elements: &[Element],
         link: &mut Option<oneshot::Receiver<()>>,
     ) -> Result<Result<(), Rejection>, InstallError> {
         let exists = match no_masquerade {
-            Some(wanted) => nftables::knows_as(nft, wanted).await?,
-            None => nftables::knows(nft, std::slice::from_ref(&self.network.name)).await?,
+            Some(wanted) => nftables::has_network_as(nft, wanted).await?,
+            None => nftables::has_network(nft, std::slice::from_ref(&self.network.name)).await?,
         };
         if !exists && let Err(gone) = self.prepare(nft, no_masquerade).await? {
             return Ok(Err(gone));
@@ -132,7 +132,7 @@ impl Installation<'_> {
     async fn prepare(
         &self,
         nft: &Nfnetlink,
-        no_masquerade: Option<&InsideNetwork>,
+        no_masquerade: Option<&NoMasquerade>,
     ) -> Result<Result<(), Rejection>, CniError> {
         let (data_dir, own) = (&self.network.data_dir, &self.network.name);
         if let Some(wanted) = no_masquerade {
@@ -140,11 +140,13 @@ impl Installation<'_> {
             let store = Store::open(data_dir, own)?;
             store.lock(self.boot, LOCK_DEADLINE)?.remember_no_masquerade(&wanted.networks)?;
         }
-        if !nftables::knows(nft, std::slice::from_ref(own)).await? {
+        if !nftables::has_network(nft, std::slice::from_ref(own)).await? {
             rebuild(nft, data_dir, own, self.boot).await?;
         }
         match no_masquerade {
-            Some(wanted) => Ok(unless_taken_away(nftables::ensure_inside(nft, wanted).await.map(drop))?),
+            Some(wanted) => {
+                Ok(unless_taken_away(nftables::ensure_no_masquerade(nft, wanted).await.map(drop))?)
+            }
             None => Ok(Ok(())),
         }
     }
@@ -219,12 +221,17 @@ pub async fn differences(
     let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
     let mut found = nftables::differences(&nft, &elements).await?;
     let stands = match &network.peers {
-        Peers::Listed(_) => nftables::inside_stands(&nft, &describe_no_masquerade(network, uplink)).await?,
-        Peers::KeptByAgent => nftables::knows(&nft, std::slice::from_ref(&network.name)).await?,
+        Peers::Listed(_) => {
+            nftables::no_masquerade_matches(&nft, &describe_no_masquerade(network, uplink)).await?
+        }
+        Peers::KeptByAgent => nftables::has_network(&nft, std::slice::from_ref(&network.name)).await?,
     };
     if !stands {
         let text = "nft: the exemptions from masquerade of network";
-        found.push(format!("{text} {} are not what they should be (inside4, inside6)", network.name));
+        found.push(format!(
+            "{text} {} are not what they should be (no_masquerade4, no_masquerade6)",
+            network.name
+        ));
     }
     Ok(found)
 }
@@ -301,7 +308,7 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
             })?,
             None => Vec::new(),
         };
-        elements.extend(InsideNetwork { network: network.clone(), networks: inside }.elements());
+        elements.extend(NoMasquerade { network: network.clone(), networks: inside }.elements());
         let tunnel = store.as_ref().map(Store::vxlan_peers).transpose()?.flatten();
         elements.extend(tunnel.iter().flat_map(|tunnel| tunnel.elements(network)));
         for entry in
@@ -350,7 +357,7 @@ fn elements_of(record: &Record) -> Vec<Element> {
 
 /// Describes where the network's pods keep their source address, as far as a conf tells: among all pods and nodes that
 /// it knows, and where it says so.
-fn describe_no_masquerade(network: &Network, uplink: &Uplink) -> InsideNetwork {
+fn describe_no_masquerade(network: &Network, uplink: &Uplink) -> NoMasquerade {
     let ranges = network.range_sets().iter().flat_map(|set| set.ranges());
     let mut networks: Vec<IpNetwork> = ranges.map(|range| range.subnet()).collect();
     for peer in network.peers.listed() {
@@ -360,5 +367,5 @@ fn describe_no_masquerade(network: &Network, uplink: &Uplink) -> InsideNetwork {
     let own = network.node_ips.iter().copied().chain(uplink.ipv4).chain(uplink.ipv6);
     networks.extend(own.map(IpNetwork::from));
     networks.extend(&network.masquerade.exempt);
-    InsideNetwork { network: network.name.clone(), networks }
+    NoMasquerade { network: network.name.clone(), networks }
 }

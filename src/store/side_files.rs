@@ -15,7 +15,7 @@ use std::path::Path;
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
-use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::store::boot::BootId;
 use crate::store::error::{Damaged, StoreError};
 use crate::store::guard::StoreGuard;
@@ -56,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn vxlan_peers(&self) -> Result<Option<Tunnel>, StoreError> {
+    pub fn vxlan_peers(&self) -> Result<Option<VxlanPeers>, StoreError> {
         let content = match self.root.read_at_most(VXLAN_PEERS, LIST_MAX) {
             Err(StoreError::Damaged(_)) => None,
             content => content?,
@@ -66,7 +66,7 @@ impl Store {
         let mut lines = text.lines();
         let port = lines.next().and_then(|line| line.parse().ok());
         let ends: Vec<IpAddr> = lines.filter_map(|line| line.parse().ok()).collect();
-        Ok(port.map(|port| Tunnel::new(port, ends)))
+        Ok(port.map(|port| VxlanPeers::new(port, ends)))
     }
 
     /// The sysctls looked at in this boot, in that order. A sysctl does not outlive a boot, and neither does its backup.
@@ -120,10 +120,10 @@ impl StoreGuard<'_> {
     ///
     /// # Errors
     /// When the file cannot be written; then the old one stands.
-    pub fn remember_vxlan_peers(&mut self, tunnel: Option<&Tunnel>) -> Result<(), StoreError> {
+    pub fn remember_vxlan_peers(&mut self, tunnel: Option<&VxlanPeers>) -> Result<(), StoreError> {
         let root = &self.store.root;
         let Some(tunnel) = tunnel else { return root.remove(VXLAN_PEERS).map(|_| ()) };
-        let ends: String = tunnel.ends().iter().map(|end| format!("{end}\n")).collect();
+        let ends: String = tunnel.peers().iter().map(|end| format!("{end}\n")).collect();
         replace_list(root, VXLAN_PEERS, &format!("{}\n{ends}", tunnel.port()))
     }
 

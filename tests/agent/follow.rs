@@ -20,7 +20,7 @@ fn a_new_node_becomes_one_that_pods_can_be_added_to() {
     assert_eq!(node.namespace.sysctl("net/ipv4/ip_forward"), "1");
     assert_eq!(node.namespace.sysctl("net/ipv6/conf/all/forwarding"), "1");
     assert!(node.namespace.ip("route show proto 102").contains("unreachable 10.244.1.0/24"));
-    let inside = node.nft("list set inet ferrule inside4");
+    let inside = node.nft("list set inet ferrule no_masquerade4");
     for place in ["10.244.1.0/24", "10.244.11.0/24", "192.0.2.10/31"] {
         assert!(inside.contains(place), "{place}: {inside}");
     }
@@ -73,7 +73,7 @@ fn nodes_come_go_and_change_their_addresses_and_podcidrs() {
     node.api.put(moved);
     node.wait("the new podCIDR", || has("10.244.99.0/24 via 192.0.2.77"));
     assert!(!has("10.244.13.0/24") && !has("fd00:10:13::/64"));
-    assert!(node.nft("list set inet ferrule inside4").contains("192.0.2.77"));
+    assert!(node.nft("list set inet ferrule no_masquerade4").contains("192.0.2.77"));
 }
 
 #[test]

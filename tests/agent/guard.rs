@@ -7,9 +7,9 @@ use kit::call::Call;
 use kit::pod::Pod;
 
 fn hears(node: &AgentNode, numbers: &[u8]) -> bool {
-    let ends = ["tunnel_ends4", "tunnel_ends6"].map(|set| node.nft(&format!("list set inet ferrule {set}")));
+    let ends = ["vxlan_peers4", "vxlan_peers6"].map(|set| node.nft(&format!("list set inet ferrule {set}")));
     let count = |text: &str| text.matches("comment \"podnet\"").count();
-    node.nft("list set inet ferrule tunnels").contains("udp . 8472")
+    node.nft("list set inet ferrule vxlan_ports").contains("udp . 8472")
         && ends.iter().all(|ends| count(ends) == numbers.len())
         && numbers.iter().all(|n| {
             ends[0].contains(&format!("192.0.2.{n} comment"))
@@ -18,7 +18,7 @@ fn hears(node: &AgentNode, numbers: &[u8]) -> bool {
 }
 
 fn is_open(node: &AgentNode) -> bool {
-    ["tunnels", "tunnel_ends4", "tunnel_ends6"]
+    ["vxlan_ports", "vxlan_peers4", "vxlan_peers6"]
         .iter()
         .all(|set| !node.nft(&format!("list set inet ferrule {set}")).contains("elements"))
 }

@@ -67,14 +67,15 @@ fn a_table_that_is_flushed_or_gone() {
     let node = ready("table");
     let stands = || {
         node.nft("list table inet ferrule").contains("fully-random")
-            && node.nft("list set inet ferrule inside4").contains("10.244.12.0/24")
+            && node.nft("list set inet ferrule no_masquerade4").contains("10.244.12.0/24")
     };
     assert!(stands());
     for deed in [
         "flush ruleset",
         "delete table inet ferrule",
         "flush table inet ferrule",
-        "flush set inet ferrule inside4",
+        "flush chain inet ferrule postrouting",
+        "flush set inet ferrule no_masquerade4",
     ] {
         node.nft(deed);
         mended(&node, deed, stands);

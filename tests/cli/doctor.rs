@@ -78,10 +78,11 @@ fn a_changed_table_is_one_finding_and_sync_mends_it() {
     let patient = Patient::new();
     let namespace = patient.node.namespace();
     for (ruin, word) in [
-        ("flush ruleset", "chain inet ferrule arriving is missing"),
+        ("flush ruleset", "chain inet ferrule prerouting is missing"),
         ("flush set inet ferrule sources6", "element sources6 { "),
-        ("flush set inet ferrule inside4", "exemptions from masquerade"),
-        ("flush chain inet ferrule from_pod", "rules of chain inet ferrule from_pod differ"),
+        ("flush set inet ferrule no_masquerade4", "exemptions from masquerade"),
+        ("flush chain inet ferrule antispoof", "rules of chain inet ferrule antispoof differ"),
+        ("insert rule inet ferrule postrouting accept", "rules of chain inet ferrule postrouting differ"),
     ] {
         nft::run(namespace, ruin).unwrap();
         patient.expect_one("table-differs", &[word, "ferrulectl sync"]);

@@ -29,9 +29,9 @@ fn after_a_flush_the_next_add_restores_all_networks() {
     let _servers =
         [Server::tcp(web.namespace(), TARGET, "web"), Server::tcp(other.namespace(), TARGET, "other")];
     let before = nft::pod_elements(node.namespace());
-    let inside = || nft::run(node.namespace(), "list set inet ferrule inside4").unwrap();
+    let inside = || nft::run(node.namespace(), "list set inet ferrule no_masquerade4").unwrap();
     let exempt = inside();
-    for ruin in ["flush ruleset", "delete table inet ferrule", "flush chain inet ferrule hostports"] {
+    for ruin in ["flush ruleset", "delete table inet ferrule", "flush table inet ferrule"] {
         nft::run(node.namespace(), ruin).unwrap();
         let complaint = node.check(&web, &conf, &result).complaint(105);
         assert!(complaint.contains("inet ferrule"), "{complaint}");
@@ -138,7 +138,7 @@ fn one_element_taken_away_is_named_by_check() {
     nft::run(node.namespace(), "delete element inet ferrule any_hostports4 { tcp . 30080 }").unwrap();
     let complaint = node.check(&pod, &conf, &result).complaint(105);
     assert!(complaint.contains("any_hostports4 { tcp . 30080 : "), "{complaint}");
-    nft::run(node.namespace(), "flush set inet ferrule inside6").unwrap();
+    nft::run(node.namespace(), "flush set inet ferrule no_masquerade6").unwrap();
     let complaint = node.check(&pod, &conf, &result).complaint(105);
     assert!(complaint.contains("exemptions from masquerade of network podnet"), "{complaint}");
 }
@@ -235,7 +235,7 @@ fn with_peers_by_the_agent_add_leaves_routes_and_exemptions() {
     conf["peers"] = json!([{ "node": "peer", "podCIDRs": ["10.88.7.0/24"], "nodeIPs": [OUTSIDE_V4] }]);
     node.add(&Pod::new("first"), &conf);
     let state = || {
-        let inside = nft::run(node.namespace(), "list set inet ferrule inside4").unwrap();
+        let inside = nft::run(node.namespace(), "list set inet ferrule no_masquerade4").unwrap();
         (inside, node.namespace().ip("-4 route show proto 102 via 198.18.0.1"))
     };
     let before = state();

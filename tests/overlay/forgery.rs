@@ -6,10 +6,10 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 
-use ferrule::datapath::nftables::{add_pod, ensure_inside, ensure_table, ensure_tunnel};
+use ferrule::datapath::nftables::{add_pod, ensure_no_masquerade, ensure_table, ensure_vxlan_peers};
 use ferrule::desired::names::vtep_mac;
-use ferrule::desired::nftables::element::{Element, HostPort, InsideNetwork, PodRules, Protocol};
-use ferrule::desired::nftables::tunnel::Tunnel;
+use ferrule::desired::nftables::element::{Element, HostPort, NoMasquerade, PodRules, Protocol};
+use ferrule::desired::nftables::vxlan::VxlanPeers;
 use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Routing};
 use ferrule::linux::netns::Netns;
 use ferrule::linux::nfnetlink::Nfnetlink;
@@ -36,14 +36,14 @@ fn admit(node: &Node, host_ports: &[HostPort]) {
     };
     let places = ["10.244.0.0/16", "192.168.0.0/16", "fd00::/16", "fd01::/64", "fd02::/64"];
     let places = places.iter().map(|text| text.parse().unwrap()).collect();
-    let network = InsideNetwork { network: state.network.clone(), networks: places };
+    let network = NoMasquerade { network: state.network.clone(), networks: places };
     node.namespace.ip(&format!("link set vethpod group {}", network.group()));
     block_on(async {
         let nft = nft_of(node);
         ensure_table(&nft, &[], || Ok::<_, ferrule::datapath::nftables::NftError>(Vec::<Element>::new()))
             .await
             .unwrap();
-        ensure_inside(&nft, &network).await.unwrap();
+        ensure_no_masquerade(&nft, &network).await.unwrap();
         add_pod(&nft, &pod.elements()).await.unwrap();
     });
 }
@@ -55,12 +55,12 @@ fn nft_of(node: &Node) -> Nfnetlink {
 /// What the agent adds where there is a tunnel.
 fn guard(world: &World, node: &Node) {
     let ends = world.nodes.iter().flat_map(|node| &node.addresses).map(|text| text.parse().unwrap());
-    let tunnel = Tunnel::new(DEFAULT_PORT, ends.collect());
+    let tunnel = VxlanPeers::new(DEFAULT_PORT, ends.collect());
     let network = node.state(vec![]).network;
     block_on(async {
         let nft = nft_of(node);
-        assert!(ensure_tunnel(&nft, &network, Some(&tunnel)).await.unwrap());
-        assert!(!ensure_tunnel(&nft, &network, Some(&tunnel)).await.unwrap(), "nothing to do");
+        assert!(ensure_vxlan_peers(&nft, &network, Some(&tunnel)).await.unwrap());
+        assert!(!ensure_vxlan_peers(&nft, &network, Some(&tunnel)).await.unwrap(), "nothing to do");
     });
 }
 

@@ -9,8 +9,8 @@ use crate::agent::cluster::index::Index;
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
 use crate::desired::attachment::covers;
-use crate::desired::nftables::element::InsideNetwork;
-use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::nftables::element::NoMasquerade;
+use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::desired::node::NodeState;
 
 /// What this node's own Node says.
@@ -91,15 +91,15 @@ impl Desired {
     }
 
     /// Destinations that are not masqueraded, with those that the administrator exempts.
-    pub fn no_masquerade(&self, network: &NetworkName, exempt: &[IpNetwork]) -> InsideNetwork {
+    pub fn no_masquerade(&self, network: &NetworkName, exempt: &[IpNetwork]) -> NoMasquerade {
         let networks = self.no_masquerade.iter().chain(exempt).copied().collect();
-        InsideNetwork { network: network.clone(), networks }
+        NoMasquerade { network: network.clone(), networks }
     }
 
     /// The nodes that may send to the overlay's port: this one, and every one that has routes.
-    pub fn tunnel(&self, port: u16) -> Tunnel {
+    pub fn tunnel(&self, port: u16) -> VxlanPeers {
         let peers = self.peers.iter().flat_map(|peer| &peer.node_ips);
-        Tunnel::new(port, self.own.node_ips.iter().chain(peers).copied().collect())
+        VxlanPeers::new(port, self.own.node_ips.iter().chain(peers).copied().collect())
     }
 }
 

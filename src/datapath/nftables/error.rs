@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::desired::nftables::element::{Element, Value};
+use crate::desired::nftables::element::HostPort;
 use crate::linux::error::KernelError;
 use crate::linux::nft::change::Rejection;
 
@@ -41,8 +41,8 @@ impl NftError {
 /// A hostPort that another pod has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clash {
-    /// The element that was to be added.
-    pub element: Element,
+    /// The hostPort that was to be added.
+    pub host_port: HostPort,
     /// Address of the pod that has it.
     pub holder: IpAddr,
     /// The port of that pod.
@@ -54,13 +54,10 @@ pub struct Clash {
 /// Reads as "hostPort 10.0.0.5 tcp 8080 leads to 10.244.1.7 port 80 already (podnet default/web)".
 impl fmt::Display for Clash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HostPort { host_ip, host_port, protocol, .. } = &self.host_port;
         f.write_str("hostPort")?;
-        for value in &self.element.key {
-            match value {
-                Value::Address(_) | Value::Protocol(_) | Value::Port(_) => write!(f, " {value}")?,
-                Value::Link(_) | Value::Group(_) | Value::Network(_) => {}
-            }
-        }
+        host_ip.iter().try_for_each(|host_ip| write!(f, " {host_ip}"))?;
+        write!(f, " {protocol} {host_port}")?;
         write!(f, " leads to {} port {} already", self.holder, self.holder_port)?;
         self.comment.iter().try_for_each(|comment| write!(f, " ({comment})"))
     }

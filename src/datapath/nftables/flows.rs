@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::datapath::nftables::NftError;
-use crate::desired::nftables::element::{Element, Protocol, Value};
+use crate::desired::nftables::element::{Element, Protocol, read_host_port};
 use crate::linux::conntrack::{Flow, FlowFilter};
 use crate::linux::error::KernelError;
 use crate::linux::netlink::Netlink;
@@ -57,18 +57,9 @@ pub async fn forget_address(nft: &Nfnetlink, address: IpAddr) -> Result<usize, N
 
 /// The flows of an element, if it is a UDP hostPort.
 fn udp_port(element: &Element) -> Option<FlowFilter> {
-    let (pod, _) = element.target?;
-    let (mut address, mut port) = (None, None);
-    for value in &element.key {
-        match value {
-            Value::Address(it) => address = Some(*it),
-            Value::Port(it) => port = Some(*it),
-            Value::Protocol(Protocol::Udp) => {}
-            _ => return None,
-        }
-    }
+    let (port, pod) = read_host_port(element).filter(|(port, _)| port.protocol == Protocol::Udp)?;
     let protocol = Protocol::Udp.number();
-    Some(FlowFilter::ToPort { ipv4: pod.is_ipv4(), protocol, port: port?, address })
+    Some(FlowFilter::ToPort { ipv4: pod.is_ipv4(), protocol, port: port.host_port, address: port.host_ip })
 }
 
 async fn is_local(node: &Netlink, address: IpAddr) -> Result<bool, KernelError> {

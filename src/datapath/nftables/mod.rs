@@ -1,52 +1,52 @@
-//! The nftables table: makes it what [`crate::desired::nftables`] says, and tells where it is not.
+//! The nftables table: makes it what [`crate::desired::nftables`] says, and tells where it differs.
 //!
-//! | verb                  | what it does                                                                    |
-//! |-----------------------|---------------------------------------------------------------------------------|
-//! | [`ensure_table`]      | looks whether the table stands, and makes it where it does not                  |
-//! | [`rebuild`]           | makes table and elements what the store says                                    |
-//! | [`ensure_inside`]     | makes a network's exemptions from masquerade what they should be                 |
-//! | [`ensure_tunnel`]     | makes a node's end of a tunnel hear nodes alone                                  |
-//! | [`add_pod`]           | adds a pod's elements; tells who has a hostPort already                          |
-//! | [`expire_pod`]        | lets those expire that are still the pod's                                       |
-//! | [`remove_rest`]       | removes those that did not, or have come back                                    |
-//! | [`remove_pod`]        | removes those that are still the pod's; what is not there is a success          |
-//! | [`sweep`]             | removes what no record asks for                                                 |
-//! | [`remove_link`]       | the same, where nothing is known of the pod but its link                        |
-//! | [`differences`]       | says what is missing or wrong                                                   |
-//! | [`remove_table`]      | removes all of it                                                               |
-//! | [`flows`]             | has flows forgotten that keep to what was before                                |
+//! | verb                       | what it does                                                                      |
+//! |----------------------------|-----------------------------------------------------------------------------------|
+//! | [`has_network_as`]         | tells by look-ups whether the table is there and has a network; see `presence.rs` |
+//! | [`ensure_table`]           | makes the table where it is not there                                             |
+//! | [`rebuild`]                | makes table and elements what the store says                                      |
+//! | [`ensure_no_masquerade`]   | makes a network's exemptions from masquerade what they should be                  |
+//! | [`ensure_vxlan_peers`]     | lets only nodes send to this node's VXLAN port                                    |
+//! | [`add_pod`]                | adds a pod's elements; tells which pod has a hostPort already                     |
+//! | [`expire_pod`]             | lets those expire that are still the pod's                                        |
+//! | [`remove_rest`]            | removes those that did not expire, or have come back                              |
+//! | [`remove_pod`]             | removes those that are still the pod's; what is not there is a success            |
+//! | [`sweep`]                  | removes what no record asks for                                                   |
+//! | [`remove_link`]            | removes a pod's elements where only its link is known                             |
+//! | [`differences`]            | says what is missing or wrong                                                     |
+//! | [`remove_table`]           | removes all of it                                                                 |
+//! | [`flows`]                  | deletes conntrack entries that bypass a change of hostPorts                       |
 //!
 //! Every change is one transaction. What is decided on what was read is committed only if nobody changed anything
 //! meanwhile, so several ADDs that all find no table make one, and a rebuild never takes away what an ADD
 //! has just put there.
 
-mod compile;
 mod error;
 pub mod flows;
-mod inside;
+mod no_masquerade;
 mod plan;
+mod presence;
 mod search;
-mod tunnel;
+mod vxlan;
 
 use std::time::Duration;
 
 use crate::cni::ids::NetworkName;
-use crate::desired::nftables::element::{Element, InsideNetwork};
-use crate::desired::nftables::table::{ChainName, SetName};
+use crate::desired::nftables::element::{Element, read_host_port};
+use crate::desired::nftables::table::{sets, show, table};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::{Change, Rejection};
-use crate::linux::nft::element as kernel;
-use crate::linux::nft::rule::Rule;
+use crate::linux::nft::table::Table;
 
-use compile::{Named, table};
 pub use error::{Clash, NftError};
-use inside::is_known;
-pub use inside::{ensure_inside, inside_stands, remove_inside};
+pub use no_masquerade::{ensure_no_masquerade, no_masquerade_matches, remove_no_masquerade};
 pub use plan::Wanted;
 use plan::{Plan, Present, additions, deletions, expirations};
+use presence::{exists, look_up, table_differences};
+pub use presence::{has_network, has_network_as};
 pub use search::remove_link;
-pub use tunnel::ensure_tunnel;
+pub use vxlan::ensure_vxlan_peers;
 
 /// How often a decision is made anew because somebody was faster. kube-proxy may write every second, and eighty ADDs
 /// at once.
@@ -61,7 +61,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 pub struct Rebuilt {
     /// Whether the table had to be made.
     pub made: bool,
-    /// Elements that were missing or wrong, in a table that stood.
+    /// Elements that were missing or wrong, in a table that was there.
     pub added: usize,
     /// Elements that nothing asks for any more.
     pub removed: usize,
@@ -69,7 +69,7 @@ pub struct Rebuilt {
     pub passed_over: Vec<Element>,
 }
 
-/// Makes the table with all that belongs in it, unless it stands and knows all `networks`. `None` if it does: then its
+/// Makes the table with all that belongs in it, unless it is there and has all `networks`. `None` if it is: then its
 /// elements are not looked at, and the cost does not depend on how many there are.
 ///
 /// `read` as for [`rebuild`].
@@ -81,40 +81,15 @@ pub async fn ensure_table<E: From<NftError>, W: Into<Wanted>>(
     networks: &[NetworkName],
     read: impl FnMut() -> Result<W, E>,
 ) -> Result<Option<Rebuilt>, E> {
-    if knows(nft, networks).await? {
+    if has_network(nft, networks).await? {
         return Ok(None);
     }
     rebuild(nft, networks, read).await.map(Some)
 }
 
-/// Whether the table stands and knows all `networks`. Their elements are not looked at.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn knows(nft: &Nfnetlink, networks: &[NetworkName]) -> Result<bool, NftError> {
-    if !stands(nft).await? {
-        return Ok(false);
-    }
-    for network in networks {
-        if !is_known(nft, network).await? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Whether the table stands, and the places where `inside`'s network keeps its sources are what they should be, by their
-/// marks.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn knows_as(nft: &Nfnetlink, inside: &InsideNetwork) -> Result<bool, NftError> {
-    Ok(stands(nft).await? && inside_stands(nft, inside).await?)
-}
-
 /// Makes the table, and the elements of `networks` in it, what they should be. Idempotent.
 ///
-/// `read` is asked for all elements of these networks, those of [`InsideNetwork`] among them, each time that the kernel's state was looked at afresh; an ADD
+/// `read` is asked for all elements of these networks, those of [`NoMasquerade`](crate::desired::nftables::element::NoMasquerade) among them, each time that the kernel's state was looked at afresh; an ADD
 /// must have written its record before it adds its elements. Elements of other networks stay, even where
 /// the table is made anew.
 ///
@@ -129,7 +104,7 @@ pub async fn rebuild<E: From<NftError>, W: Into<Wanted>>(
     loop {
         let generation = nft.generation().await.map_err(NftError::from)?;
         let actual = read_elements(nft).await.map_err(NftError::from)?;
-        let made = !stands(nft).await.map_err(NftError::from)?;
+        let made = !table_differences(nft).await.map_err(NftError::from)?.is_empty();
         let exists = made && nft.has_table(&table()).await.map_err(NftError::from)?;
         let present = if exists {
             Present::Other
@@ -156,7 +131,7 @@ pub async fn rebuild<E: From<NftError>, W: Into<Wanted>>(
 /// [`NftError::HostPortTaken`] if a hostPort leads to another pod; else what the kernel refused, for example that
 /// there is no table.
 pub async fn add_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    let changes = additions(elements.iter().map(Named::from));
+    let changes = additions(elements.iter().cloned());
     let mut attempts = Attempts::default();
     loop {
         match nft.commit(None, &changes).await {
@@ -192,11 +167,11 @@ pub async fn expire_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), Nft
 /// # Errors
 /// What the kernel refused. That an element, or the table, is not there is none.
 pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    // In this order: what was made again before the look is found, what would be made after it is outrun.
-    if stands(nft).await? {
-        change_own(nft, elements, deletions).await
-    } else {
-        remove_pod(nft, elements).await
+    match look_up(nft, elements).await? {
+        Some(found) if found.iter().all(Option::is_none) => Ok(()),
+        Some(_) => change_own(nft, elements, deletions).await,
+        // Somebody may be making it again, from what was there before.
+        None => remove_pod(nft, elements).await,
     }
 }
 
@@ -204,7 +179,7 @@ pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element]) -> Result<(), Nf
 /// now stays.
 ///
 /// Where none is, the table was flushed, and whoever makes it again may have read the pod's record before this
-/// command had its hold. What was decided on that must come to nothing, so the generation changes in any case.
+/// command had its lock. What was decided on that must come to nothing, so the generation changes in any case.
 ///
 /// # Errors
 /// What the kernel refused. That an element, or the table, is not there is none.
@@ -218,18 +193,17 @@ pub async fn remove_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), Nft
 async fn change_own(
     nft: &Nfnetlink,
     elements: &[Element],
-    change: impl Fn(Vec<Named>) -> Vec<Change>,
+    change: impl Fn(Vec<Element>) -> Vec<Change>,
 ) -> Result<(), NftError> {
-    let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
     let is_changed =
         |refusal: &KernelError| refusal.is_not_found() || refusal.is_exists() || refusal.is_taken();
     let mut attempts = Attempts::default();
     loop {
-        let found = find(nft, &wanted).await?;
-        let own = wanted
+        let found = find(nft, elements).await?;
+        let own = elements
             .iter()
             .zip(found)
-            .filter(|(wanted, found)| found.as_ref().is_some_and(|found| found.data == wanted.element.data));
+            .filter(|(wanted, found)| found.as_ref().is_some_and(|found| found.data == wanted.data));
         match nft.commit(None, &change(own.map(|(wanted, _)| wanted.clone()).collect())).await {
             Ok(()) => return Ok(()),
             // Somebody flushed the table in between, or gave a hostPort to another pod.
@@ -239,9 +213,15 @@ async fn change_own(
     }
 }
 
+/// A change after which nothing is different but the generation: in one transaction, nobody ever sees the table.
+fn passing_change() -> Vec<Change> {
+    let passing = Table { name: format!("{}-passing", table().name), ..table() };
+    vec![Change::AddTable(passing.clone(), None), Change::DeleteTable(passing)]
+}
+
 /// The changes; where there are none, one that passes.
 fn or_passing(changes: Vec<Change>) -> Vec<Change> {
-    if changes.is_empty() { compile::passing_change().into() } else { changes }
+    if changes.is_empty() { passing_change() } else { changes }
 }
 
 /// What is missing or wrong in the table and among `elements`, in `nft`'s words; empty if nothing.
@@ -249,31 +229,12 @@ fn or_passing(changes: Vec<Change>) -> Vec<Change> {
 /// # Errors
 /// What the kernel refused.
 pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<String>, NftError> {
-    let mut differences = Vec::new();
-    let names = ChainName::ALL.map(ChainName::as_str);
-    let chains = nft.chains(&table(), &names).await?;
-    for (name, actual) in ChainName::ALL.into_iter().zip(chains) {
-        if actual.as_ref() != Some(&compile::chain(name)) {
-            let state = if actual.is_some() { "differs" } else { "is missing" };
-            differences.push(format!("nft: chain inet ferrule {name} {state}"));
-        }
-    }
-    let rules = nft.rules(&table()).await?;
-    for name in ChainName::ALL {
-        let of_chain = |rules: &[Rule]| -> Vec<Rule> {
-            rules.iter().filter(|rule| rule.chain == name.as_str()).cloned().collect()
-        };
-        if of_chain(&rules) != of_chain(&compile::rules()) {
-            differences.push(format!("nft: rules of chain inet ferrule {name} differ"));
-        }
-    }
-    let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
-    let found = find(nft, &wanted).await?;
-    for ((element, wanted), found) in elements.iter().zip(&wanted).zip(found) {
+    let mut differences = table_differences(nft).await?;
+    for (wanted, found) in elements.iter().zip(find(nft, elements).await?) {
         match found {
-            None => differences.push(format!("nft: element {element} is missing")),
-            Some(found) if found.data != wanted.element.data => {
-                differences.push(format!("nft: element {element} leads elsewhere"));
+            None => differences.push(format!("nft: element {} is missing", show(wanted))),
+            Some(found) if found.data != wanted.data => {
+                differences.push(format!("nft: element {} leads elsewhere", show(wanted)));
             }
             Some(_) => {}
         }
@@ -285,7 +246,7 @@ pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<St
 /// masquerade alone. Nothing to do where the table does not stand.
 ///
 /// `read` is asked after the kernel: an ADD writes its record before its elements, and a DEL removes it after them, so
-/// what stands in the table by then and is in no record was left behind. Hence this needs no moment in which nobody
+/// what is in the table by then and is in no record was left behind. Hence this needs no moment in which nobody
 /// else changes anything, which [`rebuild`] has to wait for.
 ///
 /// # Errors
@@ -297,11 +258,11 @@ pub async fn sweep<E: From<NftError>, W: Into<Wanted>>(
 ) -> Result<(), E> {
     let mut attempts = Attempts::default();
     loop {
-        if !stands(nft).await.map_err(NftError::from)? {
+        if !exists(nft).await.map_err(NftError::from)? {
             return Ok(());
         }
         let mut actual = read_elements(nft).await.map_err(NftError::from)?;
-        actual.retain(|it| !it.set.has_ranges());
+        actual.retain(|it| it.key_end.is_none());
         let stale = plan::stale(&actual, networks, read()?.into());
         match nft.commit(None, &deletions(stale)).await {
             Ok(()) => return Ok(()),
@@ -331,48 +292,28 @@ pub async fn remove_table(nft: &Nfnetlink) -> Result<(), NftError> {
     }
 }
 
-/// Whether the rules are what they should be. A rule names the chains and sets that it needs, so these are there
-/// too; and the first rule's comment tells whether they are of this version.
-async fn stands(nft: &Nfnetlink) -> Result<bool, KernelError> {
-    let sorted = |mut rules: Vec<Rule>| {
-        // The order within each chain stays.
-        rules.sort_by(|a, b| a.chain.cmp(&b.chain));
-        rules
-    };
-    Ok(sorted(nft.rules(&table()).await?) == sorted(compile::rules()))
-}
-
-async fn read_elements(nft: &Nfnetlink) -> Result<Vec<Named>, KernelError> {
+async fn read_elements(nft: &Nfnetlink) -> Result<Vec<Element>, KernelError> {
     let mut all = Vec::new();
-    for set in SetName::ALL {
-        let elements = nft.elements(&table(), set.as_str()).await?;
-        all.extend(elements.into_iter().map(|element| Named { set, element }));
+    for set in sets() {
+        all.extend(nft.elements(&table(), &set.name).await?);
     }
     Ok(all)
 }
 
-/// Those of `elements` whose key leads elsewhere, and where to.
+/// Those of `elements` that are hostPorts which lead elsewhere, and where to.
 async fn find_clashes(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<Clash>, NftError> {
-    let redirections: Vec<&Element> = elements.iter().filter(|element| element.target.is_some()).collect();
-    let wanted: Vec<Named> = redirections.iter().map(|element| Named::from(*element)).collect();
-    let found = find(nft, &wanted).await?;
-    let clashes = redirections.into_iter().zip(found).filter_map(|(element, found)| {
-        let found = found?;
-        let holder = found.data?.to_address_and_port()?;
-        (Some(holder) != element.target).then(|| Clash {
-            element: element.clone(),
-            holder: holder.0,
-            holder_port: holder.1,
-            comment: found.comment,
-        })
+    let found = find(nft, elements).await?;
+    let clashes = elements.iter().zip(found).filter_map(|(element, found)| {
+        let (host_port, _) = read_host_port(element)?;
+        let found = found.filter(|found| found.data != element.data)?;
+        let (holder, holder_port) = found.data?.to_address_and_port()?;
+        Some(Clash { host_port, holder, holder_port, comment: found.comment })
     });
     Ok(clashes.collect())
 }
 
-async fn find(nft: &Nfnetlink, wanted: &[Named]) -> Result<Vec<Option<kernel::Element>>, KernelError> {
-    let keys: Vec<(&str, &kernel::Element)> =
-        wanted.iter().map(|it| (it.set.as_str(), &it.element)).collect();
-    nft.find_elements(&table(), &keys).await
+async fn find(nft: &Nfnetlink, wanted: &[Element]) -> Result<Vec<Option<Element>>, KernelError> {
+    nft.find_elements(&table(), wanted).await
 }
 
 /// Decisions that somebody was faster than.

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::cni::ids::NetworkName;
-use crate::datapath::nftables::compile::{self, Named, table};
-use crate::desired::nftables::element::{Element, Owner};
-use crate::desired::nftables::table::SetName;
+use crate::desired::nftables::element::{Element, belongs_to};
+use crate::desired::nftables::table::{sets, table, whole_table};
 use crate::linux::nft::change::Change;
-use crate::linux::nft::element as kernel;
 use crate::linux::nft::element::Bytes;
+use crate::linux::nft::set::Set;
 
 /// What there is of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +26,8 @@ pub enum Present {
 pub struct Wanted {
     /// What must be there.
     pub settled: Vec<Element>,
-    /// What an ADD or a DEL that is at work right now may have added or removed already: in a table that stands it is
-    /// left as it is found. In one that is made anew it is wanted, because an ADD does not look again.
+    /// What an ADD or a DEL that is at work right now may have added or removed already: where there is a table, it is
+    /// left as it is found. Where there is none it is wanted, because an ADD does not look again.
     pub busy: Vec<Element>,
     /// What a DEL is about to remove, or has removed: it is left as it is found, and nobody makes it again.
     pub leaving: Vec<Element>,
@@ -66,31 +65,33 @@ impl Plan {
     /// Plans how the elements of `networks` become `wanted`. What is not theirs stays.
     pub fn new(
         present: Present,
-        actual: &[Named],
+        actual: &[Element],
         networks: &[NetworkName],
         wanted: impl Into<Wanted>,
     ) -> Self {
         let wanted = wanted.into();
         let busy: HashSet<Element> = match present {
-            Present::Table => wanted.busy.iter().chain(&wanted.leaving).cloned().collect(),
-            Present::Nothing | Present::Other => HashSet::new(),
+            Present::Table | Present::Other => wanted.busy.iter().chain(&wanted.leaving).cloned().collect(),
+            Present::Nothing => HashSet::new(),
         };
         let is_busy = |element: &Element| busy.contains(element);
-        let busy_ones: Vec<Named> = busy.iter().map(Named::from).collect();
         let wanted: Vec<Element> = wanted.all().into_iter().filter(|element| !is_busy(element)).collect();
-        let (own, others): (Vec<&Named>, Vec<&Named>) =
-            actual.iter().partition(|it| belongs_to(&it.element, networks));
+        let (own, others): (Vec<&Element>, Vec<&Element>) =
+            actual.iter().partition(|it| belongs_to(it, networks));
+        let in_work = identities(&busy);
+        let (busy_there, own): (Vec<&Element>, Vec<&Element>) =
+            own.into_iter().partition(|it| in_work.contains(&identity(it)));
         // A table of another version may have other keys under the same name.
-        let others: Vec<&Named> = others.into_iter().filter(|it| compile::fits(it)).collect();
-        let (wanted, passed_over) = without_clashes(&others, wanted);
+        let sets = sets();
+        let fits = |it: &&Element| sets.iter().any(|set: &Set| set.name == it.set && set.fits(it));
+        let staying: Vec<&Element> = others.into_iter().chain(busy_there).filter(fits).collect();
+        let (wanted, passed_over) = without_clashes(&staying, wanted);
         let mut changes = Vec::new();
         if present == Present::Table {
             let (wanted_now, there) = (identities(&wanted), identities(own.iter().copied()));
-            let in_work = identities(&busy_ones);
-            let is_stale =
-                |it: &&Named| ![&wanted_now, &in_work].iter().any(|ids| ids.contains(&identity(it)));
-            let stale: Vec<Named> = own.into_iter().filter(is_stale).cloned().collect();
-            let missing: Vec<Named> =
+            let is_stale = |it: &&Element| !wanted_now.contains(&identity(it));
+            let stale: Vec<Element> = own.into_iter().filter(is_stale).cloned().collect();
+            let missing: Vec<Element> =
                 wanted.iter().filter(|it| !there.contains(&identity(it))).cloned().collect();
             let (added, removed) = (missing.len(), stale.len());
             changes.extend(deletions(stale));
@@ -100,99 +101,75 @@ impl Plan {
         if present == Present::Other {
             changes.push(Change::DeleteTable(table()));
         }
-        changes.extend(compile::whole_table());
-        changes.extend(additions(wanted.into_iter().chain(others.into_iter().cloned())));
+        changes.extend(whole_table());
+        changes.extend(additions(wanted.into_iter().chain(staying.into_iter().cloned())));
         Self { changes, added: 0, removed: 0, passed_over }
     }
 }
 
 /// Those of `actual` that belong to `networks`, and are not `wanted`.
-pub fn stale(actual: &[Named], networks: &[NetworkName], wanted: Wanted) -> Vec<Named> {
+pub fn stale(actual: &[Element], networks: &[NetworkName], wanted: Wanted) -> Vec<Element> {
     let leaving = wanted.leaving.clone();
-    let wanted: Vec<Named> = wanted.all().iter().chain(&leaving).map(Named::from).collect();
+    let wanted: Vec<Element> = wanted.all().into_iter().chain(leaving).collect();
     let wanted = identities(&wanted);
-    let is_stale = |it: &&Named| belongs_to(&it.element, networks) && !wanted.contains(&identity(it));
+    let is_stale = |it: &&Element| belongs_to(it, networks) && !wanted.contains(&identity(it));
     actual.iter().filter(is_stale).cloned().collect()
 }
 
 /// Adds elements, with one change a set.
-pub fn additions(elements: impl IntoIterator<Item = Named>) -> Vec<Change> {
-    let change = |(set, elements): (SetName, _)| Change::AddElements {
-        table: table(),
-        set: set.as_str().to_owned(),
-        elements,
-    };
-    by_set(elements).into_iter().map(change).collect()
+pub fn additions(elements: impl IntoIterator<Item = Element>) -> Vec<Change> {
+    by_set(elements).map(|elements| Change::AddElements(table(), elements)).collect()
 }
 
 /// Removes elements, with one change a set.
-pub fn deletions(elements: impl IntoIterator<Item = Named>) -> Vec<Change> {
-    let change = |(set, elements): (SetName, _)| Change::DeleteElements {
-        table: table(),
-        set: set.as_str().to_owned(),
-        elements,
-    };
-    by_set(elements).into_iter().map(change).collect()
+pub fn deletions(elements: impl IntoIterator<Item = Element>) -> Vec<Change> {
+    by_set(elements).map(|elements| Change::DeleteElements(table(), elements)).collect()
 }
 
 /// Lets elements expire, with one change a set.
-pub fn expirations(elements: impl IntoIterator<Item = Named>, after: Duration) -> Vec<Change> {
-    let change = |(set, elements): (SetName, _)| Change::ExpireElements {
-        table: table(),
-        set: set.as_str().to_owned(),
-        elements,
-        after,
-    };
-    by_set(elements).into_iter().map(change).collect()
+pub fn expirations(elements: impl IntoIterator<Item = Element>, after: Duration) -> Vec<Change> {
+    by_set(elements).map(|elements| Change::ExpireElements { table: table(), elements, after }).collect()
 }
 
-fn by_set(elements: impl IntoIterator<Item = Named>) -> BTreeMap<SetName, Vec<kernel::Element>> {
-    let mut sets: BTreeMap<SetName, Vec<kernel::Element>> = BTreeMap::new();
-    for Named { set, element } in elements {
-        sets.entry(set).or_default().push(element);
+fn by_set(elements: impl IntoIterator<Item = Element>) -> impl Iterator<Item = Vec<Element>> {
+    let mut sets: BTreeMap<String, Vec<Element>> = BTreeMap::new();
+    for element in elements {
+        sets.entry(element.set.clone()).or_default().push(element);
     }
-    sets
-}
-
-/// Whether an element bears one of these networks' names.
-pub fn belongs_to(element: &kernel::Element, networks: &[NetworkName]) -> bool {
-    let comment = element.comment.as_deref().unwrap_or_default();
-    networks.iter().any(|network| Owner::names(comment, network))
+    sets.into_values()
 }
 
 /// Two records may claim a hostPort after a crash; the kernel would refuse all for the sake of one. The first has
 /// it, and what another network has stays.
-fn without_clashes(others: &[&Named], wanted: Vec<Element>) -> (Vec<Named>, Vec<Element>) {
-    let mut places: HashMap<(SetName, Bytes), Option<Bytes>> =
-        others.iter().map(|it| (place(it), it.element.data.clone())).collect();
+fn without_clashes(others: &[&Element], wanted: Vec<Element>) -> (Vec<Element>, Vec<Element>) {
+    let mut places: HashMap<(String, Bytes), Option<Bytes>> =
+        others.iter().map(|it| (place(it), it.data.clone())).collect();
     let (mut kept, mut passed_over) = (Vec::new(), Vec::new());
     for element in wanted {
-        let named = Named::from(&element);
-        match places.get(&place(&named)) {
+        match places.get(&place(&element)) {
             None => {
-                places.insert(place(&named), named.element.data.clone());
-                kept.push(named);
+                places.insert(place(&element), element.data.clone());
+                kept.push(element);
             }
-            Some(data) if *data == named.element.data => {}
+            Some(data) if *data == element.data => {}
             Some(_) => passed_over.push(element),
         }
     }
     (kept, passed_over)
 }
 
-fn place(named: &Named) -> (SetName, Bytes) {
-    (named.set, named.element.key.clone())
+fn place(element: &Element) -> (String, Bytes) {
+    (element.set.clone(), element.key.clone())
 }
 
 /// All of an element but its comment, which is for people.
-type Identity<'a> = (SetName, &'a Bytes, Option<&'a Bytes>, Option<&'a Bytes>);
+type Identity<'a> = (&'a str, &'a Bytes, Option<&'a Bytes>, Option<&'a Bytes>);
 
-fn identity(named: &Named) -> Identity<'_> {
-    let Named { set, element } = named;
-    (*set, &element.key, element.key_end.as_ref(), element.data.as_ref())
+fn identity(element: &Element) -> Identity<'_> {
+    (&element.set, &element.key, element.key_end.as_ref(), element.data.as_ref())
 }
 
-fn identities<'a>(elements: impl IntoIterator<Item = &'a Named>) -> HashSet<Identity<'a>> {
+fn identities<'a>(elements: impl IntoIterator<Item = &'a Element>) -> HashSet<Identity<'a>> {
     elements.into_iter().map(identity).collect()
 }
 
@@ -223,10 +200,6 @@ mod tests {
         pod.elements()
     }
 
-    fn present(elements: &[Element]) -> Vec<Named> {
-        elements.iter().map(Named::from).collect()
-    }
-
     fn count(plan: &Plan) -> (usize, usize, usize) {
         (plan.added, plan.removed, plan.passed_over.len())
     }
@@ -234,17 +207,17 @@ mod tests {
     #[test]
     fn nothing_is_done_where_all_is_as_it_should_be() {
         let web = pod("podnet", "veth0", "10.244.1.7");
-        let plan = Plan::new(Present::Table, &present(&web), &[network("podnet")], web);
+        let plan = Plan::new(Present::Table, &web, &[network("podnet")], web.clone());
         assert_eq!(plan, Plan::default());
     }
 
     #[test]
     fn what_nothing_asks_for_goes_and_what_is_another_networks_stays() {
         let (web, dns) = (pod("podnet", "veth0", "10.244.1.7"), pod("other", "veth1", "10.9.0.3"));
-        let actual = present(&[&web[..], &dns[..2]].concat());
+        let actual = [&web[..], &dns[..2]].concat();
         let plan = Plan::new(Present::Table, &actual, &[network("podnet")], Vec::new());
         assert_eq!(count(&plan), (0, 3, 0));
-        assert!(plan.changes.iter().all(|change| matches!(change, Change::DeleteElements { .. })));
+        assert!(plan.changes.iter().all(|change| matches!(change, Change::DeleteElements(..))));
         let both = [network("podnet"), network("other")];
         assert_eq!(count(&Plan::new(Present::Table, &actual, &both, Vec::new())), (0, 5, 0));
     }
@@ -252,7 +225,7 @@ mod tests {
     #[test]
     fn a_host_port_that_leads_to_a_dead_pod_is_led_to_the_living() {
         let (dead, alive) = (pod("podnet", "veth0", "10.244.1.7"), pod("podnet", "veth1", "10.244.1.8"));
-        let plan = Plan::new(Present::Table, &present(&dead), &[network("podnet")], alive);
+        let plan = Plan::new(Present::Table, &dead, &[network("podnet")], alive);
         assert_eq!(count(&plan), (3, 3, 0));
     }
 
@@ -263,16 +236,28 @@ mod tests {
             || Wanted { settled: web[..2].to_vec(), busy: coming[..2].to_vec(), ..Wanted::default() };
         // An ADD that has not added, or a DEL that has removed: nothing; one that has: nothing.
         for there in [&[][..], &coming[..1], &coming[..2]] {
-            let actual = present(&[&web[..2], there].concat());
+            let actual = [&web[..2], there].concat();
             let plan = Plan::new(Present::Table, &actual, &[network("podnet")], wanted());
             assert_eq!(plan, Plan::default(), "{there:?}");
             assert_eq!(stale(&actual, &[network("podnet")], wanted()), []);
         }
+        // A table that is replaced has of it what was found.
+        let actual = [&web[..2], &coming[..1]].concat();
+        let plan = Plan::new(Present::Other, &actual, &[network("podnet")], wanted());
+        let kept: Vec<&Element> = plan
+            .changes
+            .iter()
+            .flat_map(
+                |change| if let Change::AddElements(_, elements) = change { &elements[..] } else { &[] },
+            )
+            .collect();
+        assert_eq!(kept.len(), 3);
+        assert!(kept.contains(&&coming[0]) && !kept.contains(&&coming[1]), "{kept:?}");
         let plan = Plan::new(Present::Nothing, &[], &[network("podnet")], wanted());
         let anew: usize = plan
             .changes
             .iter()
-            .map(|change| if let Change::AddElements { elements, .. } = change { elements.len() } else { 0 })
+            .map(|change| if let Change::AddElements(_, elements) = change { elements.len() } else { 0 })
             .sum();
         assert_eq!(anew, 4);
     }
@@ -289,7 +274,7 @@ mod tests {
     fn a_host_port_of_another_network_is_not_taken_from_it() {
         let (theirs, ours) = (pod("other", "veth0", "10.9.0.3"), pod("podnet", "veth1", "10.244.1.8"));
         for state in [Present::Table, Present::Other] {
-            let plan = Plan::new(state, &present(&theirs), &[network("podnet")], ours.clone());
+            let plan = Plan::new(state, &theirs, &[network("podnet")], ours.clone());
             assert_eq!(plan.passed_over, ours[2..]);
         }
     }
@@ -297,15 +282,15 @@ mod tests {
     #[test]
     fn a_table_made_anew_keeps_what_other_networks_have_in_it() {
         let (theirs, ours) = (pod("other", "veth0", "10.9.0.3"), pod("podnet", "veth1", "10.244.1.8"));
-        let mut actual = present(&theirs);
+        let mut actual = theirs.clone();
         // Of a table of another version.
-        actual.push(Named { set: SetName::Pods, element: kernel::Element::of_set(Bytes(vec![1, 2, 3, 4])) });
+        actual.push(Element::new("pods", Bytes(vec![1, 2, 3, 4])));
         let plan = Plan::new(Present::Other, &actual, &[network("podnet")], ours[..2].to_vec());
         assert_eq!(plan.changes[0], Change::DeleteTable(table()));
         let added: usize = plan
             .changes
             .iter()
-            .map(|change| if let Change::AddElements { elements, .. } = change { elements.len() } else { 0 })
+            .map(|change| if let Change::AddElements(_, elements) = change { elements.len() } else { 0 })
             .sum();
         assert_eq!(added, 5);
     }

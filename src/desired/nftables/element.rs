@@ -1,6 +1,8 @@
 //! Elements: what one pod and one network have in the sets of the table.
+//!
+//! Each bears the name of its network as the first word of its comment, for people and so that networks on a node tell
+//! their elements apart.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
@@ -9,47 +11,9 @@ use crate::cni::ids::NetworkName;
 pub use crate::config::host_port::{HostPort, Protocol};
 use crate::desired::attachment::{GATEWAY_V4, GATEWAY_V6, covers};
 use crate::desired::names::{link_group, stable_hash};
-use crate::desired::nftables::table::SetName;
-
-/// A field of a key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Value {
-    /// A link's name.
-    Link(String),
-    /// A link's group.
-    Group(u32),
-    /// An address.
-    Address(IpAddr),
-    /// All addresses of a network.
-    Network(IpNetwork),
-    /// A transport protocol.
-    Protocol(Protocol),
-    /// A port.
-    Port(u16),
-}
-
-/// An element of a set or map.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Element {
-    /// Of which.
-    pub set: SetName,
-    /// Its key.
-    pub key: Vec<Value>,
-    /// Of a map: where to.
-    pub target: Option<(IpAddr, u16)>,
-    /// Whose.
-    pub owner: Owner,
-}
-
-/// Whose an element is. Stands as its comment in the table, for people and so that networks on a node tell
-/// their elements apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Owner {
-    /// Of this network,
-    pub network: NetworkName,
-    /// and in it of this pod, or what else there is to say.
-    pub note: Option<String>,
-}
+use crate::desired::nftables::table::set;
+use crate::linux::nft::element::Bytes;
+pub use crate::linux::nft::element::Element;
 
 /// What a pod needs in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +34,7 @@ pub struct PodRules {
 
 /// Where the pods of a network keep their source address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InsideNetwork {
+pub struct NoMasquerade {
     /// Which network.
     pub network: NetworkName,
     /// Subnets of the network's pods on all nodes, addresses of the nodes, and what the conf exempts
@@ -78,66 +42,98 @@ pub struct InsideNetwork {
     pub networks: Vec<IpNetwork>,
 }
 
-impl Owner {
-    /// Whether a comment in the table says that its element belongs to `network`.
-    pub fn names(comment: &str, network: &NetworkName) -> bool {
-        comment.split(' ').next() == Some(network.as_str())
+/// The comment of an element of `network`; `note` says of which pod it is, or what else there is to say.
+pub fn owner(network: &NetworkName, note: Option<&str>) -> String {
+    match note {
+        Some(note) => format!("{network} {note}"),
+        None => network.to_string(),
     }
+}
+
+/// Whether the element's comment says that it belongs to one of `networks`.
+pub fn belongs_to(element: &Element, networks: &[NetworkName]) -> bool {
+    let name = element.comment.as_deref().and_then(|comment| comment.split(' ').next());
+    name.is_some_and(|name| networks.iter().any(|network| network.as_str() == name))
 }
 
 impl PodRules {
     /// Its elements, each once.
     pub fn elements(&self) -> Vec<Element> {
-        let link = || Value::Link(self.host_link.clone());
-        let mut elements = vec![self.element(SetName::Pods, vec![link()], None)];
+        let link = Bytes::default().link_name(&self.host_link);
+        let mut elements = vec![self.element(set::PODS, link.clone())];
         for &address in &self.addresses {
-            let pick = |four, six| if address.is_ipv4() { four } else { six };
-            let key = vec![link(), Value::Address(address)];
-            elements.push(self.element(pick(SetName::Sources4, SetName::Sources6), key.clone(), None));
+            let [sources, masquerade] = match address {
+                IpAddr::V4(_) => [set::SOURCES4, set::MASQUERADE4],
+                IpAddr::V6(_) => [set::SOURCES6, set::MASQUERADE6],
+            };
+            let key = link.clone().address(address);
+            elements.push(self.element(sources, key.clone()));
             if self.masquerade {
-                elements.push(self.element(pick(SetName::Masquerade4, SetName::Masquerade6), key, None));
+                elements.push(self.element(masquerade, key));
             }
         }
         for port in self.host_ports.iter().filter(|port| port.host_port != 0) {
-            for ipv4 in [true, false] {
-                let element = self.host_port(port, ipv4);
+            for is_ipv4 in [true, false] {
+                let element = self.host_port(port, is_ipv4);
                 elements.extend(element.filter(|element| !elements.contains(element)));
             }
         }
         elements
     }
 
-    /// The element of a hostPort in a family, where both have it.
-    fn host_port(&self, port: &HostPort, ipv4: bool) -> Option<Element> {
-        let pod = self.addresses.iter().find(|address| address.is_ipv4() == ipv4)?;
-        if port.host_ip.is_some_and(|host_ip| host_ip.is_ipv4() != ipv4) {
+    /// The element of a hostPort in a family, where both have it. [`read_host_port`] reads it.
+    fn host_port(&self, port: &HostPort, is_ipv4: bool) -> Option<Element> {
+        let pod = self.addresses.iter().find(|address| address.is_ipv4() == is_ipv4)?;
+        if port.host_ip.is_some_and(|host_ip| host_ip.is_ipv4() != is_ipv4) {
             return None;
         }
-        let mut key = vec![Value::Protocol(port.protocol), Value::Port(port.host_port)];
-        let pick = |four, six| if ipv4 { four } else { six };
-        let set = match port.host_ip.filter(|host_ip| !host_ip.is_unspecified()) {
-            Some(host_ip) => {
-                key.insert(0, Value::Address(host_ip));
-                pick(SetName::HostPorts4, SetName::HostPorts6)
-            }
-            None => pick(SetName::AnyHostPorts4, SetName::AnyHostPorts6),
+        let [of_one, of_every] = match is_ipv4 {
+            true => [set::HOSTPORTS4, set::ANY_HOSTPORTS4],
+            false => [set::HOSTPORTS6, set::ANY_HOSTPORTS6],
         };
-        Some(self.element(set, key, Some((*pod, port.container_port))))
+        let (map, key) = match port.host_ip.filter(|host_ip| !host_ip.is_unspecified()) {
+            Some(host_ip) => (of_one, Bytes::default().address(host_ip)),
+            None => (of_every, Bytes::default()),
+        };
+        let key = key.protocol(port.protocol.number()).port(port.host_port);
+        let data = Bytes::default().address(*pod).port(port.container_port);
+        Some(Element { data: Some(data), ..self.element(map, key) })
     }
 
-    fn element(&self, set: SetName, key: Vec<Value>, target: Option<(IpAddr, u16)>) -> Element {
-        let owner = Owner { network: self.network.clone(), note: self.name.clone() };
-        Element { set, key, target, owner }
+    fn element(&self, set: &str, key: Bytes) -> Element {
+        Element::new(set, key).with_comment(owner(&self.network, self.name.as_deref()))
     }
 }
 
-impl InsideNetwork {
+/// The hostPort that an element of a map stands for, and the pod's address; `None` for an element of a set.
+pub fn read_host_port(element: &Element) -> Option<(HostPort, IpAddr)> {
+    let (pod, container_port) = element.data.as_ref()?.to_address_and_port()?;
+    let key = element.key.0.as_slice();
+    // Protocol and port take four bytes each, whether or not an address comes before them.
+    let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
+    let (protocol, port) = rest.split_at_checked(4)?;
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let host_ip = match address.len() {
+        4 => Some(Ipv4Addr::from(*address.first_chunk()?).into()),
+        16 => Some(Ipv6Addr::from(*address.first_chunk()?).into()),
+        _ => None,
+    };
+    let host_port = HostPort {
+        host_ip,
+        host_port: u16::from_be_bytes(*port.first_chunk()?),
+        container_port,
+        protocol: protocols.into_iter().find(|it| Some(&it.number()) == protocol.first())?,
+    };
+    Some((host_port, pod))
+}
+
+impl NoMasquerade {
     /// Its elements: no two overlap, which the kernel would refuse.
     ///
-    /// Among them is the pods' link-local gateway, which is certainly inside. So each network has an element in either
-    /// family whatever else it has, and at a place that is known: by it one look-up tells whether the table knows the
-    /// network at all. Its comment holds a number that is another when any of the elements is, so the same look-up
-    /// tells whether all are as they should be.
+    /// Among them is the pods' link-local gateway, which keeps its source in any case. So each network has an element in
+    /// either family whatever else it has, and at a place that is known: one look-up by it tells whether the table has the
+    /// network at all. Its comment holds a hash of all elements of its family, so the same look-up tells whether all are
+    /// as they should be.
     pub fn elements(&self) -> Vec<Element> {
         let mut elements = Vec::new();
         for (set, gateway) in Self::MARKS {
@@ -147,31 +143,34 @@ impl InsideNetwork {
             let words: Vec<String> = networks.iter().map(ToString::to_string).collect();
             let mark = format!("{:016x}", stable_hash(words.iter().map(String::as_str)));
             elements.extend(networks.into_iter().map(|network| {
-                let note = covers(network, gateway).then(|| mark.clone());
+                let note = covers(network, gateway).then_some(mark.as_str());
                 self.element(set, network, note)
             }));
         }
         elements
     }
 
-    /// Those of the elements that tell of all others.
+    /// Those of the elements whose comments tell of all others: one in each family.
     pub fn marks(&self) -> Vec<Element> {
         let mut elements = self.elements();
-        elements.retain(|element| element.owner.note.is_some());
+        elements.retain(|element| element.comment.as_deref() != Some(self.network.as_str()));
         elements
     }
 
-    /// Where a network's marks are: what is found there belongs to [`InsideNetwork::marks`].
+    /// Where a network's marks are: what is found there belongs to [`NoMasquerade::marks`].
     pub fn places_of_marks(network: &NetworkName) -> [Element; 2] {
-        let inside = Self { network: network.clone(), networks: Vec::new() };
-        Self::MARKS.map(|(set, gateway)| inside.element(set, gateway.into(), None))
+        let bare = Self { network: network.clone(), networks: Vec::new() };
+        Self::MARKS.map(|(set, gateway)| bare.element(set, gateway.into(), None))
     }
 
-    const MARKS: [(SetName, IpAddr); 2] = [(SetName::Inside4, GATEWAY_V4), (SetName::Inside6, GATEWAY_V6)];
+    const MARKS: [(&str, IpAddr); 2] = [(set::NO_MASQUERADE4, GATEWAY_V4), (set::NO_MASQUERADE6, GATEWAY_V6)];
 
-    fn element(&self, set: SetName, network: IpNetwork, note: Option<String>) -> Element {
-        let key = vec![Value::Group(self.group()), Value::Network(network)];
-        Element { set, key, target: None, owner: Owner { network: self.network.clone(), note } }
+    fn element(&self, set: &str, network: IpNetwork, note: Option<&str>) -> Element {
+        let key = |address| Bytes::default().link_group(self.group()).address(address);
+        Element {
+            key_end: Some(key(last_address(network))),
+            ..Element::new(set, key(network.network())).with_comment(owner(&self.network, note))
+        }
     }
 
     /// The link group of the network's pods, by which its elements are told from other networks'.
@@ -209,44 +208,10 @@ pub fn last_address(network: IpNetwork) -> IpAddr {
     }
 }
 
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.network.as_str())?;
-        self.note.iter().try_for_each(|note| write!(f, " {note}"))
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Link(link) => write!(f, "\"{link}\""),
-            Self::Group(group) => write!(f, "{group}"),
-            Self::Address(address) => address.fmt(f),
-            Self::Network(network) => network.fmt(f),
-            Self::Protocol(protocol) => protocol.fmt(f),
-            Self::Port(port) => port.fmt(f),
-        }
-    }
-}
-
-/// As one can give it to `nft get element inet ferrule`.
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {{ ", self.set)?;
-        for (place, value) in self.key.iter().enumerate() {
-            let dot = if place == 0 { "" } else { " . " };
-            write!(f, "{dot}{value}")?;
-        }
-        if let Some((address, port)) = self.target {
-            write!(f, " : {address} . {port}")?;
-        }
-        f.write_str(" }")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::nftables::table::show;
 
     fn pod(addresses: &[&str], host_ports: &[(&str, u16, Protocol)]) -> PodRules {
         PodRules {
@@ -269,17 +234,18 @@ mod tests {
 
     #[test]
     fn an_owner_is_told_by_the_first_word_of_the_comment() {
-        let network = |name: &str| NetworkName::parse(name).unwrap();
-        let owner = Owner { network: network("podnet"), note: Some("default/web".into()) };
-        assert_eq!(owner.to_string(), "podnet default/web");
-        assert!(Owner::names("podnet default/web", &network("podnet")));
-        assert!(Owner::names("podnet", &network("podnet")));
-        assert!(!Owner::names("podnet2 default/web", &network("podnet")));
-        assert!(!Owner::names("", &network("podnet")));
+        let podnet = NetworkName::parse("podnet").unwrap();
+        assert_eq!(owner(&podnet, Some("default/web")), "podnet default/web");
+        let is_own = |comment: &str| {
+            let element = Element::new("pods", Bytes::default()).with_comment(comment.to_owned());
+            belongs_to(&element, std::slice::from_ref(&podnet))
+        };
+        assert!(is_own("podnet default/web") && is_own("podnet"));
+        assert!(!is_own("podnet2 default/web") && !is_own(""));
     }
 
     fn shown(elements: &[Element]) -> Vec<String> {
-        elements.iter().map(ToString::to_string).collect()
+        elements.iter().map(show).collect()
     }
 
     #[test]
@@ -322,12 +288,23 @@ mod tests {
             ]
         );
         let four = pod(&["10.244.1.7"], &ports).elements();
-        assert_eq!(four.iter().filter(|element| element.target.is_some()).count(), 3);
+        assert_eq!(four.iter().filter(|element| element.data.is_some()).count(), 3);
+    }
+
+    #[test]
+    fn a_host_port_reads_as_it_was_written() {
+        let ports =
+            [("127.0.0.1", 4, Protocol::Tcp), ("fd00::10", 5, Protocol::Sctp), ("", 6, Protocol::Udp)];
+        let pod = pod(&["10.244.1.7", "fd00:1::7"], &ports);
+        let read: Vec<_> = pod.elements().iter().filter_map(read_host_port).collect();
+        let [four, six, both] = [0, 1, 2].map(|at| pod.host_ports[at]);
+        let to = |at: usize| pod.addresses[at];
+        assert_eq!(read, [(four, to(0)), (six, to(1)), (both, to(0)), (both, to(1))]);
     }
 
     #[test]
     fn networks_that_overlap_become_those_that_do_not() {
-        let inside = |networks: &[&str]| InsideNetwork {
+        let inside = |networks: &[&str]| NoMasquerade {
             network: NetworkName::parse("podnet").unwrap(),
             networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
         };
@@ -335,11 +312,11 @@ mod tests {
         assert_eq!(
             shown(&one.elements()),
             [
-                "inside4 { 1711677270 . 10.0.0.0/8 }",
-                "inside4 { 1711677270 . 169.254.1.1/32 }",
-                "inside4 { 1711677270 . 192.168.1.10/32 }",
-                "inside6 { 1711677270 . fd00:1::/64 }",
-                "inside6 { 1711677270 . fe80::1/128 }",
+                "no_masquerade4 { 1711677270 . 10.0.0.0-10.255.255.255 }",
+                "no_masquerade4 { 1711677270 . 169.254.1.1 }",
+                "no_masquerade4 { 1711677270 . 192.168.1.10 }",
+                "no_masquerade6 { 1711677270 . fd00:1::-fd00:1::ffff:ffff:ffff:ffff }",
+                "no_masquerade6 { 1711677270 . fe80::1 }",
             ]
         );
         assert_eq!(
@@ -349,17 +326,17 @@ mod tests {
         let same = inside(&["10.0.0.0/8", "fd00:1::/64", "192.168.1.10/32"]);
         assert_eq!(same.elements(), one.elements());
         let other = inside(&["10.0.0.0/8", "fd00:1::/64", "192.168.1.11/32"]);
-        assert_ne!(other.marks()[0].owner, one.marks()[0].owner);
-        assert_eq!(other.marks()[1].owner, one.marks()[1].owner);
+        assert_ne!(other.marks()[0].comment, one.marks()[0].comment);
+        assert_eq!(other.marks()[1].comment, one.marks()[1].comment);
     }
 
     #[test]
     fn a_network_with_nothing_inside_is_known_by_its_marks_and_one_that_covers_them_bears_them() {
         let network = NetworkName::parse("podnet").unwrap();
-        let bare = InsideNetwork { network: network.clone(), networks: Vec::new() };
-        assert_eq!(shown(&bare.elements()), shown(&InsideNetwork::places_of_marks(&network)));
-        let wide = InsideNetwork { network, networks: vec!["169.254.0.0/16".parse().unwrap()] };
-        assert_eq!(shown(&wide.marks())[0], "inside4 { 1711677270 . 169.254.0.0/16 }");
+        let bare = NoMasquerade { network: network.clone(), networks: Vec::new() };
+        assert_eq!(shown(&bare.elements()), shown(&NoMasquerade::places_of_marks(&network)));
+        let wide = NoMasquerade { network, networks: vec!["169.254.0.0/16".parse().unwrap()] };
+        assert_eq!(shown(&wide.marks())[0], "no_masquerade4 { 1711677270 . 169.254.0.0-169.254.255.255 }");
     }
 
     #[test]

@@ -1,24 +1,10 @@
-//! Chains, sets and rules of `inet ferrule`. All of it is here; nothing is added or changed while it stands.
+//! The table's chains and sets. Nothing of them changes while the table is there; only elements come and go.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use ipnetwork::IpNetwork;
-
-use crate::desired::attachment::GATEWAY_V6;
-use crate::desired::names::stable_hash;
-use crate::desired::nftables::rule::{Action, Field, Match, Rule};
-use crate::desired::nftables::tunnel;
-
-/// Name of the table, of family `inet`.
-pub const TABLE: &str = "ferrule";
-
-/// The bit that kube-proxy marks packets with that it masquerades itself (`--iptables-masquerade-bit` 14, and
-/// likewise in its other modes).
-pub(super) const KUBE_PROXY_MARK: u32 = 1 << 14;
-
-/// Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443).
-const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
+use crate::desired::nftables::rules::rules;
+use crate::linux::nft::change::Change;
+use crate::linux::nft::element::Element;
+use crate::linux::nft::set::{Set, Type};
+use crate::linux::nft::table::{Base, Chain, ChainKind, Family, Hook, Table};
 
 /// Priorities (include/uapi/linux/netfilter_ipv4.h).
 const RAW: i32 = -300;
@@ -29,380 +15,173 @@ const SOURCE_NAT: i32 = 100;
 /// pod's author chooses without anybody's leave (CVE-2019-9946).
 const AFTER_SERVICES: i32 = -99;
 
-/// The chains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ChainName {
-    /// Everything that arrives.
-    Arriving,
+/// Names of the chains.
+pub mod chain {
+    /// All that arrives, before the kernel looks for the packet's flow: a forged one must not even make an entry.
+    pub const PREROUTING: &str = "prerouting";
     /// What arrives by a pod's link.
-    FromPod,
-    /// Everything that arrives, when addresses may be rewritten.
-    RedirectArriving,
-    /// What the node itself sends, when addresses may be rewritten.
-    RedirectOwn,
+    pub const ANTISPOOF: &str = "antispoof";
+    /// All that arrives, where destinations may be rewritten.
+    pub const DNAT_PREROUTING: &str = "dnat_prerouting";
+    /// What the node itself sends, where destinations may be rewritten.
+    pub const DNAT_OUTPUT: &str = "dnat_output";
     /// What may be for a hostPort.
-    HostPorts,
-    /// Everything that leaves.
-    Leaving,
-    /// What is for this node.
-    ForNode,
-    /// What is for this node's end of a tunnel.
-    Tunnel,
-    /// What this node passes on.
-    Through,
-    /// What a pod sends to where tunnels end.
-    PodToTunnel,
+    pub const HOSTPORTS: &str = "hostports";
+    /// All that leaves.
+    pub const POSTROUTING: &str = "postrouting";
+    /// What is for this node, after destinations were rewritten.
+    pub const INPUT: &str = "input";
+    /// What is for this node's VXLAN port.
+    pub const VXLAN: &str = "vxlan";
+    /// What this node passes on, after destinations were rewritten.
+    pub const FORWARD: &str = "forward";
+    /// What a pod sends to the VXLAN port of another node.
+    pub const POD_TO_VXLAN: &str = "pod_to_vxlan";
 }
 
-/// Where packets enter a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Base {
-    /// Whether the chain rewrites addresses.
-    pub nat: bool,
-    /// When.
-    pub hook: Hook,
-    /// In which order with other tables' chains, lower first.
-    pub priority: i32,
-}
-
-/// A place on a packet's way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Hook {
-    /// Arrived, not routed yet.
-    Prerouting,
-    /// For this node.
-    Input,
-    /// For another host.
-    Forward,
-    /// Made by this node.
-    Output,
-    /// About to leave.
-    Postrouting,
-}
-
-/// The sets and maps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SetName {
-    /// Links of pods.
-    Pods,
+/// Names of the sets and maps.
+pub mod set {
+    /// Host links of pods.
+    pub const PODS: &str = "pods";
     /// Which IPv4 addresses a link's packets may come from.
-    Sources4,
+    pub const SOURCES4: &str = "sources4";
     /// Which IPv6 addresses a link's packets may come from.
-    Sources6,
+    pub const SOURCES6: &str = "sources6";
     /// Where a network's IPv4 packets keep their source, by the link group of its pods.
-    Inside4,
+    pub const NO_MASQUERADE4: &str = "no_masquerade4";
     /// Where a network's IPv6 packets keep their source.
-    Inside6,
+    pub const NO_MASQUERADE6: &str = "no_masquerade6";
     /// Which links and IPv4 addresses are masqueraded.
-    Masquerade4,
+    pub const MASQUERADE4: &str = "masquerade4";
     /// Which links and IPv6 addresses are masqueraded.
-    Masquerade6,
+    pub const MASQUERADE6: &str = "masquerade6";
     /// hostPorts of one IPv4 address.
-    HostPorts4,
+    pub const HOSTPORTS4: &str = "hostports4";
     /// hostPorts of one IPv6 address.
-    HostPorts6,
+    pub const HOSTPORTS6: &str = "hostports6";
     /// hostPorts of every IPv4 address.
-    AnyHostPorts4,
+    pub const ANY_HOSTPORTS4: &str = "any_hostports4";
     /// hostPorts of every IPv6 address.
-    AnyHostPorts6,
-    /// Where this node's tunnels to other nodes end: UDP ports of its own.
-    Tunnels,
-    /// IPv4 addresses of the nodes at their other ends.
-    TunnelEnds4,
-    /// IPv6 addresses of the nodes at their other ends.
-    TunnelEnds6,
+    pub const ANY_HOSTPORTS6: &str = "any_hostports6";
+    /// UDP ports that VXLAN is spoken at.
+    pub const VXLAN_PORTS: &str = "vxlan_ports";
+    /// IPv4 addresses of the nodes that speak VXLAN.
+    pub const VXLAN_PEERS4: &str = "vxlan_peers4";
+    /// IPv6 addresses of the nodes that speak VXLAN.
+    pub const VXLAN_PEERS6: &str = "vxlan_peers6";
 }
 
-/// What a field of an element is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A link's name.
-    Link,
-    /// A link's group.
-    Group,
-    /// An IPv4 address.
-    Address4,
-    /// An IPv6 address.
-    Address6,
-    /// A number of a transport protocol.
-    Protocol,
-    /// A port.
-    Port,
+/// Name of the table, of family `inet`.
+pub const TABLE: &str = "ferrule";
+
+/// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
+/// must stand here when one of them has changed.
+pub const COMMENT: &str = "ferrule layout a9351395dda7d48d";
+
+/// How often [`chain::ANTISPOOF`] is used: by its own rules, and by the one that sends packets there. Without it one pod
+/// can speak as another.
+pub const ANTISPOOF_USE: u32 = 6;
+
+/// `table inet ferrule`
+pub fn table() -> Table {
+    Table { family: Family::Inet, name: TABLE.to_owned() }
 }
 
-impl ChainName {
-    /// All, each after those that send packets to it.
-    pub const ALL: [Self; 10] = [
-        Self::Arriving,
-        Self::FromPod,
-        Self::RedirectArriving,
-        Self::RedirectOwn,
-        Self::HostPorts,
-        Self::Leaving,
-        Self::ForNode,
-        Self::Tunnel,
-        Self::Through,
-        Self::PodToTunnel,
-    ];
-
-    /// Its name in the kernel.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Arriving => "arriving",
-            Self::FromPod => "from_pod",
-            Self::RedirectArriving => "redirect_arriving",
-            Self::RedirectOwn => "redirect_own",
-            Self::HostPorts => "hostports",
-            Self::Leaving => "leaving",
-            Self::ForNode => "for_node",
-            Self::Tunnel => "tunnel",
-            Self::Through => "through",
-            Self::PodToTunnel => "pod_to_tunnel",
-        }
-    }
-
-    /// Where packets enter it; `None` if only from other chains.
-    pub fn base(self) -> Option<Base> {
-        let base = |nat, hook, priority| Some(Base { nat, hook, priority });
-        match self {
-            // Before the kernel looks for the packet's flow: a forged one must not even make an entry.
-            Self::Arriving => base(false, Hook::Prerouting, RAW),
-            Self::RedirectArriving => base(true, Hook::Prerouting, AFTER_SERVICES),
-            Self::RedirectOwn => base(true, Hook::Output, AFTER_SERVICES),
-            Self::Leaving => base(true, Hook::Postrouting, SOURCE_NAT),
-            // After addresses were rewritten: what counts is where a packet goes in the end.
-            Self::ForNode => base(false, Hook::Input, FILTER),
-            Self::Through => base(false, Hook::Forward, FILTER),
-            Self::FromPod | Self::HostPorts | Self::Tunnel | Self::PodToTunnel => None,
-        }
-    }
-}
-
-impl SetName {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::Pods,
-        Self::Sources4,
-        Self::Sources6,
-        Self::Inside4,
-        Self::Inside6,
-        Self::Masquerade4,
-        Self::Masquerade6,
-        Self::HostPorts4,
-        Self::HostPorts6,
-        Self::AnyHostPorts4,
-        Self::AnyHostPorts6,
-        Self::Tunnels,
-        Self::TunnelEnds4,
-        Self::TunnelEnds6,
-    ];
-
-    /// Its name in the kernel.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pods => "pods",
-            Self::Sources4 => "sources4",
-            Self::Sources6 => "sources6",
-            Self::Inside4 => "inside4",
-            Self::Inside6 => "inside6",
-            Self::Masquerade4 => "masquerade4",
-            Self::Masquerade6 => "masquerade6",
-            Self::HostPorts4 => "hostports4",
-            Self::HostPorts6 => "hostports6",
-            Self::AnyHostPorts4 => "any_hostports4",
-            Self::AnyHostPorts6 => "any_hostports6",
-            Self::Tunnels => "tunnels",
-            Self::TunnelEnds4 => "tunnel_ends4",
-            Self::TunnelEnds6 => "tunnel_ends6",
-        }
-    }
-
-    /// What its keys consist of.
-    pub fn key(self) -> &'static [Kind] {
-        use Kind::{Address4, Address6, Group, Link, Port, Protocol};
-        match self {
-            Self::Pods => &[Link],
-            Self::Sources4 | Self::Masquerade4 => &[Link, Address4],
-            Self::Sources6 | Self::Masquerade6 => &[Link, Address6],
-            Self::Inside4 => &[Group, Address4],
-            Self::Inside6 => &[Group, Address6],
-            Self::HostPorts4 => &[Address4, Protocol, Port],
-            Self::HostPorts6 => &[Address6, Protocol, Port],
-            Self::AnyHostPorts4 | Self::AnyHostPorts6 | Self::Tunnels => &[Protocol, Port],
-            Self::TunnelEnds4 => &[Address4],
-            Self::TunnelEnds6 => &[Address6],
-        }
-    }
-
-    /// What a map's data consist of; nothing for a set.
-    pub fn data(self) -> &'static [Kind] {
-        match self {
-            Self::HostPorts4 | Self::AnyHostPorts4 => &[Kind::Address4, Kind::Port],
-            Self::HostPorts6 | Self::AnyHostPorts6 => &[Kind::Address6, Kind::Port],
-            _ => &[],
-        }
-    }
-
-    /// Whether its keys are ranges.
-    pub fn has_ranges(self) -> bool {
-        matches!(self, Self::Inside4 | Self::Inside6)
-    }
-
-    /// Whether its elements come and go with pods, and so can be given an end.
-    pub fn can_expire(self) -> bool {
-        !self.has_ranges() && !matches!(self, Self::Tunnels | Self::TunnelEnds4 | Self::TunnelEnds6)
-    }
-}
-
-/// All rules, those of a chain in their order.
-///
-/// The comment of the first holds what rules do not show: which chains and sets this table has. So a table of
-/// another version is told by its rules alone.
-pub fn rules() -> Vec<Rule> {
-    let mut rules = Vec::new();
-    for chain in ChainName::ALL {
-        let of_chain = match chain {
-            ChainName::Arriving => arriving(),
-            ChainName::FromPod => from_pod(),
-            ChainName::RedirectArriving | ChainName::RedirectOwn => redirect(),
-            ChainName::HostPorts => host_ports(),
-            ChainName::Leaving => leaving(),
-            ChainName::ForNode => {
-                vec![(vec![tunnel::is_to_tunnel()], Action::Goto(ChainName::Tunnel), "of tunnels")]
-            }
-            ChainName::Tunnel => tunnel::into_tunnel(),
-            ChainName::Through => {
-                let from_pod = Match::In(vec![Field::InLink], SetName::Pods);
-                let chain = ChainName::PodToTunnel;
-                vec![(
-                    vec![tunnel::is_to_tunnel(), from_pod],
-                    Action::Goto(chain),
-                    "a pod to where tunnels end",
-                )]
-            }
-            ChainName::PodToTunnel => tunnel::from_pod(),
-        };
-        rules.extend(of_chain.into_iter().map(|(matches, action, comment)| {
-            let comment = comment.to_owned();
-            Rule { chain, matches, action, comment }
-        }));
-    }
-    if let Some(first) = rules.first_mut() {
-        first.comment.push_str(&format!("; ferrule's layout {:016x}", layout()));
-    }
-    rules
-}
-
-pub(super) type Parts = (Vec<Match>, Action, &'static str);
-
-fn arriving() -> Vec<Parts> {
-    let from_outside = |field| vec![Match::NotFromLink("lo"), Match::Within(field, loopback())];
-    vec![
-        // Links of pods with hostPorts have route_localnet, and kube-proxy may have switched it on for all:
-        // nobody but the node itself may speak to its 127.0.0.1 (CVE-2020-8558).
-        (from_outside(Field::Destination4), Action::Drop, "127/8 is the node's own"),
-        (from_outside(Field::Source4), Action::Drop, "127/8 is the node's own"),
-        (vec![Match::In(vec![Field::InLink], SetName::Pods)], Action::Goto(ChainName::FromPod), "pods"),
-    ]
-}
-
-fn from_pod() -> Vec<Parts> {
-    let own = |source, set| vec![Match::In(vec![Field::InLink, source], set)];
-    let (first, last) = NEIGHBOUR_DISCOVERY;
-    vec![
-        // Both ends know each other's addresses for good: nothing that a pod says of them is news.
-        (vec![Match::Icmp6Type(first, last)], Action::Drop, "a pod teaches its node nothing"),
-        (own(Field::Source4, SetName::Sources4), Action::Accept, "the pod's own address"),
-        (own(Field::Source6, SetName::Sources6), Action::Accept, "the pod's own address"),
-        (
-            vec![
-                Match::Within(Field::Source6, link_local()),
-                Match::Within(Field::Destination6, IpNetwork::from(GATEWAY_V6)),
-            ],
-            Action::Accept,
-            "to the gateway",
-        ),
-        (vec![], Action::Drop, "not the pod's address"),
-    ]
-}
-
-fn redirect() -> Vec<Parts> {
-    vec![(vec![Match::ForThisNode], Action::Goto(ChainName::HostPorts), "for this node")]
-}
-
-fn host_ports() -> Vec<Parts> {
-    use Field::{Destination4, Destination6, DestinationPort, Protocol};
-    let redirect = |ipv4, key: &[Field], map, comment| {
-        (vec![], Action::Redirect { ipv4, key: key.to_vec(), map }, comment)
+/// All chains, each after those that send packets to it.
+pub fn chains() -> Vec<Chain> {
+    let base = |name: &str, kind, hook, priority| Chain {
+        name: name.to_owned(),
+        base: Some(Base { kind, hook, priority, accept: true }),
     };
+    let plain = |name: &str| Chain { name: name.to_owned(), base: None };
     vec![
-        (vec![tunnel::is_to_tunnel()], Action::Return, "a tunnel's port is no pod's to take"),
-        redirect(true, &[Destination4, Protocol, DestinationPort], SetName::HostPorts4, "of one hostIP"),
-        redirect(false, &[Destination6, Protocol, DestinationPort], SetName::HostPorts6, "of one hostIP"),
-        redirect(true, &[Protocol, DestinationPort], SetName::AnyHostPorts4, "of every hostIP"),
-        redirect(false, &[Protocol, DestinationPort], SetName::AnyHostPorts6, "of every hostIP"),
+        // type filter hook prerouting priority raw; policy accept;
+        base(chain::PREROUTING, ChainKind::Filter, Hook::Prerouting, RAW),
+        plain(chain::ANTISPOOF),
+        // type nat hook prerouting priority dstnat + 1; policy accept;
+        base(chain::DNAT_PREROUTING, ChainKind::Nat, Hook::Prerouting, AFTER_SERVICES),
+        base(chain::DNAT_OUTPUT, ChainKind::Nat, Hook::Output, AFTER_SERVICES),
+        plain(chain::HOSTPORTS),
+        // type nat hook postrouting priority srcnat; policy accept;
+        base(chain::POSTROUTING, ChainKind::Nat, Hook::Postrouting, SOURCE_NAT),
+        // type filter hook input priority filter; policy accept;
+        base(chain::INPUT, ChainKind::Filter, Hook::Input, FILTER),
+        plain(chain::VXLAN),
+        base(chain::FORWARD, ChainKind::Filter, Hook::Forward, FILTER),
+        plain(chain::POD_TO_VXLAN),
     ]
 }
 
-fn leaving() -> Vec<Parts> {
-    let masquerade = Action::Masquerade { fully_random: false };
-    let fully_random = Action::Masquerade { fully_random: true };
-    // To the link that the source lives at: the pod speaks to itself. It would drop a packet from its own
-    // address that comes from outside.
-    let to_itself = |source, set| vec![Match::Redirected, Match::In(vec![Field::OutLink, source], set)];
-    let inside = |destination, set| vec![Match::In(vec![Field::InGroup, destination], set)];
-    // By the link as well as by the address: where the kernel does not know the link any more at this point
-    // (before Linux 5.7), nothing is masqueraded, instead of everything.
-    let outward = |source, set| vec![Match::In(vec![Field::InLink, source], set)];
+/// All sets and maps.
+pub fn sets() -> Vec<Set> {
+    use Type::{Ipv4, Ipv6, LinkGroup, LinkName, Port, Protocol};
+    let set = |name: &str, key: &[Type]| Set {
+        name: name.to_owned(),
+        key: key.to_vec(),
+        data: Vec::new(),
+        interval: false,
+        expires: false,
+    };
+    // flags timeout: elements that come and go with pods can be made to expire.
+    let of_pods = |name, key| Set { expires: true, ..set(name, key) };
+    let map_of_pods = |name, key, data: &[Type]| Set { data: data.to_vec(), ..of_pods(name, key) };
+    // flags interval
+    let of_ranges = |name, key| Set { interval: true, ..set(name, key) };
     vec![
-        (vec![Match::Marked(KUBE_PROXY_MARK)], Action::Return, "kube-proxy masquerades it"),
-        (to_itself(Field::Source4, SetName::Sources4), masquerade.clone(), "a pod by its own hostPort"),
-        (to_itself(Field::Source6, SetName::Sources6), masquerade.clone(), "a pod by its own hostPort"),
-        (
-            vec![
-                Match::Redirected,
-                Match::Within(Field::Source4, loopback()),
-                Match::In(vec![Field::OutLink], SetName::Pods),
-            ],
-            masquerade,
-            "a hostPort by 127.0.0.1",
-        ),
-        (vec![Match::In(vec![Field::OutLink], SetName::Pods)], Action::Return, "to a pod of this node"),
-        (inside(Field::Destination4, SetName::Inside4), Action::Return, "within the network"),
-        (inside(Field::Destination6, SetName::Inside6), Action::Return, "within the network"),
-        (outward(Field::Source4, SetName::Masquerade4), fully_random.clone(), "from a pod to the world"),
-        (outward(Field::Source6, SetName::Masquerade6), fully_random, "from a pod to the world"),
+        of_pods(set::PODS, &[LinkName]),
+        // type ifname . ipv4_addr
+        of_pods(set::SOURCES4, &[LinkName, Ipv4]),
+        of_pods(set::SOURCES6, &[LinkName, Ipv6]),
+        // type devgroup . ipv4_addr
+        of_ranges(set::NO_MASQUERADE4, &[LinkGroup, Ipv4]),
+        of_ranges(set::NO_MASQUERADE6, &[LinkGroup, Ipv6]),
+        of_pods(set::MASQUERADE4, &[LinkName, Ipv4]),
+        of_pods(set::MASQUERADE6, &[LinkName, Ipv6]),
+        // type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+        map_of_pods(set::HOSTPORTS4, &[Ipv4, Protocol, Port], &[Ipv4, Port]),
+        map_of_pods(set::HOSTPORTS6, &[Ipv6, Protocol, Port], &[Ipv6, Port]),
+        map_of_pods(set::ANY_HOSTPORTS4, &[Protocol, Port], &[Ipv4, Port]),
+        map_of_pods(set::ANY_HOSTPORTS6, &[Protocol, Port], &[Ipv6, Port]),
+        set(set::VXLAN_PORTS, &[Protocol, Port]),
+        set(set::VXLAN_PEERS4, &[Ipv4]),
+        set(set::VXLAN_PEERS6, &[Ipv6]),
     ]
 }
 
-fn loopback() -> IpNetwork {
-    IpNetwork::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8)
-        .unwrap_or(IpNetwork::from(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+/// All that makes the table, without its elements.
+pub fn whole_table() -> Vec<Change> {
+    let mut changes = vec![Change::AddTable(table(), Some(COMMENT.to_owned()))];
+    changes.extend(chains().into_iter().map(|chain| Change::AddChain(table(), chain)));
+    changes.extend(sets().into_iter().map(|set| Change::AddSet(table(), set)));
+    changes.extend(rules().into_iter().map(|rule| Change::AddRule(table(), rule)));
+    changes
 }
 
-fn link_local() -> IpNetwork {
-    let network = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
-    IpNetwork::new(network, 10).unwrap_or(IpNetwork::from(GATEWAY_V6))
+/// An element as `nft get element inet ferrule` takes it: `sources4 { "veth0" . 10.244.1.7 }`.
+pub fn show(element: &Element) -> String {
+    let set = sets().into_iter().find(|set| set.name == element.set);
+    set.map_or_else(|| element.set.clone(), |set| set.show(element))
 }
 
-/// A number that is another when a chain or a set is.
-fn layout() -> u64 {
-    let chains = ChainName::ALL.map(|chain| format!("{chain} {:?}", chain.base()));
-    let sets = SetName::ALL.map(|set| {
-        let (ranges, expire) = (set.has_ranges(), set.can_expire());
-        format!("{set} {:?} {:?} {ranges} {expire}", set.key(), set.data())
-    });
-    stable_hash(chains.iter().chain(&sets).map(String::as_str))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::names::stable_hash;
+    use crate::linux::nft::expr::{Expr, Verdict};
 
-impl fmt::Display for ChainName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    #[test]
+    fn the_comment_tells_of_chains_sets_and_rules() {
+        let words = [format!("{:?}", chains()), format!("{:?}", sets()), format!("{:?}", rules())];
+        let hash = stable_hash(words.iter().map(String::as_str));
+        assert_eq!(COMMENT, format!("ferrule layout {hash:016x}"), "write the right one into COMMENT");
     }
-}
 
-impl fmt::Display for SetName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    #[test]
+    fn the_use_of_antispoof_is_its_rules_and_those_that_lead_to_it() {
+        let leads_there = Expr::Verdict(Verdict::Goto(chain::ANTISPOOF.to_owned()));
+        let uses = |rule: &&crate::linux::nft::rule::Rule| {
+            rule.chain == chain::ANTISPOOF || rule.exprs.contains(&leads_there)
+        };
+        assert_eq!(rules().iter().filter(uses).count(), ANTISPOOF_USE as usize);
     }
 }

@@ -21,8 +21,8 @@ const ELEMENTS_PER_MESSAGE: usize = 128;
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Makes a table. Refused (EEXIST) if there is one of that name.
-    AddTable(Table),
+    /// Makes a table, with a comment (not kept before Linux 5.10). Refused (EEXIST) if there is one of that name.
+    AddTable(Table, Option<String>),
     /// Removes a table with all that is in it. Refused (ENOENT) if there is none.
     DeleteTable(Table),
     /// Makes a chain.
@@ -44,14 +44,7 @@ pub enum Change {
     },
     /// Adds elements. One that is there already is a success, but refused (EEXIST; EBUSY by older
     /// kernels) if a map has other data under its key.
-    AddElements {
-        /// The set's table.
-        table: Table,
-        /// The set's name.
-        set: String,
-        /// Which.
-        elements: Vec<Element>,
-    },
+    AddElements(Table, Vec<Element>),
     /// Gives elements of a set that has `expires` their end, after which they are as good as not there. Unlike those that
     /// [`Change::DeleteElements`] removes, they are not waited for by anybody who closes a socket like this one
     /// (nft_rcv_nl_event, net/netfilter/nf_tables_api.c). Refused (EEXIST; EBUSY by older kernels) if a map has other
@@ -59,24 +52,15 @@ pub enum Change {
     ///
     /// Before Linux 6.12 a success that changes nothing: look whether they have gone.
     ExpireElements {
-        /// The set's table.
+        /// Their table.
         table: Table,
-        /// The set's name.
-        set: String,
         /// Which.
         elements: Vec<Element>,
         /// When. The kernel counts in ticks, and takes less than one for never: no less than 10 ms.
         after: Duration,
     },
-    /// Removes elements. Refused (ENOENT) if one is not there.
-    DeleteElements {
-        /// The set's table.
-        table: Table,
-        /// The set's name.
-        set: String,
-        /// Which, by their keys.
-        elements: Vec<Element>,
-    },
+    /// Removes elements, found by their keys. Refused (ENOENT) if one is not there.
+    DeleteElements(Table, Vec<Element>),
 }
 
 /// Why a transaction was refused, of which nothing was done.
@@ -132,15 +116,16 @@ impl Nfnetlink {
 impl Change {
     /// `place` tells it from the others of the transaction.
     pub(super) fn to_requests(&self, place: usize) -> Vec<Request> {
-        let one =
-            |table: &Table, flags, inner| vec![Request { message: message(table.family, inner), flags }];
+        let request = |table: &Table, flags, inner| Request { message: message(table.family, inner), flags };
+        let one = |table: &Table, flags, inner| vec![request(table, flags, inner)];
         match self {
             // nft create table FAMILY NAME
-            Self::AddTable(table) => {
-                one(table, NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewTable(table.to_message()))
+            Self::AddTable(table, comment) => {
+                let inner = NfTablesMessage::NewTable(table.to_message(comment.as_deref()));
+                one(table, NLM_F_CREATE | NLM_F_EXCL, inner)
             }
             // nft delete table FAMILY NAME
-            Self::DeleteTable(table) => one(table, 0, NfTablesMessage::DeleteTable(table.to_message())),
+            Self::DeleteTable(table) => one(table, 0, NfTablesMessage::DeleteTable(table.to_message(None))),
             Self::AddChain(table, chain) => {
                 one(table, NLM_F_CREATE, NfTablesMessage::NewChain(chain.to_message(table)))
             }
@@ -160,36 +145,45 @@ impl Change {
                 one(table, 0, NfTablesMessage::DeleteRule(PlacedRule::to_question(table, chain, *handle)))
             }
             // nft add element TABLE SET { KEY : DATA, ... }
-            Self::AddElements { table, set, elements } => elements
-                .chunks(ELEMENTS_PER_MESSAGE)
-                .flat_map(|some| {
+            Self::AddElements(table, elements) => in_messages(elements)
+                .map(|(set, some)| {
                     let inner = NfTablesMessage::NewSetElement(message_about(table, set, some));
-                    one(table, NLM_F_CREATE, inner)
+                    request(table, NLM_F_CREATE, inner)
                 })
                 .collect(),
             // nft add element TABLE SET { KEY timeout AFTER expires AFTER : DATA, ... }
-            Self::ExpireElements { table, set, elements, after } => elements
-                .chunks(ELEMENTS_PER_MESSAGE)
-                .flat_map(|some| {
+            Self::ExpireElements { table, elements, after } => in_messages(elements)
+                .map(|(set, some)| {
                     let inner = message_with_end(table, set, some, Some(*after));
-                    one(table, NLM_F_CREATE, NfTablesMessage::NewSetElement(inner))
+                    request(table, NLM_F_CREATE, NfTablesMessage::NewSetElement(inner))
                 })
                 .collect(),
             // nft delete element TABLE SET { KEY, ... }
-            Self::DeleteElements { table, set, elements } => elements
-                .chunks(ELEMENTS_PER_MESSAGE)
-                .flat_map(|some| {
-                    one(table, 0, NfTablesMessage::DeleteSetElement(message_about(table, set, some)))
+            Self::DeleteElements(table, elements) => in_messages(elements)
+                .map(|(set, some)| {
+                    request(table, 0, NfTablesMessage::DeleteSetElement(message_about(table, set, some)))
                 })
                 .collect(),
         }
     }
 }
 
+/// Elements of one set each, as many as one message holds.
+fn in_messages(elements: &[Element]) -> impl Iterator<Item = (&str, &[Element])> {
+    let of_one_set = elements.chunk_by(|a, b| a.set == b.set);
+    let messages = of_one_set.flat_map(|elements| elements.chunks(ELEMENTS_PER_MESSAGE));
+    messages.filter_map(|some| some.first().map(|first| (first.set.as_str(), some)))
+}
+
+/// The name of their set.
+fn set_of(elements: &[Element]) -> &str {
+    elements.first().map_or("", |first| &first.set)
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddTable(table) => write!(f, "create table {table}"),
+            Self::AddTable(table, _) => write!(f, "create table {table}"),
             Self::DeleteTable(table) => write!(f, "delete table {table}"),
             Self::AddChain(table, chain) => write!(f, "add chain {table} {}", chain.name),
             Self::AddSet(table, set) => write!(f, "add set {table} {}", set.name),
@@ -198,9 +192,13 @@ impl fmt::Display for Change {
             Self::DeleteRule { table, chain, handle } => {
                 write!(f, "delete rule {table} {chain} handle {handle}")
             }
-            Self::AddElements { table, set, .. } => write!(f, "add element {table} {set}"),
-            Self::ExpireElements { table, set, .. } => write!(f, "expire element {table} {set}"),
-            Self::DeleteElements { table, set, .. } => write!(f, "delete element {table} {set}"),
+            Self::AddElements(table, elements) => write!(f, "add element {table} {}", set_of(elements)),
+            Self::ExpireElements { table, elements, .. } => {
+                write!(f, "expire element {table} {}", set_of(elements))
+            }
+            Self::DeleteElements(table, elements) => {
+                write!(f, "delete element {table} {}", set_of(elements))
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ const LINK_NAME_LENGTH: usize = 16;
 /// `NFTA_DATA_VALUE`, and what else netlink-packet-netfilter does not tell of
 /// include/uapi/linux/netfilter/nf_tables.h.
 const DATA_VALUE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
@@ -28,6 +29,8 @@ const NFTA_SET_ELEM_KEY_END: u16 = 10;
 /// An element.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Element {
+    /// Name of the set or map.
+    pub set: String,
     /// The key; of a range, its lower end.
     pub key: Bytes,
     /// The upper end of a range of concatenations, included in it.
@@ -96,9 +99,15 @@ impl Bytes {
 }
 
 impl Element {
-    /// An element that is its key alone.
-    pub fn of_set(key: Bytes) -> Self {
-        Self { key, key_end: None, data: None, comment: None }
+    /// An element of a set that is its key alone.
+    pub fn new(set: &str, key: Bytes) -> Self {
+        Self { set: set.to_owned(), key, key_end: None, data: None, comment: None }
+    }
+
+    /// The same with a comment.
+    #[must_use]
+    pub fn with_comment(self, comment: String) -> Self {
+        Self { comment: Some(comment), ..self }
     }
 
     fn to_attributes(&self, end: Option<Duration>) -> ListAttribute<SetElementAttribute> {
@@ -126,17 +135,22 @@ impl Element {
     /// The elements that a message lists and that stay; those that have no key, such as a catch-all, are not among them.
     pub(super) fn read_all_lasting(message: Attributes<'_>) -> Vec<Self> {
         let lasting = |it: &Attributes<'_>| it.value(NFTA_SET_ELEM_TIMEOUT).is_none();
-        message.list(NFTA_SET_ELEM_LIST_ELEMENTS).filter(lasting).filter_map(Self::read).collect()
+        let set = message.text(NFTA_SET_ELEM_LIST_SET).unwrap_or_default();
+        let elements = message.list(NFTA_SET_ELEM_LIST_ELEMENTS).filter(lasting);
+        elements.filter_map(|element| Self::read(&set, element)).collect()
     }
 
     /// The elements that a message lists; those that have no key, such as a catch-all, are not among them.
     pub(super) fn read_all(message: Attributes<'_>) -> Vec<Self> {
-        message.list(NFTA_SET_ELEM_LIST_ELEMENTS).filter_map(Self::read).collect()
+        let set = message.text(NFTA_SET_ELEM_LIST_SET).unwrap_or_default();
+        let elements = message.list(NFTA_SET_ELEM_LIST_ELEMENTS);
+        elements.filter_map(|element| Self::read(&set, element)).collect()
     }
 
-    fn read(attributes: Attributes<'_>) -> Option<Self> {
+    fn read(set: &str, attributes: Attributes<'_>) -> Option<Self> {
         let data = |kind| attributes.nested(kind)?.value(DATA_VALUE).map(|bytes| Bytes(bytes.to_vec()));
         Some(Self {
+            set: set.to_owned(),
             key: data(NFTA_SET_ELEM_KEY)?,
             key_end: data(NFTA_SET_ELEM_KEY_END),
             data: data(NFTA_SET_ELEM_DATA),

@@ -1,6 +1,7 @@
 //! What tables hold. Nothing but what is asked for is listed: neither other tables nor other sets. The kernel lists
 //! chains by family only, so [`Nfnetlink::base_chains`] passes over those of all tables of one.
 
+use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::nftables::{
     ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
 };
@@ -14,11 +15,25 @@ use super::element::{Element, message_about};
 use super::message;
 use super::rule::{PlacedRule, Rule};
 use super::table::{Chain, Family, Table};
+use super::userdata;
 
 /// include/uapi/linux/netfilter/nf_tables.h
+const NFTA_TABLE_USERDATA: u16 = 6;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_USE: u16 = 6;
 const NFTA_GEN_ID: u16 = 1;
+
+/// What look-ups tell of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableState {
+    /// The table's comment.
+    pub comment: Option<String>,
+    /// How many rules are in the chain, and how many rules send packets to it. `None` if there is no such chain.
+    pub chain_use: Option<u32>,
+    /// What there is under each key.
+    pub elements: Vec<Option<Element>>,
+}
 
 impl Nfnetlink {
     /// A number that changes with each transaction of anybody in the namespace.
@@ -134,8 +149,7 @@ impl Nfnetlink {
         Ok(answers.iter().flat_map(|answer| Element::read_all_lasting(Attributes(&answer.body))).collect())
     }
 
-    /// What there is under the keys of `wanted`, each an element of the set named with it. The cost does not
-    /// depend on how many elements the sets have.
+    /// What there is under the keys of `wanted`. The cost does not depend on how many elements their sets have.
     ///
     /// `nft get element FAMILY TABLE NAME { KEY }`
     ///
@@ -144,25 +158,43 @@ impl Nfnetlink {
     pub async fn find_elements(
         &self,
         table: &Table,
-        wanted: &[(&str, &Element)],
+        wanted: &[Element],
     ) -> Result<Vec<Option<Element>>, KernelError> {
-        let question = |&(set, element): &(&str, &Element)| {
-            let key = Element { data: None, comment: None, ..element.clone() };
-            let inner = NfTablesMessage::GetSetElement(message_about(table, set, &[key]));
-            message(table.family, inner)
+        let answers = self.ask(wanted.iter().map(|it| question_about(table, it)).collect()).await;
+        read_elements(table, wanted, answers)
+    }
+
+    /// The table's comment, how much `chain` is used and what there is under the keys of `wanted`, asked in one datagram.
+    /// `None` if there is no such table.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn look_up(
+        &self,
+        table: &Table,
+        chain: &str,
+        wanted: &[Element],
+    ) -> Result<Option<TableState>, KernelError> {
+        let of_table = NfTablesMessage::GetTable(table.to_message(None));
+        let of_chain = NfTablesMessage::GetChain(Chain::to_question(table, chain));
+        let mut questions = vec![message(table.family, of_table), message(table.family, of_chain)];
+        questions.extend(wanted.iter().map(|it| question_about(table, it)));
+        let mut answers = self.ask(questions).await.into_iter();
+        let mut next = |what: &str| match answers.next() {
+            Some(Ok(found)) => Ok(found),
+            Some(Err(reason)) if reason.is_not_found() => Ok(None),
+            Some(Err(reason)) => Err(reason.of(format!("look for {what}"))),
+            None => Err(Reason::lost().of(format!("look for {what}"))),
         };
-        let answers = self.ask(wanted.iter().map(question).collect()).await;
-        let mut found = Vec::new();
-        for (answer, (set, _)) in answers.into_iter().zip(wanted) {
-            found.push(match answer {
-                Ok(answer) => {
-                    answer.and_then(|answer| Element::read_all(Attributes(&answer.body)).into_iter().next())
-                }
-                Err(reason) if reason.is_not_found() => None,
-                Err(reason) => return Err(reason.of(format!("get element {table} {set}"))),
-            });
-        }
-        Ok(found)
+        let found = next(&format!("table {table}"))?;
+        let chain_use = next(&format!("chain {table} {chain}"))?
+            .and_then(|answer| Attributes(&answer.body).number(NFTA_CHAIN_USE));
+        let elements = read_elements(table, wanted, answers.collect())?;
+        Ok(found.map(|answer| TableState {
+            comment: Attributes(&answer.body).value(NFTA_TABLE_USERDATA).and_then(userdata::to_comment),
+            chain_use,
+            elements,
+        }))
     }
 
     /// Whether there is such a table.
@@ -170,7 +202,7 @@ impl Nfnetlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn has_table(&self, table: &Table) -> Result<bool, KernelError> {
-        let question = NfTablesMessage::GetTable(table.to_message());
+        let question = NfTablesMessage::GetTable(table.to_message(None));
         match self.ask(vec![message(table.family, question)]).await.into_iter().next() {
             Some(Ok(_)) => Ok(true),
             Some(Err(reason)) if reason.is_not_found() => Ok(false),
@@ -178,6 +210,30 @@ impl Nfnetlink {
             None => Ok(false),
         }
     }
+}
+
+/// Asks for the element under this key.
+fn question_about(table: &Table, element: &Element) -> NetfilterMessage {
+    let key = Element { data: None, comment: None, ..element.clone() };
+    message(table.family, NfTablesMessage::GetSetElement(message_about(table, &element.set, &[key])))
+}
+
+fn read_elements(
+    table: &Table,
+    wanted: &[Element],
+    answers: Vec<Result<Option<Object>, Reason>>,
+) -> Result<Vec<Option<Element>>, KernelError> {
+    let mut found = Vec::new();
+    for (answer, element) in answers.into_iter().zip(wanted) {
+        found.push(match answer {
+            Ok(answer) => {
+                answer.and_then(|answer| Element::read_all(Attributes(&answer.body)).into_iter().next())
+            }
+            Err(reason) if reason.is_not_found() => None,
+            Err(reason) => return Err(reason.of(format!("get element {table} {}", element.set))),
+        });
+    }
+    Ok(found)
 }
 
 pub(super) fn generation_of(answer: &Object) -> Result<u32, Reason> {

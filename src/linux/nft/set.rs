@@ -1,8 +1,11 @@
 //! Sets and maps.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use netlink_packet_netfilter::nftables::{SetAttribute, SetDescription, SetFlags, SetMessage};
 use rtnetlink::packet_core::{DefaultNla, NLA_F_NESTED};
 
+use super::element::Element;
 use super::table::Table;
 use super::userdata;
 
@@ -58,6 +61,29 @@ impl Type {
         }
     }
 
+    /// A value as `nft` prints it; an empty text if there are too few bytes.
+    fn show(self, bytes: &[u8]) -> String {
+        let show = || -> Option<String> {
+            Some(match self {
+                Self::Ipv4 => Ipv4Addr::from(*bytes.first_chunk()?).to_string(),
+                Self::Ipv6 => Ipv6Addr::from(*bytes.first_chunk()?).to_string(),
+                Self::Port => u16::from_be_bytes(*bytes.first_chunk()?).to_string(),
+                Self::LinkGroup => u32::from_be_bytes(*bytes.first_chunk()?).to_string(),
+                Self::LinkName => {
+                    let name = bytes.split(|&byte| byte == 0).next()?;
+                    format!("\"{}\"", String::from_utf8_lossy(name))
+                }
+                Self::Protocol => match bytes.first()? {
+                    6 => "tcp".to_owned(),
+                    17 => "udp".to_owned(),
+                    132 => "sctp".to_owned(),
+                    number => number.to_string(),
+                },
+            })
+        };
+        show().unwrap_or_default()
+    }
+
     /// Bytes that it takes in a concatenation, in registers of four bytes.
     pub fn padded_length(self) -> usize {
         self.length().next_multiple_of(4)
@@ -82,6 +108,22 @@ pub struct Set {
 }
 
 impl Set {
+    /// Whether the kernel would take the element for one of this set: by the lengths of its key and data.
+    pub fn fits(&self, element: &Element) -> bool {
+        let length = |fields: &[Type]| fields.iter().map(|field| field.padded_length()).sum::<usize>();
+        element.key.0.len() == length(&self.key)
+            && element.data.as_ref().map_or(0, |data| data.0.len()) == length(&self.data)
+            && element.key_end.is_some() == self.interval
+    }
+
+    /// An element as `nft` prints it: `NAME { KEY . KEY : DATA . DATA }`.
+    pub fn show(&self, element: &Element) -> String {
+        let data = element.data.as_ref().map(|data| format!(" : {}", show(&self.data, &data.0, &data.0)));
+        let end = element.key_end.as_ref().unwrap_or(&element.key);
+        let key = show(&self.key, &element.key.0, &end.0);
+        format!("{} {{ {key}{} }}", self.name, data.unwrap_or_default())
+    }
+
     /// `id` tells it from other sets that are made in the same transaction.
     pub(super) fn to_message(&self, table: &Table, id: u32) -> SetMessage {
         let mut flags = SetFlags::empty();
@@ -111,6 +153,18 @@ impl Set {
         }
         SetMessage { attributes }
     }
+}
+
+/// Values of a concatenation, those that begin and end differently as ranges.
+fn show(fields: &[Type], first: &[u8], last: &[u8]) -> String {
+    let mut start = 0;
+    let shown = fields.iter().map(|field| {
+        let value = |bytes: &[u8]| field.show(bytes.get(start..).unwrap_or_default());
+        let (first, last) = (value(first), value(last));
+        start += field.padded_length();
+        if first == last { first } else { format!("{first}-{last}") }
+    });
+    shown.collect::<Vec<_>>().join(" . ")
 }
 
 fn type_of(fields: &[Type]) -> u32 {

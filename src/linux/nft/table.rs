@@ -8,6 +8,8 @@ use netlink_packet_netfilter::nftables::{
     TableMessage,
 };
 
+use super::userdata;
+
 /// `NF_DROP`, `NF_ACCEPT` (include/uapi/linux/netfilter.h).
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
@@ -64,8 +66,10 @@ impl fmt::Display for Table {
 }
 
 impl Table {
-    pub(super) fn to_message(&self) -> TableMessage {
-        TableMessage { attributes: vec![TableAttribute::Name(self.name.clone())] }
+    pub(super) fn to_message(&self, comment: Option<&str>) -> TableMessage {
+        let mut attributes = vec![TableAttribute::Name(self.name.clone())];
+        attributes.extend(comment.map(|comment| TableAttribute::UserData(userdata::from_comment(comment))));
+        TableMessage { attributes }
     }
 }
 

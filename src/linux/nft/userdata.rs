@@ -1,7 +1,7 @@
 //! Comments and hints, in the form in which `nft` stores and reads them: attributes of one byte type, one byte length
 //! (libnftnl, include/libnftnl/udata.h). The kernel keeps them unread.
 
-/// `NFTNL_UDATA_RULE_COMMENT` and `NFTNL_UDATA_SET_ELEM_COMMENT`.
+/// `NFTNL_UDATA_TABLE_COMMENT`, `NFTNL_UDATA_RULE_COMMENT` and `NFTNL_UDATA_SET_ELEM_COMMENT`.
 const COMMENT: u8 = 0;
 
 /// What `nft` allows (NFTNL_UDATA_COMMENT_MAXLEN), without the final NUL.

@@ -1,15 +1,16 @@
 //! Who may send to the node's end of a tunnel.
 
 use super::{PATIENCE, Scratch, this_boot};
-use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::nftables::vxlan::VxlanPeers;
 
 #[test]
 fn what_is_remembered_is_read_again_until_there_is_none_and_nonsense_is_nothing() {
     let scratch = Scratch::new();
     let (store, file) = (scratch.store(), scratch.root().join("vxlan_peers"));
     assert_eq!(store.vxlan_peers().unwrap(), None);
-    let tunnel = |ends: &[&str]| Tunnel::new(8472, ends.iter().map(|text| text.parse().unwrap()).collect());
-    let remember = |tunnel: Option<&Tunnel>| {
+    let tunnel =
+        |ends: &[&str]| VxlanPeers::new(8472, ends.iter().map(|text| text.parse().unwrap()).collect());
+    let remember = |tunnel: Option<&VxlanPeers>| {
         store.lock(&this_boot(), PATIENCE).unwrap().remember_vxlan_peers(tunnel).unwrap();
     };
     let two = tunnel(&["192.0.2.10", "fd00::10"]);

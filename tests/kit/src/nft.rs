@@ -38,7 +38,7 @@ pub fn elements(namespace: &Namespace) -> Vec<(String, Value)> {
 /// element, sorted.
 pub fn pod_elements(namespace: &Namespace) -> Vec<String> {
     let is_of_pods =
-        |(name, _): &(String, Value)| !["inside", "tunnel"].iter().any(|it| name.starts_with(it));
+        |(name, _): &(String, Value)| !["no_masquerade", "vxlan"].iter().any(|it| name.starts_with(it));
     let mut found: Vec<String> = elements(namespace)
         .into_iter()
         .filter(is_of_pods)

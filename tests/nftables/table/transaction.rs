@@ -19,8 +19,8 @@ fn chain(name: &str) -> Change {
     Change::AddChain(table(), Chain { name: name.into(), base: None })
 }
 
-fn ports(elements: impl IntoIterator<Item = u16>) -> Vec<Element> {
-    elements.into_iter().map(|port| Element::of_set(Bytes::default().protocol(6).port(port))).collect()
+fn ports(set: &str, elements: impl IntoIterator<Item = u16>) -> Vec<Element> {
+    elements.into_iter().map(|port| Element::new(set, Bytes::default().protocol(6).port(port))).collect()
 }
 
 #[test]
@@ -28,8 +28,8 @@ fn one_refusal_undoes_all_and_names_the_change() {
     let world = World::new();
     block_on(async {
         let nft = world.nft();
-        let missing = Change::DeleteElements { table: table(), set: "none".into(), elements: ports([80]) };
-        let changes = [Change::AddTable(table()), chain("a"), missing.clone(), chain("b"), missing];
+        let missing = Change::DeleteElements(table(), ports("none", [80]));
+        let changes = [Change::AddTable(table(), None), chain("a"), missing.clone(), chain("b"), missing];
         let rejection = nft.commit(None, &changes).await.unwrap_err();
         let blamed: Vec<_> = rejection.0.iter().map(|blame| blame.change).collect();
         assert_eq!(blamed, [Some(2), Some(4)]);
@@ -53,7 +53,7 @@ fn what_was_decided_on_an_old_state_is_not_done() {
     block_on(async {
         let nft = world.nft();
         let generation = nft.generation().await.unwrap();
-        nft.commit(Some(generation), &[Change::AddTable(table())]).await.unwrap();
+        nft.commit(Some(generation), &[Change::AddTable(table(), None)]).await.unwrap();
         let rejection = nft.commit(Some(generation), &[chain("a")]).await.unwrap_err();
         assert!(rejection.is_because(|refusal| refusal.is_outrun()), "{rejection}");
         assert_eq!(rejection.0[0].change, None);
@@ -81,13 +81,14 @@ fn five_thousand_elements_are_one_transaction_and_list_whole() {
     };
     block_on(async {
         let nft = world.nft();
-        let add = |elements| Change::AddElements { table: table(), set: "ports".into(), elements };
-        let changes = [Change::AddTable(table()), Change::AddSet(table(), set), add(ports(1..=5000))];
+        let add = |elements| Change::AddElements(table(), elements);
+        let changes =
+            [Change::AddTable(table(), None), Change::AddSet(table(), set), add(ports("ports", 1..=5000))];
         nft.commit(None, &changes).await.unwrap();
         let mut found = nft.elements(&table(), "ports").await.unwrap();
         found.sort_by(|a, b| a.key.cmp(&b.key));
-        assert_eq!(found, ports(1..=5000));
-        let one_by_one: Vec<_> = (5001..=7000).map(|port| add(ports([port]))).collect();
+        assert_eq!(found, ports("ports", 1..=5000));
+        let one_by_one: Vec<_> = (5001..=7000).map(|port| add(ports("ports", [port]))).collect();
         nft.commit(None, &one_by_one).await.unwrap();
         assert_eq!(nft.elements(&table(), "ports").await.unwrap().len(), 7000);
     });
@@ -99,7 +100,7 @@ fn answers_that_nobody_waits_for_are_skipped() {
     let world = World::new();
     block_on(async {
         let nft = world.nft();
-        nft.commit(None, &[Change::AddTable(table()), chain("a")]).await.unwrap();
+        nft.commit(None, &[Change::AddTable(table(), None), chain("a")]).await.unwrap();
         for _ in 0..50 {
             let (table, names) = (table(), ["a"]);
             // Polled once: sent, not answered.
@@ -127,7 +128,7 @@ fn who_has_no_right_is_told_so_at_once() {
             set_capabilities(None, rights).unwrap();
             block_on(async {
                 let nft = Nfnetlink::open_here().unwrap();
-                let changes = [Change::AddTable(table()), chain("a")];
+                let changes = [Change::AddTable(table(), None), chain("a")];
                 let patience = std::time::Duration::from_secs(5);
                 let committed = tokio::time::timeout(patience, nft.commit(None, &changes)).await;
                 let asked = nft.has_table(&table()).await.unwrap_err();

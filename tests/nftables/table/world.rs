@@ -14,7 +14,7 @@ use std::ops::Deref;
 
 use ferrule::cni::ids::NetworkName;
 use ferrule::datapath::nftables::{self as nft, NftError};
-use ferrule::desired::nftables::element::{Element, HostPort, InsideNetwork, PodRules, Protocol};
+use ferrule::desired::nftables::element::{Element, HostPort, NoMasquerade, PodRules, Protocol};
 use ferrule::linux::netlink::Netlink;
 use ferrule::linux::netns::Netns;
 use ferrule::linux::nfnetlink::Nfnetlink;
@@ -23,7 +23,7 @@ use kit::netns::Namespace;
 use kit::process::run_in;
 use kit::wired::{WiredPod, Wiring};
 
-/// The group of the network's links: what [`InsideNetwork::group`] says, read off once.
+/// The group of the network's links: what [`NoMasquerade::group`] says, read off once.
 const GROUP: u32 = 1_711_677_270;
 
 /// A node and the host outside.
@@ -102,7 +102,7 @@ impl World {
     pub async fn prepare(&self) -> Nfnetlink {
         let nft = self.nft();
         assert!(ensure(&nft).await.unwrap().is_some());
-        assert!(nft::ensure_inside(&nft, &inside()).await.unwrap());
+        assert!(nft::ensure_no_masquerade(&nft, &inside()).await.unwrap());
         nft
     }
 
@@ -137,10 +137,10 @@ pub fn network() -> NetworkName {
 }
 
 /// Where its pods keep their source: pods and nodes.
-pub fn inside() -> InsideNetwork {
+pub fn inside() -> NoMasquerade {
     let networks =
         ["10.244.0.0/16", "192.0.2.10/32", "192.0.2.11/32", "fd00:1::/64", "fd00:2::/64", "fd00:aa::11/128"];
-    let inside = InsideNetwork {
+    let inside = NoMasquerade {
         network: network(),
         networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
     };

@@ -13,7 +13,7 @@ const VANDALISM: [&str; 9] = [
     "nft flush ruleset",
     "nft delete table inet ferrule",
     "nft flush table inet ferrule",
-    "nft flush chain inet ferrule leaving",
+    "nft flush chain inet ferrule postrouting",
     "ip -4 route del 10.244.1.0/24 proto 102",
     "ip -6 route del fd00:244:0:2::/64 proto 102",
     "ip route del unreachable 10.244.0.0/24 proto 102",

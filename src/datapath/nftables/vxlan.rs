@@ -1,36 +1,35 @@
-//! Who may send to this node's end of a tunnel.
+//! Which nodes may send to this node's VXLAN port.
 
 use crate::cni::ids::NetworkName;
-use crate::datapath::nftables::compile::{Named, table};
-use crate::datapath::nftables::plan::{additions, belongs_to, deletions};
+use crate::datapath::nftables::plan::{additions, deletions};
 use crate::datapath::nftables::{Attempts, NftError, is_outrun};
-use crate::desired::nftables::table::SetName;
-use crate::desired::nftables::tunnel::Tunnel;
+use crate::desired::nftables::element::{Element, belongs_to};
+use crate::desired::nftables::table::{set, table};
+use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 
-/// Makes what the table knows of the network's tunnel what it should be, nothing where there is none; returns whether
-/// anything was to be done. Needs the table to stand. As long as nothing changes, its cost does not grow with the
+/// Makes the elements of the network's VXLAN port what they should be, none where there is no overlay; returns whether
+/// anything was to be done. Needs the table to exist. As long as nothing changes, its cost does not grow with the
 /// nodes.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn ensure_tunnel(
+pub async fn ensure_vxlan_peers(
     nft: &Nfnetlink,
     network: &NetworkName,
-    tunnel: Option<&Tunnel>,
+    vxlan: Option<&VxlanPeers>,
 ) -> Result<bool, NftError> {
-    let elements = tunnel.map(|tunnel| tunnel.elements(network)).unwrap_or_default();
-    let wanted: Vec<Named> = elements.iter().map(Named::from).collect();
+    let wanted = vxlan.map(|vxlan| vxlan.elements(network)).unwrap_or_default();
     let mut attempts = Attempts::default();
     loop {
         let generation = nft.generation().await?;
-        let mut actual = read(nft, network, SetName::Tunnels).await?;
+        let mut actual = read(nft, network, set::VXLAN_PORTS).await?;
         // The port's comment tells of all the rest.
         if actual.iter().eq(wanted.first()) {
             return Ok(false);
         }
-        for set in [SetName::TunnelEnds4, SetName::TunnelEnds6] {
+        for set in [set::VXLAN_PEERS4, set::VXLAN_PEERS6] {
             actual.extend(read(nft, network, set).await?);
         }
         let mut changes = deletions(actual.iter().filter(|it| !wanted.contains(it)).cloned());
@@ -46,8 +45,7 @@ pub async fn ensure_tunnel(
     }
 }
 
-async fn read(nft: &Nfnetlink, network: &NetworkName, set: SetName) -> Result<Vec<Named>, KernelError> {
-    let elements = nft.elements(&table(), set.as_str()).await?;
-    let own = elements.into_iter().filter(|it| belongs_to(it, std::slice::from_ref(network)));
-    Ok(own.map(|element| Named { set, element }).collect())
+async fn read(nft: &Nfnetlink, network: &NetworkName, set: &str) -> Result<Vec<Element>, KernelError> {
+    let elements = nft.elements(&table(), set).await?;
+    Ok(elements.into_iter().filter(|it| belongs_to(it, std::slice::from_ref(network))).collect())
 }

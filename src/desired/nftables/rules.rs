@@ -1,0 +1,196 @@
+//! The rules, chain by chain, as `nft list table inet ferrule` prints them.
+
+use crate::desired::attachment::GATEWAY_V6;
+use crate::desired::nftables::expr::{
+    Field, dnat_to, equals, goto, has_mark, icmpv6_type, iifgroup, iifname, ip_daddr, ip_saddr, ip6_daddr,
+    ip6_saddr, ipv4, ipv6, is_for_this_node, is_in, is_not_from_loopback, is_redirected, l4proto,
+    masked_equals, masquerade, masquerade_fully_random, oifname, rule, starts_with, th_dport, verdict,
+};
+use crate::desired::nftables::table::{chain, set};
+use crate::linux::nft::element::Bytes;
+use crate::linux::nft::expr::Expr;
+use crate::linux::nft::expr::Verdict::{Accept, Drop, Return};
+use crate::linux::nft::rule::Rule;
+use crate::linux::nft::table::Family;
+
+/// The bit that kube-proxy marks packets with that it masquerades itself (`--iptables-masquerade-bit` 14, and
+/// likewise in its other modes).
+const KUBE_PROXY_MARK: u32 = 1 << 14;
+
+/// First byte of 127.0.0.0/8.
+const LOOPBACK: [u8; 1] = [127];
+
+/// All rules, those of a chain in their order.
+pub fn rules() -> Vec<Rule> {
+    let dnat = |chain| vec![rule(chain, &[is_for_this_node(), goto(chain::HOSTPORTS)], "for this node")];
+    [
+        prerouting(),
+        antispoof(),
+        dnat(chain::DNAT_PREROUTING),
+        dnat(chain::DNAT_OUTPUT),
+        hostports(),
+        postrouting(),
+        input(),
+        vxlan(),
+        forward(),
+        pod_to_vxlan(),
+    ]
+    .concat()
+}
+
+fn prerouting() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::PREROUTING, parts, comment);
+    let from_outside = |field| [is_not_from_loopback(), ipv4(), starts_with(field, &LOOPBACK)].concat();
+    vec![
+        // Links of pods with hostPorts have route_localnet, and kube-proxy may have switched it on for all links:
+        // only the node itself may speak to its 127.0.0.1 (CVE-2020-8558).
+        // iifname != "lo" ip daddr 127.0.0.0/8 drop
+        rule(&[from_outside(ip_daddr), verdict(Drop)], "127/8 is the node's own"),
+        // iifname != "lo" ip saddr 127.0.0.0/8 drop
+        rule(&[from_outside(ip_saddr), verdict(Drop)], "127/8 is the node's own"),
+        // iifname @pods goto antispoof
+        rule(&[is_in(&[iifname], set::PODS), goto(chain::ANTISPOOF)], "pods"),
+    ]
+}
+
+fn antispoof() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::ANTISPOOF, parts, comment);
+    let link_local = masked_equals(ip6_saddr, &padded([0xff, 0xc0]), &padded([0xfe, 0x80]));
+    let to_gateway = equals(ip6_daddr, &Bytes::default().address(GATEWAY_V6).0);
+    vec![
+        // Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443). Both ends have
+        // permanent neighbour entries for each other: nothing that a pod says there is needed.
+        // icmpv6 type 133-137 drop
+        rule(&[icmpv6_type(133, 137), verdict(Drop)], "no neighbour discovery from pods"),
+        // iifname . ip saddr @sources4 accept
+        rule(&[ipv4(), is_in(&[iifname, ip_saddr], set::SOURCES4), verdict(Accept)], "the pod's own address"),
+        // iifname . ip6 saddr @sources6 accept
+        rule(
+            &[ipv6(), is_in(&[iifname, ip6_saddr], set::SOURCES6), verdict(Accept)],
+            "the pod's own address",
+        ),
+        // ip6 saddr fe80::/10 ip6 daddr fe80::1 accept
+        rule(&[ipv6(), link_local, to_gateway, verdict(Accept)], "to the gateway"),
+        rule(&[verdict(Drop)], "not the pod's address"),
+    ]
+}
+
+fn hostports() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::HOSTPORTS, parts, comment);
+    let (any, four, six): ([Field; 2], [Field; 3], [Field; 3]) =
+        ([l4proto, th_dport], [ip_daddr, l4proto, th_dport], [ip6_daddr, l4proto, th_dport]);
+    vec![
+        // meta l4proto . th dport @vxlan_ports return
+        rule(&[is_to_vxlan_port(), verdict(Return)], "a VXLAN port is never a hostPort"),
+        // dnat ip to ip daddr . meta l4proto . th dport map @hostports4
+        rule(&[ipv4(), dnat_to(Family::Ipv4, &four, set::HOSTPORTS4)], "of one hostIP"),
+        rule(&[ipv6(), dnat_to(Family::Ipv6, &six, set::HOSTPORTS6)], "of one hostIP"),
+        // dnat ip to meta l4proto . th dport map @any_hostports4
+        rule(&[dnat_to(Family::Ipv4, &any, set::ANY_HOSTPORTS4)], "of every hostIP"),
+        rule(&[dnat_to(Family::Ipv6, &any, set::ANY_HOSTPORTS6)], "of every hostIP"),
+    ]
+}
+
+fn postrouting() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::POSTROUTING, parts, comment);
+    // A pod that sends to its own hostPort gets the packet back. It would drop one that comes from outside with its
+    // own address.
+    let own_hostport = |family: Vec<Expr>, source, set| {
+        let parts = [is_redirected(), family, is_in(&[oifname, source], set), masquerade()];
+        rule(&parts, "a pod to its own hostPort")
+    };
+    // By the link as well as by the address: where the kernel does not know the link any more at this point (before
+    // Linux 5.7), nothing is masqueraded, instead of everything.
+    let to_the_world = |family: Vec<Expr>, source, set| {
+        let parts = [family, is_in(&[iifname, source], set), masquerade_fully_random()];
+        rule(&parts, "from a pod to the world")
+    };
+    vec![
+        // meta mark & 0x00004000 == 0x00004000 return
+        rule(&[has_mark(KUBE_PROXY_MARK), verdict(Return)], "kube-proxy masquerades it"),
+        // ct status dnat oifname . ip saddr @sources4 masquerade
+        own_hostport(ipv4(), ip_saddr, set::SOURCES4),
+        own_hostport(ipv6(), ip6_saddr, set::SOURCES6),
+        // ct status dnat ip saddr 127.0.0.0/8 oifname @pods masquerade
+        rule(
+            &[
+                is_redirected(),
+                ipv4(),
+                starts_with(ip_saddr, &LOOPBACK),
+                is_in(&[oifname], set::PODS),
+                masquerade(),
+            ],
+            "127.0.0.1 to a hostPort",
+        ),
+        // oifname @pods return
+        rule(&[is_in(&[oifname], set::PODS), verdict(Return)], "to a pod of this node"),
+        // iifgroup . ip daddr @no_masquerade4 return
+        rule(&[is_exempt4(), verdict(Return)], "within the network"),
+        rule(&[is_exempt6(), verdict(Return)], "within the network"),
+        // iifname . ip saddr @masquerade4 masquerade fully-random
+        to_the_world(ipv4(), ip_saddr, set::MASQUERADE4),
+        to_the_world(ipv6(), ip6_saddr, set::MASQUERADE6),
+    ]
+}
+
+fn input() -> Vec<Rule> {
+    // meta l4proto . th dport @vxlan_ports goto vxlan
+    vec![rule(chain::INPUT, &[is_to_vxlan_port(), goto(chain::VXLAN)], "for the VXLAN port")]
+}
+
+/// What is for this node's end of a tunnel. What comes out of VXLAN has no host link that tells whose it is, so the port
+/// must hear nodes alone: a pod that could send to it could send to every pod of the node, as anyone.
+fn vxlan() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::VXLAN, parts, comment);
+    vec![
+        // ip saddr @vxlan_peers4 accept
+        rule(&[ipv4(), is_in(&[ip_saddr], set::VXLAN_PEERS4), verdict(Accept)], "from a node"),
+        rule(&[ipv6(), is_in(&[ip6_saddr], set::VXLAN_PEERS6), verdict(Accept)], "from a node"),
+        rule(&[verdict(Drop)], "only nodes may send VXLAN"),
+    ]
+}
+
+fn forward() -> Vec<Rule> {
+    // meta l4proto . th dport @vxlan_ports iifname @pods goto pod_to_vxlan
+    let parts = [is_to_vxlan_port(), is_in(&[iifname], set::PODS), goto(chain::POD_TO_VXLAN)];
+    vec![rule(chain::FORWARD, &parts, "a pod to a VXLAN port")]
+}
+
+/// What a pod sends to the VXLAN port of another node. There its address says that it is no node; but a packet that is
+/// masqueraded would have this node's. Pods that are nodes of a cluster of their own go on.
+fn pod_to_vxlan() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::POD_TO_VXLAN, parts, comment);
+    vec![
+        // oifname @pods accept
+        rule(&[is_in(&[oifname], set::PODS), verdict(Accept)], "to a pod of this node"),
+        // meta mark & 0x00004000 == 0x00004000 drop
+        rule(&[has_mark(KUBE_PROXY_MARK), verdict(Drop)], "no pod may send VXLAN as its node"),
+        // iifgroup . ip daddr @no_masquerade4 accept
+        rule(&[is_exempt4(), verdict(Accept)], "with its own address"),
+        rule(&[is_exempt6(), verdict(Accept)], "with its own address"),
+        rule(&[verdict(Drop)], "no pod may send VXLAN as its node"),
+    ]
+}
+
+/// `meta l4proto . th dport @vxlan_ports`: for the end of a tunnel, be it here or at another node.
+fn is_to_vxlan_port() -> Vec<Expr> {
+    is_in(&[l4proto, th_dport], set::VXLAN_PORTS)
+}
+
+/// `iifgroup . ip daddr @no_masquerade4`
+fn is_exempt4() -> Vec<Expr> {
+    [ipv4(), is_in(&[iifgroup, ip_daddr], set::NO_MASQUERADE4)].concat()
+}
+
+/// `iifgroup . ip6 daddr @no_masquerade6`
+fn is_exempt6() -> Vec<Expr> {
+    [ipv6(), is_in(&[iifgroup, ip6_daddr], set::NO_MASQUERADE6)].concat()
+}
+
+/// The first bytes of an IPv6 address, and zeros.
+fn padded([first, second]: [u8; 2]) -> [u8; 16] {
+    let mut octets = [0; 16];
+    octets[0] = first;
+    octets[1] = second;
+    octets
+}
