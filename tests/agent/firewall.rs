@@ -70,7 +70,7 @@ impl World {
 
     /// The doctor's warnings about firewalls; it must not fail for them.
     fn warnings(&self) -> Vec<Value> {
-        let call = Call::ferrulectl("doctor --json").on(&self.node.namespace);
+        let call = Call::ferrulectl("doctor --output json").on(&self.node.namespace);
         let call = call.argument("--conf-dir").argument(self.node.path("net.d"));
         let answer = call.argument("--data-dir").argument(self.node.path("data")).run();
         let findings = answer.document().unwrap()["findings"].as_array().unwrap().clone();

@@ -172,12 +172,22 @@ fn the_store_is_looked_at() {
         [0, 1].map(|at| patient.node.store().path().join("by-ip").join(&addresses_of(&patient.result)[at]));
     fs::remove_file(&first).unwrap();
     patient.expect_one("address-unheld", &["10.88.0.2"]);
-    // In its place, the address of another.
+    // In its place the file of another, which does not list the address: that may be replaced.
     let other = Pod::new("other");
     let taken = addresses_of(&patient.node.add(&other, &patient.conf));
-    fs::remove_file(&first).expect("the ADD gave the name back");
     fs::hard_link(patient.node.store().path().join("by-ip").join(&taken[0]), &first).unwrap();
-    patient.expect_one("address-contested", &["10.88.0.2", patient.pod.container()]);
+    patient.expect_one("address-unheld", &["10.88.0.2"]);
+    // It lists the address as well: two pods may be using it.
+    let file = patient.node.record_path(&other);
+    let original = fs::read(&file).unwrap();
+    let mut record: Value = serde_json::from_slice(&original).unwrap();
+    record["addresses"].as_array_mut().unwrap().push(json!("10.88.0.2"));
+    record.as_object_mut().unwrap().remove("sum");
+    fs::write(&file, record.to_string()).unwrap();
+    let contested =
+        |it: &Value| it["id"] == "address-contested" && it["found"].to_string().contains("10.88.0.2");
+    assert!(patient.findings().iter().any(contested), "{:#?}", patient.findings());
+    fs::write(&file, original).unwrap();
     fs::remove_file(&first).unwrap();
     fs::hard_link(&second, &first).unwrap();
     assert_eq!(patient.findings(), Vec::<Value>::new());

@@ -194,12 +194,12 @@ fn the_agent_names_the_capability_that_it_lacks() {
     }
 }
 
-/// Nothing to execute for whoever gets in, but the two programs.
+/// Nothing to execute for whoever gets in, but the three programs.
 #[test]
-fn the_image_has_two_programs_and_no_shell() {
+fn the_image_has_three_programs_and_no_shell() {
     let file = deployed("Containerfile");
     let lines: Vec<&str> = file.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-    assert_eq!(lines, ["FROM scratch", "COPY ferrule ferruled /", "ENTRYPOINT [\"/ferruled\"]"]);
+    assert_eq!(lines, ["FROM scratch", "COPY ferrule ferruled ferrulectl /", "ENTRYPOINT [\"/ferruled\"]"]);
 }
 
 /// What `kubectl apply -f` puts there is what `-k` does.
