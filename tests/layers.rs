@@ -29,9 +29,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Values without any meaning of ours, which every layer may name.
 const COMMON: &[&str] = &["mac"];
 
-/// Uses that have yet to go: the file, and the layer that it must not use.
-const EXCEPTIONS: &[(&str, &str)] = &[("src/cli/doctor/pods.rs", "plugin")];
-
 /// Crates that must stay inside one layer, because their types change with each of their releases.
 const CONFINED: &[(&str, &str)] = &[
     ("rtnetlink", "linux"),
@@ -64,13 +61,8 @@ fn each_layer_uses_only_those_above_it() {
             continue;
         };
         for used in layers_named(&text) {
-            let is_excepted =
-                EXCEPTIONS.iter().any(|(path, excepted)| file.ends_with(path) && used == *excepted);
             assert!(
-                used == layer
-                    || COMMON.contains(&used.as_str())
-                    || allowed.contains(&used.as_str())
-                    || is_excepted,
+                used == layer || COMMON.contains(&used.as_str()) || allowed.contains(&used.as_str()),
                 "{}: the layer {layer} must not use {used} (table in src/lib.rs)",
                 file.display()
             );
@@ -109,7 +101,7 @@ fn files_of_the_engine_import_no_one_in_a_circle() {
 }
 
 #[test]
-fn no_type_of_the_netlink_crates_leaves_the_kernel_layer() {
+fn no_type_of_a_confined_crate_leaves_its_layer() {
     for (layer, file, text) in sources() {
         for (name, home) in CONFINED {
             let named = text
