@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_link_local_address_is_the_one_that_the_kernel_would_choose() {
+    fn the_link_local_address_is_the_kernels_choice() {
         let mac = MacAddr::parse("0a:58:0a:f4:01:ff").unwrap();
         assert_eq!(mac.link_local().to_string(), "fe80::858:aff:fef4:1ff");
     }

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_about_the_whole_network_need_nothing_but_the_command() {
+    fn commands_about_the_network_need_nothing_but_the_command() {
         for command in ["GC", "STATUS", "VERSION"] {
             let changes = COMPLETE.map(|(name, _)| (name, if name == "CNI_PATH" { "" } else { "\n/.." }));
             assert!(read(command, &changes).is_ok(), "{command}");
@@ -330,7 +330,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_environment_makes_it_panic_and_ids_are_there_where_promised(
+        fn no_environment_panics_and_ids_are_where_promised(
             command in "ADD|DEL|CHECK|GC|STATUS|VERSION|[A-Z]*",
             bytes in proptest::collection::vec(proptest::collection::vec(1u8.., 0..8), 5),
         ) {

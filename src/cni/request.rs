@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn five_megabytes_are_refused_naming_the_limit_and_an_endless_stdin_ends() {
+    fn a_long_or_endless_stdin_is_refused_naming_the_limit() {
         let mut long = conf(SpecVersion::V1_0_0);
         long.resize(5 << 20, b' ');
         let failure = read("ADD", &long).unwrap_err();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stdin_that_cannot_be_read_is_code_5_and_without_command_it_is_not_touched() {
+    fn an_unreadable_stdin_is_code_5_and_unread_without_a_command() {
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_not_asked_for_and_an_ipam_plugin_makes_no_interface() {
+    fn empty_texts_ask_for_nothing_and_ipam_makes_no_interface() {
         let (read, problems) =
             read_as(Role::Main, json!({ "ferrule.dev/ips": " \n", "ferrule.dev/mtu": "0" }));
         assert_eq!((read.ips.len(), read.mtu, problems.len()), (0, None, 0));

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_number_of_a_runtime_is_no_burst_that_anybody_asked_for() {
+    fn the_largest_burst_of_a_runtime_is_none_asked_for() {
         for burst in [u64::from(u32::MAX), i32::MAX as u64] {
             let (bandwidth, problems) = read(json!({ "ingressRate": 1000, "ingressBurst": burst }));
             assert_eq!((bandwidth.ingress, problems.as_str()), (Some(Limit { rate: 1000, burst: None }), ""));

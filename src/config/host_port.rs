@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn two_of_a_pods_own_that_clash_are_told_apart_from_those_that_do_not() {
+    fn host_ports_of_one_pod_that_clash_are_found() {
         let mapping = |ip: &str, to: u16| json!({ "hostIP": ip, "hostPort": 80, "containerPort": to });
         let (_, problems) = read(json!([mapping("", 1), mapping("0.0.0.0", 2)]));
         assert!(problems.starts_with("runtimeConfig.portMappings[1].hostPort: "), "{problems}");

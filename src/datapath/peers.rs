@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_whose_address_changed_is_corrected_and_one_that_left_is_removed() {
+    fn a_changed_node_is_corrected_and_one_that_left_is_removed() {
         let before = state(&[("10.244.1.0/24", "192.168.1.11"), ("10.244.2.0/24", "192.168.1.12")]);
         let after = state(&[("10.244.1.0/24", "192.168.1.99"), ("10.244.3.0/24", "192.168.1.13")]);
         let (routes, actual) = (after.peer_routes(), standing(&before));

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_no_pod_has_are_unreachable_and_the_node_answers_for_its_gateway() {
+    fn free_addresses_are_unreachable_and_the_gateway_is_local() {
         let shown: Vec<String> = state(vec![]).standing_routes().iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,

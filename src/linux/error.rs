@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_words_are_found_behind_the_header_or_the_whole_request() {
+    fn the_kernels_words_are_found_behind_header_or_request() {
         for (flags, request_len) in [(NLM_F_CAPPED, 16), (0, 16), (0, 40)] {
             let reason = Reason::from_error(&answer(request_len), flags).unwrap();
             assert_eq!(reason, Reason { errno: 17, text: Some("no".to_owned()) });

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_address_and_files_that_are_none_are_passed_over() {
+    fn names_that_are_no_address_and_what_is_no_file_are_skipped() {
         let root = std::env::temp_dir().join(format!("ferrule-host-local-{}", std::process::id()));
         std::fs::create_dir(&root).unwrap();
         let write = |name: &str, text: &str| std::fs::write(root.join(name), text).unwrap();

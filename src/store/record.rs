@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn one_without_a_checksum_is_believed_and_one_with_a_wrong_one_is_not() {
+    fn a_record_without_checksum_is_believed_a_wrong_one_is_not() {
         assert_eq!(read(&without_sum()).unwrap(), read(GOLDEN).unwrap());
         let edited = GOLDEN.replace("web-0", "web-1");
         assert!(read(&edited).unwrap_err().to_string().contains("checksum"));
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pods_name_that_could_forge_a_line_is_left_out_and_the_rest_is_read() {
+    fn a_pods_name_that_could_forge_a_line_is_left_out() {
         for bad in ["web-0\\n", "web/0", "", "web-0\\u001b[2J"] {
             let record = read(&without_sum().replace("web-0", bad)).unwrap();
             assert_eq!((record.pod, record.addresses.len()), (None, 2), "{bad}");

@@ -76,7 +76,7 @@ fn other_peoples_routes_cost_an_add_nothing() {
 
 /// A rack that is down is tried again by each ADD, all of it at once, and told in a few lines.
 #[test]
-fn peers_that_cannot_be_reached_are_tried_at_once_and_told_in_a_few_lines() {
+fn unreachable_peers_are_tried_at_once_and_logged_in_few_lines() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     node.namespace().ip_batch("address flush dev up0\naddress add 10.99.0.1/24 dev up0\n");

@@ -10,7 +10,7 @@ use kit::underlay::Underlay;
 
 /// Three nodes with the same list of peers, themselves in it (docs/design.md, promises 1 to 3).
 #[test]
-fn pods_of_three_nodes_reach_each_other_over_tcp_and_keep_their_source_address() {
+fn pods_of_three_nodes_reach_each_other_with_their_own_address() {
     let underlay = Underlay::new(3);
     let all: Vec<Value> = (0..3).map(peer).collect();
     let mut pods = Vec::new();
@@ -46,7 +46,7 @@ fn pods_of_three_nodes_reach_each_other_over_tcp_and_keep_their_source_address()
 
 /// On a node with several addresses kubelet's probes must not leave with another's (calico#2271, kr#549).
 #[test]
-fn each_peer_route_bears_our_protocol_a_metric_of_the_network_and_the_nodes_own_source_address() {
+fn each_peer_route_has_our_protocol_a_metric_and_the_source() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     node.namespace()
@@ -70,7 +70,7 @@ fn each_peer_route_bears_our_protocol_a_metric_of_the_network_and_the_nodes_own_
 
 /// All nodes may have one list. The entry of the node itself makes no route, and no trouble.
 #[test]
-fn a_list_that_has_this_node_in_it_works_wherever_it_stands_in_the_list() {
+fn a_list_may_have_this_node_anywhere() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     // As on a tunnel: the MTU is not everybody's default.

@@ -12,7 +12,7 @@ const FOUR: [&str; 4] = [
 
 /// Does not follow node addresses: kr PR #2164. Never removes: flannel#2554, kindnetd, kr#1738.
 #[test]
-fn the_next_add_follows_a_node_that_changed_its_address_its_pod_cidr_or_left() {
+fn the_next_add_follows_a_peer_that_changed_or_left() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     add_one(node, &conf(node, "podnet", 0, vec![peer(1), peer(2)]), "c1");
@@ -40,7 +40,7 @@ fn the_next_add_follows_a_node_that_changed_its_address_its_pod_cidr_or_left() {
 
 /// systemd-networkd removes what it does not know (kube-router#1815, systemd#25451); a person removes too much.
 #[test]
-fn the_next_add_puts_back_routes_that_somebody_deleted_be_it_all_or_one() {
+fn the_next_add_restores_deleted_routes() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     let conf = conf(node, "podnet", 0, vec![peer(1), peer(2)]);
@@ -59,7 +59,7 @@ fn the_next_add_puts_back_routes_that_somebody_deleted_be_it_all_or_one() {
 
 /// A link flap takes every route through the link (flannel#1070, flannel#869).
 #[test]
-fn the_next_add_puts_back_the_routes_that_a_link_took_when_it_went_down_and_up() {
+fn the_next_add_restores_routes_after_a_link_flap() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     let conf = conf(node, "podnet", 0, vec![peer(1), peer(2)]);

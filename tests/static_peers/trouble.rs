@@ -14,7 +14,7 @@ fn far_peer() -> serde_json::Value {
 
 /// One bad node stops all others (kindnet#46, liqo#314); silently unreachable (cilium#24618, #7853).
 #[test]
-fn a_peer_that_is_not_on_link_is_named_with_the_remedy_and_the_others_work() {
+fn a_peer_that_is_not_on_link_is_named_with_the_remedy() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     node.namespace().ip("route add 172.20.0.0/16 via 192.168.77.254");
@@ -45,7 +45,7 @@ fn a_bad_peer_is_told_in_the_log_file_where_the_conf_names_one() {
 
 /// A node whose uplink is down or whose list is wrong altogether says so (code 51).
 #[test]
-fn status_is_limited_connectivity_only_if_not_one_peer_can_be_reached() {
+fn status_is_limited_only_if_no_peer_can_be_reached() {
     let underlay = Underlay::new(1);
     let node = &underlay.nodes[0];
     let conf = conf(node, "podnet", 0, vec![peer(0), peer(1), peer(2)]);

@@ -60,7 +60,7 @@ fn written(result: &AddResult, version: SpecVersion) -> Value {
 }
 
 #[test]
-fn versions_0_1_and_0_2_have_one_address_of_each_family_with_its_routes() {
+fn versions_0_1_and_0_2_have_one_address_of_each_family() {
     for version in [SpecVersion::V0_1_0, SpecVersion::V0_2_0] {
         assert_eq!(
             written(&dual_stack(), version),
@@ -157,7 +157,7 @@ fn the_answer_of_host_local_is_read() {
 }
 
 #[test]
-fn a_result_is_read_in_its_own_version_or_else_in_that_of_the_conf() {
+fn a_result_is_read_in_its_own_version_or_the_confs() {
     let families = json!({ "ip4": { "ip": "10.0.0.5/24" } });
     assert_eq!(AddResult::parse(SpecVersion::V0_2_0, &families).unwrap().ips.len(), 1);
     assert_eq!(AddResult::parse(SpecVersion::V1_0_0, &families).unwrap().ips.len(), 0);

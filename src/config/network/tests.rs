@@ -206,7 +206,7 @@ fn every_problem_is_named_at_once() {
 }
 
 #[test]
-fn range_sets_are_taken_in_the_order_of_host_local_and_must_not_overlap() {
+fn range_sets_have_host_locals_order_and_must_not_overlap() {
     let conf = |ipam: Value, runtime: Value| json!({ "cniVersion": "1.0.0", "name": "n", "type": "bridge", "runtimeConfig": { "ipRanges": runtime }, "ipam": ipam });
     let ipam = json!({ "type": "ferrule", "subnet": "10.2.0.0/24", "rangeStart": "10.2.0.9", "ranges": [[{ "subnet": "10.3.0.0/24" }]] });
     let network = read(conf(ipam.clone(), json!([[{ "subnet": "10.1.0.0/24" }]]))).unwrap();
@@ -238,7 +238,7 @@ fn a_network_without_ranges_can_be_cleaned_up_and_nothing_else() {
 }
 
 #[test]
-fn an_old_version_that_tells_one_address_of_a_family_is_given_no_second() {
+fn an_old_version_gets_one_address_of_a_family() {
     let conf = |version: &str| {
         json!({ "cniVersion": version, "name": "n", "type": "ferrule", "ipam": { "type": "ferrule",
             "ranges": [[{ "subnet": "10.1.0.0/24" }], [{ "subnet": "10.2.0.0/24" }], [{ "subnet": "fd00::/64" }]] } })

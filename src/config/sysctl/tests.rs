@@ -15,7 +15,7 @@ fn read(conf: Value, policy: SysctlPolicy<'_>) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn both_spellings_mean_the_same_and_dots_in_a_links_name_survive() {
+fn both_spellings_mean_the_same_also_with_dots_in_a_links_name() {
     let (settings, problems) = read(
         json!({ "sysctl": {
             "net.core.somaxconn": "500", "net/ipv4/tcp_syncookies": 1, "net.ipv4.conf.eth0/100.arp_filter": "1",
@@ -104,7 +104,7 @@ fn every_problem_has_its_place() {
 }
 
 #[test]
-fn one_setting_spelled_in_two_ways_is_no_choice_that_ferrule_makes() {
+fn one_setting_spelled_in_two_ways_is_refused() {
     let spelled =
         json!({ "sysctl": { "net.ipv4.conf.eth0.arp_notify": "1", "net.ipv4.conf.IFNAME.arp_notify": "0" } });
     let (_, problems) = read(spelled, ETH0);

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_asks_for_goes_and_what_is_another_networks_stays() {
+    fn what_nothing_asks_for_goes_but_not_another_networks() {
         let (web, dns) = (pod("podnet", "veth0", "10.244.1.7"), pod("other", "veth1", "10.9.0.3"));
         let actual = [&web[..], &dns[..2]].concat();
         let plan = Plan::new(Present::Table, &actual, &[network("podnet")], Vec::new());
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_add_or_a_del_is_working_on_is_left_as_it_is_found_unless_all_is_made_anew() {
+    fn what_a_busy_command_has_stays_unless_all_is_made_anew() {
         let (web, coming) = (pod("podnet", "veth0", "10.244.1.7"), pod("podnet", "veth1", "10.244.1.8"));
         let wanted =
             || Wanted { settled: web[..2].to_vec(), busy: coming[..2].to_vec(), ..Wanted::default() };

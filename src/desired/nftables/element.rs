@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_two_families_has_each_of_its_addresses_in_the_sets_of_its_family() {
+    fn each_address_of_a_pod_is_in_the_sets_of_its_family() {
         assert_eq!(
             shown(&pod(&["10.244.1.7", "fd00:1::7"], &[]).elements()),
             [
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_with_nothing_inside_is_known_by_its_marks_and_one_that_covers_them_bears_them() {
+    fn every_network_has_its_marks_whatever_its_exemptions() {
         let network = NetworkName::parse("podnet").unwrap();
         let bare = NoMasquerade { network: network.clone(), networks: Vec::new() };
         assert_eq!(shown(&bare.elements()), shown(&NoMasquerade::places_of_marks(&network)));

@@ -52,7 +52,7 @@ fn a_freed_address_rests_and_the_longest_rested_yields_first() {
 }
 
 #[test]
-fn a_clock_that_jumps_back_neither_keeps_addresses_nor_lets_names_pile_up() {
+fn a_clock_that_jumps_back_keeps_no_address_and_no_names() {
     let scratch = Scratch::new();
     let env = TestEnv::new();
     let (store, sets) = (scratch.store_in(&env), [set("10.1.2.0/29")]);

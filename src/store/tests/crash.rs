@@ -96,7 +96,7 @@ fn a_del_that_dies_anywhere_leaves_no_address_lost() {
 }
 
 #[test]
-fn a_del_of_a_damaged_record_that_dies_anywhere_leaves_no_address_lost() {
+fn a_del_of_a_damaged_record_may_die_anywhere() {
     try_each_death(DEL, "old", false, |scratch| {
         // Undone for the audit below, which reads records: no record is left to read if DEL works.
         let path = scratch.root().join("by-id/old@eth0");
@@ -108,7 +108,7 @@ fn a_del_of_a_damaged_record_that_dies_anywhere_leaves_no_address_lost() {
 }
 
 #[test]
-fn a_first_add_that_dies_while_it_makes_the_store_leaves_a_store_that_works() {
+fn a_first_add_that_dies_anywhere_leaves_a_store_that_works() {
     for n in 0.. {
         let scratch = Scratch::in_memory();
         let env = TestEnv::dying_at(n);

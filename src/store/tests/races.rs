@@ -43,7 +43,7 @@ fn sixteen_at_once_never_get_an_address_that_another_has() {
 
 /// As when another thread forks: until its child calls execve(2), it has all our files open.
 #[test]
-fn who_lets_go_of_a_lock_has_let_go_even_if_another_process_still_has_its_file() {
+fn a_released_lock_is_free_even_if_a_child_has_its_file() {
     let scratch = Scratch::new();
     let store = scratch.store();
     let mut locked = store.lock(&this_boot(), PATIENCE).unwrap();
@@ -86,7 +86,7 @@ fn start_worker(scratch: &Scratch, name: &str) -> Child {
 }
 
 #[test]
-fn processes_killed_at_any_moment_leave_no_address_lost_or_double() {
+fn killed_processes_leave_no_address_lost_or_held_twice() {
     let scratch = Scratch::new();
     for generation in 0..8 {
         let mut workers: Vec<Child> =

@@ -82,7 +82,7 @@ fn a_damaged_record_is_told_or_means_what_it_meant() {
 }
 
 #[test]
-fn in_the_same_boot_no_command_gives_its_address_away_and_a_del_frees_it() {
+fn in_its_boot_only_a_del_frees_a_damaged_records_address() {
     let (scratch, whole) = full();
     let store = scratch.store();
     for Damage { what, bytes } in damages(&whole) {
@@ -120,7 +120,7 @@ fn after_a_reboot_nothing_is_left_of_it() {
 /// Both are torn by the same power loss more often than one of them alone; and a file `boot` that only a hand has taken
 /// away must not cost the pods of this boot their addresses.
 #[test]
-fn without_a_boot_stamp_a_damaged_record_that_names_this_boot_keeps_its_address() {
+fn a_damaged_record_of_this_boot_survives_a_lost_boot_file() {
     let (scratch, whole) = full();
     let store = scratch.store();
     let text = String::from_utf8(whole.clone()).unwrap();
@@ -171,7 +171,7 @@ fn with_victim() -> Scratch {
 
 /// host-local's users free an address with `rm`.
 #[test]
-fn a_record_that_lost_names_by_hand_has_them_again_after_a_repair() {
+fn a_repair_gives_a_record_its_lost_names_again() {
     // Every choice but all of them: then nothing is left that could tell.
     for choice in 1..7_usize {
         let lost: Vec<&str> = (0..3).filter(|at| choice & (1 << at) != 0).map(|at| NAMES[at]).collect();
@@ -242,7 +242,7 @@ fn the_first_holder_of_the_lock_in_a_boot_repairs() {
 }
 
 #[test]
-fn what_an_attachment_had_before_it_was_made_anew_is_freed_by_gc() {
+fn gc_frees_what_an_attachment_had_before_it_was_made_anew() {
     let (scratch, _) = full();
     let store = scratch.store();
     // The names that an old file of the same key has kept.
@@ -263,7 +263,7 @@ fn what_an_attachment_had_before_it_was_made_anew_is_freed_by_gc() {
 
 /// GC removes what stands in `by-ip` and is nobody's. If the name was a record's, that has it again at once.
 #[test]
-fn what_stands_in_the_place_of_an_address_goes_and_the_address_stays() {
+fn what_stands_in_the_place_of_an_address_is_replaced() {
     let (scratch, _) = full();
     let store = scratch.store();
     let root = scratch.root();
@@ -317,7 +317,7 @@ fn a_trap_in_tmp_costs_a_listed_attachment_no_address() {
 
 /// A file of which nobody can tell whose it was keeps its address from others, until somebody says that it may go.
 #[test]
-fn a_name_whose_file_cannot_be_read_is_freed_by_reclaim_or_a_reboot_only() {
+fn an_unreadable_name_is_freed_by_reclaim_or_a_reboot_only() {
     let (scratch, _) = full();
     let store = scratch.store();
     let lose = || {
@@ -377,7 +377,7 @@ fn a_del_works_on_a_full_disk_in_this_boot_and_after_a_reboot() {
 
 /// The record of a pod that runs, with something else in the place of its name in `by-id`.
 #[test]
-fn a_trap_in_the_place_of_a_record_costs_it_no_address_and_its_del_frees_it() {
+fn a_trap_in_the_place_of_a_record_keeps_its_address_until_del() {
     let (scratch, _) = full();
     let store = scratch.store();
     let root = scratch.root();

@@ -12,7 +12,7 @@ fn changed(path: &str, before: &str, after: &str) -> SysctlBackup {
 }
 
 #[test]
-fn what_was_first_is_what_is_remembered_as_long_as_the_boot_lasts() {
+fn the_first_value_is_remembered_as_long_as_the_boot_lasts() {
     let scratch = Scratch::new();
     let store = scratch.store();
     let forward = |before| changed("net/ipv4/ip_forward", before, "1");

@@ -4,7 +4,7 @@ use super::{PATIENCE, Scratch, this_boot};
 use crate::desired::nftables::vxlan::VxlanPeers;
 
 #[test]
-fn what_is_remembered_is_read_again_until_there_is_none_and_nonsense_is_nothing() {
+fn the_list_is_read_again_until_removed_and_junk_is_none() {
     let scratch = Scratch::new();
     let (store, file) = (scratch.store(), scratch.root().join("vxlan_peers"));
     assert_eq!(store.vxlan_peers().unwrap(), None);

@@ -104,7 +104,7 @@ fn gc_removes_a_rotten_record_that_is_not_valid() {
 
 /// `rm` in by-id frees no address: the names in by-ip hold it. GC lists the attachment again, and its DEL frees it.
 #[test]
-fn an_attachment_that_lost_its_name_holds_its_address_and_gc_lists_it_again() {
+fn gc_lists_an_attachment_again_that_lost_its_name() {
     for plugin in PLUGINS {
         let attached = Attached::by(plugin);
         fs::remove_dir_all(attached.node.store().path().join("by-id")).unwrap();
@@ -126,7 +126,7 @@ fn an_address_that_lost_its_name_is_held_again_after_gc() {
 
 /// Before GC repairs the store, the kernel refuses the second pod: the route to the address exists.
 #[test]
-fn an_address_that_lost_its_name_is_refused_by_the_route_to_its_pod() {
+fn an_address_without_its_name_is_refused_by_its_pods_route() {
     let attached = Attached::by("ferrule");
     let route = || {
         let mut routes = kit::ip::routes(attached.node.namespace(), "-4");

@@ -76,7 +76,7 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
 
 proptest! {
     #[test]
-    fn a_conf_with_anything_anywhere_is_refused_or_keeps_every_promise(
+    fn any_conf_is_refused_or_keeps_every_promise(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
         gc in any::<bool>(),
     ) {

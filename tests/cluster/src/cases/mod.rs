@@ -104,7 +104,7 @@ pub fn all() -> Vec<Case> {
         Ferrule, None: attack::an_api_server_that_is_away_costs_no_packet,
         Ferrule, None: attack::crowds_of_pods_that_come_and_go_leave_nothing,
         Ferrule, None: nodes::a_worker_that_restarts_is_as_before,
-        Ferrule, None: nodes::a_control_plane_that_comes_back_with_another_address_is_as_before,
+        Ferrule, None: nodes::a_control_plane_with_another_address_is_as_before,
         Ferrule, None: nodes::a_worker_that_joins_again_leaves_no_stale_route,
         Ferrule, None: leaving::uninstalled_nodes_are_as_before,
     ]

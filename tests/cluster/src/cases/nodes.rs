@@ -34,7 +34,7 @@ pub fn a_worker_that_restarts_is_as_before(space: &Space<'_>) -> Result {
 }
 
 /// Another container takes its address meanwhile, so that it must take another.
-pub fn a_control_plane_that_comes_back_with_another_address_is_as_before(space: &Space<'_>) -> Result {
+pub fn a_control_plane_with_another_address_is_as_before(space: &Space<'_>) -> Result {
     let pods = two_on_each_node(space)?;
     all_reach_all(space, &pods)?;
     let node = space.control_plane()?;
