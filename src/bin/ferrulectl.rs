@@ -5,12 +5,11 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use ferrule::cli;
 use ferrule::cli::arguments::CommandLine;
 
 fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
+    let command_line = CommandLine::read();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
     let outcome = cli::run(&command_line, io::stdout().is_terminal() && !no_color);
     let _ = io::stderr().write_all(outcome.stderr.as_bytes());
