@@ -9,7 +9,7 @@
 # corpus is read once by what a stable Rust makes of it; exit status 3 says that this was all.
 #
 # Inputs that led somewhere new are kept in target/fuzz/corpus, and one that broke a promise in target/fuzz/broken: its
-# file goes into fuzz/corpus, together with the mend and a test of its own.
+# file goes into fuzz/corpus, together with the repair and a test of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh

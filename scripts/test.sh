@@ -5,7 +5,7 @@
 #
 #   (nothing)      what a change can break: scripts/check.sh, static binaries, tests on the real kernel and containerd
 #   --all          also what takes minutes: every system call fails once, records rot, random sequences against a model,
-#                  storms of callers, the lab itself, fuzzing, soak. This is what CI runs.
+#                  the lab itself, fuzzing, soak. This is what CI runs.
 #   --again        for a machine that others use as well: a part that failed is asked once more, of the tests those that
 #                  failed. What passes then counts as passed, and the summary names it.
 #

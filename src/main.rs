@@ -23,7 +23,7 @@ ferrule gives Kubernetes pods their network: a CNI plugin with its own address m
 
 It is not started by hand but by a container runtime, which names the command in CNI_COMMAND and writes
 the network's conf to stdin. To install it, put this file into /opt/cni/bin and a conflist that names it
-(\"type\": \"ferrule\") into /etc/cni/net.d; the README has both, and cnitool runs them without a runtime.
+(\"type\": \"ferrule\") into /etc/cni/net.d; docs/install.md shows both, and how to try it without a runtime.
 
 To look after a node, use ferrulectl: `ferrulectl doctor` finds what is wrong, `ferrulectl inspect` lists pods
 and addresses, `ferrulectl --help` has the rest.

@@ -1,4 +1,4 @@
-//! The kernel layer against the kernel: what is asked for is there, as `ip` sees it.
+//! The layer `linux` against the kernel: what is asked for is there, as `ip` sees it.
 
 mod link;
 mod monitor;

@@ -6,10 +6,10 @@
 //! | `protocol`                            | environment, stdin, stdout, versions, log                         |
 //! | `ipam_role` `delegation` `chaining`   | ferrule among other plugins                                       |
 //! | `nftables` `overlay` `static_peers`   | traffic: masquerade, hostPorts, spoofing, other nodes             |
-//! | `linux`                               | the kernel layer alone, against `ip`                              |
+//! | `linux`                               | that layer alone, against `ip`                                    |
 //! | `agent` `cli` `foreign_firewall`      | the node agent, the verbs, other people's firewalls               |
 //! | `containerd`                          | whole nodes with the distribution's containerd (tests/lab)        |
-//! | `security`                            | what SECURITY.md promises                                         |
+//! | `security`                            | what docs/security-model.md claims                                |
 //! | `adversarial`                         | faults, random sequences, rotten disks: the tier that takes minutes |
 //! | `layers`                              | who may use whom in src                                           |
 //!

@@ -1,4 +1,4 @@
-//! Taking down what another plugin made for a pod that `ferrule import` took over.
+//! Taking down what another plugin made for a pod that `ferrulectl import` took over.
 //!
 //! A veth pair dies with either of its ends. The node's end bears no mark, and its name may be another's by now; the
 //! pod's end is provably the pod's, because it is in the very namespace that the record names. So this is the one place
@@ -14,7 +14,7 @@ use crate::store::{BootId, Record};
 /// Removes the pod's link, if the attachment was imported and its namespace still stands. Anything else is a success:
 /// what is not there is gone, and what ferrule made is for [`detach::detach`].
 ///
-/// The caller has the attachment's hold.
+/// The caller has the attachment's lock.
 ///
 /// # Errors
 /// Where the kernel refuses. The link may still be using its addresses then.

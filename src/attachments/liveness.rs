@@ -2,7 +2,7 @@
 //!
 //! Alive means: recorded in this boot, and its netns path still names that very namespace. The boot id alone
 //! is not enough (restarting a kind node keeps it), nor is the inode alone (inode numbers return), nor the
-//! path. Where in doubt, an attachment is alive: an address that rests too long costs less than one that two
+//! path. Where in doubt, an attachment is alive: an address that waits too long costs less than one that two
 //! pods have.
 
 use std::time::{Duration, SystemTime};
@@ -65,7 +65,7 @@ pub async fn is_dead(record: &Record, boot: &BootId, node: Option<&Netlink>) -> 
 ///
 /// `node` is asked for the host link: as long as that exists, the pod's namespace does too, whatever
 /// became of its path. Where both are gone there is nothing to wait for: an ADD that is still at work has the
-/// attachment's hold, and the path was there when it wrote the record. So a node that restarts within seconds
+/// attachment's lock, and the path was there when it wrote the record. So a node that restarts within seconds
 /// of its last pod, and keeps its boot id, has its addresses at once.
 ///
 /// Without a link (as a mere IPAM plugin) the namespace decides, once the attachment is a minute old.

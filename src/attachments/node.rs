@@ -40,7 +40,7 @@ pub fn open() -> Result<Netlink, CniError> {
 }
 
 /// Makes the node forward, and gives it its standing routes and addresses. Idempotent. What a setting is when it is
-/// looked at for the first time is remembered, so that `ferrule uninstall` can put it back: then already, because what
+/// looked at for the first time is remembered, so that `ferrulectl uninstall` can put it back: then already, because what
 /// somebody else sets it to later is not what it was before ferrule.
 ///
 /// # Errors

@@ -293,7 +293,7 @@ pub async fn rebuild(
 /// All that the stores of `networks` say should be in the table. Of two records that claim one hostPort, one whose
 /// namespace stands comes first.
 ///
-/// Whoever has a record's hold is making, or removing, what it asks for. A hold that is free is taken and let go: a DEL
+/// Whoever has a record's lock is making, or removing, what it asks for. A lock that is free is taken and released: a DEL
 /// that begins after that changes the table after it was read, which the transaction notices.
 fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Result<Wanted, CniError> {
     let (mut elements, mut doubtful) = (Vec::new(), Vec::new());
@@ -346,8 +346,8 @@ fn has_link(record: &Record) -> bool {
 /// Whether no command is working on the attachment, and its record is still this one.
 fn is_at_rest(store: &Store, record: &Record) -> bool {
     let key = record.key();
-    let hold = store.try_hold(&key);
-    hold.is_ok_and(|hold| hold.is_some())
+    let lock = store.try_hold(&key);
+    lock.is_ok_and(|lock| lock.is_some())
         && store.find(&key).is_ok_and(|found| found.as_ref() == Some(record))
 }
 

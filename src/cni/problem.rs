@@ -1,6 +1,6 @@
 //! What is wrong with a document, each finding with the place where it stands.
 //!
-//! Whoever mends a conf wants to hear of all its faults at once, not of one per attempt. So reading never
+//! Whoever corrects a conf wants to hear of all its faults at once, not of one per attempt. So reading never
 //! stops at the first: findings are collected here, and become a single error at the end.
 
 use std::fmt;

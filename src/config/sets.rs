@@ -61,7 +61,7 @@ fn read_set(node: &Node<'_, '_>) -> Option<Placed> {
         return None;
     }
     let ranges: Vec<Result<Range, Noted>> = node.items().map(|item| read_range(&item)).collect();
-    // A set that lacks one of its ranges is judged when that range is mended.
+    // A set that lacks one of its ranges is judged when that range is corrected.
     let ranges: Result<Vec<Range>, Noted> = ranges.into_iter().collect();
     place(node, ranges.ok()?)
 }

@@ -1,7 +1,7 @@
 //! The overlay: which nodes need it, and keeping what leads to them.
 //!
 //! Desired against actual, like the peers' routes: [`keep`] may be called after any event and at any time, changes what
-//! differs and nothing else. So it mends a device, an entry or a rule that somebody removed, follows a node whose
+//! differs and nothing else. So it repairs a device, an entry or a rule that somebody removed, follows a node whose
 //! address changed, and takes away what belongs to a node that left. One bad peer never stops the others.
 //!
 //! The pods' routes are not made here but by [`crate::datapath::peers::synchronise_with`], to be called after [`keep`]: beside the

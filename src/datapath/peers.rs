@@ -247,7 +247,7 @@ struct Plan<'a> {
     remove: Vec<&'a Route>,
 }
 
-/// The route in the kernel layer's words; `device` is the overlay's index.
+/// The route in linux's words; `device` is the overlay's index.
 fn in_kernel(wanted: &PeerRoute, device: Option<u32>) -> Route {
     wanted.route.by_index(device)
 }

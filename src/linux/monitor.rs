@@ -1,4 +1,4 @@
-//! What the kernel tells by itself: who watches need not ask, and mends what somebody else took away at once.
+//! What the kernel tells by itself: who watches need not ask, and repairs at once what somebody else took away.
 //!
 //! Two sockets, of route netlink and of nf_tables, that are subscribed and never send. Two things to know:
 //!

@@ -78,7 +78,7 @@ fn write_existing(path: &Path, value: &str) -> io::Result<()> {
 
 /// Writes `value` to the sysctl `key` unless it is there already; returns whether it wrote.
 ///
-/// Reading first lets a node with a read-only /proc/sys work whose operator has set what is needed, and
+/// Reading first lets a node with a read-only /proc/sys work whose administrator has set what is needed, and
 /// spares writes with a price, such as the one to `forwarding`, which walks all links.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! STATUS: can the next ADD succeed? containerd asks every five seconds, so it is cheap and writes nothing.
 //!
-//! What fails here makes the node NotReady. So it says "no" only to what the next ADD cannot mend itself:
+//! What fails here makes the node NotReady. So it says "no" only to what the next ADD cannot repair itself:
 //! dead attachments count as free, routes that somebody deleted count as there, and one peer of many that cannot
 //! be reached is not a reason (docs/design.md).
 
@@ -23,8 +23,8 @@ use crate::store::{BootId, Store, StoreError};
 /// Whether ADD would work.
 ///
 /// # Errors
-/// Code 50 where no address is free or the store cannot be used; 51 where not one peer can be reached, or a firewall
-/// of somebody else drops what pods send to other nodes; code 7 where the conf is wrong; the other IPAM plugin's own.
+/// Code 50 where no address is free or the store cannot be used; 51 where not one peer can be reached; code 7 where the
+/// conf is wrong; the other IPAM plugin's own.
 pub async fn status(request: &Request, steps: &Steps) -> Result<(), CniError> {
     let network = Network::read(&request.conf, &request.environment)?;
     let facts = NodeFacts::ask()?;

@@ -61,7 +61,7 @@ impl<'store> StoreGuard<'store> {
     /// Gives the attachment one address of each set, in the order of the sets, and remembers it: those
     /// `requested`, where one fits the set, else the next in turn. All or nothing.
     ///
-    /// The hold comes with it; keep it until the kernel has what the record says, or has not again.
+    /// The attachment's lock comes with it; keep it until the kernel has what the record says, or has not again.
     ///
     /// # Errors
     /// [`StoreError::AlreadyAttached`], [`StoreError::Exhausted`]; for a requested address
@@ -213,8 +213,8 @@ impl<'store> StoreGuard<'store> {
         let mut linked = Vec::with_capacity(record.addresses.len());
         match self.give_names(&record, &name, file, &mut linked, before_commit) {
             Ok(file) => {
-                let hold = AttachmentLock::new(record.key(), file);
-                Ok((record, hold))
+                let lock = AttachmentLock::new(record.key(), file);
+                Ok((record, lock))
             }
             Err(error) => {
                 // What cannot be taken back now stays in `tmp`, and the next holder of the lock does it.

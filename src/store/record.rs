@@ -48,7 +48,7 @@ pub struct Record {
     pub masquerade: bool,
     /// Ports of the node that lead to the pod.
     pub host_ports: Vec<HostPort>,
-    /// host-local's directory that `ferrule import` took it over from; `None` for what ferrule attached. The link and
+    /// host-local's directory that `ferrulectl import` took it over from; `None` for what ferrule attached. The link and
     /// the routes of such an attachment are another plugin's work, and `host_link` is that plugin's.
     pub imported_from: Option<String>,
     /// When it was attached, in seconds since 1970 by the clock of that moment.

@@ -182,7 +182,7 @@ impl StoreGuard<'_> {
             self.tmp.remove(&name)?;
         }
         self.cooldown.clear()?;
-        // The stamp spares the next holder the same work, and does nothing else. On a full disk, where it cannot be
+        // The boot id spares the next holder the same work, and does nothing else. On a full disk, where it cannot be
         // written, a DEL must work all the same.
         if self.write_boot().is_err() {
             drop(self.tmp.remove(BOOT));

@@ -207,7 +207,7 @@ fn an_uplink_without_router_advertisements_is_left_as_it_is() {
     assert_eq!(node.namespace().sysctl("net/ipv6/conf/uplink/accept_ra"), "0");
 }
 
-/// ip_forward was set back to 0 by hardening scripts (moby#47966): the next pod mends it.
+/// ip_forward was set back to 0 by hardening scripts (moby#47966): the next pod repairs it.
 #[test]
 fn the_next_add_switches_forwarding_on_again() {
     let node = Node::new();

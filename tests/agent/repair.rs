@@ -1,4 +1,4 @@
-//! What somebody else does to the node is mended at once.
+//! What somebody else does to the node is repaired at once.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ fn ready(role: &str) -> AgentNode {
     node
 }
 
-fn mended(node: &AgentNode, what: &str, condition: impl Fn() -> bool) {
+fn repaired(node: &AgentNode, what: &str, condition: impl Fn() -> bool) {
     let took = node.wait(what, condition);
-    println!("{what}: mended after {took:?}");
+    println!("{what}: repaired after {took:?}");
     assert!(took < SOON, "{what}: {took:?}");
 }
 
@@ -29,10 +29,10 @@ fn routes_that_somebody_deletes() {
     let node = ready("deleted");
     let metric = || node.metric("ferrule_routes_repaired_total").unwrap();
     node.namespace.ip("route delete 10.244.11.0/24 proto 102");
-    mended(&node, "one route", || node.peer_routes().len() == 4);
+    repaired(&node, "one route", || node.peer_routes().len() == 4);
     node.namespace.ip("route flush proto 102");
     node.namespace.ip("-6 route flush proto 102");
-    mended(&node, "all routes", || {
+    repaired(&node, "all routes", || {
         node.peer_routes().len() == 4
             && node.namespace.ip("route show proto 102").contains("unreachable 10.244.1.0/24")
     });
@@ -46,7 +46,7 @@ fn a_route_that_somebody_leads_elsewhere() {
     let metric =
         ferrule::desired::names::route_metric(&ferrule::cni::ids::NetworkName::parse("podnet").unwrap());
     node.namespace.ip(&format!("route replace 10.244.11.0/24 via 192.0.2.99 metric {metric}"));
-    mended(&node, "a replaced route", || {
+    repaired(&node, "a replaced route", || {
         node.peer_routes().contains(&"10.244.11.0/24 via 192.0.2.11 src 192.0.2.10".to_owned())
     });
 }
@@ -59,7 +59,7 @@ fn a_link_that_goes_down_and_up() {
     node.namespace.ip("link set eth0 up");
     // The kernel forgets IPv6 addresses of a link that goes down; whoever gave it them gives them again.
     node.namespace.ip("address add fd00:aa::10/64 dev eth0 nodad");
-    mended(&node, "routes after a link flapped", || node.peer_routes().len() == 4);
+    repaired(&node, "routes after a link flapped", || node.peer_routes().len() == 4);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_table_that_is_flushed_or_gone() {
         "flush set inet ferrule no_masquerade4",
     ] {
         node.nft(deed);
-        mended(&node, deed, stands);
+        repaired(&node, deed, stands);
     }
 }
 
@@ -87,7 +87,7 @@ fn forwarding_that_is_switched_off() {
     let node = ready("forwarding");
     for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         node.namespace.set_sysctl(path, "0");
-        mended(&node, path, || node.namespace.sysctl(path) == "1");
+        repaired(&node, path, || node.namespace.sysctl(path) == "1");
     }
 }
 

@@ -1,4 +1,4 @@
-//! `forwardAccept`: what `ferrule sync` puts into iptables' chains, and `ferrule uninstall` takes away.
+//! `forwardAccept`: what `ferrulectl sync` puts into iptables' chains, and `ferrulectl uninstall` takes away.
 
 use serde_json::json;
 

@@ -141,8 +141,8 @@ fn a_status_costs_the_same_among_hundreds_of_pods_and_nodes() {
     assert!(crowded.1 < alone.1 + 200, "{alone:?} {crowded:?}");
 }
 
-/// The soak's find: a GC with nothing to do read each record five times. Twice it must: one look is the store's, which mends
-/// itself, and one the table's.
+/// Found by the soak: a GC with nothing to do read each record five times. It needs two: the store's audit, and the sweep
+/// of the table.
 #[test]
 fn a_gc_with_nothing_to_do_reads_each_record_twice() {
     let node = Node::new();

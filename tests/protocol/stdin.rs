@@ -129,7 +129,7 @@ fn json_that_is_no_conf_is_code_7() {
     }
 }
 
-/// Whoever mends a conf hears of all its faults at once, and where each stands.
+/// Whoever corrects a conf hears of all its faults at once, and where each stands.
 #[test]
 fn every_problem_of_a_conf_is_told_at_once_with_its_path() {
     let mut network = Network::new("problems");

@@ -150,7 +150,7 @@ pub async fn add_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftErr
 }
 
 /// Lets those of a pod's elements expire within a moment that are there and still its own. [`remove_rest`], asked when
-/// that moment is over, finds nothing to remove, and nobody waits for the kernel (DESIGN, section 8). Where the kernel
+/// that moment is over, finds nothing to remove, and nobody waits for the kernel (docs/design/nftables.md). Where the kernel
 /// cannot do this (before Linux 6.12) they stay, and [`remove_rest`] removes them.
 ///
 /// The generation changes in any case, as by [`remove_pod`].

@@ -15,12 +15,12 @@ fn addresses_go_round_and_the_last_freed_comes_last() {
     assert_eq!(add(&store, "a", &sets), [ip("10.1.2.2")]);
     assert_eq!(add(&store, "b", &sets), [ip("10.1.2.3")]);
     assert!(del(&store, "a"));
-    // host-local would do the same; and .2 rests besides.
+    // host-local would do the same; and .2 is in its cooldown besides.
     assert_eq!(add(&store, "c", &sets), [ip("10.1.2.4")]);
     assert_eq!(add(&store, "d", &sets), [ip("10.1.2.5")]);
     assert!(del(&store, "c"));
     assert_eq!(add(&store, "e", &sets), [ip("10.1.2.6")]);
-    // Nothing is left but what rests: rest yields, in turn.
+    // All others are in their cooldown, which yields, in turn.
     assert_eq!(add(&store, "f", &sets), [ip("10.1.2.2")]);
     assert_eq!(add(&store, "g", &sets), [ip("10.1.2.4")]);
     let exhausted = store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim("h"), &sets, &[]);
@@ -62,7 +62,7 @@ fn a_clock_that_jumps_back_keeps_no_address_and_no_names() {
     del(&store, "a");
     del(&store, "b");
     env.set_clock(1_000);
-    // What rested in the future rests no more: .2 is next by turn.
+    // A cooldown that began in the future is over: .2 is next by turn.
     assert_eq!(add(&store, "f", &sets), [ip("10.1.2.2")]);
     del(&store, "c");
     assert_eq!(inodes(&scratch.root().join("cooldown")).into_keys().collect::<Vec<_>>(), ["33"]);

@@ -136,14 +136,14 @@ fn a_socket_that_fails_is_no_peers_failure() {
 
 /// It spares the next command some work, and is no reason to fail.
 #[test]
-fn a_boot_stamp_that_cannot_be_renamed_is_removed() {
+fn a_boot_file_that_cannot_be_renamed_is_removed() {
     let (host, steps) = new_host();
-    let stamp = last(&steps, &["renameat(", "\"boot\""]);
-    let answer = broken_add(&host, stamp, &Fault::Error("ENOSPC"));
+    let boot = last(&steps, &["renameat(", "\"boot\""]);
+    let answer = broken_add(&host, boot, &Fault::Error("ENOSPC"));
     host.expect_whole(&answer.result()).unwrap();
 }
 
-/// The stamp spares work. That it cannot be told whether it is this node's was a reason to set no route at all.
+/// That the namespace cannot be identified was once a reason to set no route at all.
 #[test]
 fn peers_have_routes_if_the_own_namespace_is_unknown() {
     let (host, steps) = new_host();

@@ -1,5 +1,5 @@
 //! What breaks in a cluster, broken on purpose, while pods of all nodes ping each other fifty times a second. Each case
-//! tells how many packets that cost, how long it took until it was mended, and what the agent said of it.
+//! tells how many packets that cost, how long it took until it was repaired, and what the agent said of it.
 //!
 //! Pods that nobody touches lose no packet while agents or the API server are away. What is taken from a node costs
 //! packets until it is back; how many, and how long that took, is told and not judged: other things run on the machine

@@ -14,7 +14,7 @@ use crate::process::Result;
 use crate::space::Space;
 
 /// What the agent says of each of these. Where it tried in vain at first, as while a link is down, it may be its next
-/// try that mends, and not the kernel's next word.
+/// try that repairs, and not the kernel's next word.
 const REPAIRED: &[&str] = &["drift repaired", "peer reachable again"];
 
 /// How long a repair may take that is no repair by chance: the agent looks at everything once a minute, and the kernel
@@ -32,15 +32,15 @@ const ROUTES: &str = "
 const TABLE: &str =
     "nft -s list table inet ferrule | sed 's/elements = //; s/[{},]//g; s/^[ \t]*//; s/[ \t]*$//' | sort";
 
-/// How long it took until something was mended.
-struct Mended {
+/// How long it took until something was repaired.
+struct Repaired {
     /// Milliseconds from the end of the breaking, as the node saw it. Looking takes its time.
     seen: u64,
     /// What the agent says of it: its own time begins with the word of the kernel.
     said: String,
 }
 
-impl fmt::Display for Mended {
+impl fmt::Display for Repaired {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = self.said.split_once("took=").map_or(self.said.as_str(), |(_, own)| own);
         write!(formatter, "{} ms (agent: {own})", self.seen)
@@ -48,7 +48,7 @@ impl fmt::Display for Mended {
 }
 
 /// Breaks something on a node and waits, there, until `look` says the same as before; then for the agent's word of it.
-fn broken_and_mended(node: &Node, prelude: &str, look: &str, breaking: &str) -> Result<Mended> {
+fn broken_and_repaired(node: &Node, prelude: &str, look: &str, breaking: &str) -> Result<Repaired> {
     let since = agents::time_on(node)?;
     let script = format!(
         "{prelude}
@@ -62,9 +62,9 @@ fn broken_and_mended(node: &Node, prelude: &str, look: &str, breaking: &str) -> 
          echo $((($(date +%s%N) - start) / 1000000))",
         HANGS.as_nanos()
     );
-    let said = node.shell(&script).map_err(|failure| format!("{breaking}: not mended: {failure}"))?;
+    let said = node.shell(&script).map_err(|failure| format!("{breaking}: not repaired: {failure}"))?;
     let seen = said.trim().parse().map_err(|_| format!("not a time: {said:?}"))?;
-    Ok(Mended { seen, said: agents::said_one_of(node, &since, REPAIRED)? })
+    Ok(Repaired { seen, said: agents::said_one_of(node, &since, REPAIRED)? })
 }
 
 /// Those to other nodes first, then all that are marked as ferrule's, which takes its own pods from a node as well.
@@ -76,8 +76,8 @@ pub fn routes_that_were_flushed_are_back(space: &Space<'_>) -> Result {
     let all = "ip -4 route flush proto 102 && ip -6 route flush proto 102";
     probe::during(space, &names, || {
         for node in &space.nodes {
-            let some = broken_and_mended(node, ROUTES, "to_nodes", to_nodes)?;
-            let all = broken_and_mended(node, ROUTES, "ours | sort", all)?;
+            let some = broken_and_repaired(node, ROUTES, "to_nodes", to_nodes)?;
+            let all = broken_and_repaired(node, ROUTES, "ours | sort", all)?;
             space.note(format!("{}: to other nodes {some}, all {all}", node.name));
         }
         Ok(())
@@ -103,9 +103,9 @@ pub fn a_table_that_was_flushed_is_back(space: &Space<'_>) -> Result {
     works()?;
     let (_, losses) = probe::during(space, &names, || {
         for what in ["nft flush table inet ferrule", "nft delete table inet ferrule"] {
-            let mended = broken_and_mended(node, "", TABLE, what)?;
+            let repaired = broken_and_repaired(node, "", TABLE, what)?;
             works().map_err(|failure| format!("after {what}: {failure}"))?;
-            space.note(format!("{what}: back in {mended}"));
+            space.note(format!("{what}: back in {repaired}"));
         }
         Ok(())
     })?;
@@ -122,8 +122,9 @@ pub fn forwarding_that_was_switched_off_is_on_again(space: &Space<'_>) -> Result
                 Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
             };
             for node in &space.nodes {
-                let mended = broken_and_mended(node, "", &format!("cat {key}"), &format!("echo 0 >{key}"))?;
-                space.note(format!("{}, {family:?}: on again in {mended}", node.name));
+                let repaired =
+                    broken_and_repaired(node, "", &format!("cat {key}"), &format!("echo 0 >{key}"))?;
+                space.note(format!("{}, {family:?}: on again in {repaired}", node.name));
             }
         }
         Ok(())
@@ -156,9 +157,9 @@ pub fn a_link_that_went_down_and_up_has_its_routes_back(space: &Space<'_>) -> Re
              [ -z \"$default6\" ] || ip -6 route replace $default6 || return 1
          }}"
     );
-    let (mended, losses) =
-        probe::during(space, &names, || broken_and_mended(node, &prelude, "ours | sort", "down_and_up"))?;
-    space.note(format!("down for 1 s; routes back in {mended}"));
+    let (repaired, losses) =
+        probe::during(space, &names, || broken_and_repaired(node, &prelude, "ours | sort", "down_and_up"))?;
+    space.note(format!("down for 1 s; routes back in {repaired}"));
     ensure!(losses.count > 0, "no packet was lost: nothing was tested");
     all_reach_all(space, &names).map(|_| ())
 }
