@@ -145,8 +145,9 @@ impl Gathered<'_> {
         if evidence == Evidence::Unknown {
             notes.push(format!(
                 "its namespace is not known, so it counts as running until its DEL, GC or a reboot; if the runtime \
-                 does not know {} (crictl pods): remove its record from by-id, then run ferrulectl reclaim",
-                key.container
+                 does not know {0} (crictl pods): remove all names of its record, in the network's directory below \
+                 dataDir: find . -samefile by-id/{0}@{1} -delete",
+                key.container, key.ifname
             ));
         }
         let host_link = cached.and_then(|it| find_host_link(node, it));
