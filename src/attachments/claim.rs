@@ -270,7 +270,8 @@ impl AddressRequest<'_> {
         if !leaving.is_known() {
             return Ok(());
         }
-        let leaving = leaving.read_record(store);
+        // One that cannot be read this time may be a running pod's.
+        let leaving = leaving.read_record(store).unless_unread()?;
         if let Some(record) = leaving.record()
             && record.is_from(&self.facts.boot)
             && self.is_in_use(record).await?

@@ -110,12 +110,8 @@ impl Leaving {
             Err(StoreError::Damaged(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        let leaving =
-            Self { key: key.clone(), record: Ok(None), _lock: lock, is_known: true }.read_record(store);
-        match leaving.record {
-            Err(error) => Err(error),
-            Ok(_) => Ok(Some(leaving)),
-        }
+        let leaving = Self { key: key.clone(), record: Ok(None), _lock: lock, is_known: true };
+        leaving.read_record(store).unless_unread().map(Some)
     }
 
     /// Reads the record, under the lock: it is what goes.
@@ -126,6 +122,17 @@ impl Leaving {
             found => Ok(found.ok().flatten()),
         };
         self
+    }
+
+    /// The attachment, unless its record could not be read this time.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub fn unless_unread(self) -> Result<Self, CniError> {
+        match self.record {
+            Err(error) => Err(error),
+            Ok(_) => Ok(self),
+        }
     }
 
     /// Whose.
