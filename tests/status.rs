@@ -139,7 +139,7 @@ fn a_conf_that_is_wrong_is_told_as_such() {
 }
 
 #[test]
-fn status_does_not_fail_for_what_the_next_add_mends() {
+fn status_does_not_fail_for_what_the_next_add_repairs() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     let conf = node.conf();
     node.add(&pod, &conf);

@@ -288,7 +288,7 @@ impl Datapath {
             .filter(|record| record.host_link.is_some())
             .map(|record| PodAddresses { key: record.key(), addresses: record.addresses })
             .collect();
-        Ok(pods::mend_routes(&self.netlink, &pods, node_ips).await?)
+        Ok(pods::repair_routes(&self.netlink, &pods, node_ips).await?)
     }
 
     /// The records of this boot that can be read.

@@ -108,11 +108,9 @@ fn remedy(error: &DatapathError) -> &'static str {
     } else if has(Errno::EXIST) {
         match place {
             Place::Node => {
-                "something stands where this pod's own belongs: `ip route` and `ip link` on the node tell whose"
+                "it exists on the node already and is not this pod's: `ip route` and `ip link` on the node show whose it is"
             }
-            Place::Sandbox => {
-                "the pod has it already: `ip -n` or `nsenter --net=<CNI_NETNS> ip addr` tells from whom"
-            }
+            Place::Sandbox => "the pod has it already: `nsenter --net=<CNI_NETNS> ip addr` shows it",
         }
     } else {
         ""

@@ -159,7 +159,7 @@ fn read_object(
             (Ok(_), None) => continue,
         };
         if settings.iter().any(|known| known.path == path) {
-            node.refuse(format!("{} stands here twice, spelled differently", show_name(&path)));
+            node.refuse(format!("{} is set twice, in two spellings", show_name(&path)));
             continue;
         }
         match judge_own(&path, &value, policy.link) {

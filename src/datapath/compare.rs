@@ -154,7 +154,7 @@ fn route_fault(place: Place, wanted: &Route, here: &Snapshot) -> Option<String> 
         return None;
     }
     match there.iter().find(|actual| actual.device == wanted.device) {
-        Some(_) => Some("another route stands there".into()),
+        Some(_) => Some("there is another route".into()),
         // As ADD lets it be: the pod has that route by another of its interfaces.
         None if place == Place::Sandbox && !there.is_empty() => None,
         None => Some("missing".into()),

@@ -283,7 +283,7 @@ async fn explain(node: &Netlink, wanted: &PeerRoute, refusal: &KernelError) -> O
             )),
             None => failure(refusal.to_string()),
         },
-        Ok(None) | Err(_) => failure(format!("this node has no way to its address {next_hop} ({refusal})")),
+        Ok(None) | Err(_) => failure(format!("this node has no route to its address {next_hop} ({refusal})")),
     }
 }
 

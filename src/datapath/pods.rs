@@ -34,7 +34,7 @@ pub struct PodAddresses {
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn mend_routes(
+pub async fn repair_routes(
     node: &Netlink,
     pods: &[PodAddresses],
     node_ips: &[IpAddr],

@@ -107,7 +107,7 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "; set dataDir to a directory that can be written",
         io::ErrorKind::PermissionDenied => "; ferrule runs as root, see what confines it",
         io::ErrorKind::TooManyLinks => "; the file system allows no more links, set dataDir to another",
-        io::ErrorKind::NotADirectory => "; see what stands there and remove it",
+        io::ErrorKind::NotADirectory => "; see what is there, and remove it",
         _ => "",
     }
 }

@@ -62,7 +62,7 @@ fn one_device_with_permanent_entries_and_nothing_to_flood() {
 
 /// By hand, by systemd-networkd (routes and rules), by another tool.
 #[test]
-fn whatever_is_taken_away_or_added_is_mended_by_one_round() {
+fn whatever_is_taken_away_or_added_is_repaired_by_one_round() {
     let world = World::new();
     world.settle(Routing::Auto);
     let node = world.node(1);

@@ -40,7 +40,7 @@ fn a_peer_without_any_way_to_it_stays_direct_and_says_so() {
     assert_eq!(round.ways.ways, [("node-2".into(), Way::Direct), ("node-3".into(), Way::Direct)]);
     let failures = round.failures();
     assert!(
-        failures.iter().all(|it| it.contains("peer node-2: this node has no way to its address")),
+        failures.iter().all(|it| it.contains("peer node-2: this node has no route to its address")),
         "{failures:?}"
     );
     assert_eq!(failures.len(), 2);

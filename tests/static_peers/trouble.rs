@@ -23,7 +23,7 @@ fn a_peer_that_is_not_on_link_is_named_with_the_remedy() {
     let stderr = add_one(node, &conf, "c1");
     let said = |words: &[&str]| stderr.lines().any(|line| words.iter().all(|word| line.contains(word)));
     assert!(said(&["far-away", "172.20.0.9", "192.168.77.254", "not on-link", "Give a nodeIP"]), "{stderr}");
-    assert!(said(&["nowhere", "172.30.0.8", "no way"]), "{stderr}");
+    assert!(said(&["nowhere", "172.30.0.8", "no route"]), "{stderr}");
     assert_eq!(stderr.lines().count(), 2, "one line for each bad peer and none for the good: {stderr}");
     assert_eq!(peer_routes(node).len(), 4);
     // A node with one bad neighbour is in service.

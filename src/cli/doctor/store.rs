@@ -101,7 +101,7 @@ pub fn examine(
                     audit.strangers.iter().map(|path| path.display().to_string()).collect();
                 find(
                     Finding::new("store-stranger", format!("not a file of the store: {}", name_some(&paths)))
-                        .because("somebody put it there")
+                        .because("another program or a person made it")
                         .remedy("move it elsewhere"),
                 );
             }

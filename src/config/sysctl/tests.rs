@@ -108,7 +108,7 @@ fn one_setting_spelled_in_two_ways_is_refused() {
     let spelled =
         json!({ "sysctl": { "net.ipv4.conf.eth0.arp_notify": "1", "net.ipv4.conf.IFNAME.arp_notify": "0" } });
     let (_, problems) = read(spelled, ETH0);
-    assert!(problems[0].contains("net.ipv4.conf.eth0.arp_notify stands here twice"), "{problems:?}");
+    assert!(problems[0].contains("net.ipv4.conf.eth0.arp_notify is set twice"), "{problems:?}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub enum NftError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     HostPortTaken(Vec<Clash>),
     /// Others changed tables of the node each time before a decision could be committed.
-    #[error("others change the nftables of this node faster than ferrule can: {0}")]
+    #[error("other programs changed the nftables ruleset during every attempt: {0}")]
     Outrun(Rejection),
 }
 

@@ -217,7 +217,7 @@ fn try_trap(trap: Trap, place: &str) {
 
 /// Each trap at each place, some at a time.
 #[test]
-fn nothing_outside_is_touched_and_what_can_be_mended_is() {
+fn nothing_outside_is_touched_and_the_store_is_repaired() {
     let trials: Vec<(Trap, &str)> =
         TRAPS.iter().flat_map(|&trap| PLACES.iter().map(move |&place| (trap, place))).collect();
     std::thread::scope(|scope| {
