@@ -28,7 +28,7 @@ done
 need_root
 need_lab
 # Readers that are not the code under test, and what attackers, other plugins and command lines of the documents use.
-need_packages conntrack iperf3 iptables iputils-ping jq python3-minimal strace
+need_packages conntrack gnuplot-nox iperf3 iptables iputils-ping jq python3-minimal strace
 # The tools of this script itself.
 need_packages shellcheck binutils
 need_rust

@@ -12,6 +12,7 @@
 //! | `security`                            | what docs/security-model.md claims                                |
 //! | `adversarial`                         | faults, random sequences, rotten disks: the tier that takes minutes |
 //! | `layers`                              | who may use whom in src                                           |
+//! | `documents`                           | what README.md and docs/ tell people to type                      |
 //!
 //! What they stand on is the crate [`kit`]: its page says how to add a case.
 
@@ -27,6 +28,7 @@ mod cli;
 mod containerd;
 mod del;
 mod delegation;
+mod documents;
 mod foreign_firewall;
 mod gc;
 mod ipam_role;

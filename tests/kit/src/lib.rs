@@ -25,6 +25,7 @@
 //! | be in a namespace with a thread                 | [`netns::inside`]                                           |
 //! | mount what nobody else sees                     | [`mounts::Mounts`]                                          |
 //! | wire a pod without the plugin                   | [`wired::WiredPod`]                                         |
+//! | read what the documents tell people to type      | [`documents`]                                               |
 //!
 //! # Rules
 //!
@@ -86,6 +87,7 @@ pub mod answer;
 mod at_once;
 pub mod binaries;
 pub mod call;
+pub mod documents;
 pub mod files;
 pub mod frames;
 pub mod ip;

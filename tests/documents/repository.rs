@@ -1,0 +1,137 @@
+//! What the documents tell people to type in the repository: CI executes it, and these are the lines that do.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use kit::documents::{Fence, fences, repository};
+use kit::files::Scratch;
+use kit::process::{expect, output, run};
+
+/// How a line begins, the file that executes it, and words of that file.
+const EXECUTED: &[(&str, &str, &str)] = &[
+    ("scripts/kind.sh up --family dual --proxy nftables --workers 2", ".ci/run", "cluster dual nftables\n"),
+    ("scripts/kind.sh up", ".ci/run", "scripts/kind.sh up --family \"$1\" --proxy \"$2\" --workers 2"),
+    // With all cases; what names a few is in `expect_words_of_cases`. Minutes of attacks are for people.
+    ("scripts/kind.sh test", ".ci/run", "scripts/kind.sh test"),
+    ("scripts/kind.sh down", ".ci/run", "scripts/kind.sh down"),
+    ("scripts/demo.sh", ".ci/run", "scripts/bare-root.sh scripts/demo.sh"),
+    ("scripts/test.sh", ".ci/run", "scripts/test.sh --all --again"),
+    ("scripts/check.sh", "scripts/test.sh", "scripts/check.sh --without-tests"),
+    ("scripts/build.sh", "scripts/test.sh", "scripts/build.sh \"$scratch/root\""),
+    ("dist/ferrulectl --version", "scripts/test.sh", "\"/$binary\" --version"),
+    ("scripts/fuzz.sh", "scripts/test.sh", "scripts/fuzz.sh 20000"),
+    (
+        "cargo test --manifest-path fuzz/Cargo.toml --no-default-features",
+        "scripts/fuzz.sh",
+        "cargo test --manifest-path fuzz/Cargo.toml --no-default-features",
+    ),
+    (
+        "scripts/soak.sh --callers 8 0.5",
+        "scripts/test.sh",
+        "scripts/soak.sh --plugin \"$scratch/root/ferrule\" --callers 8 0.5",
+    ),
+    (
+        "scripts/soak.sh --size --quick",
+        "scripts/test.sh",
+        "scripts/soak.sh --plugin \"$scratch/root/ferrule\" --size --quick",
+    ),
+    (
+        "scripts/bench.sh --quick --tsv ",
+        "scripts/test.sh",
+        "scripts/bench.sh --quick --tsv \"$scratch/bench.tsv\"",
+    ),
+    ("scripts/plot.sh ", "tests/documents/repository.rs", "fn the_plot_is_that_of_the_figures"),
+    ("cargo test --features agent,cli ", "scripts/test.sh", "cargo test --workspace"),
+    (
+        "docker build --tag $REGISTRY/ferrule:",
+        "scripts/kind.sh",
+        "docker build --tag \"$image\" --file deploy/Containerfile dist",
+    ),
+    // Into a registry that only its user has.
+    ("docker push $REGISTRY/ferrule:", "scripts/kind.sh", "kind load docker-image \"$image\""),
+    (
+        "kubectl apply --filename deploy/ferrule.yaml",
+        "scripts/kind.sh",
+        "k apply --filename deploy/ferrule.yaml",
+    ),
+    (
+        "sed \"s|image: ferrule:|image: $REGISTRY/ferrule:|\" deploy/ferrule.yaml | kubectl apply --filename -",
+        "tests/documents.rs",
+        "fn the_manifest_gets_the_image",
+    ),
+];
+
+/// Panics unless something executes the line, and is there.
+pub(super) fn expect_executor(fence: &Fence, line: &str) {
+    let place = format!("{}:{}: {line}", fence.document, fence.line);
+    let (_, file, words) = EXECUTED
+        .iter()
+        .find(|(start, ..)| line.starts_with(start))
+        .unwrap_or_else(|| panic!("{place}: nothing executes it"));
+    let text = fs::read_to_string(repository().join(file)).unwrap();
+    assert!(text.contains(words), "{place}: {file} has not {words:?}");
+    let program = line.split(' ').next().unwrap();
+    assert!(
+        !program.starts_with("scripts/") || repository().join(program).is_file(),
+        "{place}: no such file"
+    );
+    if let Some((_, version)) = line.split_once("$REGISTRY/ferrule:").filter(|_| line.starts_with("docker")) {
+        assert_eq!(version.split(' ').next(), Some(env!("CARGO_PKG_VERSION")), "{place}");
+    }
+    if let Some(arguments) = line.strip_prefix("scripts/kind.sh test") {
+        let cases = fs::read_to_string(repository().join("tests/cluster/src/cases/mod.rs")).unwrap();
+        for word in arguments.split_whitespace().filter(|word| *word != "--long") {
+            assert!(cases.contains(&format!(": {word}")), "{place}: no case is called {word}");
+        }
+    }
+    if let Some(arguments) = line.strip_prefix("cargo test --features agent,cli ") {
+        expect_to_run_tests(&place, arguments);
+    }
+}
+
+/// A filter to which no test answers passes, and says nothing.
+fn expect_to_run_tests(place: &str, arguments: &str) {
+    let (target, filters) = arguments.split_once(" -- ").unwrap_or_else(|| panic!("{place}: no filter"));
+    for filter in filters.split_whitespace().filter(|word| !word.starts_with("--")) {
+        let found = if target.split(' ').any(|word| word == "--lib") {
+            // Its tests are in another program. By the place of the module it can be told.
+            let module = repository().join("src").join(filter.trim_end_matches("::").replace("::", "/"));
+            module.is_dir() || module.with_extension("rs").is_file()
+        } else {
+            let this = std::env::current_exe().unwrap();
+            output(this.to_str().unwrap(), &[filter, "--list"]).unwrap().contains(": test\n")
+        };
+        assert!(found, "{place}: no test is called {filter}");
+    }
+}
+
+#[test]
+fn every_command_line_for_the_repository_is_executed_somewhere() {
+    let mut count = 0;
+    for fence in fences().iter().filter(|fence| fence.info == "sh repo") {
+        fence.lines().for_each(|line| expect_executor(fence, line));
+        count += 1;
+    }
+    assert!(count > 8, "{count} fences");
+}
+
+/// gnuplot's versions differ in how they write numbers: what is compared is the text in the picture.
+#[test]
+fn the_plot_is_that_of_the_figures() {
+    let scratch = Scratch::new("plot");
+    let picture = scratch.path().join("out.svg");
+    let mut plot = Command::new(repository().join("scripts/plot.sh"));
+    run(plot.arg("docs/benchmarks.tsv").arg(&picture), "").unwrap();
+    let text = |file: &Path| {
+        let picture = expect("sed", &["-n", "s/.*<text[^>]*>//;s/<[^>]*>//gp", file.to_str().unwrap()]);
+        picture.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>()
+    };
+    let drawn = text(&picture);
+    assert!(drawn.len() > 20, "{drawn:?}");
+    assert_eq!(
+        drawn,
+        text(&repository().join("docs/benchmarks.svg")),
+        "scripts/plot.sh docs/benchmarks.tsv docs/benchmarks.svg"
+    );
+}
