@@ -20,12 +20,14 @@ impl Page {
 /// A node of the documents, and what the pages do to it. systemd has no place in a namespace: only that it is called is
 /// noted.
 pub(super) const COMMON: &str = r#"
+exec >printed
 export PATH=$PWD/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 printf '#!/bin/sh\necho "$*" >>%s/systemctl\n' "$PWD" >bin/systemctl
 chmod +x bin/systemctl
 rm -rf /etc/cni
 sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=1
-ip link add eth0 type dummy
+# None of type veth, which pods have; and it takes any packet.
+ip link add eth0 type ifb
 ip address add 192.168.1.11/24 dev eth0
 ip address add fd00:1::11/64 dev eth0 nodad
 ip link set eth0 up
@@ -42,16 +44,19 @@ install_ferrule() {
 # The variables of a pod: namespace/name, container id.
 with_pod() {
     export CNI_CONTAINERID=$2 CNI_NETNS=/run/netns/$2 CNI_IFNAME=eth0
-    export CNI_ARGS="K8S_POD_NAMESPACE=${1%/*};K8S_POD_NAME=${1#*/}"
+    export CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=${1%/*};K8S_POD_NAME=${1#*/}"
 }
 pod() {
     ip netns add "$2"
     (with_pod "$@"; echo "$conf" | CNI_COMMAND=ADD /opt/cni/bin/ferrule)
 }
-# Pods end without a word to ferrule.
+# Pods end without a word to ferrule. The kernel removes their links in its own time.
 end_pods() {
-    for name in "$@"; do ip netns del "$name"; done
-    until ! ip -o link show | grep -e " alias ferrule:.*/\(${*// /\\|}\)" ; do sleep 0.01; done
+    for name in "$@"; do
+        link=$(jq -r .hostLink "/var/lib/cni/ferrule/"*"/by-id/$name@eth0")
+        ip netns del "$name"
+        while ip link show dev "$link"; do sleep 0.01; done
+    done
 }
 # A network of bridge and host-local, as flannel has it, and a pod of it that the runtime remembers.
 old='{"cniVersion": "1.0.0", "name": "cbr0", "type": "bridge", "bridge": "cni0", "isGateway": true,
@@ -59,11 +64,12 @@ old='{"cniVersion": "1.0.0", "name": "cbr0", "type": "bridge", "bridge": "cni0",
 old_pod() {
     ip netns add "$2"
     mkdir -p /var/lib/cni/results
-    (with_pod "$@"; echo "$old" | CNI_COMMAND=ADD CNI_PATH=/usr/lib/cni /usr/lib/cni/bridge) |
-        jq --arg id "$2" --arg namespace "${1%/*}" --arg name "${1#*/}" '{
+    result=$(with_pod "$@"; echo "$old" | CNI_COMMAND=ADD CNI_PATH=/usr/lib/cni /usr/lib/cni/bridge) ||
+        { echo "$result" >&2; exit 1; }
+    jq --arg id "$2" --arg namespace "${1%/*}" --arg name "${1#*/}" '{
             kind: "cniCacheV1", containerId: $id, config: "e30=", ifName: "eth0", networkName: "cbr0",
             netns: "/run/netns/\($id)", cniArgs: [["K8S_POD_NAMESPACE", $namespace], ["K8S_POD_NAME", $name]],
-            result: .}' >"/var/lib/cni/results/cbr0-$2-eth0"
+            result: .}' <<<"$result" >"/var/lib/cni/results/cbr0-$2-eth0"
 }
 "#;
 
@@ -216,7 +222,14 @@ with_pod default/web try",
     },
     Page {
         document: "docs/design/store.md",
-        before: &[("", "install_ferrule .\npod default/web try")],
+        before: &[(
+            "",
+            "
+install_ferrule .
+ip netns add try
+export CNI_CONTAINERID=try CNI_NETNS=/run/netns/try CNI_IFNAME=eth0
+echo \"$conf\" | CNI_COMMAND=ADD /opt/cni/bin/ferrule",
+        )],
         fails: &[],
         after: "",
     },
