@@ -169,6 +169,14 @@ impl Cluster {
         run_with_input("kubectl", &all, input)
     }
 
+    /// Runs a line of the documents that begins with "kubectl", as its reader would in this checkout.
+    pub fn follow(&self, line: &str) -> Result<String> {
+        let words = line.split_whitespace().skip(1);
+        let words: Vec<String> =
+            words.map(|word| word.strip_prefix("deploy/").map_or_else(|| word.to_owned(), deploy)).collect();
+        self.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// `kubectl get ... -o json`.
     pub fn get(&self, words: &[&str]) -> Result<Value> {
         let mut all = vec!["get", "--output", "json"];

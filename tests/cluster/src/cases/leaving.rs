@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use kit::documents::fences_of;
+
 use crate::cluster::deploy;
 use crate::ensure;
 use crate::process::{Result, eventually};
 use crate::space::Space;
 
-/// As docs/install.md says: the pods first, the agent, then what is on the nodes. Whatever came of it, ferrule is installed
-/// again then, and works.
+/// By the lines of docs/install.md: the pods first, the agent, then what is on the nodes. Whatever came of it, ferrule
+/// is installed again then, and works.
 pub fn uninstalled_nodes_are_as_before(space: &Space<'_>) -> Result {
     let outcome = leave(space);
     system(space, &["apply", "--filename", &deploy("ferrule.yaml")])?;
@@ -19,19 +21,28 @@ pub fn uninstalled_nodes_are_as_before(space: &Space<'_>) -> Result {
 }
 
 fn leave(space: &Space<'_>) -> Result {
-    system(space, &["scale", "deployment/coredns", "--replicas=0"])?;
+    let fences = fences_of("docs/install.md");
+    let lines_with = |words: &str| -> Result<Vec<&str>> {
+        let fence = fences.iter().find(|fence| fence.info == "sh cluster" && fence.text.contains(words));
+        Ok(fence.ok_or_else(|| format!("docs/install.md has no {words}"))?.lines().collect())
+    };
+    let [scale, stop, apply, status, delete] = lines_with("scale deployment/coredns")?[..] else {
+        return Err("docs/install.md has other steps".into());
+    };
+    let [log] = lines_with("logs --selector app.kubernetes.io/name=ferrule-uninstall")?[..] else {
+        return Err("docs/install.md has another log".into());
+    };
+    space.follow(scale)?;
     eventually("no pod has an address", Duration::from_secs(120), || {
         let pods = space.pods_with_addresses()?;
         ensure!(pods.is_empty(), "{} have", pods.len());
         Ok(())
     })?;
-    system(space, &["delete", "daemonset", "ferrule", "--timeout=60s"])?;
-    let file = deploy("uninstall.yaml");
-    system(space, &["apply", "--filename", &file])?;
-    let uninstalled = space.system_rolled_out("daemonset/ferrule-uninstall");
-    let selector = "app.kubernetes.io/name=ferrule-uninstall";
-    let said = system(space, &["logs", "--selector", selector, "--container", "uninstall", "--prefix"]);
-    system(space, &["delete", "--filename", &file, "--timeout=60s"])?;
+    space.follow(stop)?;
+    space.follow(apply)?;
+    let uninstalled = space.follow(status);
+    let said = space.follow(log);
+    space.follow(delete)?;
     uninstalled.map_err(|failure| format!("{failure}\n{}", said.unwrap_or_default()))?;
     for node in &space.nodes {
         let (before, after) = (node.state_noted()?, node.state()?);

@@ -4,6 +4,7 @@ mod agent;
 mod annotations;
 mod attack;
 mod containers;
+mod documents;
 mod first;
 mod host_ports;
 mod leaving;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Case> {
         Ferrule, Any: first::every_node_is_ready_by_ferruled_alone,
         Any, Any: first::nginxtest_serves_everybody,
         Any, Any: first::names_are_resolved_on_every_node,
+        Ferrule, Any: documents::every_command_that_only_reads_succeeds,
         Any, Any: pods::every_pod_reaches_every_pod_with_its_own_address,
         Any, Any: pods::pods_and_nodes_reach_each_other,
         Ferrule, Any: pods::a_node_is_seen_by_its_internal_address,

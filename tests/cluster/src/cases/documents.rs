@@ -1,0 +1,22 @@
+//! The command lines of the documents that look at a cluster.
+
+use kit::documents::{fences, only_reads};
+
+use crate::ensure;
+use crate::process::Result;
+use crate::space::Space;
+
+/// Each succeeds on a healthy cluster. tests/documents.rs knows who executes those that change it.
+pub fn every_command_that_only_reads_succeeds(space: &Space<'_>) -> Result {
+    let fences = fences();
+    let fences = fences.iter().filter(|fence| fence.info == "sh cluster");
+    let mut lines: Vec<&str> =
+        fences.flat_map(|fence| fence.lines()).filter(|line| only_reads(line)).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    ensure!(lines.len() > 5, "{} lines", lines.len());
+    for line in lines.into_iter().filter(|line| !line.contains("ferrule-uninstall")) {
+        space.follow(line).map_err(|failure| format!("{line}: {failure}"))?;
+    }
+    Ok(())
+}
