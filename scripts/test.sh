@@ -97,6 +97,10 @@ fuzz_briefly() {
     skipped+=("fuzzing: no nightly Rust can be had; each corpus was read once, by a stable one")
 }
 
+bench_briefly() {
+    scripts/bench.sh --quick --tsv "$scratch/bench.tsv" && scripts/plot.sh "$scratch/bench.tsv" "$scratch/bench.svg"
+}
+
 part "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 part "formatting, clippy" scripts/check.sh --without-tests
 part "static binaries" build_and_run_alone
@@ -105,8 +109,11 @@ if [ -n "$all" ]; then
     part "fuzzing, briefly" fuzz_briefly
     # Half a minute of what is run for hours by hand.
     part "soak" scripts/soak.sh --plugin "$scratch/root/ferrule" --callers 8 0.5
+    # That these two run; what they measure is for a quiet machine.
+    part "size, briefly" scripts/soak.sh --plugin "$scratch/root/ferrule" --size --quick
+    part "bench, briefly" bench_briefly
 else
-    skipped+=("${slow_tests[*]} ${slow_packages[*]} fuzzing soak: scripts/test.sh --all runs them")
+    skipped+=("${slow_tests[*]} ${slow_packages[*]} fuzzing soak bench: scripts/test.sh --all runs them")
 fi
 
 say ""
