@@ -206,15 +206,17 @@ impl AddressRequest<'_> {
             Ok(answer) => self.adopt(store, plugin, &answer),
             Err(failure) => Err(failure),
         };
-        let Err(failure) = claimed else { return claimed };
+        let Err(mut failure) = claimed else { return claimed };
         // Whatever it had given when it failed or was killed, or what is of no use to us: it takes it back
         // (SPEC section 4).
         self.steps.begin_deadline(UNDO_DEADLINE);
         let undo = Teardown { node: None, ..self.teardown(Mode::Undo, Some(plugin)) };
         let removed = undo.remove(vec![Leaving::new(announced, lock)], Vec::new()).await;
-        removed
-            .and_then(|removed| removed.release(&mut self.lock(store).map_err(|error| vec![error.into()])?))
-            .map_err(|failures| teardown::one("ADD", failures))?;
+        let undone = removed
+            .and_then(|removed| removed.release(&mut self.lock(store).map_err(|error| vec![error.into()])?));
+        if let Err(failures) = undone {
+            failure.add_failed_undo(&teardown::one("ADD", failures));
+        }
         Err(failure)
     }
 

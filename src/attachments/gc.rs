@@ -13,6 +13,7 @@ use crate::cni::request::Request;
 use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::detach::bears_mark_of;
 use crate::desired::names;
+use crate::linux::limits;
 use crate::linux::link::Link;
 use crate::linux::netlink::Netlink;
 use crate::store::{BootId, Store, StoreError, StoreGuard};
@@ -42,7 +43,9 @@ impl Gc<'_> {
             Role::Main => Some(node::open()?),
             Role::Ipam => None,
         };
-        self.remove_stale(node.as_ref(), &mut failures).await?;
+        if let Err(error) = self.remove_stale(node.as_ref(), &mut failures).await {
+            failures.push(error);
+        }
         if self.network.role == Role::Main {
             let swept = pod_rules::sweep(&self.network.data_dir, &self.network.name, self.boot);
             failures.extend(self.steps.time_async(Phase::Nftables, swept).await.err());
@@ -77,6 +80,8 @@ impl Gc<'_> {
             None => Vec::new(),
         };
         let valid = self.valid();
+        // Each of them keeps its lock open.
+        limits::raise_open_files();
         let mut stale: Vec<Leaving> = Vec::new();
         if let Some(store) = &store {
             for key in known.iter().filter(|key| !valid.contains(key)) {

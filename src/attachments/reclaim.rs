@@ -8,6 +8,7 @@ use crate::attachments::timing::Steps;
 use crate::attachments::{LOCK_DEADLINE, liveness};
 use crate::cni::error::CniError;
 use crate::cni::ids::AttachmentKey;
+use crate::linux::limits;
 use crate::linux::netlink::Netlink;
 use crate::store::{BootId, Record, Store, StoreGuard};
 
@@ -26,6 +27,8 @@ pub struct Found {
 /// # Errors
 /// Where store or kernel cannot be used.
 pub async fn find_dead(store: &Store, boot: &BootId, node: Option<&Netlink>) -> Result<Found, CniError> {
+    // Each of the dead keeps its lock open.
+    limits::raise_open_files();
     let mut found = Found::default();
     store.discard_previous_boots(boot, LOCK_DEADLINE)?;
     for entry in store.attachments()? {

@@ -21,6 +21,7 @@ use crate::cli::text_table::{Table, escape};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
 use crate::desired::names;
+use crate::linux::limits;
 use crate::store::Store;
 
 /// What was released, or would be.
@@ -160,6 +161,8 @@ impl Reclaimed {
     ) -> Result<(), CniError> {
         // This alone releases all of an earlier boot.
         store.discard_previous_boots(&node.boot, LOCK_DEADLINE)?;
+        // Each of them keeps its lock open.
+        limits::raise_open_files();
         let mut taken_down = Removed::default();
         for it in stale {
             let Ok((judged, _)) = &it.state else { continue };

@@ -115,6 +115,13 @@ impl CniError {
         self
     }
 
+    /// Adds that what was made could not be taken back: neither error may hide the other.
+    pub fn add_failed_undo(&mut self, error: &Self) {
+        let separator = if self.details.is_empty() { "" } else { "; " };
+        self.details.push_str(separator);
+        self.details.push_str(&format!("and it could not be taken back, which DEL will do: {error}"));
+    }
+
     /// The document for stdout, in the form of `version`, with a final newline.
     pub fn to_json(&self, version: SpecVersion) -> String {
         let answer = Answer {

@@ -24,6 +24,7 @@ pub mod conntrack;
 pub mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod limits;
 pub mod link;
 pub mod monitor;
 pub mod neigh;

@@ -44,6 +44,10 @@ const BUFFER: usize = 4 << 20;
 /// (netlink_recvmsg, net/netlink/af_netlink.c).
 const DATAGRAM: usize = 64 << 10;
 
+/// Questions per datagram. All answers are queued before the first is read: 4,000 fit into the receive buffer asked for,
+/// 6,000 do not, and without CAP_NET_ADMIN it is smaller.
+const QUESTIONS: usize = 512;
+
 /// How often a dump that changed under the reader is repeated before that is an error.
 const DUMP_ATTEMPTS: usize = 8;
 
@@ -138,14 +142,23 @@ impl Nfnetlink {
         self.0.sent.load(Ordering::Relaxed)
     }
 
-    /// Asks several questions in one datagram. Each answer is what came before its acknowledgement.
-    pub(super) async fn ask(&self, questions: Vec<NetfilterMessage>) -> Vec<Result<Option<Object>, Reason>> {
-        let count = questions.len();
-        if count == 0 {
-            return Vec::new();
+    /// Asks several questions, in few datagrams. Each answer is what came before its acknowledgement.
+    pub(super) async fn ask(
+        &self,
+        mut questions: Vec<NetfilterMessage>,
+    ) -> Vec<Result<Option<Object>, Reason>> {
+        let _turn = self.0.exchanging.lock().await;
+        let mut answers = Vec::with_capacity(questions.len());
+        while !questions.is_empty() {
+            let rest = questions.split_off(questions.len().min(QUESTIONS));
+            answers.extend(self.ask_at_once(std::mem::replace(&mut questions, rest)));
         }
+        answers
+    }
+
+    fn ask_at_once(&self, questions: Vec<NetfilterMessage>) -> Vec<Result<Option<Object>, Reason>> {
+        let count = questions.len();
         let connection = &*self.0;
-        let _turn = connection.exchanging.lock().await;
         let requests = questions.into_iter().map(|message| Request { message, flags: NLM_F_ACK });
         let first = match connection.send(requests.collect()) {
             Ok(first) => first,

@@ -108,9 +108,7 @@ impl Add<'_> {
         let teardown = Teardown { mode: Mode::Undo, node: node.as_ref(), delegate, boot, steps };
         let leaving = Leaving::new(claimed.record, claimed.lock);
         if let Err(error) = teardown::undo(&teardown, &self.network.data_dir, leaving).await {
-            let separator = if failure.details.is_empty() { "" } else { "; " };
-            failure.details.push_str(separator);
-            failure.details.push_str(&format!("and it could not be taken back, which DEL will do: {error}"));
+            failure.add_failed_undo(&error);
         }
         failure
     }

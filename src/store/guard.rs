@@ -218,10 +218,13 @@ impl<'store> StoreGuard<'store> {
             }
             Err(error) => {
                 // What cannot be taken back now stays in `tmp`, and the next holder of the lock does it.
+                let mut is_undone = true;
                 for address in linked {
-                    drop(self.by_ip.remove(address.to_string()));
+                    is_undone &= self.by_ip.remove(address.to_string()).is_ok();
                 }
-                drop(self.tmp.remove(&name));
+                if is_undone {
+                    drop(self.tmp.remove(&name));
+                }
                 Err(error)
             }
         }
