@@ -50,12 +50,16 @@ pod() {
     ip netns add "$2"
     (with_pod "$@"; echo "$conf" | CNI_COMMAND=ADD /opt/cni/bin/ferrule)
 }
-# Pods end without a word to ferrule. The kernel removes their links in its own time.
+# A pod ends without a word to anybody. The kernel removes its link in its own time.
+end_pod() {
+    ip netns del "$1"
+    while ip link show dev "$2"; do sleep 0.01; done
+}
+# Pods of ferrule's.
 end_pods() {
     for name in "$@"; do
         link=$(jq -r .hostLink "/var/lib/cni/ferrule/"*"/by-id/$name@eth0")
-        ip netns del "$name"
-        while ip link show dev "$link"; do sleep 0.01; done
+        end_pod "$name" "$link"
     done
 }
 # A network of bridge and host-local, as flannel has it, and a pod of it that the runtime remembers.
@@ -117,7 +121,7 @@ install_ferrule '.name = \"cbr0\"'
 old_pod default/web-7d9c-x2x8q 4f0c6d1f2ab93
 old_pod kube-system/coredns-5d78c 9b8e13c0d5524
 old_pod default/job-28391-9kd2p c3a7f0e6b1d84
-ip netns del c3a7f0e6b1d84
+end_pod c3a7f0e6b1d84 \"$(jq -r '.result.interfaces[1].name' /var/lib/cni/results/cbr0-c3a7f0e6b1d84-eth0)\"
 touch /var/lib/cni/networks/cbr0/10.244.1.9",
             ),
             (
