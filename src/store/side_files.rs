@@ -113,7 +113,7 @@ impl StoreGuard<'_> {
     /// When the file cannot be written; then the old one stands.
     pub fn remember_no_masquerade(&mut self, prefixes: &[IpNetwork]) -> Result<(), StoreError> {
         let text: String = prefixes.iter().map(|prefix| format!("{prefix}\n")).collect();
-        replace_list(&self.store.root, NO_MASQUERADE, &text)
+        replace_list(&self.tmp, &self.store.root, NO_MASQUERADE, &text)
     }
 
     /// Remembers the overlay's other ends, or that there is no overlay, unless that is remembered already.
@@ -124,7 +124,7 @@ impl StoreGuard<'_> {
         let root = &self.store.root;
         let Some(tunnel) = tunnel else { return root.remove(VXLAN_PEERS).map(|_| ()) };
         let ends: String = tunnel.peers().iter().map(|end| format!("{end}\n")).collect();
-        replace_list(root, VXLAN_PEERS, &format!("{}\n{ends}", tunnel.port()))
+        replace_list(&self.tmp, root, VXLAN_PEERS, &format!("{}\n{ends}", tunnel.port()))
     }
 
     /// Remembers what sysctls were. Call it before they are changed: whoever dies in between leaves a backup that is
@@ -166,22 +166,21 @@ impl SysctlBackup {
 
 /// Writes a list that others read without the lock: to a new file, which then gets the name, so that they never see
 /// half of one. Does nothing where the file says the same already.
-fn replace_list(root: &Dir, name: &str, text: &str) -> Result<(), StoreError> {
+///
+/// The new file is in `tmp`: where its writer dies before the rename, the next holder of the lock removes it.
+fn replace_list(tmp: &Dir, root: &Dir, name: &str, text: &str) -> Result<(), StoreError> {
     match root.read_at_most(name, LIST_MAX) {
         Ok(Some(known)) if known.bytes == text.as_bytes() => return Ok(()),
         // The rename below replaces a file or a link of any kind, but no directory.
         Err(StoreError::Damaged(_)) => drop(root.remove(name)?),
         _ => {}
     }
-    let new = format!("{name}.new");
-    // Whoever died before the rename left it.
-    root.remove(&new)?;
-    let file = root.create(&new)?;
-    let written = root.write(&new, &file, text.as_bytes());
-    let replaced = written.and_then(|()| root.rename(new.as_ref(), root, name.as_ref()));
+    let file = tmp.create(name)?;
+    let written = tmp.write(name, &file, text.as_bytes());
+    let replaced = written.and_then(|()| tmp.rename(name.as_ref(), root, name.as_ref()));
     if replaced.is_err() {
-        // Best effort: the next writer removes it as well.
-        let _ = root.remove(&new);
+        // Best effort: the next holder of the lock removes it as well.
+        let _ = tmp.remove(name);
     }
     replaced.map(|_| ())
 }

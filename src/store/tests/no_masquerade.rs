@@ -23,10 +23,10 @@ fn what_is_remembered_is_read_again_and_nonsense_is_nothing() {
     let file = scratch.root().join("no_masquerade");
     std::fs::write(&file, "10.0.0.0/8\nnonsense\n\n10.0.0.0/99\nfd00::/8").unwrap();
     assert_eq!(store.no_masquerade().unwrap(), parse(&["10.0.0.0/8", "fd00::/8"]));
-    std::fs::write(file.with_extension("new"), "left by one that died").unwrap();
+    std::fs::write(scratch.root().join("tmp/no_masquerade"), "left by one that died").unwrap();
     remember(&["10.1.0.0/16"]);
     assert_eq!(store.no_masquerade().unwrap(), parse(&["10.1.0.0/16"]));
-    assert!(!file.with_extension("new").exists());
+    assert!(!scratch.root().join("tmp/no_masquerade").exists());
 }
 
 #[test]

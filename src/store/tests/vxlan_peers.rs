@@ -14,11 +14,12 @@ fn the_list_is_read_again_until_removed_and_junk_is_none() {
         store.lock(&this_boot(), PATIENCE).unwrap().remember_vxlan_peers(tunnel).unwrap();
     };
     let two = tunnel(&["192.0.2.10", "fd00::10"]);
-    std::fs::write(file.with_extension("new"), "left by one that died").unwrap();
+    remember(None);
+    std::fs::write(scratch.root().join("tmp/vxlan_peers"), "left by one that died").unwrap();
     remember(Some(&two));
     remember(Some(&two));
     assert_eq!(store.vxlan_peers().unwrap(), Some(two));
-    assert!(!file.with_extension("new").exists());
+    assert!(!scratch.root().join("tmp/vxlan_peers").exists());
     remember(Some(&tunnel(&[])));
     assert_eq!(store.vxlan_peers().unwrap(), Some(tunnel(&[])), "nobody may");
     remember(None);
