@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ferrule::cni::error::CniError;
 use ferrule::cni::version::SpecVersion;
+use ferrule::desired::nftables::table::show;
 use ferrule::store::Record;
 
 use crate::promises;
@@ -30,7 +31,7 @@ pub fn check(data: &[u8]) {
         promises::file_name(&address.to_string());
     }
     for element in record.rules().iter().flat_map(|rules| rules.elements()) {
-        promises::one_line(&element.to_string());
-        promises::one_line(&element.owner.to_string());
+        promises::one_line(&show(&element));
+        element.comment.iter().for_each(|comment| promises::one_line(comment));
     }
 }
