@@ -8,12 +8,13 @@ use kit::process::output;
 use serde_json::Value;
 use std::time::Duration;
 
-/// What a vandal does to the node, one of them at a time. The next ADD has to repair it.
+/// What a vandal does to the node, one of them at a time. The next ADD has to repair it; a rule that is removed elsewhere
+/// in the table than in `antispoof` is for the agent and `ferrulectl sync` to find.
 const VANDALISM: [&str; 9] = [
     "nft flush ruleset",
     "nft delete table inet ferrule",
     "nft flush table inet ferrule",
-    "nft flush chain inet ferrule postrouting",
+    "nft flush chain inet ferrule antispoof",
     "ip -4 route del 10.244.1.0/24 proto 102",
     "ip -6 route del fd00:244:0:2::/64 proto 102",
     "ip route del unreachable 10.244.0.0/24 proto 102",
