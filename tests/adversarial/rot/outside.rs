@@ -231,7 +231,7 @@ fn nothing_outside_is_touched_and_the_store_is_repaired() {
 #[test]
 fn nor_by_what_the_main_role_writes() {
     for trap in TRAPS {
-        for place in ["no_masquerade", "no_masquerade.new", "sysctl_backup", "log", "log.1"] {
+        for place in ["no_masquerade", "tmp/no_masquerade", "sysctl_backup", "log", "log.1"] {
             let trial = format!("{trap:?} at {place:?}");
             let node = kit::node::Node::new();
             let mut conf = node.conf();
@@ -240,8 +240,8 @@ fn nor_by_what_the_main_role_writes() {
                 { "node": "b", "podCIDRs": ["10.89.0.0/24"], "nodeIPs": [kit::node::OUTSIDE_V4] },
             ]);
             let canary = Canary::new(node.scratch().path());
-            fs::create_dir_all(node.store().path()).unwrap();
             let path = node.store().path().join(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
             canary.set(trap, &path);
             if place == "log.1" {
                 // Full, so that it is put aside.
@@ -250,8 +250,7 @@ fn nor_by_what_the_main_role_writes() {
             let pod = kit::pod::Pod::new("pod");
             let add = node.try_add(&pod, &conf);
             // In the place of the two lists only a directory with something in it stays, which is a person's.
-            let stays = trap == Trap::FullDirectory
-                && ["no_masquerade", "no_masquerade.new", "sysctl_backup"].contains(&place);
+            let stays = trap == Trap::FullDirectory && ["no_masquerade", "sysctl_backup"].contains(&place);
             assert_eq!(add.status.success(), !stays, "{trial}: {add:?}");
             node.del(&pod, &conf);
             node.expect_nothing_left();
