@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
-use tokio::runtime::Handle;
 
 use crate::agent::cluster::desired_state::Desired;
 use crate::agent::drift::Ownership;
@@ -83,8 +82,7 @@ impl Datapath {
     /// Outside a tokio runtime.
     pub fn open(settings: &Settings) -> Result<Self, CniError> {
         let refuse = |source| DatapathError::Socket { place: "node", source };
-        let runtime = Handle::current();
-        let mut netlink = netlink::Socket::open_here(&runtime).map_err(refuse)?;
+        let mut netlink = netlink::Socket::open_here().map_err(refuse)?;
         let mut nft = nfnetlink::Socket::open_here().map_err(refuse)?;
         let ports = vec![netlink.bind().map_err(refuse)?, nft.bind().map_err(refuse)?];
         Ok(Self {
@@ -103,11 +101,6 @@ impl Datapath {
             },
             ports,
         })
-    }
-
-    /// Whether answers of the kernel were lost, after which the sockets have to be opened again.
-    pub fn has_lost_contact(&self) -> bool {
-        self.netlink.has_ended()
     }
 
     /// By what the agent's own changes are told from others', now.

@@ -63,20 +63,4 @@ impl Kernel {
     pub fn refresh_ownership(&mut self) {
         self.ownership = self.datapath.ownership();
     }
-
-    /// Opens the datapath's sockets again if answers were lost on them. Where that fails, so do the steps that need
-    /// them, which are retried.
-    pub fn reopen_if_lost(&mut self, settings: &Settings) {
-        if !self.datapath.has_lost_contact() {
-            return;
-        }
-        match Datapath::open(settings) {
-            Ok(datapath) => {
-                warn!("netlink sockets reopened after lost answers");
-                self.datapath = datapath;
-                self.refresh_ownership();
-            }
-            Err(reason) => warn!(%reason, "netlink sockets not reopened"),
-        }
-    }
 }

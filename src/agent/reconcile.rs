@@ -23,7 +23,6 @@ struct Pass {
 impl Agent {
     /// Applies what is due.
     pub(super) async fn reconcile(&mut self) {
-        self.kernel.reopen_if_lost(&self.settings);
         let mut due = self.pending.take();
         let changed = self.refresh(&mut due);
         let Some(desired) = self.cluster.desired.take() else { return };

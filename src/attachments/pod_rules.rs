@@ -14,7 +14,6 @@
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
-use tokio::sync::oneshot;
 
 use crate::attachments::{LOCK_DEADLINE, liveness};
 use crate::cni::error::CniError;
@@ -84,23 +83,29 @@ impl Installation<'_> {
     /// Makes the table what the pod needs of it. Idempotent; its cost does not grow with pods, hostPorts or nodes
     /// as long as the table is there.
     ///
-    /// `link` tells that the pod's host link is there; `None` if it is known to be. The elements are added after that:
-    /// whoever makes a flushed table again takes a record without a link for one that a DEL is about to release.
+    /// For after the pod's host link is there: whoever makes a flushed table again takes a record without a link for one
+    /// that a DEL is about to release.
+    ///
+    /// Returns whether the table knew the network as it is: its ranges, its nodes, its exemptions. Of one that the agent
+    /// keeps, whether it knew it at all.
     ///
     /// # Errors
     /// [`InstallError::Clash`] if other pods have hostPorts of this one; else what kernel or store refuse. What was made
     /// stays, for a teardown.
-    pub async fn install(&self, mut link: Option<oneshot::Receiver<()>>) -> Result<(), InstallError> {
+    pub async fn install(&self) -> Result<bool, InstallError> {
         let nft = open()?;
         let elements = elements_of(self.record);
         let no_masquerade = matches!(self.network.peers, Peers::Listed(_))
             .then(|| describe_no_masquerade(self.network, self.uplink));
         let mut attempts = Attempts::default();
-        while let Err(gone) = self.try_to_install(&nft, no_masquerade.as_ref(), &elements, &mut link).await? {
+        let mut was_known = true;
+        while let Err(gone) =
+            self.try_to_install(&nft, no_masquerade.as_ref(), &elements, &mut was_known).await?
+        {
             attempts.count(gone)?;
         }
         nftables::flows::forget_redirected(&nft, self.node, &elements).await?;
-        Ok(())
+        Ok(was_known)
     }
 
     /// Once. The inner error: the table was there, and was taken away before it could be used. So it is with a firewall
@@ -110,20 +115,15 @@ impl Installation<'_> {
         nft: &Nfnetlink,
         no_masquerade: Option<&NoMasquerade>,
         elements: &[Element],
-        link: &mut Option<oneshot::Receiver<()>>,
+        was_known: &mut bool,
     ) -> Result<Result<(), Rejection>, InstallError> {
         let exists = match no_masquerade {
             Some(wanted) => nftables::has_network_as(nft, wanted).await?,
             None => nftables::has_network(nft, std::slice::from_ref(&self.network.name)).await?,
         };
+        *was_known &= exists;
         if !exists && let Err(gone) = self.prepare(nft, no_masquerade).await? {
             return Ok(Err(gone));
-        }
-        if let Some(link) = link.take()
-            && link.await.is_err()
-        {
-            // Whoever was to make it says why there is none.
-            return Ok(Ok(()));
         }
         unless_taken_away(nftables::add_pod(nft, elements).await).map_err(InstallError::from)
     }

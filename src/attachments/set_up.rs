@@ -1,9 +1,6 @@
 //! Makes the kernel what a pod and its node need: the node's settings and routes, the pair, the elements of the nftables
 //! table.
 
-use futures_util::future::join4;
-use tokio::sync::oneshot;
-
 use crate::attachments::claim::Claimed;
 use crate::attachments::node::NodeFacts;
 use crate::attachments::pod_rules::{InstallError, Installation};
@@ -77,22 +74,15 @@ impl SetUp<'_> {
             record: &claimed.record,
             boot: self.boot(),
         };
-        // None of the four waits for another's answers, but for the pod's elements, which come after its link.
-        let (link_made, link) = oneshot::channel();
         let prepared = node::prepare(self.node, self.network, &state, self.boot());
-        let prepared = self.steps.wait(Phase::Node, prepared);
-        let attached = attach::attach(self.node, self.netns, &described, link_made);
-        let attached = self.steps.wait(Phase::MakeLinks, attached);
-        let installed = self.steps.time_async(Phase::Nftables, self.install(&installation, link));
-        let routed = self.steps.wait(Phase::PeerRoutes, self.keep_routes(&state));
-        let (prepared, attached, installed, routed) = join4(prepared, attached, installed, routed).await;
-        let timing = attached?;
-        installed?;
+        self.steps.wait(Phase::Node, prepared).await?;
+        let attached = attach::attach(self.node, self.netns, &described);
+        let timing = self.steps.wait(Phase::MakeLinks, attached).await?;
         self.steps.record("link", timing.link);
         self.steps.record("addresses", timing.addresses);
-        prepared?;
+        let was_known = self.steps.time_async(Phase::Nftables, self.install(&installation)).await?;
         // The pod is there. That some other node cannot be reached is no reason to take it away.
-        if let Err(error) = routed {
+        if let Err(error) = self.steps.wait(Phase::PeerRoutes, self.keep_routes(&state, was_known)).await {
             log::warn(&self.network.log, &format!("routes to peers: {error}"));
         }
         Ok(described)
@@ -103,13 +93,9 @@ impl SetUp<'_> {
     }
 
     /// Installs the pod's elements. Where pods that are dead have its hostPorts, for the runtime never told of their
-    /// end, these are reclaimed first.
-    async fn install(
-        &self,
-        installation: &Installation<'_>,
-        link: oneshot::Receiver<()>,
-    ) -> Result<(), CniError> {
-        let clashes = match installation.install(Some(link)).await {
+    /// end, these are reclaimed first. Returns whether the network was known as it is ([`Installation::install`]).
+    async fn install(&self, installation: &Installation<'_>) -> Result<bool, CniError> {
+        let clashes = match installation.install().await {
             Err(InstallError::Clash(clashes)) => clashes,
             installed => return Ok(installed?),
         };
@@ -119,12 +105,16 @@ impl SetUp<'_> {
             return Err(InstallError::Clash(clashes).into());
         }
         installation.rebuild().await?;
-        Ok(installation.install(None).await?)
+        installation.install().await?;
+        // The first attempt may have made it known.
+        Ok(false)
     }
 
-    /// Makes the routes to listed peers true. Those that the agent keeps are none of ADD's.
-    async fn keep_routes(&self, state: &NodeState) -> Result<(), CniError> {
+    /// Makes the routes to listed peers true. Those that the agent keeps are none of ADD's; and where the list is empty,
+    /// and was so before, there are none.
+    async fn keep_routes(&self, state: &NodeState, was_known: bool) -> Result<(), CniError> {
         match &self.network.peers {
+            Peers::Listed(peers) if peers.is_empty() && was_known => Ok(()),
             Peers::Listed(_) => static_peers::keep_routes(self.node, self.network, state).await,
             Peers::KeptByAgent => Ok(()),
         }

@@ -24,8 +24,6 @@
 
 use std::path::Path;
 
-use futures_util::future::join_all;
-
 use crate::attachments::timing::{Phase, Steps};
 use crate::attachments::{HOLD_DEADLINE, LOCK_DEADLINE, UNDO_DEADLINE, delegate, imported, pod_rules};
 use crate::cni::env::Command;
@@ -38,10 +36,6 @@ use crate::desired::names;
 use crate::linux::link::{Link, LinkRef};
 use crate::linux::netlink::Netlink;
 use crate::store::{AttachmentLock, BootId, Record, Store, StoreError, StoreGuard};
-
-/// How many links are looked up at once. Each answer takes some KiB of the socket's receive buffer, before the first is
-/// read.
-const LOOKS: usize = 16;
 
 /// Why attachments go. See the module's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,12 +341,9 @@ async fn remove_many_links(
     unrecorded: Vec<Link>,
 ) -> Result<(), DatapathError> {
     let mut links = unrecorded;
-    let names = leaving.iter().flat_map(|it| names::node_links(&it.key).map(|name| (name, &it.key)));
-    let names: Vec<(String, &AttachmentKey)> = names.collect();
-    for some in names.chunks(LOOKS) {
-        let looks = some.iter().map(|(name, _)| node.link(LinkRef::Name(name.clone())));
-        for (found, (_, key)) in join_all(looks).await.into_iter().zip(some) {
-            links.extend(found?.filter(|link| is_marked(link, key)));
+    for Leaving { key, .. } in leaving {
+        for name in names::node_links(key) {
+            links.extend(node.link(LinkRef::Name(name)).await?.filter(|link| is_marked(link, key)));
         }
     }
     detach::detach_all(node, &links).await

@@ -5,16 +5,13 @@
 //! 1. the pair, one message from the node, and the link that a limit of what the pod sends needs;
 //! 2. the sysctls that netlink cannot set, which must stand before a link goes up. One visit to the pod's namespace
 //!    writes those of the pod and opens the socket for the next stage;
-//! 3. everything else: one batch for each namespace, whose answers are awaited together, the node's first;
+//! 3. everything else: one batch for each namespace, the node's first;
 //! 4. the alias of the host link, by which an attachment that is whole is told from one that was cut short.
 //!
 //! A failure leaves what was made so far. The caller takes it back with [`crate::datapath::detach::detach`], the same
 //! verb that DEL uses.
 
 use std::time::{Duration, Instant};
-
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use crate::datapath::changes;
 use crate::datapath::detach::is_marked;
@@ -38,7 +35,7 @@ pub struct Timing {
 }
 
 /// Makes everything that `attachment` describes, between the node of `node` and `sandbox`; all but the last step,
-/// [`mark_complete`]. `link_made` is told once the links are there, and dropped if they cannot be made.
+/// [`mark_complete`].
 ///
 /// # Errors
 /// All that the kernel refused. What was made stays, for the caller to remove.
@@ -46,7 +43,6 @@ pub async fn attach(
     node: &Netlink,
     sandbox: &Netns,
     attachment: &Attachment,
-    link_made: oneshot::Sender<()>,
 ) -> Result<Timing, DatapathError> {
     let began = Instant::now();
     let objects = attachment.objects();
@@ -58,14 +54,11 @@ pub async fn attach(
         }
     }
     let link = began.elapsed();
-    // That nobody waits for it is no failure.
-    let _ = link_made.send(());
     write_sysctls(&objects, Place::Node)?;
     let ends = Ends::on_node(attachment, &objects)?;
-    let runtime = Handle::current();
     let (socket, pod_end) = sandbox.run(|| {
         write_sysctls(&objects, Place::Sandbox)?;
-        let socket = Socket::open_here(&runtime);
+        let socket = Socket::open_here();
         let socket = socket.map_err(|source| DatapathError::Socket { place: "pod", source })?;
         Ok::<_, DatapathError>((socket, index_of(attachment.key.ifname.as_str())?))
     })??;

@@ -23,10 +23,9 @@ use crate::linux::netns::Netns;
 /// # Errors
 /// What the kernel refused.
 pub async fn detach(node: &Netlink, key: &AttachmentKey) -> Result<(), DatapathError> {
-    let looks = names::node_links(key).map(|name| node.link(LinkRef::Name(name)));
     let mut links: Vec<Link> = Vec::new();
-    for found in futures_util::future::join_all(looks).await {
-        links.extend(found?.filter(|link| is_marked(link, key)));
+    for name in names::node_links(key) {
+        links.extend(node.link(LinkRef::Name(name)).await?.filter(|link| is_marked(link, key)));
     }
     let outcome = match links.as_slice() {
         [] => return Ok(()),

@@ -76,16 +76,10 @@ pub async fn find_uplink(node: &Netlink, state: &NodeState) -> Result<Uplink, Da
 
 /// The link that has `address`. `None` where none has it, or `lo`: nodes that announce their address by a routing
 /// protocol keep it there, and what they send leaves by another link.
-fn find_carrier(
-    node: &Netlink,
-    address: Option<IpAddr>,
-) -> impl Future<Output = Result<Option<u32>, KernelError>> + use<> {
-    let answer = address.map(|address| node.find_route(address.into()));
-    async move {
-        let Some(answer) = answer else { return Ok(None) };
-        let own = answer.await?.filter(|route| route.kind == RouteKind::Local);
-        Ok(own.and_then(|route| route.device).filter(|&device| device != LOOPBACK))
-    }
+async fn find_carrier(node: &Netlink, address: Option<IpAddr>) -> Result<Option<u32>, KernelError> {
+    let Some(address) = address else { return Ok(None) };
+    let own = node.find_route(address.into()).await?.filter(|route| route.kind == RouteKind::Local);
+    Ok(own.and_then(|route| route.device).filter(|&device| device != LOOPBACK))
 }
 
 /// The node's address of a family, where the conf names it.

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use tokio::runtime::Handle;
-
 use crate::datapath::error::DatapathError;
 use crate::desired::object::{Object, Place};
 use crate::linux::addr::Address;
@@ -48,9 +46,7 @@ pub async fn observe(node: &Netlink, objects: &[Object]) -> Result<Snapshot, Dat
 /// # Errors
 /// As for [`observe`]; or the namespace cannot be entered.
 pub async fn observe_sandbox(sandbox: &Netns, objects: &[Object]) -> Result<Snapshot, DatapathError> {
-    let runtime = Handle::current();
-    let (sysctls, socket) =
-        sandbox.run(|| (read_sysctls(objects, Place::Sandbox), Socket::open_here(&runtime)))?;
+    let (sysctls, socket) = sandbox.run(|| (read_sysctls(objects, Place::Sandbox), Socket::open_here()))?;
     let socket = socket.map_err(|source| DatapathError::Socket { place: "pod", source })?;
     read_snapshot(&Netlink::start(socket), objects, Place::Sandbox, sysctls).await
 }

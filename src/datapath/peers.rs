@@ -116,12 +116,7 @@ async fn settle(
     device: Option<u32>,
 ) -> Result<Synchronised, DatapathError> {
     let actual = own_routes(node, state).await?;
-    let done = carry_out(node, plan(desired, &actual, device), device).await;
-    if !done.failures.is_empty() && node.has_ended() {
-        // The trouble is ours, not the peers': asked again, it says so.
-        own_routes(node, state).await?;
-    }
-    Ok(done)
+    Ok(carry_out(node, plan(desired, &actual, device), device).await)
 }
 
 async fn overlay_device(node: &Netlink) -> Result<Option<u32>, KernelError> {

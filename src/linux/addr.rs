@@ -3,13 +3,21 @@
 use std::fmt;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
+use super::attributes;
 use super::error::KernelError;
+use super::message::{Object, Request, rtm, split, word};
 use super::netlink::Netlink;
-use super::packet::Request;
+
+/// `IFA_*` (include/uapi/linux/if_addr.h).
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const NODAD: u32 = 0x02;
+const NOPREFIXROUTE: u32 = 0x200;
 
 /// An address of a link, to be added or as found. `Link` is how it names the link: by index, as the kernel does, or by
 /// name where the link may not be there yet.
@@ -58,36 +66,32 @@ impl Netlink {
     pub async fn addresses(&self, index: Option<u32>) -> Result<Vec<Address>, KernelError> {
         let mut question = AddressMessage::default();
         question.header.index = index.unwrap_or(0);
-        let answers = match self.dump(RouteNetlinkMessage::GetAddress(question), "list addresses").await {
+        let answers = match self.dump(rtm::GET_ADDRESS, &question, "list addresses").await {
             Err(refusal) if index.is_some() && refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        let addresses = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(message) => Address::read(&message),
-            _ => None,
-        });
+        let addresses = answers.iter().filter_map(Address::read);
         Ok(addresses.filter(|address| index.is_none_or(|index| address.device == index)).collect())
     }
 }
 
 impl Address {
-    pub(super) fn read(message: &AddressMessage) -> Option<Self> {
-        let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
-        let (mut address, mut local) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                AddressAttribute::Address(ip) => address = Some(*ip),
-                AddressAttribute::Local(ip) => local = Some(*ip),
-                AddressAttribute::Flags(all) => flags = *all,
-                _ => {}
-            }
+    /// `None` for what is no IP address.
+    pub(super) fn read(object: &Object) -> Option<Self> {
+        if ![rtm::NEW_ADDRESS, rtm::DEL_ADDRESS].contains(&object.kind) {
+            return None;
         }
+        // struct ifaddrmsg
+        let (header, found) = split::<8>(&object.payload)?;
+        let [_family, prefix, flags, ..] = *header;
+        let flags = found.value(IFA_FLAGS).and_then(attributes::number).unwrap_or(flags.into());
         // On a point-to-point link IFA_ADDRESS is the other end's, and IFA_LOCAL ours.
+        let address = found.value(IFA_LOCAL).or(found.value(IFA_ADDRESS)).and_then(attributes::ip)?;
         Some(Self {
-            device: message.header.index,
-            network: IpNetwork::new(local.or(address)?, message.header.prefix_len).ok()?,
-            no_dad: flags.contains(AddressFlags::Nodad),
-            no_prefix_route: flags.contains(AddressFlags::Noprefixroute),
+            device: word(header, 4),
+            network: IpNetwork::new(address, prefix).ok()?,
+            no_dad: flags & NODAD != 0,
+            no_prefix_route: flags & NOPREFIXROUTE != 0,
         })
     }
 }
@@ -101,13 +105,12 @@ pub(super) fn add_address(address: &Address) -> Request {
     if !flags.is_empty() {
         message.attributes.push(AddressAttribute::Flags(flags));
     }
-    let request_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    Request::new(RouteNetlinkMessage::NewAddress(message), request_flags)
+    Request::new(rtm::NEW_ADDRESS, &message, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// `ip address delete ADDRESS/PREFIX dev LINK`
 pub(super) fn delete_address(address: &Address) -> Request {
-    Request::new(RouteNetlinkMessage::DelAddress(message_to(address)), NLM_F_REQUEST | NLM_F_ACK)
+    Request::new(rtm::DEL_ADDRESS, &message_to(address), 0)
 }
 
 fn message_to(address: &Address) -> AddressMessage {

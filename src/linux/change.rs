@@ -8,8 +8,9 @@ use std::net::IpAddr;
 
 use super::addr::{self, Address};
 use super::link::{self, Ifb, LinkRef, LinkSettings, VethPair};
+use super::message::Request;
 use super::neigh;
-use super::packet::Request;
+
 use super::qdisc::{self, Qdisc, Redirect};
 use super::route::{self, AddMode, Route};
 use super::rule::{self, Rule};

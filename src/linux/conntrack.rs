@@ -83,9 +83,9 @@ impl Nfnetlink {
     /// The kernel's refusal: it has no ctnetlink (EOPNOTSUPP).
     pub async fn flows(&self, filter: FlowFilter) -> Result<Vec<Flow>, KernelError> {
         let question = message(filter.is_ipv4(), filter.to_message());
-        let answers = self.dump(question, "list tracked flows").await?;
+        let answers = self.dump(&question, "list tracked flows").await?;
         let flows = answers.iter().filter_map(|answer| {
-            match ConntrackMessage::parse_with_param(&answer.body, answer.kind).ok()? {
+            match ConntrackMessage::parse_with_param(answer.netfilter_body(), answer.netfilter_kind()).ok()? {
                 ConntrackMessage::New(attributes) => Flow::read(&attributes),
                 _ => None,
             }

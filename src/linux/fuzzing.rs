@@ -4,23 +4,25 @@
 
 use std::collections::VecDeque;
 
-use futures_util::{FutureExt, stream};
-use netlink_packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_core::{DoneMessage, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use rtnetlink::proto::{NetlinkCodec, NetlinkMessageCodec};
-
 use super::addr::Address;
+use super::answer::{Answers, Exchange, List, Listed};
 use super::change::Change;
 use super::error::{KernelError, Reason};
+use super::exchange;
 use super::link::Link;
+use super::message::{Object, Request};
 use super::monitor::{Event, read_route};
 use super::neigh::Neighbour;
-use super::netlink::{Listed, read_answer, read_dump};
-use super::packet::Packet;
 use super::qdisc::{self, Qdisc};
 use super::route::{Resolved, Route};
 use super::rule::Rule;
 use super::vxlan::{ForwardingEntry, Tunnel};
+
+/// How many questions the datagram is taken to answer.
+const QUESTIONS: usize = 3;
+
+/// `NLMSG_DONE` (include/uapi/linux/netlink.h).
+const DONE: u16 = 3;
 
 /// What a datagram tells.
 #[derive(Debug, Default)]
@@ -59,17 +61,15 @@ impl Told {
         read_route(datagram, &mut events);
         told.events.extend(events);
 
-        let mut messages = messages(datagram);
-        let refuse = |reason: Reason| reason.of("ask for something");
-        let answer = read_answer(&mut stream::iter(messages.clone())).now_or_never();
-        told.refusals.extend(answer.and_then(Result::err).map(refuse));
-        messages.push(NetlinkMessage::new(
-            NetlinkHeader::default(),
-            NetlinkPayload::Done(DoneMessage::default()),
-        ));
-        match read_dump(&mut stream::iter(messages)).now_or_never() {
+        let first = datagram.get(8..).and_then(|rest| rest.first_chunk::<4>()).copied();
+        let first = u32::from_ne_bytes(first.unwrap_or_default());
+        let mut answers = Answers::to(first, QUESTIONS);
+        let verdicts = answers.take(datagram).unwrap_or_else(|| answers.without_the_missing());
+        told.refusals.extend(verdicts.into_iter().filter_map(|verdict| verdict.err().map(refuse)));
+        let mut list = List::of(first);
+        match list.take(datagram).or_else(|| list.take(&end_of_list(first))) {
             Some(Ok(Listed::Whole(objects) | Listed::Torn(objects))) => {
-                objects.into_iter().for_each(|object| told.add(object));
+                objects.iter().for_each(|object| told.add(object));
             }
             Some(Err(reason)) => told.refusals.push(refuse(reason)),
             Some(Ok(Listed::Busy)) | None => {}
@@ -77,47 +77,35 @@ impl Told {
         told
     }
 
-    fn add(&mut self, object: RouteNetlinkMessage) {
-        match object {
-            RouteNetlinkMessage::NewLink(message) => {
-                self.tunnels.extend(Tunnel::read(&message));
-                self.links.push(Link::read(message));
-            }
-            RouteNetlinkMessage::NewAddress(message) => self.addresses.extend(Address::read(&message)),
-            RouteNetlinkMessage::NewNeighbour(message) => {
-                self.forwarding_entries.extend(ForwardingEntry::read(&message));
-                self.neighbours.extend(Neighbour::read(message));
-            }
-            RouteNetlinkMessage::NewRoute(message) => {
-                self.resolved.extend(Resolved::read(&message));
-                self.routes.extend(Route::read(&message));
-            }
-            RouteNetlinkMessage::NewRule(message) => self.rules.extend(Rule::read(&message)),
-            RouteNetlinkMessage::NewQueueDiscipline(message) => self.qdiscs.extend(Qdisc::read(&message)),
-            RouteNetlinkMessage::NewTrafficFilter(message) => {
-                let target = qdisc::redirect_target(&message);
-                self.redirects.extend(target.map(|to| (qdisc::index_of(&message), to)));
-            }
-            _ => {}
-        }
+    /// Each reader takes what is its own.
+    fn add(&mut self, object: &Object) {
+        self.links.extend(Link::read(object));
+        self.tunnels.extend(Tunnel::read(object));
+        self.addresses.extend(Address::read(object));
+        self.neighbours.extend(Neighbour::read(object));
+        self.forwarding_entries.extend(ForwardingEntry::read(object));
+        self.resolved.extend(Resolved::read(object));
+        self.routes.extend(Route::read(object));
+        self.rules.extend(Rule::read(object));
+        self.qdiscs.extend(Qdisc::read(object));
+        self.redirects.extend(qdisc::redirect_target(object).map(|to| (qdisc::index_of(object), to)));
     }
 }
 
-/// As netlink-proto takes a datagram apart for [`Netlink`](super::netlink::Netlink).
-fn messages(datagram: &[u8]) -> Vec<NetlinkMessage<Packet>> {
-    let mut buffer = datagram.into();
-    std::iter::from_fn(|| NetlinkCodec::decode::<Packet>(&mut buffer).ok().flatten()).collect()
+fn refuse(reason: Reason) -> KernelError {
+    reason.of("ask for something")
+}
+
+fn end_of_list(sequence: u32) -> Vec<u8> {
+    let done = Request { kind: DONE, flags: 0, body: vec![0; 4], held: None };
+    let mut bytes = Vec::new();
+    exchange::write(&mut bytes, &done, sequence);
+    bytes
 }
 
 /// The message that asks for a change. Of a kind of which there are lists, it has the form of what is listed.
 pub fn message_of(change: &Change) -> Vec<u8> {
-    let request = change.to_request();
-    let mut header = NetlinkHeader::default();
-    header.flags = request.flags;
-    let payload = NetlinkPayload::InnerMessage(Packet::Request(request));
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+    let mut bytes = Vec::new();
+    exchange::write(&mut bytes, &change.to_request(), 0);
     bytes
 }

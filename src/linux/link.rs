@@ -1,32 +1,40 @@
 //! Links: the veth pair, its settings, its removal, and what links there are.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    LinkExtentMask, LinkMessage,
 };
-use rtnetlink::packet_core::{
-    DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST,
-};
+use rtnetlink::packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
 
+use super::attributes::{self, Attributes};
 use super::error::KernelError;
+use super::message::{Object, Request, rtm, split, word};
 use super::netlink::Netlink;
 use super::netns::Netns;
-use super::packet::Request;
 use crate::mac::MacAddr;
 
-/// include/uapi/linux/if_link.h
+/// `IFLA_*` (include/uapi/linux/if_link.h).
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
-/// include/uapi/linux/if_link.h
+const IFLA_GROUP: u16 = 27;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INET_CONF: u16 = 1;
+
+/// `IFF_UP` (include/uapi/linux/if.h).
+const UP: u32 = 1;
 
 /// Names a link of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -203,23 +211,18 @@ pub fn index_of(name: &str) -> io::Result<Option<u32>> {
 }
 
 impl Netlink {
-    /// The link, or `None` if there is none. Sent at the call.
+    /// The link, or `None` if there is none.
     ///
     /// `ip link show dev LINK`
     ///
     /// # Errors
     /// The kernel's refusal for any other reason.
-    pub fn link(&self, link: LinkRef) -> impl Future<Output = Result<Option<Link>, KernelError>> + use<> {
+    pub async fn link(&self, link: LinkRef) -> Result<Option<Link>, KernelError> {
         let question = without_statistics(message_to(&link));
-        let operation = format!("show link {link}");
-        let answer = self.ask(RouteNetlinkMessage::GetLink(question), operation);
-        async move {
-            match answer.await {
-                Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(Link::read(message))),
-                Ok(_) => Ok(None),
-                Err(refusal) if refusal.is_not_found() => Ok(None),
-                Err(refusal) => Err(refusal),
-            }
+        match self.ask(rtm::GET_LINK, &question, format!("show link {link}")).await {
+            Ok(answer) => Ok(answer.as_ref().and_then(Link::read)),
+            Err(refusal) if refusal.is_not_found() => Ok(None),
+            Err(refusal) => Err(refusal),
         }
     }
 
@@ -233,48 +236,38 @@ impl Netlink {
     pub async fn links(&self) -> Result<Vec<Link>, KernelError> {
         let question = without_statistics(LinkMessageBuilder::default());
         // On a node full of pods that come and go no list is ever whole.
-        let answers = self.dump_as_is(RouteNetlinkMessage::GetLink(question), "list links").await?;
-        let links = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(Link::read(message)),
-            _ => None,
-        });
-        Ok(links.collect())
+        let answers = self.dump_as_is(rtm::GET_LINK, &question, "list links").await?;
+        Ok(answers.iter().filter_map(Link::read).collect())
     }
 }
 
 impl Link {
-    pub(super) fn read(message: LinkMessage) -> Self {
-        let mut link = Self {
-            index: message.header.index,
-            name: String::new(),
-            mac: None,
-            mtu: 0,
-            up: message.header.flags.contains(LinkFlags::Up),
-            alias: None,
-            group: 0,
-            kind: None,
-            peer_index: None,
-            peer_netns_id: None,
-        };
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
-                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-                LinkAttribute::Group(group) => link.group = group,
-                LinkAttribute::Link(index) => link.peer_index = Some(index),
-                LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(id),
-                LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
+    /// `None` for what is no link.
+    pub(super) fn read(object: &Object) -> Option<Self> {
+        if ![rtm::NEW_LINK, rtm::DEL_LINK].contains(&object.kind) {
+            return None;
         }
-        link
+        // struct ifinfomsg (include/uapi/linux/rtnetlink.h)
+        let (header, found) = split::<16>(&object.payload)?;
+        let number = |kind| found.value(kind).and_then(attributes::number);
+        Some(Self {
+            index: word(header, 4),
+            name: found.text(IFLA_IFNAME).unwrap_or_default(),
+            mac: found.value(IFLA_ADDRESS).and_then(attributes::mac),
+            mtu: number(IFLA_MTU).unwrap_or(0),
+            up: word(header, 8) & UP != 0,
+            alias: found.text(IFLA_IFALIAS),
+            group: number(IFLA_GROUP).unwrap_or(0),
+            kind: found.nested(IFLA_LINKINFO).and_then(|info| info.text(IFLA_INFO_KIND)),
+            peer_index: number(IFLA_LINK),
+            peer_netns_id: number(IFLA_LINK_NETNSID).map(u32::cast_signed),
+        })
+    }
+
+    /// What only the driver of the link knows of it.
+    pub(super) fn driver_data(object: &Object) -> Option<Attributes<'_>> {
+        let (_, found) = split::<16>(&object.payload)?;
+        found.nested(IFLA_LINKINFO)?.nested(IFLA_INFO_DATA)
     }
 }
 
@@ -296,10 +289,9 @@ pub(super) fn create_veth(pair: &VethPair) -> Request {
         .link_group(pair.group)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
-    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     Request {
         held: Some(pair.peer_netns.clone()),
-        ..Request::new(RouteNetlinkMessage::NewLink(message), flags)
+        ..Request::new(rtm::NEW_LINK, &message, NLM_F_CREATE | NLM_F_EXCL)
     }
 }
 
@@ -310,8 +302,7 @@ pub(super) fn create_ifb(ifb: &Ifb) -> Request {
         .mtu(ifb.mtu)
         .link_group(ifb.group)
         .build();
-    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    Request::new(RouteNetlinkMessage::NewLink(message), flags)
+    Request::new(rtm::NEW_LINK, &message, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// `ip link set dev LINK [up|down] [alias TEXT] [group GROUP] [mtu MTU] [addrgenmode none]`; `ip` has no word
@@ -341,18 +332,18 @@ pub(super) fn set_link(link: &LinkRef, settings: &LinkSettings) -> Request {
     if !families.is_empty() {
         message.attributes.push(LinkAttribute::AfSpecUnspec(families));
     }
-    Request::new(RouteNetlinkMessage::SetLink(message), NLM_F_REQUEST | NLM_F_ACK)
+    Request::new(rtm::SET_LINK, &message, 0)
 }
 
 /// `ip link delete dev LINK`
 pub(super) fn delete_link(link: &LinkRef) -> Request {
-    Request::new(RouteNetlinkMessage::DelLink(message_to(link).build()), NLM_F_REQUEST | NLM_F_ACK)
+    Request::new(rtm::DEL_LINK, &message_to(link).build(), 0)
 }
 
 /// `ip link delete group GROUP`
 pub(super) fn delete_link_group(group: u32) -> Request {
     let message = LinkMessageBuilder::<LinkUnspec>::default().link_group(group).build();
-    Request::new(RouteNetlinkMessage::DelLink(message), NLM_F_REQUEST | NLM_F_ACK)
+    Request::new(rtm::DEL_LINK, &message, 0)
 }
 
 /// A message about `link`, with nothing said yet.

@@ -10,7 +10,7 @@
 //! Netns::open(path) --run(|| ...)--> sysctl::write_if_different(...)    a thread inside, thrown away
 //!                   --run(|| ...)--> Socket::open_here(...)             a socket keeps its namespace
 //!                                         |
-//!                                  Netlink::start(socket)               used from outside, asynchronously
+//!                                  Netlink::start(socket)               used from outside
 //!                                    |               |
 //!                              submit(changes)   link(..) links() addresses(..) routes(..) route_to(..)
 //! ```
@@ -19,20 +19,23 @@
 //! others change.
 
 pub mod addr;
+mod answer;
+mod attributes;
 pub mod change;
 pub mod conntrack;
 pub mod error;
+mod exchange;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod limits;
 pub mod link;
+mod message;
 pub mod monitor;
 pub mod neigh;
 pub mod netlink;
 pub mod netns;
 pub mod nfnetlink;
 pub mod nft;
-mod packet;
 pub mod qdisc;
 pub mod route;
 pub mod rule;

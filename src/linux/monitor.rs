@@ -22,7 +22,6 @@ use rustix::net::sockopt;
 use tokio::runtime::Handle;
 
 use super::netns::{Netns, NetnsError};
-pub(super) use event::ip_of;
 pub use event::{Event, NetconfOf};
 #[cfg(feature = "fuzzing")]
 pub(super) use event::{read_nftables, read_route};

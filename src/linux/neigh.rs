@@ -2,16 +2,24 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
+use super::attributes;
 use super::error::KernelError;
+use super::message::{Object, Request, rtm, split, word};
 use super::netlink::Netlink;
-use super::packet::Request;
 use crate::mac::MacAddr;
+
+/// `NDA_*`, `NUD_*` (include/uapi/linux/neighbour.h).
+pub(super) const NDA_DST: u16 = 1;
+pub(super) const NDA_LLADDR: u16 = 2;
+const PERMANENT: u16 = 0x80;
+
+/// `AF_INET` and `AF_INET6` (include/linux/socket.h).
+const INET: u8 = 2;
+const INET6: u8 = 10;
 
 /// A neighbour entry as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,35 +45,32 @@ impl Netlink {
         let mut question = NeighbourMessage::default();
         question.attributes.push(NeighbourAttribute::IfIndex(index));
         let operation = format!("list neighbours dev {index}");
-        let answers = match self.dump(RouteNetlinkMessage::GetNeighbour(question), operation).await {
+        let answers = match self.dump(rtm::GET_NEIGHBOUR, &question, operation).await {
             Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        let neighbours = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewNeighbour(message) => Neighbour::read(message),
-            _ => None,
-        });
+        let neighbours = answers.iter().filter_map(Neighbour::read);
         Ok(neighbours.filter(|neighbour| neighbour.index == index).collect())
     }
 }
 
 impl Neighbour {
     /// `None` for what is no neighbour of an IP address, such as a bridge's forwarding entry.
-    pub(super) fn read(message: NeighbourMessage) -> Option<Self> {
-        let (mut address, mut mac) = (None, None);
-        for attribute in message.attributes {
-            match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(ip.into()),
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => address = Some(ip.into()),
-                NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok().map(MacAddr),
-                _ => {}
-            }
+    pub(super) fn read(object: &Object) -> Option<Self> {
+        if object.kind != rtm::NEW_NEIGHBOUR {
+            return None;
+        }
+        // struct ndmsg
+        let (header, found) = split::<12>(&object.payload)?;
+        let [family, _, _, _, _, _, _, _, state @ .., _flags, _kind] = *header;
+        if ![INET, INET6].contains(&family) {
+            return None;
         }
         Some(Self {
-            index: message.header.ifindex,
-            address: address?,
-            mac,
-            permanent: message.header.state == NeighbourState::Permanent,
+            index: word(header, 4),
+            address: found.value(NDA_DST).and_then(attributes::ip)?,
+            mac: found.value(NDA_LLADDR).and_then(attributes::mac),
+            permanent: u16::from_ne_bytes(state) == PERMANENT,
         })
     }
 }
@@ -75,14 +80,12 @@ pub(super) fn add_neighbour(index: u32, address: IpAddr, mac: MacAddr) -> Reques
     let mut message = message_to(index, address);
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-    Request::new(RouteNetlinkMessage::NewNeighbour(message), flags)
+    Request::new(rtm::NEW_NEIGHBOUR, &message, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// `ip neighbour delete ADDRESS dev LINK`
 pub(super) fn delete_neighbour(index: u32, address: IpAddr) -> Request {
-    let message = message_to(index, address);
-    Request::new(RouteNetlinkMessage::DelNeighbour(message), NLM_F_REQUEST | NLM_F_ACK)
+    Request::new(rtm::DEL_NEIGHBOUR, &message_to(index, address), 0)
 }
 
 fn message_to(index: u32, address: IpAddr) -> NeighbourMessage {

@@ -5,27 +5,38 @@
 
 use std::fmt;
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption, TcActionType,
     TcAttribute, TcFilterU32, TcFilterU32Option, TcHandle, TcMessage, TcMirror, TcMirrorActionType, TcOption,
     TcU32Key, TcU32Selector, TcU32SelectorFlags,
 };
-use rtnetlink::packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Nla, NlasIterator, parse_u32, parse_u64,
-};
+use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 
+use super::attributes::{Attributes, number};
 use super::error::KernelError;
+use super::message::{Object, Request, rtm, split, word};
 use super::netlink::Netlink;
-use super::packet::Request;
 
 const TBF: &str = "tbf";
+
+/// `TCA_*` (include/uapi/linux/rtnetlink.h), `TCA_U32_ACT`, `TCA_ACT_OPTIONS` (pkt_cls.h), `TCA_MIRRED_PARMS`,
+/// `TCA_EGRESS_REDIR` (tc_act/tc_mirred.h).
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_U32_ACT: u16 = 7;
+const TCA_ACT_OPTIONS: u16 = 2;
+const TCA_MIRRED_PARMS: u16 = 2;
+const EGRESS_REDIR: u32 = 1;
+
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
 
 /// `TC_LINKLAYER_ETHERNET`: spares the table that the kernel would else want for its old way of counting.
 const LINKLAYER_ETHERNET: u8 = 1;
+
+/// Length of `struct tcmsg` (include/uapi/linux/rtnetlink.h).
+const TCMSG: usize = 20;
 
 /// Length of `struct tc_ratespec`, of which `rate` is the last field.
 const RATESPEC_LEN: usize = 12;
@@ -87,16 +98,10 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn qdiscs(&self, index: u32) -> Result<Vec<Qdisc>, KernelError> {
-        let question = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
-        let answers = self.dump(question, "list qdiscs").await?;
+        let answers = self.dump(rtm::GET_QDISC, &TcMessage::default(), "list qdiscs").await?;
         // The kernel lists those of all links, whatever the question says.
-        let of_link = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewQueueDiscipline(message) if index_of(&message) == Some(index) => {
-                Qdisc::read(&message)
-            }
-            _ => None,
-        });
-        Ok(of_link.collect())
+        let of_link = answers.iter().filter(|answer| index_of(answer) == Some(index));
+        Ok(of_link.filter_map(Qdisc::read).collect())
     }
 
     /// Where what comes in by the link `from` is redirected to.
@@ -108,58 +113,39 @@ impl Netlink {
     pub async fn redirects(&self, from: u32) -> Result<Vec<Redirect>, KernelError> {
         let mut question = message_to(from);
         question.header.parent = INGRESS_HANDLE;
-        let question = RouteNetlinkMessage::GetTrafficFilter(question);
-        let answers = match self.dump(question, "list filters").await {
+        let answers = match self.dump(rtm::GET_FILTER, &question, "list filters").await {
             // Without a discipline for them there are none.
             Err(refusal) if refusal.is_invalid() || refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        let targets = answers.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewTrafficFilter(message) if index_of(message) == Some(from) => {
-                redirect_target(message)
-            }
-            _ => None,
-        });
-        Ok(targets.map(|to| Redirect { from, to }).collect())
+        let of_link = answers.iter().filter(|answer| index_of(answer) == Some(from));
+        Ok(of_link.filter_map(redirect_target).map(|to| Redirect { from, to }).collect())
     }
 }
 
 impl Qdisc {
-    pub(super) fn read(message: &TcMessage) -> Option<Self> {
-        let kind = message.attributes.iter().find_map(|attribute| match attribute {
-            TcAttribute::Kind(kind) => Some(kind.as_str()),
-            _ => None,
-        })?;
-        match (kind, message.header.parent) {
-            (TBF, TcHandle::ROOT) => message.attributes.iter().find_map(|attribute| match attribute {
-                TcAttribute::Options(options) => options.iter().find_map(Tbf::read).map(Self::Tbf),
-                _ => None,
-            }),
-            ("ingress", _) => Some(Self::Ingress),
+    pub(super) fn read(object: &Object) -> Option<Self> {
+        if object.kind != rtm::NEW_QDISC {
+            return None;
+        }
+        let (header, found) = split::<TCMSG>(&object.payload)?;
+        match found.text(TCA_KIND)?.as_str() {
+            TBF if TcHandle::from(word(header, 12)) == TcHandle::ROOT => {
+                Tbf::read(found.nested(TCA_OPTIONS)?).map(Self::Tbf)
+            }
+            "ingress" => Some(Self::Ingress),
             _ => None,
         }
     }
 }
 
 impl Tbf {
-    fn read(option: &TcOption) -> Option<Self> {
-        let TcOption::Other(options) = option else { return None };
-        let mut nested = vec![0; options.value_len()];
-        options.emit_value(&mut nested);
-        let (mut rate, mut rate64, mut limit) = (None, None, None);
-        for attribute in NlasIterator::new(nested.as_slice()).flatten() {
-            let value = attribute.value();
-            let number = |at: usize| value.get(at..at + 4).and_then(|bytes| parse_u32(bytes).ok());
-            match attribute.kind() {
-                TCA_TBF_PARMS => {
-                    rate = number(RATESPEC_LEN - 4);
-                    limit = number(2 * RATESPEC_LEN);
-                }
-                TCA_TBF_RATE64 => rate64 = parse_u64(value).ok(),
-                _ => {}
-            }
-        }
-        Some(Self { rate: rate64.or(rate.map(u64::from))?, burst: None, limit: limit? })
+    fn read(options: Attributes<'_>) -> Option<Self> {
+        let parameters = options.value(TCA_TBF_PARMS)?;
+        let rate = parameters.get(RATESPEC_LEN - 4..).and_then(number)?;
+        let limit = parameters.get(2 * RATESPEC_LEN..).and_then(number)?;
+        let rate64 = options.value(TCA_TBF_RATE64).and_then(|it| it.try_into().ok()).map(u64::from_ne_bytes);
+        Some(Self { rate: rate64.unwrap_or(rate.into()), burst: None, limit })
     }
 
     /// `struct tc_tbf_qopt` and what does not fit into it.
@@ -195,7 +181,7 @@ pub(super) fn add_qdisc(index: u32, qdisc: &Qdisc) -> Request {
             message.attributes.push(TcAttribute::Kind("ingress".to_owned()));
         }
     }
-    Request::new(RouteNetlinkMessage::NewQueueDiscipline(message), NEW)
+    Request::new(rtm::NEW_QDISC, &message, NEW)
 }
 
 /// `tc filter add dev LINK parent ffff: protocol all pref 1 u32 match u32 0 0 action mirred egress redirect dev LINK`
@@ -223,32 +209,23 @@ pub(super) fn add_redirect(redirect: &Redirect) -> Request {
             TcOption::U32(TcFilterU32Option::Action(vec![action])),
         ]),
     ];
-    Request::new(RouteNetlinkMessage::NewTrafficFilter(message), NEW)
+    Request::new(rtm::NEW_FILTER, &message, NEW)
 }
 
-const NEW: u16 = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 /// The link that a filter redirects to.
-pub(super) fn redirect_target(message: &TcMessage) -> Option<u32> {
-    let options = message.attributes.iter().filter_map(|attribute| match attribute {
-        TcAttribute::Options(options) => Some(options),
-        _ => None,
-    });
-    let actions = options.flatten().filter_map(|option| match option {
-        TcOption::U32(TcFilterU32Option::Action(actions)) => Some(actions),
-        _ => None,
-    });
-    let mut attributes = actions.flatten().flat_map(|action| &action.attributes);
-    attributes.find_map(|attribute| {
-        let TcActionAttribute::Options(options) = attribute else { return None };
-        options.iter().find_map(|option| match option {
-            TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror))
-                if mirror.eaction == TcMirrorActionType::EgressRedir =>
-            {
-                Some(mirror.ifindex)
-            }
-            _ => None,
-        })
+pub(super) fn redirect_target(object: &Object) -> Option<u32> {
+    if object.kind != rtm::NEW_FILTER {
+        return None;
+    }
+    let (_, found) = split::<TCMSG>(&object.payload)?;
+    let actions = found.nested(TCA_OPTIONS)?.nested(TCA_U32_ACT)?;
+    actions.iter().find_map(|(_, action)| {
+        // struct tc_mirred: five numbers that every action has, what it does, with which link.
+        let mirror = Attributes(action).nested(TCA_ACT_OPTIONS)?.value(TCA_MIRRED_PARMS)?;
+        let (what, target) = (number(mirror.get(20..)?)?, number(mirror.get(24..)?)?);
+        (what == EGRESS_REDIR).then_some(target)
     })
 }
 
@@ -258,6 +235,7 @@ fn message_to(index: u32) -> TcMessage {
     TcMessage::with_index(index.cast_signed())
 }
 
-pub(super) fn index_of(message: &TcMessage) -> Option<u32> {
-    u32::try_from(message.header.index).ok()
+/// Of which link such a message tells.
+pub(super) fn index_of(object: &Object) -> Option<u32> {
+    split::<TCMSG>(&object.payload).map(|(header, _)| word(header, 4))
 }

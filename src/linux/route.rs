@@ -6,17 +6,30 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteScope, RouteType, RouteVia,
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteScope, RouteType, RouteVia,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-};
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
-use super::packet::Request;
+use super::attributes::{Attributes, ip, number};
+use super::message::{Object, Request, rtm, split, word};
 pub use query::{Family, Resolved, RouteFilter};
+
+/// `RTA_*`, `RTAX_*`, `RTM_F_CLONED`, `RTNH_F_ONLINK` (include/uapi/linux/rtnetlink.h).
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTAX_MTU: u16 = 2;
+const RTAX_ADVMSS: u16 = 8;
+const CLONED: u32 = 0x200;
+const ONLINK: u32 = 4;
 
 /// The table that routes are in unless said otherwise (RT_TABLE_MAIN).
 pub const MAIN_TABLE: u32 = 254;
@@ -47,12 +60,12 @@ impl RouteKind {
         }
     }
 
-    fn read(kind: RouteType) -> Self {
-        match kind {
+    fn read(number: u8) -> Self {
+        match RouteType::from(number) {
             RouteType::Unicast => Self::Unicast,
             RouteType::Local => Self::Local,
             RouteType::Unreachable => Self::Unreachable,
-            other => Self::Other(other.into()),
+            _ => Self::Other(number),
         }
     }
 }
@@ -208,75 +221,75 @@ impl fmt::Display for AddMode {
     }
 }
 
-/// What the attributes of a route's message say.
-#[derive(Default)]
-struct Attributes {
-    destination: Option<IpAddr>,
-    device: Option<u32>,
-    gateway: Option<IpAddr>,
-    source: Option<IpAddr>,
-    metric: Option<u32>,
-    table: Option<u32>,
-    mtu: Option<u32>,
-    advmss: Option<u32>,
+/// What a message of route netlink says of a route.
+struct Found<'a> {
+    /// struct rtmsg
+    header: &'a [u8; 12],
+    attributes: Attributes<'a>,
 }
 
-impl Attributes {
-    fn read(message: &RouteMessage) -> Self {
-        let mut found = Self::default();
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Destination(address) => found.destination = ip_of(address),
-                RouteAttribute::Oif(index) => found.device = Some(*index),
-                RouteAttribute::Gateway(address) => found.gateway = ip_of(address),
-                RouteAttribute::Via(RouteVia::Inet(ip)) => found.gateway = Some((*ip).into()),
-                RouteAttribute::Via(RouteVia::Inet6(ip)) => found.gateway = Some((*ip).into()),
-                RouteAttribute::PrefSource(address) => found.source = ip_of(address),
-                RouteAttribute::Priority(metric) => found.metric = Some(*metric),
-                RouteAttribute::Table(table) => found.table = Some(*table),
-                RouteAttribute::Metrics(metrics) => {
-                    for metric in metrics {
-                        match metric {
-                            RouteMetric::Mtu(mtu) => found.mtu = Some(*mtu),
-                            RouteMetric::Advmss(advmss) => found.advmss = Some(*advmss),
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
+impl<'a> Found<'a> {
+    fn in_object(object: &'a Object) -> Option<Self> {
+        if ![rtm::NEW_ROUTE, rtm::DEL_ROUTE].contains(&object.kind) {
+            return None;
         }
-        found
+        split(&object.payload).map(|(header, attributes)| Self { header, attributes })
+    }
+
+    fn kind(&self) -> RouteKind {
+        let [_, _, _, _, _, _, _, kind, ..] = *self.header;
+        RouteKind::read(kind)
+    }
+
+    fn number(&self, attribute: u16) -> Option<u32> {
+        self.attributes.value(attribute).and_then(number)
+    }
+
+    fn ip(&self, attribute: u16) -> Option<IpAddr> {
+        self.attributes.value(attribute).and_then(ip)
+    }
+
+    fn metric(&self, attribute: u16) -> Option<u32> {
+        self.attributes.nested(RTA_METRICS)?.value(attribute).and_then(number)
+    }
+
+    /// One of another family than the destination's is in `struct rtvia`, behind that family.
+    fn gateway(&self) -> Option<IpAddr> {
+        self.ip(RTA_GATEWAY).or_else(|| ip(self.attributes.value(RTA_VIA)?.get(2..)?))
     }
 }
 
 impl Route {
     /// `None` for what is no route to IP addresses, or a copy that the kernel keeps for its own use.
-    pub(super) fn read(message: &RouteMessage) -> Option<Self> {
-        let header = &message.header;
-        let default = match header.address_family {
+    pub(super) fn read(object: &Object) -> Option<Self> {
+        let found = Found::in_object(object)?;
+        let [family, prefix, _, _, table, protocol, scope, ..] = *found.header;
+        let default = match AddressFamily::from(family) {
             AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
             _ => return None,
         };
-        if header.flags.contains(RouteFlags::Cloned) {
+        let flags = word(found.header, 8);
+        if flags & CLONED != 0 {
             return None;
         }
-        let found = Attributes::read(message);
-        let destination = found.destination.unwrap_or(default);
+        let destination = found.ip(RTA_DST).unwrap_or(default);
+        if destination.is_ipv4() != default.is_ipv4() {
+            return None;
+        }
         let route = Self {
-            destination: IpNetwork::new(destination, header.destination_prefix_length).ok()?,
-            kind: RouteKind::read(header.kind),
-            device: found.device,
-            gateway: found.gateway,
-            onlink: header.flags.contains(RouteFlags::Onlink),
-            source: found.source,
-            protocol: header.protocol.into(),
-            metric: found.metric,
-            table: Some(found.table.unwrap_or_else(|| header.table.into())),
-            mtu: found.mtu,
-            advmss: found.advmss,
-            scope: Some(header.scope.into()),
+            destination: IpNetwork::new(destination, prefix).ok()?,
+            kind: found.kind(),
+            device: found.number(RTA_OIF),
+            gateway: found.gateway(),
+            onlink: flags & ONLINK != 0,
+            source: found.ip(RTA_PREFSRC),
+            protocol,
+            metric: found.number(RTA_PRIORITY),
+            table: Some(found.number(RTA_TABLE).unwrap_or_else(|| table.into())),
+            mtu: found.metric(RTAX_MTU),
+            advmss: found.metric(RTAX_ADVMSS),
+            scope: Some(scope),
         };
         Some(route.canonical())
     }
@@ -292,7 +305,7 @@ pub(super) fn add_route(route: &Route, mode: AddMode) -> Request {
         AddMode::Replace => NLM_F_REPLACE,
         AddMode::Append => NLM_F_APPEND,
     };
-    Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | mode)
+    Request::new(rtm::NEW_ROUTE, &message, NLM_F_CREATE | mode)
 }
 
 /// `ip route delete ...`, with the same words as for [`add_route`]
@@ -300,7 +313,7 @@ pub(super) fn delete_route(route: &Route) -> Request {
     let mut message = message_to(route);
     // For the kernel "nowhere" is any scope, and the others one scope each.
     message.header.scope = route.scope.map_or(RouteScope::NoWhere, Into::into);
-    Request::new(RouteNetlinkMessage::DelRoute(message), NLM_F_REQUEST | NLM_F_ACK)
+    Request::new(rtm::DEL_ROUTE, &message, 0)
 }
 
 fn message_to(route: &Route) -> RouteMessage {
@@ -335,12 +348,4 @@ fn message_to(route: &Route) -> RouteMessage {
 
 fn family_of(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
-}
-
-fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(ip) => Some((*ip).into()),
-        RouteAddress::Inet6(ip) => Some((*ip).into()),
-        _ => None,
-    }
 }

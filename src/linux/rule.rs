@@ -4,14 +4,23 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
+use super::attributes::{ip, number};
 use super::error::KernelError;
+use super::message::{Object, Request, rtm, split};
 use super::netlink::Netlink;
-use super::packet::Request;
 use super::route::Family;
+
+/// `FRA_*`, `FR_ACT_TO_TBL` (include/uapi/linux/fib_rules.h).
+const FRA_SRC: u16 = 2;
+pub(super) const FRA_PRIORITY: u16 = 6;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
+const FRA_TABLE: u16 = 15;
+pub(super) const FRA_PROTOCOL: u16 = 21;
+const TO_TABLE: u8 = 1;
 
 /// Packets from some addresses are looked up in a table; where that has no route for them, the next rule counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,11 +55,8 @@ impl Netlink {
             Family::V4 => AddressFamily::Inet,
             Family::V6 => AddressFamily::Inet6,
         };
-        let answers = self.dump(RouteNetlinkMessage::GetRule(question), "list rules").await?;
-        let rules = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRule(message) => Rule::read(&message),
-            _ => None,
-        });
+        let answers = self.dump(rtm::GET_RULE, &question, "list rules").await?;
+        let rules = answers.iter().filter_map(Rule::read);
         // Once more: where the kernel has no IPv6 it lists IPv4 instead.
         let is_asked_for =
             |rule: &Rule| rule.protocol == protocol && rule.source.is_ipv4() == (family == Family::V4);
@@ -59,37 +65,41 @@ impl Netlink {
 }
 
 impl Rule {
-    pub(super) fn read(message: &RuleMessage) -> Option<Self> {
-        let (mut source, mut protocol, mut priority) = (None, 0, 0);
-        let mut table = u32::from(message.header.table);
-        for attribute in &message.attributes {
-            match attribute {
-                RuleAttribute::Source(ip) => source = Some(*ip),
-                RuleAttribute::Table(it) => table = *it,
-                RuleAttribute::Priority(it) => priority = *it,
-                RuleAttribute::Protocol(it) => protocol = (*it).into(),
+    pub(super) fn read(object: &Object) -> Option<Self> {
+        if object.kind != rtm::NEW_RULE {
+            return None;
+        }
+        // struct fib_rule_hdr
+        let (header, found) = split::<12>(&object.payload)?;
+        let [_family, _, source_len, _, table, _, _, action, ..] = *header;
+        let (mut source, mut table, mut protocol, mut priority) = (None, u32::from(table), 0, 0);
+        for (kind, value) in found.iter() {
+            match kind {
+                FRA_SRC => source = ip(value),
+                FRA_TABLE => table = number(value)?,
+                FRA_PRIORITY => priority = number(value)?,
+                FRA_PROTOCOL => protocol = *value.first()?,
                 // Told of each rule, as "no".
-                RuleAttribute::SuppressPrefixLen(_) => {}
+                FRA_SUPPRESS_PREFIXLEN => {}
                 _ => return None,
             }
         }
-        if message.header.action != RuleAction::ToTable {
+        if action != TO_TABLE {
             return None;
         }
-        let source = IpNetwork::new(source?, message.header.src_len).ok()?;
+        let source = IpNetwork::new(source?, source_len).ok()?;
         Some(Self { source, table, priority, protocol })
     }
 }
 
 /// `ip rule add from SOURCE lookup TABLE priority PRIORITY protocol PROTOCOL`
 pub(super) fn add_rule(rule: &Rule) -> Request {
-    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    Request::new(RouteNetlinkMessage::NewRule(message_to(rule)), flags)
+    Request::new(rtm::NEW_RULE, &message_to(rule), NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// `ip rule delete ...`, with the same words as for [`add_rule`]
 pub(super) fn delete_rule(rule: &Rule) -> Request {
-    Request::new(RouteNetlinkMessage::DelRule(message_to(rule)), NLM_F_REQUEST | NLM_F_ACK)
+    Request::new(rtm::DEL_RULE, &message_to(rule), 0)
 }
 
 fn message_to(rule: &Rule) -> RuleMessage {

@@ -3,20 +3,28 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
-};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 
+use super::attributes;
 use super::error::KernelError;
 use super::link::Link;
-use super::monitor::ip_of;
+use super::message::{Object, Request, rtm, split, word};
+use super::neigh::{NDA_DST, NDA_LLADDR};
 use super::netlink::Netlink;
-use super::packet::Request;
 use crate::mac::MacAddr;
+
+/// `IFLA_VXLAN_*` (include/uapi/linux/if_link.h).
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_GROUP: u16 = 2;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_GROUP6: u16 = 16;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
 
 /// A VXLAN link, to be made. It learns nothing, asks nobody and floods nothing: a frame to an address without a
 /// [`ForwardingEntry`] is dropped.
@@ -85,12 +93,8 @@ impl Netlink {
     pub async fn vxlan(&self, name: &str) -> Result<Option<(Link, Option<Tunnel>)>, KernelError> {
         let mut question: LinkMessage = LinkUnspec::new_with_name(name).build();
         question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        match self.ask(RouteNetlinkMessage::GetLink(question), format!("show link {name}")).await {
-            Ok(RouteNetlinkMessage::NewLink(message)) => {
-                let tunnel = Tunnel::read(&message);
-                Ok(Some((Link::read(message), tunnel)))
-            }
-            Ok(_) => Ok(None),
+        match self.ask(rtm::GET_LINK, &question, format!("show link {name}")).await {
+            Ok(answer) => Ok(answer.and_then(|object| Some((Link::read(&object)?, Tunnel::read(&object))))),
             Err(refusal) if refusal.is_not_found() => Ok(None),
             Err(refusal) => Err(refusal),
         }
@@ -107,59 +111,48 @@ impl Netlink {
         question.header.family = AddressFamily::Bridge;
         question.header.ifindex = index;
         let operation = format!("list forwarding entries dev {index}");
-        let answers = match self.dump(RouteNetlinkMessage::GetNeighbour(question), operation).await {
+        let answers = match self.dump(rtm::GET_NEIGHBOUR, &question, operation).await {
             Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        let entries = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewNeighbour(message) => ForwardingEntry::read(&message),
-            _ => None,
-        });
+        let entries = answers.iter().filter_map(ForwardingEntry::read);
         Ok(entries.filter(|entry| entry.index == index).collect())
     }
 }
 
 impl Tunnel {
-    pub(super) fn read(message: &LinkMessage) -> Option<Self> {
-        let infos = message.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::LinkInfo(infos) => Some(infos),
-            _ => None,
-        })?;
-        let data = infos.iter().find_map(|info| match info {
-            LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
-            _ => None,
-        })?;
-        let mut tunnel = Self { id: 0, port: 0, local: None, learning: false, remote: None };
-        for info in data {
-            match info {
-                InfoVxlan::Id(id) => tunnel.id = *id,
-                InfoVxlan::Port(port) => tunnel.port = *port,
-                InfoVxlan::Local(ip) => tunnel.local = Some((*ip).into()),
-                InfoVxlan::Local6(ip) => tunnel.local = Some((*ip).into()),
-                InfoVxlan::Group(ip) => tunnel.remote = Some((*ip).into()),
-                InfoVxlan::Group6(ip) => tunnel.remote = Some((*ip).into()),
-                InfoVxlan::Learning(learning) => tunnel.learning = *learning,
-                _ => {}
-            }
+    /// `None` for a link of another driver.
+    pub(super) fn read(object: &Object) -> Option<Self> {
+        if Link::read(object)?.kind.as_deref() != Some("vxlan") {
+            return None;
         }
-        Some(tunnel)
+        let data = Link::driver_data(object)?;
+        let ip = |kind| data.value(kind).and_then(attributes::ip);
+        // The one number of route netlink that has its big end first.
+        let port = data.value(IFLA_VXLAN_PORT).and_then(|it| it.try_into().ok()).map(u16::from_be_bytes);
+        Some(Self {
+            id: data.value(IFLA_VXLAN_ID).and_then(attributes::number).unwrap_or(0),
+            port: port.unwrap_or(0),
+            local: ip(IFLA_VXLAN_LOCAL).or(ip(IFLA_VXLAN_LOCAL6)),
+            learning: data.value(IFLA_VXLAN_LEARNING).is_some_and(|it| it.first() == Some(&1)),
+            remote: ip(IFLA_VXLAN_GROUP).or(ip(IFLA_VXLAN_GROUP6)),
+        })
     }
 }
 
 impl ForwardingEntry {
     /// `None` for one that sends to no address.
-    pub(super) fn read(message: &NeighbourMessage) -> Option<Self> {
-        let (mut mac, mut remote) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::LinkLayerAddress(bytes) => {
-                    mac = bytes.as_slice().try_into().ok().map(MacAddr);
-                }
-                NeighbourAttribute::Destination(address) => remote = ip_of(address),
-                _ => {}
-            }
+    pub(super) fn read(object: &Object) -> Option<Self> {
+        if object.kind != rtm::NEW_NEIGHBOUR {
+            return None;
         }
-        Some(Self { index: message.header.ifindex, mac: mac?, remote: remote? })
+        // struct ndmsg
+        let (header, found) = split::<12>(&object.payload)?;
+        Some(Self {
+            index: word(header, 4),
+            mac: found.value(NDA_LLADDR).and_then(attributes::mac)?,
+            remote: found.value(NDA_DST).and_then(attributes::ip)?,
+        })
     }
 }
 
@@ -185,21 +178,19 @@ pub(super) fn create_vxlan(vxlan: &Vxlan) -> Request {
         .link_group(vxlan.group)
         .set_info_data(InfoData::Vxlan(data))
         .build();
-    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    Request::new(RouteNetlinkMessage::NewLink(message), flags)
+    Request::new(rtm::NEW_LINK, &message, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// `bridge fdb replace MAC dev LINK dst REMOTE self permanent`
 pub(super) fn set_forwarding_entry(entry: &ForwardingEntry) -> Request {
     let mut message = message_to(entry);
     message.header.state = NeighbourState::Permanent;
-    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-    Request::new(RouteNetlinkMessage::NewNeighbour(message), flags)
+    Request::new(rtm::NEW_NEIGHBOUR, &message, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// `bridge fdb delete MAC dev LINK dst REMOTE self`
 pub(super) fn delete_forwarding_entry(entry: &ForwardingEntry) -> Request {
-    Request::new(RouteNetlinkMessage::DelNeighbour(message_to(entry)), NLM_F_REQUEST | NLM_F_ACK)
+    Request::new(rtm::DEL_NEIGHBOUR, &message_to(entry), 0)
 }
 
 fn message_to(entry: &ForwardingEntry) -> NeighbourMessage {

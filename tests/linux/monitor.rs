@@ -8,7 +8,6 @@ use ferrule::linux::monitor::{Event, Monitor, NetconfOf};
 use ferrule::linux::netlink::{Netlink, Socket};
 use ferrule::linux::netns::Netns;
 use ferrule::linux::route::{AddMode, Route};
-use tokio::runtime::Handle;
 
 use kit::block_on;
 use kit::ip;
@@ -78,9 +77,8 @@ fn route_events_have_protocol_table_and_metric() {
 fn the_port_is_that_of_the_socket_that_asked() {
     block_on(async {
         let mut watched = Watched::new();
-        let runtime = Handle::current();
         let netns = Netns::open(watched.namespace.path()).unwrap();
-        let mut socket = netns.run(|| Socket::open_here(&runtime)).unwrap().unwrap();
+        let mut socket = netns.run(Socket::open_here).unwrap().unwrap();
         let own = socket.bind().unwrap();
         assert_eq!(socket.bind().unwrap(), own);
         let netlink = Netlink::start(socket);

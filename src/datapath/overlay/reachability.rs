@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use futures_util::future::join_all;
-
 use crate::config::peer::Peer;
 use crate::datapath::error::DatapathError;
 use crate::datapath::node::find_uplink;
@@ -12,9 +10,6 @@ use crate::desired::node::NodeState;
 use crate::desired::overlay::{Overlay, OverlayPeer, Routing, Way, inner_mtu, local_end};
 use crate::linux::error::KernelError;
 use crate::linux::netlink::Netlink;
-
-/// How many peers are looked up at once: all answers must fit into the socket's receive buffer.
-const AT_ONCE: usize = 64;
 
 /// How each of the other nodes is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,17 +60,12 @@ enum Reach {
 /// Where the kernel cannot be asked.
 pub async fn ways(node: &Netlink, state: &NodeState, routing: Routing) -> Result<Ways, DatapathError> {
     let mut decided = Ways::default();
-    let peers: Vec<&Peer> = state.other_nodes().collect();
-    let mut reaches = Vec::with_capacity(peers.len());
-    for some in peers.chunks(AT_ONCE) {
-        if routing == Routing::Direct {
-            reaches.extend(some.iter().map(|_| Ok(Reach::OnLink)));
-        } else {
-            reaches.extend(join_all(some.iter().map(|peer| reach(node, state, peer))).await);
-        }
-    }
-    for (peer, reach) in peers.iter().zip(reaches) {
-        let way = match (routing, reach?) {
+    for peer in state.other_nodes() {
+        let reach = match routing {
+            Routing::Direct => Reach::OnLink,
+            Routing::Auto | Routing::Vxlan => reach(node, state, peer).await?,
+        };
+        let way = match (routing, reach) {
             (Routing::Vxlan, Reach::OnLink | Reach::OffLink) | (Routing::Auto, Reach::OffLink) => {
                 Way::Overlay
             }

@@ -4,19 +4,18 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
-use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::packet_core::{
-    NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NlasIterator, Parseable, parse_i32, parse_string,
-};
+use netlink_packet_route::AddressFamily;
+use rtnetlink::packet_core::NetlinkBuffer;
 
 use crate::linux::addr::Address;
+use crate::linux::attributes::{Attributes, ip, number};
 use crate::linux::link::Link;
+use crate::linux::message::{Object, rtm, split, word};
+use crate::linux::neigh::NDA_DST;
 use crate::linux::route::{MAIN_TABLE, Route};
+use crate::linux::rule::{FRA_PRIORITY, FRA_PROTOCOL};
 
-/// `RTM_NEWNETCONF`, and its attributes (include/uapi/linux/netconf.h).
-const NEW_NETCONF: u16 = 80;
+/// `NETCONFA_*` (include/uapi/linux/netconf.h).
 const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
 const NETCONFA_RP_FILTER: u16 = 3;
@@ -134,7 +133,7 @@ pub enum Event {
         /// Who asked.
         port: u32,
     },
-    /// Events were lost, or one could not be read: look at everything.
+    /// Events were lost: look at everything.
     Missed,
 }
 
@@ -159,17 +158,8 @@ pub(super) fn push(events: &mut VecDeque<Event>, event: Event) {
 /// Takes a datagram of route netlink apart.
 pub(in crate::linux) fn read_route(datagram: &[u8], events: &mut VecDeque<Event>) {
     each_message(datagram, |message| {
-        if message.message_type() == NEW_NETCONF {
-            read_netconf(message.payload()).into_iter().for_each(|event| push(events, event));
-            return;
-        }
-        let header = NetlinkHeader::parse(message).unwrap_or_default();
-        match RouteNetlinkMessage::deserialize(&header, message.payload()) {
-            Ok(read) => {
-                event_of(read, message.port_number()).into_iter().for_each(|event| push(events, event));
-            }
-            Err(_) => push(events, Event::Missed),
-        }
+        let object = Object { kind: message.message_type(), payload: message.payload().to_vec() };
+        event_of(&object, message.port_number()).into_iter().for_each(|event| push(events, event));
     });
 }
 
@@ -181,11 +171,8 @@ pub(in crate::linux) fn read_nftables(datagram: &[u8], events: &mut VecDeque<Eve
             return;
         }
         let payload = message.payload();
-        let name_of = |wanted: Option<u16>| {
-            let attributes = NlasIterator::new(payload.get(SHORT_HEADER_LEN..).unwrap_or_default());
-            let name = attributes.flatten().find(|it| Some(it.kind()) == wanted)?;
-            parse_string(name.value()).ok()
-        };
+        let attributes = Attributes(payload.get(SHORT_HEADER_LEN..).unwrap_or_default());
+        let name_of = |wanted: Option<u16>| wanted.and_then(|kind| attributes.text(kind));
         push(
             events,
             Event::Nftables {
@@ -215,116 +202,84 @@ fn each_message(datagram: &[u8], mut read: impl FnMut(&NetlinkBuffer<&[u8]>)) {
     }
 }
 
-fn event_of(message: RouteNetlinkMessage, port: u32) -> Option<Event> {
-    match message {
-        RouteNetlinkMessage::NewRoute(message) => route(Route::read(&message)?, false, port),
-        RouteNetlinkMessage::DelRoute(message) => route(Route::read(&message)?, true, port),
-        // Of another family than none: a port of a bridge, and not the link.
-        RouteNetlinkMessage::NewLink(message) if is_link_itself(message.header.interface_family) => {
-            link(Link::read(message), false)
-        }
-        RouteNetlinkMessage::DelLink(message) if is_link_itself(message.header.interface_family) => {
-            link(Link::read(message), true)
-        }
-        RouteNetlinkMessage::NewAddress(message) => address(&Address::read(&message)?, false, port),
-        RouteNetlinkMessage::DelAddress(message) => address(&Address::read(&message)?, true, port),
-        RouteNetlinkMessage::NewNeighbour(message) if message.header.family == AddressFamily::Bridge => {
-            Some(neighbour(&message, false))
-        }
-        RouteNetlinkMessage::DelNeighbour(message) => Some(neighbour(&message, true)),
-        RouteNetlinkMessage::NewRule(message) => rule(&message, false),
-        RouteNetlinkMessage::DelRule(message) => rule(&message, true),
+fn event_of(object: &Object, port: u32) -> Option<Event> {
+    match object.kind {
+        rtm::NEW_ROUTE => route(object, false, port),
+        rtm::DEL_ROUTE => route(object, true, port),
+        rtm::NEW_LINK => link(object, false),
+        rtm::DEL_LINK => link(object, true),
+        rtm::NEW_ADDRESS => address(object, false, port),
+        rtm::DEL_ADDRESS => address(object, true, port),
+        rtm::NEW_NEIGHBOUR => neighbour(object, false),
+        rtm::DEL_NEIGHBOUR => neighbour(object, true),
+        rtm::NEW_RULE => rule(object, false),
+        rtm::DEL_RULE => rule(object, true),
+        rtm::NEW_NETCONF => netconf(object),
         _ => None,
     }
 }
 
-fn is_link_itself(family: AddressFamily) -> bool {
-    family == AddressFamily::Unspec
+fn route(object: &Object, removed: bool, port: u32) -> Option<Event> {
+    let Route { protocol, destination, metric, table, .. } = Route::read(object)?;
+    Some(Event::Route { removed, protocol, table: table.unwrap_or(MAIN_TABLE), destination, metric, port })
 }
 
-fn route(route: Route, removed: bool, port: u32) -> Option<Event> {
-    let Route { protocol, destination, metric, .. } = route;
-    Some(Event::Route {
-        removed,
-        protocol,
-        table: route.table.unwrap_or(MAIN_TABLE),
-        destination,
-        metric,
-        port,
-    })
-}
-
-fn link(link: Link, removed: bool) -> Option<Event> {
-    let Link { index, name, up, mtu, .. } = link;
+fn link(object: &Object, removed: bool) -> Option<Event> {
+    // Of another family than none: a port of a bridge, and not the link.
+    if object.payload.first().copied().map(AddressFamily::from) != Some(AddressFamily::Unspec) {
+        return None;
+    }
+    let Link { index, name, up, mtu, .. } = Link::read(object)?;
     // Without a name: an event of a wireless driver, which says nothing of the link.
     (!name.is_empty()).then_some(Event::Link { index, name, up, mtu, removed })
 }
 
-fn address(address: &Address, removed: bool, port: u32) -> Option<Event> {
+fn address(object: &Object, removed: bool, port: u32) -> Option<Event> {
+    let address = Address::read(object)?;
     Some(Event::Address { removed, index: address.device, address: address.network.ip(), port })
 }
 
-fn neighbour(message: &NeighbourMessage, removed: bool) -> Event {
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(address) => ip_of(address),
+fn neighbour(object: &Object, removed: bool) -> Option<Event> {
+    // struct ndmsg
+    let (header, found) = split::<12>(&object.payload)?;
+    let [family, ..] = *header;
+    (removed || AddressFamily::from(family) == AddressFamily::Bridge).then(|| Event::Neighbour {
+        removed,
+        index: word(header, 4),
+        address: found.value(NDA_DST).and_then(ip),
+    })
+}
+
+fn rule(object: &Object, removed: bool) -> Option<Event> {
+    // struct fib_rule_hdr
+    let (header, found) = split::<12>(&object.payload)?;
+    let [family, ..] = *header;
+    let protocol = found.value(FRA_PROTOCOL).and_then(|it| it.first()).copied().unwrap_or(0);
+    let priority = found.value(FRA_PRIORITY).and_then(number).unwrap_or(0);
+    Some(Event::Rule { removed, ipv4: is_ipv4(family)?, protocol, priority })
+}
+
+/// `None` for families other than the two.
+fn is_ipv4(family: u8) -> Option<bool> {
+    match AddressFamily::from(family) {
+        AddressFamily::Inet => Some(true),
+        AddressFamily::Inet6 => Some(false),
         _ => None,
-    });
-    Event::Neighbour { removed, index: message.header.ifindex, address }
-}
-
-/// Of a forwarding entry the crate does not know the family, but the length tells.
-pub(in crate::linux) fn ip_of(address: &NeighbourAddress) -> Option<IpAddr> {
-    match address {
-        NeighbourAddress::Inet(ip) => Some((*ip).into()),
-        NeighbourAddress::Inet6(ip) => Some((*ip).into()),
-        NeighbourAddress::Other(bytes) => {
-            let four = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(IpAddr::from);
-            four.or_else(|| <[u8; 16]>::try_from(bytes.as_slice()).ok().map(IpAddr::from))
-        }
-        _ => None,
     }
 }
 
-fn rule(message: &RuleMessage, removed: bool) -> Option<Event> {
-    let ipv4 = match message.header.family {
-        AddressFamily::Inet => true,
-        AddressFamily::Inet6 => false,
-        _ => return None,
+/// `None` for a setting that nobody here watches.
+fn netconf(object: &Object) -> Option<Event> {
+    let (header, found) = split::<SHORT_HEADER_LEN>(&object.payload)?;
+    let [family, ..] = *header;
+    let setting = |kind| found.value(kind).and_then(number);
+    let of = match setting(NETCONFA_IFINDEX)?.cast_signed() {
+        -1 => NetconfOf::All,
+        -2 => NetconfOf::Default,
+        index => NetconfOf::Link(index.cast_unsigned()),
     };
-    let (mut protocol, mut priority) = (0, 0);
-    for attribute in &message.attributes {
-        match attribute {
-            RuleAttribute::Protocol(it) => protocol = (*it).into(),
-            RuleAttribute::Priority(it) => priority = *it,
-            _ => {}
-        }
-    }
-    Some(Event::Rule { removed, ipv4, protocol, priority })
-}
-
-/// `None` for a setting that nobody here watches, and for families other than the two.
-fn read_netconf(payload: &[u8]) -> Option<Event> {
-    let ipv4 = match AddressFamily::from(*payload.first()?) {
-        AddressFamily::Inet => true,
-        AddressFamily::Inet6 => false,
-        _ => return None,
-    };
-    let (mut of, mut forwarding, mut rp_filter) = (None, None, None);
-    for attribute in NlasIterator::new(payload.get(SHORT_HEADER_LEN..)?).flatten() {
-        let Ok(value) = parse_i32(attribute.value()) else { continue };
-        match attribute.kind() {
-            NETCONFA_IFINDEX => {
-                of = Some(match value {
-                    -1 => NetconfOf::All,
-                    -2 => NetconfOf::Default,
-                    index => NetconfOf::Link(index.cast_unsigned()),
-                });
-            }
-            NETCONFA_FORWARDING => forwarding = Some(value != 0),
-            NETCONFA_RP_FILTER => rp_filter = Some(value.cast_unsigned()),
-            _ => {}
-        }
-    }
+    let forwarding = setting(NETCONFA_FORWARDING).map(|value| value != 0);
+    let rp_filter = setting(NETCONFA_RP_FILTER);
     let is_watched = forwarding.is_some() || rp_filter.is_some();
-    Some(Event::Netconf { ipv4, of: of?, forwarding, rp_filter }).filter(|_| is_watched)
+    is_watched.then_some(Event::Netconf { ipv4: is_ipv4(family)?, of, forwarding, rp_filter })
 }

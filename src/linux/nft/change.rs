@@ -7,7 +7,8 @@ use netlink_packet_netfilter::nftables::NfTablesMessage;
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 
 use super::super::error::KernelError;
-use super::super::nfnetlink::{Nfnetlink, Request};
+use super::super::message::Request;
+use super::super::nfnetlink::{self, Nfnetlink};
 use super::element::{Element, message_about, message_with_end};
 use super::message;
 use super::rule::{PlacedRule, Rule};
@@ -116,7 +117,7 @@ impl Nfnetlink {
 impl Change {
     /// `place` tells it from the others of the transaction.
     pub(super) fn to_requests(&self, place: usize) -> Vec<Request> {
-        let request = |table: &Table, flags, inner| Request { message: message(table.family, inner), flags };
+        let request = |table: &Table, flags, inner| nfnetlink::request(&message(table.family, inner), flags);
         let one = |table: &Table, flags, inner| vec![request(table, flags, inner)];
         match self {
             // nft create table FAMILY NAME

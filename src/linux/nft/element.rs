@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::{
 };
 use rtnetlink::packet_core::DefaultNla;
 
-use super::attributes::Attributes;
+use super::super::attributes::Attributes;
 use super::table::Table;
 use super::userdata;
 

@@ -4,26 +4,28 @@
 
 use std::collections::VecDeque;
 
-use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::nftables::ChainMessage;
-use rtnetlink::packet_core::{
-    DoneMessage, NetlinkHeader, NetlinkMessage, NetlinkPayload, Parseable, ParseableParametrized,
-};
+use rtnetlink::packet_core::{Parseable, ParseableParametrized};
 
-use super::attributes::Attributes;
+use super::super::attributes::Attributes;
 use super::change::Change;
 use super::element::Element;
 use super::query::generation_of;
 use super::rule::{PlacedRule, Rule};
 use super::table::Chain;
+use crate::linux::answer::{Answers, Exchange, List, Listed, Verdict};
 use crate::linux::conntrack::Flow;
 use crate::linux::error::{KernelError, Reason};
+use crate::linux::exchange::write;
+use crate::linux::message::{Object, Request};
 use crate::linux::monitor::{Event, read_nftables};
-use crate::linux::nfnetlink::answer::{Answers, List, Object, Verdict};
 
 /// How many questions the datagram is taken to answer, and of how many messages it ends a transaction.
 const QUESTIONS: usize = 3;
+
+/// `NLMSG_DONE` (include/uapi/linux/netlink.h).
+const DONE: u16 = 3;
 
 /// What a datagram tells.
 #[derive(Debug, Default)]
@@ -63,7 +65,10 @@ impl Told {
         }
         let mut list = List::of(first);
         let outcome = list.take(datagram).or_else(|| list.take(&end_of_list(first)));
-        told.add(outcome.unwrap_or(Ok(None)).map(Option::unwrap_or_default));
+        told.add(outcome.unwrap_or(Ok(Listed::Busy)).map(|listed| match listed {
+            Listed::Whole(objects) | Listed::Torn(objects) => objects,
+            Listed::Busy => Vec::new(),
+        }));
         if let Some(Err(rejected)) = Verdict::on(first, QUESTIONS).take(datagram) {
             told.refusals.extend(rejected.reasons.into_iter().map(|(_, reason)| refuse(reason)));
         }
@@ -79,8 +84,8 @@ impl Told {
 
     /// Nobody says which kind of object it is but the question: it is read as every kind.
     fn read(&mut self, object: &Object) {
-        let attributes = Attributes(&object.body);
-        self.chains.extend(ChainMessage::parse(&object.body).ok().and_then(|it| Chain::read(&it)));
+        let attributes = Attributes(object.netfilter_body());
+        self.chains.extend(ChainMessage::parse(object.netfilter_body()).ok().and_then(|it| Chain::read(&it)));
         self.placed_rules.extend(PlacedRule::read(attributes));
         self.rules.push(Rule::read(attributes));
         self.elements.extend(Element::read_all(attributes));
@@ -88,7 +93,8 @@ impl Told {
             Ok(generation) => self.generations.push(generation),
             Err(reason) => self.refusals.push(refuse(reason)),
         }
-        if let Ok(ConntrackMessage::New(flow)) = ConntrackMessage::parse_with_param(&object.body, object.kind)
+        if let Ok(ConntrackMessage::New(flow)) =
+            ConntrackMessage::parse_with_param(object.netfilter_body(), object.netfilter_kind())
         {
             self.flows.extend(Flow::read(&flow));
         }
@@ -100,21 +106,16 @@ fn refuse(reason: Reason) -> KernelError {
 }
 
 fn end_of_list(sequence: u32) -> Vec<u8> {
-    bytes_of(sequence, NetlinkPayload::Done(DoneMessage::default()))
+    bytes_of(&Request { kind: DONE, flags: 0, body: vec![0; 4], held: None }, sequence)
 }
 
 /// The messages that ask for a change, each for itself. Those that make something have the form of what is listed.
 pub fn messages_of(change: &Change) -> Vec<Vec<u8>> {
-    let requests = change.to_requests(0).into_iter();
-    requests.map(|request| bytes_of(0, NetlinkPayload::InnerMessage(request.message))).collect()
+    change.to_requests(0).iter().map(|request| bytes_of(request, 0)).collect()
 }
 
-fn bytes_of(sequence: u32, payload: NetlinkPayload<NetfilterMessage>) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+fn bytes_of(request: &Request, sequence: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&mut bytes, request, sequence);
     bytes
 }

@@ -13,7 +13,6 @@
 //! | [`change`]    | [`change::Change`], and how several are made at once or not at all               |
 //! | [`query`]     | what there is                                                                    |
 
-mod attributes;
 pub mod change;
 pub mod element;
 pub mod expr;

@@ -8,9 +8,10 @@ use netlink_packet_netfilter::nftables::{
 use rtnetlink::packet_core::Parseable;
 use rustix::io::Errno;
 
+use super::super::attributes::Attributes;
 use super::super::error::{KernelError, Reason};
-use super::super::nfnetlink::{Nfnetlink, Object};
-use super::attributes::Attributes;
+use super::super::message::Object;
+use super::super::nfnetlink::{Nfnetlink, Verdicts};
 use super::element::{Element, message_about};
 use super::message;
 use super::rule::{PlacedRule, Rule};
@@ -60,7 +61,7 @@ impl Nfnetlink {
         let question =
             |name: &&str| message(table.family, NfTablesMessage::GetChain(Chain::to_question(table, name)));
         let answers = self.ask(names.iter().map(question).collect()).await;
-        let read = |answer: Option<Object>| Chain::read(&ChainMessage::parse(&answer?.body).ok()?);
+        let read = |answer: Option<Object>| Chain::read(&ChainMessage::parse(answer?.netfilter_body()).ok()?);
         let mut chains = Vec::new();
         for (answer, name) in answers.into_iter().zip(names) {
             chains.push(match answer {
@@ -81,17 +82,17 @@ impl Nfnetlink {
     /// The kernel's refusal.
     pub async fn base_chains(&self, family: Family) -> Result<Vec<(Table, Chain)>, KernelError> {
         let question = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        let answers = self.dump(message(family, question), "list chains").await?;
+        let answers = self.dump(&message(family, question), "list chains").await?;
         let mut chains = Vec::new();
         for answer in &answers {
-            let attributes = Attributes(&answer.body);
+            let attributes = Attributes(answer.netfilter_body());
             // Before the rest is read: kube-proxy has thousands of other chains.
             let (Some(name), Some(_)) =
                 (attributes.text(NFTA_CHAIN_TABLE), attributes.value(NFTA_CHAIN_HOOK))
             else {
                 continue;
             };
-            let chain = ChainMessage::parse(&answer.body).ok().and_then(|it| Chain::read(&it));
+            let chain = ChainMessage::parse(answer.netfilter_body()).ok().and_then(|it| Chain::read(&it));
             chains.extend(chain.map(|chain| (Table { family, name }, chain)));
         }
         Ok(chains)
@@ -107,11 +108,14 @@ impl Nfnetlink {
         let attributes =
             vec![RuleAttribute::Table(table.name.clone()), RuleAttribute::Chain(chain.to_owned())];
         let question = message(table.family, NfTablesMessage::GetRule(RuleMessage { attributes }));
-        let answers = match self.dump(question, format!("list rules of chain {table} {chain}")).await {
+        let answers = match self.dump(&question, format!("list rules of chain {table} {chain}")).await {
             Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        Ok(answers.iter().filter_map(|answer| PlacedRule::read(Attributes(&answer.body))).collect())
+        Ok(answers
+            .iter()
+            .filter_map(|answer| PlacedRule::read(Attributes(answer.netfilter_body())))
+            .collect())
     }
 
     /// All rules of `table`, those of a chain in their order. None if there is no such table.
@@ -123,11 +127,11 @@ impl Nfnetlink {
     pub async fn rules(&self, table: &Table) -> Result<Vec<Rule>, KernelError> {
         let question = RuleMessage { attributes: vec![RuleAttribute::Table(table.name.clone())] };
         let question = message(table.family, NfTablesMessage::GetRule(question));
-        let answers = match self.dump(question, format!("list rules of table {table}")).await {
+        let answers = match self.dump(&question, format!("list rules of table {table}")).await {
             Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        let listed = answers.iter().map(|answer| Rule::read(Attributes(&answer.body)));
+        let listed = answers.iter().map(|answer| Rule::read(Attributes(answer.netfilter_body())));
         // Older kernels list the rules of all tables of the family.
         let rules = listed.filter(|(of, _)| of.as_ref() == Some(&table.name)).map(|(_, rule)| rule);
         Ok(rules.collect())
@@ -142,11 +146,14 @@ impl Nfnetlink {
     pub async fn elements(&self, table: &Table, set: &str) -> Result<Vec<Element>, KernelError> {
         let question = NfTablesMessage::GetSetElement(message_about(table, set, &[]));
         let operation = format!("list elements of set {table} {set}");
-        let answers = match self.dump(message(table.family, question), operation).await {
+        let answers = match self.dump(&message(table.family, question), operation).await {
             Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        Ok(answers.iter().flat_map(|answer| Element::read_all_lasting(Attributes(&answer.body))).collect())
+        Ok(answers
+            .iter()
+            .flat_map(|answer| Element::read_all_lasting(Attributes(answer.netfilter_body())))
+            .collect())
     }
 
     /// What there is under the keys of `wanted`. The cost does not depend on how many elements their sets have.
@@ -188,10 +195,12 @@ impl Nfnetlink {
         };
         let found = next(&format!("table {table}"))?;
         let chain_use = next(&format!("chain {table} {chain}"))?
-            .and_then(|answer| Attributes(&answer.body).number(NFTA_CHAIN_USE));
+            .and_then(|answer| Attributes(answer.netfilter_body()).number(NFTA_CHAIN_USE));
         let elements = read_elements(table, wanted, answers.collect())?;
         Ok(found.map(|answer| TableState {
-            comment: Attributes(&answer.body).value(NFTA_TABLE_USERDATA).and_then(userdata::to_comment),
+            comment: Attributes(answer.netfilter_body())
+                .value(NFTA_TABLE_USERDATA)
+                .and_then(userdata::to_comment),
             chain_use,
             elements,
         }))
@@ -221,14 +230,13 @@ fn question_about(table: &Table, element: &Element) -> NetfilterMessage {
 fn read_elements(
     table: &Table,
     wanted: &[Element],
-    answers: Vec<Result<Option<Object>, Reason>>,
+    answers: Verdicts,
 ) -> Result<Vec<Option<Element>>, KernelError> {
     let mut found = Vec::new();
     for (answer, element) in answers.into_iter().zip(wanted) {
         found.push(match answer {
-            Ok(answer) => {
-                answer.and_then(|answer| Element::read_all(Attributes(&answer.body)).into_iter().next())
-            }
+            Ok(answer) => answer
+                .and_then(|answer| Element::read_all(Attributes(answer.netfilter_body())).into_iter().next()),
             Err(reason) if reason.is_not_found() => None,
             Err(reason) => return Err(reason.of(format!("get element {table} {}", element.set))),
         });
@@ -237,6 +245,6 @@ fn read_elements(
 }
 
 pub(super) fn generation_of(answer: &Object) -> Result<u32, Reason> {
-    let id = Attributes(&answer.body).number(NFTA_GEN_ID);
+    let id = Attributes(answer.netfilter_body()).number(NFTA_GEN_ID);
     id.ok_or_else(|| Reason::ours(Errno::BADMSG, "the kernel's answer has no number in it"))
 }

@@ -2,7 +2,7 @@
 
 use netlink_packet_netfilter::nftables::{RuleAttribute, RuleMessage};
 
-use super::attributes::Attributes;
+use super::super::attributes::Attributes;
 use super::expr::Expr;
 use super::table::Table;
 use super::userdata;

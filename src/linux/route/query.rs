@@ -1,15 +1,15 @@
 //! Asking for routes: the list, the one that a packet would take, the one to a destination.
 
-use std::future::Future;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::RouteMessageBuilder;
 
-use super::{Attributes, MAIN_TABLE, Route, family_of};
+use super::{Found, MAIN_TABLE, RTA_OIF, RTA_PREFSRC, RTAX_MTU, Route, RouteKind, family_of};
 use crate::linux::error::KernelError;
+use crate::linux::message::{Object, rtm};
 use crate::linux::netlink::Netlink;
 
 /// An address family.
@@ -83,34 +83,27 @@ impl Netlink {
             Family::V6 => AddressFamily::Inet6,
         };
         question.attributes.extend(filter.device.map(RouteAttribute::Oif));
-        let answers = match self.dump(RouteNetlinkMessage::GetRoute(question), "list routes").await {
+        let answers = match self.dump(rtm::GET_ROUTE, &question, "list routes").await {
             Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
         };
-        let routes = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(message) => Route::read(&message),
-            _ => None,
-        });
+        let routes = answers.iter().filter_map(Route::read);
         // Once more, for what the kernel does not filter: where it has no IPv6 it lists IPv4 instead.
         Ok(routes.filter(|route| filter.matches(route)).collect())
     }
 
-    /// Where a packet to `address` would go, or `None` if it would be turned away. Sent at the call.
+    /// Where a packet to `address` would go, or `None` if it would be turned away.
     ///
     /// `ip route get ADDRESS`
     ///
     /// # Errors
     /// The kernel's refusal for a reason other than that there is no route.
-    pub fn route_to(
-        &self,
-        address: IpAddr,
-    ) -> impl Future<Output = Result<Option<Resolved>, KernelError>> + use<> {
-        let answer = self.look_up(address, RouteFlags::empty());
-        async move { Ok(answer.await?.as_ref().and_then(Resolved::read)) }
+    pub async fn route_to(&self, address: IpAddr) -> Result<Option<Resolved>, KernelError> {
+        Ok(self.look_up(address, RouteFlags::empty()).await?.as_ref().and_then(Resolved::read))
     }
 
     /// The route that packets to the first address of `destination` take, as it stands in the table, or `None`
-    /// if there is none. Sent at the call.
+    /// if there is none.
     ///
     /// The longest match: compare its destination. One look-up, however many routes there are. An IPv4 route of
     /// the kinds that turn packets away is not found this way; list those with [`Netlink::routes`].
@@ -119,47 +112,38 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's refusal for a reason other than that there is no route.
-    pub fn find_route(
-        &self,
-        destination: IpNetwork,
-    ) -> impl Future<Output = Result<Option<Route>, KernelError>> + use<> {
-        let answer = self.look_up(destination.network(), RouteFlags::FibMatch);
-        async move { Ok(answer.await?.as_ref().and_then(Route::read)) }
+    pub async fn find_route(&self, destination: IpNetwork) -> Result<Option<Route>, KernelError> {
+        Ok(self.look_up(destination.network(), RouteFlags::FibMatch).await?.as_ref().and_then(Route::read))
     }
 
-    fn look_up(
-        &self,
-        address: IpAddr,
-        flags: RouteFlags,
-    ) -> impl Future<Output = Result<Option<RouteMessage>, KernelError>> + use<> {
+    async fn look_up(&self, address: IpAddr, flags: RouteFlags) -> Result<Option<Object>, KernelError> {
         let mut question = RouteMessage::default();
         question.header.address_family = family_of(address);
         question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
         question.header.flags = flags;
         question.attributes.push(RouteAttribute::Destination(address.into()));
-        let operation = format!("get route to {address}");
-        let answer = self.ask(RouteNetlinkMessage::GetRoute(question), operation);
-        async move {
-            match answer.await {
-                Ok(RouteNetlinkMessage::NewRoute(message)) => Ok(Some(message)),
-                Ok(_) => Ok(None),
-                Err(refusal) if refusal.is_unreachable() => Ok(None),
-                Err(refusal) => Err(refusal),
-            }
+        match self.ask(rtm::GET_ROUTE, &question, format!("get route to {address}")).await {
+            Err(refusal) if refusal.is_unreachable() => Ok(None),
+            answer => answer,
         }
     }
 }
 
 impl Resolved {
     /// `None` for a route that turns packets away, which IPv6 answers with instead of an error.
-    pub(in crate::linux) fn read(message: &RouteMessage) -> Option<Self> {
-        let local = match message.header.kind {
-            RouteType::Unicast => false,
-            RouteType::Local => true,
+    pub(in crate::linux) fn read(object: &Object) -> Option<Self> {
+        let found = Found::in_object(object)?;
+        let local = match found.kind() {
+            RouteKind::Unicast => false,
+            RouteKind::Local => true,
             _ => return None,
         };
-        let found = Attributes::read(message);
-        let (gateway, source, mtu) = (found.gateway, found.source, found.mtu);
-        Some(Self { device: found.device?, gateway, source, mtu, local })
+        Some(Self {
+            device: found.number(RTA_OIF)?,
+            gateway: found.gateway(),
+            source: found.ip(RTA_PREFSRC),
+            mtu: found.metric(RTAX_MTU),
+            local,
+        })
     }
 }

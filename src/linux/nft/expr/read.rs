@@ -3,7 +3,7 @@
 //! What it adds by itself (the upper ends of ranges, flags that follow from what is there) is passed over, so
 //! that a rule reads as it was written.
 
-use super::super::attributes::Attributes;
+use super::super::super::attributes::Attributes;
 use super::uapi::*;
 use super::{Comparison, Expr, Extension, Header, MetaField, Reg, Verdict};
 

@@ -1,8 +1,12 @@
 //! Attributes as the kernel sends them: kind, length, value (include/uapi/linux/netlink.h).
 //!
-//! What is torn is not there. Numbers of nf_tables have their big end first.
+//! What is torn is not there. Numbers of nf_tables have their big end first, those of route netlink the host's order.
+
+use std::net::IpAddr;
 
 use rtnetlink::packet_core::NLA_TYPE_MASK;
+
+use crate::mac::MacAddr;
 
 /// `NFTA_LIST_ELEM`: an entry of any list.
 const LIST_ELEMENT: u16 = 1;
@@ -12,7 +16,8 @@ const LIST_ELEMENT: u16 = 1;
 pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Attributes<'a> {
-    fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+    /// Each with its kind.
+    pub(super) fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let [l, m, k, n] = *rest.first_chunk::<4>()?;
@@ -28,15 +33,14 @@ impl<'a> Attributes<'a> {
         self.iter().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
-    /// A value that is a number.
+    /// A value that is a number of nf_tables.
     pub(super) fn number(self, kind: u16) -> Option<u32> {
         self.value(kind)?.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
     /// A value that is a text.
     pub(super) fn text(self, kind: u16) -> Option<String> {
-        let text = self.value(kind)?;
-        Some(String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned())
+        self.value(kind).map(text)
     }
 
     /// A value that is attributes in turn.
@@ -49,6 +53,27 @@ impl<'a> Attributes<'a> {
         let entries = self.nested(kind).unwrap_or(Self(&[])).iter();
         entries.filter(|(kind, _)| *kind == LIST_ELEMENT).map(|(_, value)| Self(value))
     }
+}
+
+/// A value that is a text, with or without a NUL at its end.
+pub(super) fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
+}
+
+/// A value that is a number of route netlink.
+pub(super) fn number(value: &[u8]) -> Option<u32> {
+    value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// A value that is an address; its length tells the family.
+pub(super) fn ip(value: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(value).ok().map(IpAddr::from);
+    four.or_else(|| <[u8; 16]>::try_from(value).ok().map(IpAddr::from))
+}
+
+/// A value that is a hardware address of six bytes.
+pub(super) fn mac(value: &[u8]) -> Option<MacAddr> {
+    value.try_into().ok().map(MacAddr)
 }
 
 #[cfg(test)]
@@ -68,5 +93,13 @@ mod tests {
         // Of no length: it would be found for ever.
         assert_eq!(Attributes(&[0; 16]).value(0), None);
         assert_eq!(attributes.list(3).count(), 0);
+    }
+
+    #[test]
+    fn values_of_another_length_are_none() {
+        assert_eq!((number(&[1, 0, 0]), ip(&[1; 5]), mac(&[1; 5])), (None, None, None));
+        assert_eq!(ip(&[10, 0, 0, 1]), Some(IpAddr::from([10, 0, 0, 1])));
+        assert_eq!(mac(&[1; 6]), Some(MacAddr([1; 6])));
+        assert_eq!((text(b"veth0\0"), text(b"alias")), ("veth0".to_owned(), "alias".to_owned()));
     }
 }
