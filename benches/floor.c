@@ -204,7 +204,8 @@ static void veth(const char *host, const unsigned char *host_mac, const unsigned
 }
 
 /*
- * ip link set dev INDEX [alias ..] addrgenmode none, and sysctl net.ipv4.conf.LINK.rp_filter=1 [.route_localnet=1]
+ * ip link set dev INDEX [alias ..] addrgenmode none, and sysctl net.ipv4.conf.LINK.rp_filter=1 .forwarding=1
+ * [.route_localnet=1]
  *
  * Not through /proc/sys: a write to addr_gen_mode there spins for as long as anybody holds the RTNL lock, sixteen of
  * them on all cores. Not in the message that sets the link up either, which acts on the flag first.
@@ -223,6 +224,7 @@ static void configure(int link, const char *alias, int rp_filter, bool route_loc
         struct rtattr *v4 = nest(AF_INET);
         struct rtattr *conf = nest(IFLA_INET_CONF);
         number(IPV4_DEVCONF_RP_FILTER, rp_filter);
+        number(IPV4_DEVCONF_FORWARDING, 1);
         if (route_localnet)
             number(IPV4_DEVCONF_ROUTE_LOCALNET, 1);
         end(conf);

@@ -1,5 +1,6 @@
 //! The verbs for people, on nodes with pods.
 
+mod cut_off;
 mod doctor;
 mod import;
 mod inspect;

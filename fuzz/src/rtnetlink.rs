@@ -8,6 +8,7 @@ use ferrule::linux::change::Change;
 use ferrule::linux::error::KernelError;
 use ferrule::linux::fuzzing::{Told, message_of};
 use ferrule::linux::monitor::Event;
+use ferrule::linux::neigh::Reachability;
 use ferrule::linux::qdisc::{Qdisc, Redirect, Tbf};
 use ferrule::linux::route::AddMode;
 
@@ -45,7 +46,7 @@ fn asked_for_again(told: &Told) {
         let Some(mac) = neighbour.mac else { continue };
         let add = Change::AddNeighbour { index: neighbour.index, address: neighbour.address, mac };
         let mut wanted = neighbour.clone();
-        wanted.permanent = true;
+        wanted.reachability = Reachability::Permanent;
         assert_eq!(again(&add).neighbours, [wanted]);
     }
     for entry in &told.forwarding_entries {

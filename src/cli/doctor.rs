@@ -8,6 +8,7 @@ mod pods;
 mod store;
 mod systemd;
 mod table;
+mod way;
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -124,6 +125,7 @@ pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<Docto
         findings.extend(firewall::examine(network, &node).await?);
     }
     findings.extend(node::examine(&networks));
+    findings.extend(way::examine(&networks, &node).await?);
     // As long as pods of the old plugin run, its links are theirs.
     if !has_imported {
         findings.extend(others::examine_links(&networks, &node));

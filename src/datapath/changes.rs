@@ -77,6 +77,9 @@ pub fn link_settings(sysctl: &Sysctl) -> Option<Change> {
         ("ipv4", "rp_filter", "1") => {
             LinkSettings { ipv4_conf: vec![(Ipv4Conf::RpFilter, 1)], ..LinkSettings::default() }
         }
+        ("ipv4", "forwarding", "1") => {
+            LinkSettings { ipv4_conf: vec![(Ipv4Conf::Forwarding, 1)], ..LinkSettings::default() }
+        }
         ("ipv4", "route_localnet", "1") => {
             LinkSettings { ipv4_conf: vec![(Ipv4Conf::RouteLocalnet, 1)], ..LinkSettings::default() }
         }

@@ -136,7 +136,7 @@ fn neighbour_fault(wanted: &Neighbour, here: &Snapshot) -> Option<String> {
     match found {
         None => Some("missing".into()),
         Some(it) if it.mac != Some(wanted.mac) => Some(format!("it is at {}", show_mac(it.mac))),
-        Some(it) if !it.permanent => Some("it is not permanent".into()),
+        Some(it) if !it.is_permanent() => Some("it is not permanent".into()),
         Some(_) => None,
     }
 }

@@ -116,7 +116,14 @@ async fn settle(
     device: Option<u32>,
 ) -> Result<Synchronised, DatapathError> {
     let actual = own_routes(node, state).await?;
-    Ok(carry_out(node, plan(desired, &actual, device), device).await)
+    let done = carry_out(node, plan(desired, &actual, device), device).await;
+    if done.failures.is_empty() {
+        return Ok(done);
+    }
+    // The trouble may have been the socket's and not the peers'.
+    let actual = own_routes(node, state).await?;
+    let again = carry_out(node, plan(desired, &actual, device), device).await;
+    Ok(Synchronised { set: done.set + again.set, removed: done.removed + again.removed, ..again })
 }
 
 async fn overlay_device(node: &Netlink) -> Result<Option<u32>, KernelError> {

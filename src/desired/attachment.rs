@@ -141,6 +141,10 @@ impl Attachment {
         // Strict: what comes from the pod must have an address whose route leads back to the pod.
         push(Place::Node, &["net", "ipv4", "conf", &host, "rp_filter"], "1");
         let has_ipv4 = self.addresses.iter().any(|address| address.address.is_ipv4());
+        if has_ipv4 {
+            // A new link has what `conf.default` says, which may be 0 though the node forwards.
+            push(Place::Node, &["net", "ipv4", "conf", &host, "forwarding"], "1");
+        }
         if has_ipv4 && !self.host_ports.is_empty() {
             // So that 127.0.0.1 reaches its hostPorts: a packet from there may leave by this link, and by this link
             // only. The table drops what comes back by it to 127/8 (`desired::nft`).

@@ -1,4 +1,4 @@
-//! Base chains of the forward hook that end in a drop.
+//! Base chains on the way of forwarded packets that end in a drop.
 
 use std::fmt;
 
@@ -18,7 +18,11 @@ pub(super) const FORWARD: &str = "FORWARD";
 /// docker jumps to this chain first and leaves its content to the administrator.
 pub(super) const DOCKER_USER: &str = "DOCKER-USER";
 
-/// A base chain of the forward hook that drops what none of its rules accepts.
+/// The hooks that every forwarded packet passes. What comes in for the node itself, or leaves it, is for its firewall to
+/// say.
+const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+
+/// A base chain of one of [`HOOKS`] that drops what none of its rules accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropChain {
     /// Its table.
@@ -43,7 +47,7 @@ pub async fn find(nft: &Nfnetlink) -> Result<Vec<DropChain>, KernelError> {
         for (table, chain) in nft.base_chains(family).await? {
             let Some(base) = chain.base else { continue };
             let is_own = table.family == Family::Inet && table.name == TABLE;
-            if base.hook != Hook::Forward || base.kind != ChainKind::Filter || is_own {
+            if !HOOKS.contains(&base.hook) || base.kind != ChainKind::Filter || is_own {
                 continue;
             }
             let placed = nft.chain_rules(&table, &chain.name).await?;

@@ -33,8 +33,9 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INET_CONF: u16 = 1;
 
-/// `IFF_UP` (include/uapi/linux/if.h).
+/// `IFF_UP` and `IFF_LOWER_UP` (include/uapi/linux/if.h).
 const UP: u32 = 1;
+const LOWER_UP: u32 = 1 << 16;
 
 /// Names a link of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -181,6 +182,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it was set up (IFF_UP). Says nothing of the carrier.
     pub up: bool,
+    /// Whether it has a carrier (IFF_LOWER_UP): somebody is at its other end.
+    pub carrier: bool,
     /// Its alias.
     pub alias: Option<String>,
     /// Its group; 0 unless set.
@@ -256,6 +259,7 @@ impl Link {
             mac: found.value(IFLA_ADDRESS).and_then(attributes::mac),
             mtu: number(IFLA_MTU).unwrap_or(0),
             up: word(header, 8) & UP != 0,
+            carrier: word(header, 8) & LOWER_UP != 0,
             alias: found.text(IFLA_IFALIAS),
             group: number(IFLA_GROUP).unwrap_or(0),
             kind: found.nested(IFLA_LINKINFO).and_then(|info| info.text(IFLA_INFO_KIND)),

@@ -15,6 +15,7 @@ use crate::mac::MacAddr;
 /// `NDA_*`, `NUD_*` (include/uapi/linux/neighbour.h).
 pub(super) const NDA_DST: u16 = 1;
 pub(super) const NDA_LLADDR: u16 = 2;
+const FAILED: u16 = 0x20;
 const PERMANENT: u16 = 0x80;
 
 /// `AF_INET` and `AF_INET6` (include/linux/socket.h).
@@ -30,8 +31,19 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// Where frames to it go; `None` while that is not known.
     pub mac: Option<MacAddr>,
-    /// Whether it was set by hand (NUD_PERMANENT), for ever and without asking the network.
-    pub permanent: bool,
+    /// How it is known.
+    pub reachability: Reachability,
+}
+
+/// How much the kernel knows of a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reachability {
+    /// Set by hand (NUD_PERMANENT), for ever and without asking the network.
+    Permanent,
+    /// It was asked for, and did not answer (NUD_FAILED).
+    Failed,
+    /// Anything else.
+    Other,
 }
 
 impl Netlink {
@@ -55,6 +67,11 @@ impl Netlink {
 }
 
 impl Neighbour {
+    /// Whether it was set by hand.
+    pub fn is_permanent(&self) -> bool {
+        self.reachability == Reachability::Permanent
+    }
+
     /// `None` for what is no neighbour of an IP address, such as a bridge's forwarding entry.
     pub(super) fn read(object: &Object) -> Option<Self> {
         if object.kind != rtm::NEW_NEIGHBOUR {
@@ -70,7 +87,11 @@ impl Neighbour {
             index: word(header, 4),
             address: found.value(NDA_DST).and_then(attributes::ip)?,
             mac: found.value(NDA_LLADDR).and_then(attributes::mac),
-            permanent: u16::from_ne_bytes(state) == PERMANENT,
+            reachability: match u16::from_ne_bytes(state) {
+                PERMANENT => Reachability::Permanent,
+                FAILED => Reachability::Failed,
+                _ => Reachability::Other,
+            },
         })
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use ferrule::linux::addr::Address;
 use ferrule::linux::change::Change;
 use ferrule::linux::link::{Ipv4Conf, LinkEnd, LinkRef, LinkSettings, VethPair};
-use ferrule::linux::neigh::Neighbour;
+use ferrule::linux::neigh::{Neighbour, Reachability};
 use ferrule::linux::netlink::Netlink;
 use ferrule::linux::netns::Netns;
 use ferrule::mac::MacAddr;
@@ -291,8 +291,12 @@ fn a_neighbour_is_permanent_and_replaces_what_was_known() {
         let mut found = netlink.neighbours(index).await.unwrap();
         found.retain(|neighbour| !neighbour.address.is_multicast());
         found.sort_by_key(|neighbour| neighbour.address);
-        let expected =
-            addresses.map(|address| Neighbour { index, address, mac: Some(PEER_MAC), permanent: true });
+        let expected = addresses.map(|address| Neighbour {
+            index,
+            address,
+            mac: Some(PEER_MAC),
+            reachability: Reachability::Permanent,
+        });
         assert_eq!(found, expected);
         assert_eq!(netlink.neighbours(4711).await.unwrap(), []);
     });

@@ -113,7 +113,9 @@ fn plan<'a>(desired: &Desired<'a>, actual: &Actual, index: u32) -> Plan<'a> {
     }
     // A permanent one that is not asked for, or whose hardware address is another's: an entry is replaced as a whole.
     let wanted_addresses: HashSet<IpAddr> = desired.neighbours.keys().map(|(address, _)| *address).collect();
-    for it in actual.neighbours.iter().filter(|it| it.permanent && !wanted_addresses.contains(&it.address)) {
+    for it in
+        actual.neighbours.iter().filter(|it| it.is_permanent() && !wanted_addresses.contains(&it.address))
+    {
         plan.remove.push(Change::DeleteNeighbour { index, address: it.address });
     }
     for &entry in actual.forwarding.iter().filter(|entry| !desired.forwarding.contains_key(entry)) {
@@ -125,7 +127,7 @@ fn plan<'a>(desired: &Desired<'a>, actual: &Actual, index: u32) -> Plan<'a> {
     let standing: HashSet<(IpAddr, MacAddr)> = actual
         .neighbours
         .iter()
-        .filter(|it| it.permanent)
+        .filter(|it| it.is_permanent())
         .filter_map(|it| Some((it.address, it.mac?)))
         .collect();
     for (&(address, mac), &peer) in desired.neighbours.iter().filter(|(it, _)| !standing.contains(it)) {
