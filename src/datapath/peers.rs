@@ -39,6 +39,8 @@ pub struct Synchronised {
     pub failures: Vec<PeerFailure>,
     /// Destinations of routes that are not as they should be: missing, wrong, or still there.
     pub unsettled: Vec<IpNetwork>,
+    /// Whether an answer was lost: then some failures are no peer's.
+    is_unsure: bool,
 }
 
 /// Why a peer's pods cannot be reached.
@@ -117,10 +119,10 @@ async fn settle(
 ) -> Result<Synchronised, DatapathError> {
     let actual = own_routes(node, state).await?;
     let done = carry_out(node, plan(desired, &actual, device), device).await;
-    if done.failures.is_empty() {
+    if !done.is_unsure {
         return Ok(done);
     }
-    // The trouble may have been the socket's and not the peers'.
+    // The trouble was the socket's and not the peers'.
     let actual = own_routes(node, state).await?;
     let again = carry_out(node, plan(desired, &actual, device), device).await;
     Ok(Synchronised { set: done.set + again.set, removed: done.removed + again.removed, ..again })
@@ -139,6 +141,7 @@ async fn carry_out(node: &Netlink, plan: Plan<'_>, device: Option<u32>) -> Synch
         for (outcome, route) in outcomes.into_iter().zip(some) {
             match outcome {
                 Err(refusal) if !refusal.is_not_found() => {
+                    report.is_unsure |= refusal.is_lost();
                     let peer = format!("(none) {}", route.destination);
                     report
                         .failures
@@ -155,6 +158,7 @@ async fn carry_out(node: &Netlink, plan: Plan<'_>, device: Option<u32>) -> Synch
             .map(|wanted| Change::AddRoute { route: in_kernel(wanted, device), mode: AddMode::Replace });
         let outcomes = node.submit(additions).await;
         for (outcome, wanted) in outcomes.into_iter().zip(some) {
+            report.is_unsure |= outcome.as_ref().is_err_and(KernelError::is_lost);
             match outcome {
                 Ok(()) => report.set += 1,
                 Err(refusal) if report.failures.len() < EXPLAINED => {

@@ -89,6 +89,12 @@ impl KernelError {
         self.errno == RESTART
     }
 
+    /// Whether the answer is not the kernel's, but was lost, or could not be asked for (ECONNABORTED, which no netlink
+    /// answer has): it is not known whether the request was carried out.
+    pub fn is_lost(&self) -> bool {
+        self.is(Errno::CONNABORTED)
+    }
+
     fn is(&self, errno: Errno) -> bool {
         self.errno == errno.raw_os_error()
     }

@@ -145,6 +145,5 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 fn failed(error: io::Error) -> Reason {
-    let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-    Reason::ours(errno, "the netlink socket failed")
+    Reason::ours(Errno::CONNABORTED, format!("the netlink socket failed: {error}"))
 }
