@@ -65,16 +65,27 @@ pub async fn accept(
             let insertions = wanted.into_iter().rev();
             changes.extend(insertions.map(|rule| Change::InsertRule(chain.table.clone(), rule)));
         }
-        match nft.commit(Some(generation), &changes).await {
-            Ok(()) => return Ok(accepted),
-            Err(rejection) if rejection.is_because(|refusal| refusal.is_outrun()) => {
-                attempt += 1;
-                if attempt == ATTEMPTS {
-                    return Err(NftError::Outrun(rejection));
-                }
-            }
-            Err(rejection) => return Err(rejection.into()),
+        if commit(nft, generation, &changes, &mut attempt).await? {
+            return Ok(accepted);
         }
+    }
+}
+
+/// Whether the changes were made; `false` if another program changed the ruleset in between, and they are to be planned
+/// again.
+async fn commit(
+    nft: &Nfnetlink,
+    generation: u32,
+    changes: &[Change],
+    attempt: &mut usize,
+) -> Result<bool, NftError> {
+    match nft.commit(Some(generation), changes).await {
+        Ok(()) => Ok(true),
+        Err(rejection) if rejection.is_because(|refusal| refusal.is_outrun()) => {
+            *attempt += 1;
+            if *attempt == ATTEMPTS { Err(NftError::Outrun(rejection)) } else { Ok(false) }
+        }
+        Err(rejection) => Err(rejection.into()),
     }
 }
 
@@ -102,9 +113,15 @@ pub async fn unaccepted(
 /// # Errors
 /// What the kernel refused.
 pub async fn remove(nft: &Nfnetlink, network: Option<&NetworkName>) -> Result<Vec<String>, NftError> {
-    let (removed, changes) = plan_removal(nft, network).await?;
-    nft.commit(None, &changes).await?;
-    Ok(removed)
+    let mut attempt = 0;
+    loop {
+        // By number: where others change the chain in between, a number may be another rule's.
+        let generation = nft.generation().await?;
+        let (removed, changes) = plan_removal(nft, network).await?;
+        if changes.is_empty() || commit(nft, generation, &changes, &mut attempt).await? {
+            return Ok(removed);
+        }
+    }
 }
 
 /// The accept rules of one network, or of all, that are in iptables' chains.
