@@ -51,8 +51,9 @@ fn run_plugin() -> ExitCode {
     let progress = Progress::new(running);
     match run_guarded(&request, &progress, &turn) {
         Ok(()) => {
-            turn.take();
-            turn.finish(true);
+            if turn.take() {
+                turn.finish(true);
+            }
             ExitCode::SUCCESS
         }
         Err(error) => fail(&turn, &error, request.conf.version),
@@ -91,6 +92,10 @@ fn run_guarded(request: &Request, progress: &Progress, turn: &Turn) -> Result<()
     }));
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| plugin::run(request, progress, &mut Stdout(turn))));
     outcome.unwrap_or_else(|_| {
+        // After an answer the pod is the runtime's. What is missing, CHECK names and the next ADD or DEL mends.
+        if turn.has_answered() {
+            return Ok(());
+        }
         let text = PANIC.lock().map(|text| text.clone()).unwrap_or_default();
         let undone = if progress.has_claimed() { plugin::take_back(request) } else { Ok(()) };
         let rest = undone.err().map(|error| format!("; and it could not be taken back: {error}"));
@@ -117,9 +122,11 @@ impl Stdout<'_> {
 
 impl Write for Stdout<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.take();
-        let written =
-            if Self::was_closed() { Err(rustix::io::Errno::BADF.into()) } else { io::stdout().write(bytes) };
+        let written = if !self.0.take() || Self::was_closed() {
+            Err(rustix::io::Errno::BADF.into())
+        } else {
+            io::stdout().write(bytes)
+        };
         written.inspect_err(|_| self.0.give_back())
     }
 
@@ -132,10 +139,11 @@ impl Write for Stdout<'_> {
 }
 
 fn fail(turn: &Turn, error: &CniError, version: SpecVersion) -> ExitCode {
-    turn.take();
-    // Nobody may be reading any more; the exit code still tells.
-    let _ = io::stdout().write_all(error.to_json(version).as_bytes());
-    turn.finish(false);
+    if turn.take() {
+        // Nobody may be reading any more; the exit code still tells.
+        let _ = io::stdout().write_all(error.to_json(version).as_bytes());
+        turn.finish(false);
+    }
     ExitCode::FAILURE
 }
 

@@ -55,12 +55,19 @@ pub enum Expired {
 }
 
 impl Turn {
-    /// The command is about to write. Does not return where the watchdog has the turn, which ends the process.
-    pub fn take(&self) {
+    /// The command is about to write. `false` where it has answered already: one answer is all that a runtime reads. Does
+    /// not return where the watchdog has the turn, which ends the process.
+    pub fn take(&self) -> bool {
         let taken = self.0.compare_exchange(OPEN, WRITING, Ordering::AcqRel, Ordering::Acquire);
         while taken == Err(EXPIRED) {
             thread::park();
         }
+        !self.has_answered()
+    }
+
+    /// Whether the command has answered.
+    pub fn has_answered(&self) -> bool {
+        matches!(self.0.load(Ordering::Acquire), SUCCEEDED | FAILED)
     }
 
     /// The command could not write, and will answer something else.
@@ -116,16 +123,16 @@ mod tests {
     #[test]
     fn a_command_that_blocks_is_answered_for() {
         assert_eq!(found(|_| ()), Expired::Unanswered);
-        assert_eq!(found(Turn::take), Expired::Writing);
+        assert_eq!(found(|turn| assert!(turn.take())), Expired::Writing);
         for is_success in [true, false] {
             let answer = |turn: &Turn| {
-                turn.take();
+                assert!(turn.take());
                 turn.finish(is_success);
             };
             assert_eq!(found(answer), Expired::Answered { is_success });
         }
         let fail = |turn: &Turn| {
-            turn.take();
+            assert!(turn.take());
             turn.give_back();
         };
         assert_eq!(found(fail), Expired::Unanswered);
@@ -142,6 +149,16 @@ mod tests {
             send.send(()).unwrap();
         });
         assert_eq!(receive.recv_timeout(SOON), Err(mpsc::RecvTimeoutError::Timeout));
+    }
+
+    #[test]
+    fn there_is_one_answer() {
+        let turn = Turn::default();
+        assert!(turn.take() && !turn.has_answered());
+        turn.give_back();
+        assert!(turn.take());
+        turn.finish(true);
+        assert!(!turn.take() && turn.has_answered());
     }
 
     #[test]
