@@ -100,7 +100,7 @@ fn read_host_port(node: &Node<'_, '_>) -> Result<Option<HostPort>, Noted> {
     let host_port = number("hostPort", 0..=u16::MAX);
     let container_port = number("containerPort", 1..=u16::MAX);
     let protocol = node.try_parsed("protocol", Protocol::parse);
-    let host_ip = node.try_parsed("hostIP", parse_host_ip);
+    let host_ip = node.try_parsed("hostIP", parse_ip);
     if container_port == Ok(0) {
         node.refuse_member("containerPort", "is missing; say which port of the pod is meant");
     }
@@ -108,17 +108,6 @@ fn read_host_port(node: &Node<'_, '_>) -> Result<Option<HostPort>, Noted> {
     let (protocol, host_ip) = (protocol?.unwrap_or(Protocol::Tcp), host_ip?);
     let is_asked_for = host_port != 0 && container_port != 0;
     Ok(is_asked_for.then_some(HostPort { host_ip, host_port, container_port, protocol }))
-}
-
-/// The kernel has no `route_localnet` for IPv6: what is sent to `::1` cannot leave the node's own loopback.
-fn parse_host_ip(text: &str) -> Result<IpAddr, String> {
-    let address = parse_ip(text)?;
-    if address.is_ipv6() && address.is_loopback() {
-        return Err(
-            "is ::1, from which IPv6 lets nothing lead to a pod; use 127.0.0.1 or a node address".into()
-        );
-    }
-    Ok(address)
 }
 
 #[cfg(test)]
@@ -148,6 +137,8 @@ mod tests {
             { "hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": "192.168.1.11" },
             { "hostPort": 9, "containerPort": 9, "protocol": "sctp", "hostIP": "::" },
             { "hostPort": 10, "containerPort": 10 },
+            // Kubernetes' conformance, on a cluster of IPv6.
+            { "hostPort": 11, "containerPort": 11, "protocol": "TCP", "hostIP": "::1" },
             // Declared, and not asked for.
             { "HostPort": 0, "ContainerPort": 81, "Protocol": "tcp", "HostIP": "" },
             // Twice the same.
@@ -161,6 +152,7 @@ mod tests {
                 port("192.168.1.11", 53, 5353, Protocol::Udp),
                 port("::", 9, 9, Protocol::Sctp),
                 port("", 10, 10, Protocol::Tcp),
+                port("::1", 11, 11, Protocol::Tcp),
             ]
         );
     }
@@ -176,7 +168,6 @@ mod tests {
             (json!({ "hostPort": 1, "containerPort": 0 }), ".containerPort", "1"),
             (json!({ "hostPort": 1, "containerPort": 1, "protocol": "icmp" }), ".protocol", "sctp"),
             (json!({ "hostPort": 1, "containerPort": 1, "hostIP": "node-a" }), ".hostIP", "no address"),
-            (json!({ "hostPort": 1, "containerPort": 1, "hostIP": "::1" }), ".hostIP", "127.0.0.1"),
         ] {
             let (ports, problems) = read(json!([mapping]));
             assert_eq!(ports, [], "{mapping}");

@@ -6,7 +6,7 @@ use kit::ip;
 use kit::nft;
 use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6};
 use kit::pod::{Pod, addresses_of, host_link_of};
-use kit::traffic::{Server, UdpClient, reply, tcp};
+use kit::traffic::{Server, UdpClient, refuses_tcp, reply, tcp, tcp_from, udp};
 
 const TARGET: u16 = 8080;
 
@@ -62,31 +62,65 @@ fn a_host_port_is_reached_from_everywhere() {
 }
 
 /// The case of Kubernetes' conformance: "no conflict between pods with same hostPort but different hostIP and
-/// protocol".
+/// protocol". It asks the loopback's address from the node's, which is the only way with IPv6.
 #[test]
 fn pods_share_a_port_on_different_addresses_and_protocols() {
-    let node = Node::new();
-    let [a, b, c] = ["a", "b", "c"].map(Pod::new);
-    let add = |pod: &Pod, ip, protocol| {
-        addresses_of(&node.add(pod, &conf_with_ports(&node, &[(ip, 54_323, protocol)])))
-    };
-    add(&a, "127.0.0.1", "tcp");
-    add(&b, NODE_V4, "TCP");
-    let addresses = add(&c, NODE_V4, "UDP");
-    let _servers = [
-        Server::tcp(a.namespace(), TARGET, "a"),
-        Server::tcp(b.namespace(), TARGET, "b"),
-        Server::udp(c.namespace(), &addresses[0], TARGET, "c"),
-    ];
-    assert_eq!(tcp(node.namespace(), "127.0.0.1", 54_323), reply(NODE_V4, "a"));
-    assert_eq!(tcp(node.namespace(), NODE_V4, 54_323), reply(NODE_V4, "b"));
-    assert_eq!(tcp(node.outside(), NODE_V4, 54_323), reply(OUTSIDE_V4, "b"));
-    let client = UdpClient::new(node.outside(), "0.0.0.0");
-    assert_eq!(client.ask(NODE_V4, 54_323), reply(OUTSIDE_V4, "c"));
-    for pod in [&a, &b, &c] {
-        node.del(pod, &node.conf());
+    let families = [("127.0.0.1", NODE_V4, OUTSIDE_V4, "0.0.0.0", 0), ("::1", NODE_V6, OUTSIDE_V6, "::", 1)];
+    for (loopback, own, outside, any, family) in families {
+        let node = Node::new();
+        let pods = ["a", "b", "c"].map(Pod::new);
+        let asked_for = [(loopback, "tcp"), (own, "TCP"), (own, "UDP")];
+        let attached: Vec<_> = pods
+            .iter()
+            .zip(asked_for)
+            .map(|(pod, (ip, protocol))| {
+                let conf = conf_with_ports(&node, &[(ip, 54_323, protocol)]);
+                (node.add(pod, &conf), conf)
+            })
+            .collect();
+        let [a, b, c] = &pods;
+        let _servers = [
+            Server::tcp(a.namespace(), TARGET, "a"),
+            Server::tcp(b.namespace(), TARGET, "b"),
+            Server::udp(c.namespace(), &addresses_of(&attached[2].0)[family], TARGET, "c"),
+        ];
+        assert_eq!(tcp_from(node.namespace(), own, loopback, 54_323), reply(own, "a"), "{loopback}");
+        assert_eq!(tcp(node.namespace(), own, 54_323), reply(own, "b"));
+        assert_eq!(tcp(node.outside(), own, 54_323), reply(outside, "b"));
+        let client = UdpClient::new(node.outside(), any);
+        assert_eq!(client.ask(own, 54_323), reply(outside, "c"));
+        for (pod, (result, conf)) in pods.iter().zip(&attached) {
+            node.check(pod, conf, result).success();
+            node.del(pod, conf);
+        }
+        node.expect_nothing_left();
+        assert_eq!(tcp_from(node.namespace(), own, loopback, 54_323), None);
     }
-    node.expect_nothing_left();
+}
+
+/// A pod drops what comes from ::1. Redirected, a client would wait for an answer until it gives up; and it would not
+/// reach what listens on the node's loopback.
+#[test]
+fn what_comes_from_the_loopback_of_ipv6_is_left_to_it() {
+    for host_ip in ["", "::", "::1"] {
+        let (node, pod) = (Node::new(), Pod::new("pod"));
+        let conf = conf_with_ports(&node, &[(host_ip, 30_080, "tcp"), (host_ip, 30_080, "udp")]);
+        let pods_own = addresses_of(&node.add(&pod, &conf)).remove(1);
+        let _servers = [
+            Server::tcp(pod.namespace(), TARGET, "pod"),
+            Server::udp(pod.namespace(), &pods_own, TARGET, "pod"),
+        ];
+        assert!(refuses_tcp(node.namespace(), "::1", 30_080), "hostIP {host_ip:?}");
+        assert_eq!(tcp_from(node.namespace(), NODE_V6, "::1", 30_080), reply(NODE_V6, "pod"));
+        let _own = [
+            Server::tcp(node.namespace(), 30_080, "the node"),
+            Server::udp(node.namespace(), "::1", 30_080, "the node"),
+        ];
+        assert_eq!(tcp(node.namespace(), "::1", 30_080), reply("::1", "the node"));
+        assert_eq!(udp(node.namespace(), "::1", "::1", 30_080), reply("::1", "the node"));
+        assert_eq!(tcp_from(node.namespace(), NODE_V6, "::1", 30_080), reply(NODE_V6, "pod"));
+        assert_eq!(udp(node.namespace(), NODE_V6, "::1", 30_080), reply(NODE_V6, "pod"));
+    }
 }
 
 #[test]
@@ -190,8 +224,10 @@ fn a_udp_client_that_never_stops_reaches_each_pod_in_turn() {
 #[test]
 fn what_is_no_port_is_refused_with_its_place() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
-    let complaint = node.try_add(&pod, &conf_with_ports(&node, &[("::1", 80, "icmp")])).complaint(7);
-    for part in ["runtimeConfig.portMappings[0].HostIP: is ::1", "runtimeConfig.portMappings[0].Protocol: "] {
+    let complaint = node.try_add(&pod, &conf_with_ports(&node, &[("::1%lo", 80, "icmp")])).complaint(7);
+    for part in
+        ["runtimeConfig.portMappings[0].HostIP: is \"::1%lo\"", "runtimeConfig.portMappings[0].Protocol: "]
+    {
         assert!(complaint.contains(part), "{complaint}");
     }
     node.expect_nothing_left();

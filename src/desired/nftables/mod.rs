@@ -29,8 +29,9 @@
 //! | [`element`]     | the elements of a pod, and where a network's pods keep their source |
 //! | [`vxlan`]       | the elements of the node's VXLAN port                              |
 //!
-//! What cannot work: a hostPort by `[::1]`. The kernel has no `route_localnet` for IPv6: a packet from `::1` never
-//! leaves the node, not even to its own pod.
+//! What cannot work: a hostPort from `::1`. The kernel has no `route_localnet` for IPv6: a pod drops what comes from
+//! `::1`, and an answer to `::1` is taken from `lo` alone. So that traffic is left to the node's loopback. To `::1` from
+//! another address of the node a hostPort works.
 
 pub mod element;
 pub mod expr;

@@ -1,5 +1,7 @@
 //! The rules, chain by chain, as `nft list table inet ferrule` prints them.
 
+use std::net::Ipv6Addr;
+
 use crate::desired::attachment::GATEWAY_V6;
 use crate::desired::nftables::expr::{
     Field, dnat_to, equals, goto, has_mark, icmpv6_type, iifgroup, iifname, ip_daddr, ip_saddr, ip6_daddr,
@@ -82,6 +84,11 @@ fn hostports() -> Vec<Rule> {
     vec![
         // meta l4proto . th dport @vxlan_ports return
         rule(&[is_to_vxlan_port(), verdict(Return)], "a VXLAN port is never a hostPort"),
+        // ip6 saddr ::1 return
+        rule(
+            &[ipv6(), equals(ip6_saddr, &Ipv6Addr::LOCALHOST.octets()), verdict(Return)],
+            "::1 cannot reach a pod",
+        ),
         // dnat ip to ip daddr . meta l4proto . th dport map @hostports4
         rule(&[ipv4(), dnat_to(Family::Ipv4, &four, set::HOSTPORTS4)], "of one hostIP"),
         rule(&[ipv6(), dnat_to(Family::Ipv6, &six, set::HOSTPORTS6)], "of one hostIP"),

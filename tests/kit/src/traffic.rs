@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpSocket;
+
 use crate::netns::{Namespace, inside};
 
 /// How long to wait for what must come: other tests may have the machine.
@@ -103,6 +105,32 @@ pub fn tcp(from: &Namespace, to: &str, port: u16) -> Option<Reply> {
         stream.read_to_string(&mut answer).ok()?;
         Some(Reply::read(&answer))
     })
+}
+
+/// Connects by TCP from an address of its own choice; `None` if nobody answers.
+pub fn tcp_from(from: &Namespace, source: &str, to: &str, port: u16) -> Option<Reply> {
+    let (source, to) =
+        (SocketAddr::new(source.parse().unwrap(), 0), SocketAddr::new(to.parse().unwrap(), port));
+    inside(from, || {
+        let connect = async {
+            let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+            socket.bind(source).unwrap();
+            tokio::time::timeout(PATIENT, socket.connect(to)).await.ok()?.ok()?.into_std().ok()
+        };
+        let mut stream = crate::block_on(connect)?;
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENT)).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(Reply::read(&answer))
+    })
+}
+
+/// Whether who connects by TCP is told at once that nobody listens there.
+pub fn refuses_tcp(from: &Namespace, to: &str, port: u16) -> bool {
+    let to = SocketAddr::new(to.parse().unwrap(), port);
+    let connected = inside(from, || TcpStream::connect_timeout(&to, PATIENT));
+    connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// A client that keeps its UDP port, hence its flow.

@@ -1,12 +1,13 @@
 //! Ports of the node: none leads to a pod unless the pod asks for it, and then from everywhere.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cluster::Family;
 use crate::ensure;
-use crate::fetch::{Asker, In, Outsider};
+use crate::fetch::{Asker, In, Outsider, url};
 use crate::pod::{HTTP, Pod, UDP};
 use crate::process::{Result, eventually};
 use crate::space::Space;
@@ -64,42 +65,56 @@ pub fn a_host_port_is_reached_from_everywhere(space: &Space<'_>) -> Result {
     Ok(())
 }
 
-/// As Kubernetes' conformance asks: the same port on one node, for 127.0.0.1, for the node's address, and for UDP.
+/// As Kubernetes' conformance asks: the same port on one node, for the loopback's address, for the node's, and for UDP.
 pub fn one_port_leads_to_three_pods_by_address_and_protocol(space: &Space<'_>) -> Result {
     let node = space.worker(0)?;
-    let Some(family) = space.families.first() else { return Err("no family".into()) };
-    let address = node.address(*family)?;
-    let port = 54323;
-    let local = if *family == Family::V4 { "127.0.0.1" } else { "::1" };
-    let pod = |name: &str, host_ip: &str, protocol: &str, container_port: u16| {
-        let ports = json!([{ "containerPort": container_port, "hostPort": port, "hostIP": host_ip, "protocol": protocol }]);
-        Pod::server(name, &space.agnhost).on(node).with_ports(ports).manifest()
-    };
     let asker = Pod::running("asker", &space.agnhost, &["pause"]).on(node).on_the_hosts_network();
-    let mut pods = vec![
-        pod("by-address", &address.to_string(), "TCP", HTTP),
-        pod("by-protocol", &address.to_string(), "UDP", UDP),
-        asker.manifest(),
-    ];
-    // Nothing can be sent on from ::1: the kernel has no route_localnet for IPv6.
-    if *family == Family::V4 {
-        pods.push(pod("by-localhost", local, "TCP", HTTP));
+    let mut pods = vec![asker.manifest()];
+    for family in &space.families {
+        let (address, (loopback, port)) = (node.address(*family)?.to_string(), loopback_and_port(*family));
+        let asked_for = [
+            ("by-loopback", loopback.to_string(), "TCP", HTTP),
+            ("by-address", address.clone(), "TCP", HTTP),
+            ("by-protocol", address, "UDP", UDP),
+        ];
+        for (name, host_ip, protocol, container_port) in asked_for {
+            let ports = json!([{ "containerPort": container_port, "hostPort": port, "hostIP": host_ip, "protocol": protocol }]);
+            let pod = Pod::server(&format!("{name}-{port}"), &space.agnhost).on(node).with_ports(ports);
+            pods.push(pod.manifest());
+        }
     }
     space.create(pods)?;
     space.all_ready(Duration::from_secs(120))?;
-    let host = In(space, "asker");
-    if *family == Family::V4 {
-        let answer = host.ask([127, 0, 0, 1].into(), port, "hostname")?;
-        ensure!(answer.trim() == "by-localhost", "127.0.0.1 is {answer}");
+    let (host, outsider) = (In(space, "asker"), Outsider::start(space)?);
+    for family in &space.families {
+        let (address, (loopback, port)) = (node.address(*family)?, loopback_and_port(*family));
+        let answered = |what: &str, answer: &str, name: &str| -> Result {
+            ensure!(answer.trim() == format!("{name}-{port}"), "{what} is {answer}");
+            Ok(())
+        };
+        // From the node's address, as conformance does: nothing can be sent on from ::1.
+        let url = url(loopback, port, "hostname");
+        let answer =
+            host.run(&["curl", "--silent", "--max-time", "5", "--interface", &address.to_string(), &url])?;
+        answered(&url, &answer, "by-loopback")?;
+        answered(&address.to_string(), &host.ask(address, port, "hostname")?, "by-address")?;
+        let answer = ask_udp(&host, &address.to_string(), port, "hostname", None)?;
+        answered("the node over UDP", &answer, "by-protocol")?;
+        answered("the node from outside", &outsider.ask(address, port, "hostname")?, "by-address")?;
+        match family {
+            Family::V4 => answered("localhost", &host.ask(loopback, port, "hostname")?, "by-loopback")?,
+            Family::V6 => host.is_refused(loopback, port)?,
+        }
     }
-    let answer = host.ask(address, port, "hostname")?;
-    ensure!(answer.trim() == "by-address", "{address} is {answer}");
-    let answer = ask_udp(&host, &address.to_string(), port, "hostname", None)?;
-    ensure!(answer.trim() == "by-protocol", "{address} over UDP is {answer}");
-    let outsider = Outsider::start(space)?;
-    let answer = outsider.ask(address, port, "hostname")?;
-    ensure!(answer.trim() == "by-address", "from outside, {address} is {answer}");
     Ok(())
+}
+
+/// The loopback's address of a family, and a port for its pods.
+fn loopback_and_port(family: Family) -> (IpAddr, u16) {
+    match family {
+        Family::V4 => (Ipv4Addr::LOCALHOST.into(), 54323),
+        Family::V6 => (Ipv6Addr::LOCALHOST.into(), 54326),
+    }
 }
 
 /// A client that goes on asking from the same port of its own reaches the next pod when the first is gone, although
