@@ -7,6 +7,7 @@
 //! | `ipam_role` `delegation` `chaining`   | ferrule among other plugins                                       |
 //! | `nftables` `overlay` `static_peers`   | traffic: masquerade, hostPorts, spoofing, other nodes             |
 //! | `linux`                               | that layer alone, against `ip`                                    |
+//! | `loopback`                            | ferrule in the place of the reference plugin of that name         |
 //! | `agent` `cli` `foreign_firewall`      | the node agent, the verbs, other people's firewalls               |
 //! | `containerd`                          | whole nodes with the distribution's containerd (tests/lab)        |
 //! | `security`                            | what docs/security-model.md claims                                |
@@ -34,6 +35,7 @@ mod gc;
 mod ipam_role;
 mod layers;
 mod linux;
+mod loopback;
 mod nftables;
 mod overlay;
 mod protocol;

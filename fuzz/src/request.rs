@@ -9,6 +9,7 @@ use std::path::Path;
 
 use ferrule::cni::env::Command;
 use ferrule::cni::request::{Failure, Request, version_answer};
+use ferrule::config::loopback::LoopbackConf;
 use ferrule::config::{AddressManagement, Network, Removal};
 use ferrule::desired::names;
 use ferrule::desired::nftables::element::{NoMasquerade, PodRules, last_address};
@@ -60,6 +61,9 @@ fn obey(request: &Request) {
         return;
     }
     assert!(version >= command.since());
+    if let Err(error) = LoopbackConf::read(&request.conf) {
+        promises::refusal(&error, version);
+    }
     let removal = Removal::read(&request.conf);
     match &removal {
         Ok(removal) => removed(request, removal),

@@ -6,6 +6,7 @@ mod annotations;
 pub mod bandwidth;
 pub mod host_port;
 pub mod log;
+pub mod loopback;
 pub mod masquerade;
 pub mod network;
 pub mod peer;

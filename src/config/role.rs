@@ -2,12 +2,13 @@
 //!
 //! Read from the conf, never from the program's name, which a packager may change (docs/design.md):
 //!
-//! | `type`    | `ipam.type` | role                                                            |
-//! |-----------|-------------|-----------------------------------------------------------------|
-//! | `ferrule` | `ferrule`   | main plugin; addresses from ferrule's own store                 |
-//! | `ferrule` | another     | main plugin; addresses from that plugin, found on `CNI_PATH`    |
-//! | another   | `ferrule`   | IPAM plugin for that main plugin                                |
-//! | another   | another     | a mistake: ferrule has no part in such a network                |
+//! | `type`     | `ipam.type` | role                                                            |
+//! |------------|-------------|-----------------------------------------------------------------|
+//! | `ferrule`  | `ferrule`   | main plugin; addresses from ferrule's own store                 |
+//! | `ferrule`  | another     | main plugin; addresses from that plugin, found on `CNI_PATH`    |
+//! | `loopback` | any         | sets the pod's `lo` up, and nothing else ([`super::loopback`])  |
+//! | another    | `ferrule`   | IPAM plugin for that main plugin                                |
+//! | another    | another     | a mistake: ferrule has no part in such a network                |
 
 use std::path::PathBuf;
 
@@ -17,6 +18,9 @@ use crate::cni::problem::quote;
 
 /// The `type` by which a conf names ferrule.
 pub const PLUGIN_TYPE: &str = "ferrule";
+
+/// The `type` of the plugin that sets a pod's `lo` up.
+pub const LOOPBACK_TYPE: &str = "loopback";
 
 /// Where the store is unless the conf's `dataDir` says otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/ferrule";

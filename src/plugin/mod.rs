@@ -10,12 +10,15 @@
 //! | STATUS  | can the next ADD succeed? Writes nothing                                                   |
 //! | VERSION | the versions that we speak                                                                 |
 //!
+//! A conf of type `loopback` is for [`loopback`], which has its own answer to each of them.
+//!
 //! Each has a deadline as a whole: what it awaits ends by it, and what blocks the thread by the [`watchdog`].
 
 mod add;
 mod check;
 mod del;
 mod gc;
+mod loopback;
 mod result;
 mod status;
 pub mod watchdog;
@@ -28,6 +31,7 @@ use crate::attachments::{ADD_DEADLINE, UNDO_DEADLINE, block_on};
 use crate::cni::env::Command;
 use crate::cni::error::CniError;
 use crate::cni::request::{Request, version_answer};
+use crate::config::loopback::LoopbackConf;
 
 /// Runs the command that `request` names. On success, one document or nothing has been written to `stdout`.
 ///
@@ -52,6 +56,9 @@ pub fn deadline(command: Command) -> Duration {
 fn execute(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Result<(), CniError> {
     let (command, steps) = (request.environment.command, &progress.steps);
     steps.begin_deadline(deadline(command));
+    if LoopbackConf::is_meant(&request.conf) {
+        return block_on(loopback::run(request, stdout));
+    }
     match command {
         Command::Version => result::write(stdout, &version_answer(request.conf.version)),
         // What it has claimed must be taken back: it keeps the time itself.

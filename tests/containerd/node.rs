@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use kit::binaries::FERRULE;
+use kit::files::Scratch;
 use lab::cri::Client;
 use lab::cri::messages::{ContainerConfig, PodSandboxConfig};
 use lab::{Error, IMAGE, Lab, Node, NodePlan, Result, eventually};
@@ -23,7 +24,11 @@ const STORE: &str = "/var/lib/cni/ferrule/podnet";
 
 /// A lab in which every node knows the others as static peers. `subnet_v4` says the node's IPv4 range.
 pub async fn start_lab(nodes: u8, subnet_v4: impl Fn(&NodePlan) -> String) -> Result<Lab> {
-    let plugins = [FERRULE.clone(), PathBuf::from("/usr/lib/cni/loopback")];
+    // ferrule alone, under both names that containerd looks for.
+    let scratch = Scratch::new("loopback");
+    let loopback = scratch.path().join("loopback");
+    std::os::unix::fs::symlink(&*FERRULE, &loopback).unwrap();
+    let plugins = [FERRULE.clone(), loopback];
     let conflist = |node: &NodePlan, all: &[NodePlan]| write_conflist(node, all, &subnet_v4(node));
     Lab::start(&NodePlan::first(nodes), conflist, &plugins).await
 }
