@@ -12,6 +12,7 @@ mod firewall;
 mod follow;
 mod guard;
 mod life;
+mod loopback;
 pub mod node;
 mod repair;
 mod scale;

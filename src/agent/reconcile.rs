@@ -3,12 +3,14 @@
 use std::fmt::Display;
 
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::agent::cluster::Refreshed;
 use crate::agent::cluster::desired_state::Desired;
 use crate::agent::drift::Parts;
 use crate::agent::event_loop::Agent;
+use crate::agent::install::files::Installed;
+use crate::agent::install::loopback;
 use crate::agent::pending::Due;
 use crate::config::peer::Peer;
 
@@ -176,6 +178,7 @@ impl Agent {
             return false;
         }
         let begin = Instant::now();
+        self.install_loopback();
         let installed = self.runtime.install(&self.settings, &desired.own);
         self.reported.metrics.step_took("files", begin.elapsed());
         if let Err(reason) = installed {
@@ -189,6 +192,21 @@ impl Agent {
             self.reported.ready(desired.routes());
         }
         true
+    }
+
+    /// Not every runtime wants it, so the conf is installed without it as well.
+    fn install_loopback(&self) {
+        match loopback::install(&self.settings.bin_dir, &self.settings.plugin) {
+            Ok(Installed::Unchanged) => {}
+            Ok(Installed::Written) => {
+                let path = loopback::target(&self.settings.bin_dir);
+                info!(path = %path.display(), "loopback plugin installed");
+            }
+            Err(reason) => {
+                self.reported.metrics.step_failed("loopback");
+                warn!(step = "loopback", %reason, "step failed, will retry");
+            }
+        }
     }
 }
 

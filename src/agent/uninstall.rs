@@ -8,8 +8,9 @@ use std::path::Path;
 
 use tracing::{error, info, warn};
 
+use crate::agent::install::files::InstallError;
 use crate::agent::install::runtime::CONF_MODE;
-use crate::agent::install::{drop_ins, files};
+use crate::agent::install::{drop_ins, files, loopback};
 use crate::agent::settings::Settings;
 use crate::attachments::block_on;
 use crate::attachments::networks::Networks;
@@ -57,6 +58,8 @@ async fn clean(settings: &Settings) -> Result<bool, CniError> {
         return Ok(false);
     }
     is_clean &= report(&plan.carry_out(&node).await);
+    is_clean &=
+        removed(&loopback::target(&settings.bin_dir), "loopback plugin", loopback::remove(&settings.bin_dir));
     is_clean &= remove(&settings.plugin_target(), "plugin");
     if let Some(Err(reason)) = settings.drop_ins.as_deref().map(drop_ins::remove) {
         error!(%reason, "drop-in not removed");
@@ -96,7 +99,11 @@ fn report(removed: &Removed) -> bool {
 }
 
 fn remove(path: &Path, what: &str) -> bool {
-    match files::remove(path) {
+    removed(path, what, files::remove(path))
+}
+
+fn removed(path: &Path, what: &str, outcome: Result<bool, InstallError>) -> bool {
+    match outcome {
         Ok(true) => info!(path = %path.display(), "{what} removed"),
         Ok(false) => {}
         Err(reason) => {

@@ -3,4 +3,5 @@
 pub mod conflist;
 pub mod drop_ins;
 pub mod files;
+pub mod loopback;
 pub mod runtime;
