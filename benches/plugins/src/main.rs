@@ -16,6 +16,7 @@ mod host_ports;
 mod invocation;
 mod ipam;
 mod lab;
+mod loopback;
 mod memory;
 mod peers;
 mod report;
@@ -122,6 +123,7 @@ fn run() -> Result<(), Failure> {
         attempt("static peers", &mut || peers::measure(&lab, &effort, &mut report));
     }
     attempt("address management", &mut || ipam::measure(&lab, &effort, &mut report));
+    attempt("loopback", &mut || loopback::measure(&lab, &effort, &mut report));
     attempt("memory", &mut || memory::measure(&lab, &plain.contenders, &mut report));
 
     println!("{}", report.text(&Target::of_this_project()));

@@ -55,7 +55,7 @@ fn rounds(
 
 /// The numbers below `count` in the `nth` order of all there are. Were it always the same one, or the same one turned on,
 /// each would always come after the same other, and pay for what that has left to the kernel.
-fn order(count: usize, nth: usize) -> Vec<usize> {
+pub fn order(count: usize, nth: usize) -> Vec<usize> {
     let mut left: Vec<usize> = (0..count).collect();
     let mut rest = nth;
     let mut take = || {
