@@ -8,7 +8,8 @@
 #                                                  --long: the attacks go on for minutes instead of seconds
 #     scripts/kind.sh down                         removes what the other two made
 #
-# Needs kind, kubectl and docker in PATH, and Rust. KIND_NODE_IMAGE names the node image (default: kind's own),
+# Needs kind, kubectl and docker in PATH, and Rust. E2E_DIR names a directory with Kubernetes' e2e.test and ginkgo, whose
+# network tests are run then as well. KIND_NODE_IMAGE names the node image (default: kind's own),
 # KIND_CLUSTER_NAME the cluster (default: ferrule), KUBECONFIG where its credentials go, as kind does it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -59,12 +60,21 @@ create() {
 note_nodes() {
     mapfile -t nodes < <(kind get nodes --name "$KIND_CLUSTER_NAME" | sed 's|^|node/|')
     k wait --for=create "${nodes[@]}" --timeout=120s
+    remove_loopback
     run_tests --note-nodes
 }
 
 all_are_ready() {
     k wait --for=condition=Ready nodes --all --timeout=180s
     k --namespace kube-system rollout status daemonset/ferrule --timeout=120s
+}
+
+# kind's nodes have a plugin `loopback`, and others' have none: the network has to bring it.
+remove_loopback() {
+    local node
+    for node in "${nodes[@]#node/}"; do
+        docker exec "$node" rm -f /opt/cni/bin/loopback
+    done
 }
 
 # What went wrong is said by those who did it.

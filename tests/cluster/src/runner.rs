@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::Options;
-use crate::cases::{Case, Company, Network};
+use crate::cases::{Case, Company};
 use crate::cluster::Cluster;
 use crate::process::{Failure, Result, seconds};
 use crate::space::{Length, Space};
@@ -35,13 +35,12 @@ pub fn run(cluster: &Cluster, cases: Vec<Case>, options: Options) -> Result<bool
     }
     println!("cluster {}: {} nodes, {:?}", cluster.name, cluster.nodes.len(), cluster.families);
     let tally = Mutex::new(Tally::default());
-    let runs = |case: &Case| !(any_plugin && case.network == Network::Ferrule);
-    for case in cases.iter().filter(|case| !runs(case)) {
-        println!("skip            {}: asked of ferrule only", case.name);
+    for (case, reason) in cases.iter().filter_map(|case| Some((case, case.cannot_run(any_plugin)?))) {
+        println!("skip            {}: {reason}", case.name);
         count(&tally, |tally| tally.skipped += 1);
     }
-    let (together, alone): (Vec<_>, Vec<_>) =
-        cases.into_iter().filter(runs).partition(|case| case.company == Company::Any);
+    let runs = cases.into_iter().filter(|case| case.cannot_run(any_plugin).is_none());
+    let (together, alone): (Vec<_>, Vec<_>) = runs.partition(|case| case.company == Company::Any);
     let queue = Mutex::new(together.into_iter());
     let next = || queue.lock().ok()?.next();
     std::thread::scope(|scope| {

@@ -3,6 +3,7 @@
 mod agent;
 mod annotations;
 mod attack;
+mod conformance;
 mod containers;
 mod documents;
 mod first;
@@ -34,6 +35,17 @@ pub enum Company {
     Any,
     /// Nothing: it disturbs others, or measures what others would disturb.
     None,
+}
+
+impl Case {
+    /// Why it cannot be asked of a cluster of this network.
+    pub fn cannot_run(&self, any_plugin: bool) -> Option<&'static str> {
+        if any_plugin && self.network == Network::Ferrule {
+            return Some("asked of ferrule only");
+        }
+        let is_without = self.name.starts_with("conformance::") && conformance::directory().is_none();
+        is_without.then_some("E2E_DIR names no directory with Kubernetes' e2e.test and ginkgo")
+    }
 }
 
 /// A thing that a user takes for granted.
@@ -91,6 +103,10 @@ pub fn all() -> Vec<Case> {
         Any, Any: workloads::a_stateful_set_is_reached_by_name,
         Any, Any: workloads::a_killed_sandbox_is_replaced,
         Ferrule, None: documents::every_command_that_only_reads_succeeds,
+        Any, None: conformance::host_ports_do_not_conflict,
+        Any, None: conformance::granular_checks_pass,
+        Any, None: conformance::conformance_of_services_passes,
+        Any, None: conformance::conformance_of_the_rest_passes,
         Any, None: workloads::sixty_pods_at_once,
         Any, None: workloads::a_deployment_rolled_ten_times,
         Any, None: workloads::a_job_of_a_hundred_short_pods,

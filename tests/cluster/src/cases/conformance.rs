@@ -1,0 +1,125 @@
+//! Kubernetes' own network tests, by name: those of conformance, and the Granular Checks.
+//!
+//! `E2E_DIR` names the directory with `e2e.test` and `ginkgo` of the cluster's version, as Kubernetes releases them
+//! together (kubernetes-test-linux-amd64.tar.gz). Without it these cases are skipped.
+
+use std::fs;
+use std::path::PathBuf;
+
+use kit::files::Scratch;
+use serde_json::Value;
+
+use crate::ensure;
+use crate::process::{Result, run};
+use crate::space::Space;
+
+/// How many cases at the same time.
+const PROCESSES: &str = "5";
+
+/// What a cluster made by kind cannot have: features behind gates, load balancers, the internet.
+const SKIP: &str = r"\[Disruptive\]|\[Feature:|\[FeatureGate:|LoadBalancer|provide Internet connection";
+
+/// Where the programs are.
+pub fn directory() -> Option<PathBuf> {
+    std::env::var_os("E2E_DIR").filter(|directory| !directory.is_empty()).map(PathBuf::from)
+}
+
+/// "no conflict between pods with same hostPort but different hostIP and protocol": on IPv6 with `hostIP` ::1.
+pub fn host_ports_do_not_conflict(space: &Space<'_>) -> Result {
+    pass(space, r"\[sig-network\] HostPort.*\[Conformance\]", 1)
+}
+
+/// Pods, nodes and Services to each other, by TCP and UDP.
+pub fn granular_checks_pass(space: &Space<'_>) -> Result {
+    pass(space, r"\[sig-network\] Networking Granular Checks", 15)
+}
+
+/// Services, with session affinity, NodePorts and endpoints that come and go.
+pub fn conformance_of_services_passes(space: &Space<'_>) -> Result {
+    pass(space, r"\[sig-network\] Services.*\[Conformance\]", 15)
+}
+
+/// All the rest of conformance: DNS, EndpointSlices, proxies, the APIs.
+pub fn conformance_of_the_rest_passes(space: &Space<'_>) -> Result {
+    let skip = format!(r"{SKIP}|\[sig-network\] (HostPort|Networking Granular Checks|Services) ");
+    pass_but(space, r"\[sig-network\].*\[Conformance\]", &skip, 10)
+}
+
+fn pass(space: &Space<'_>, focus: &str, least: usize) -> Result {
+    pass_but(space, focus, SKIP, least)
+}
+
+/// Runs what matches `focus` and not `skip`; `least`: fewer would say that they have other names now.
+fn pass_but(space: &Space<'_>, focus: &str, skip: &str, least: usize) -> Result {
+    let directory = directory().ok_or("E2E_DIR is not set")?;
+    let scratch = Scratch::new("e2e");
+    let file = |name: &str| scratch.path().join(name).display().to_string();
+    let kubeconfig = space.kubectl(&["config", "view", "--minify", "--flatten", "--raw"])?;
+    fs::write(file("kubeconfig"), kubeconfig).map_err(|error| error.to_string())?;
+    let (focus, skip, kubeconfig) = (
+        format!("--focus={focus}"),
+        format!("--skip={skip}"),
+        format!("--kubeconfig={}", file("kubeconfig")),
+    );
+    let (output, nodes) =
+        (format!("--output-dir={}", scratch.path().display()), space.nodes.len().to_string());
+    let (processes, nodes) = (format!("--procs={PROCESSES}"), format!("--num-nodes={nodes}"));
+    let program = |name: &str| directory.join(name).display().to_string();
+    let (ginkgo, test) = (program("ginkgo"), program("e2e.test"));
+    let words = [
+        &focus,
+        &skip,
+        &processes,
+        "--no-color",
+        "--timeout=19m",
+        "--json-report=report.json",
+        &output,
+        &test,
+        "--",
+        &kubeconfig,
+        &nodes,
+        "--provider=skeleton",
+        "--disable-log-dump",
+        "--system-pods-startup-timeout=2m",
+    ];
+    // What failed is in the report; that it says nothing is the failure that remains.
+    let said = run(&ginkgo, &words);
+    let report = fs::read(file("report.json")).map_err(|error| match &said {
+        Ok(_) => format!("no report: {error}"),
+        Err(failure) => format!("no report: {error}; {failure}"),
+    })?;
+    let report: Value = serde_json::from_slice(&report).map_err(|error| error.to_string())?;
+    judge(space, &report, least)
+}
+
+fn judge(space: &Space<'_>, report: &Value, least: usize) -> Result {
+    let suites = report.as_array().into_iter().flatten();
+    let specs = suites.filter_map(|suite| suite["SpecReports"].as_array()).flatten();
+    let ran = specs.filter(|spec| {
+        spec["LeafNodeType"] == "It" && !["skipped", "pending"].iter().any(|state| spec["State"] == *state)
+    });
+    let (passed, failed): (Vec<_>, Vec<_>) = ran.partition(|spec| spec["State"] == "passed");
+    let complaints: Vec<String> = failed
+        .iter()
+        .map(|spec| {
+            let message = spec.pointer("/Failure/Message").and_then(Value::as_str).unwrap_or_default();
+            format!("{}: {}", name(spec), message.chars().take(400).collect::<String>())
+        })
+        .collect();
+    ensure!(
+        complaints.is_empty(),
+        "{} failed of {}:\n{}",
+        failed.len(),
+        passed.len() + failed.len(),
+        complaints.join("\n")
+    );
+    ensure!(passed.len() >= least, "only {} cases have such names", passed.len());
+    space.note(format!("{} cases", passed.len()));
+    Ok(())
+}
+
+fn name(spec: &Value) -> String {
+    let hierarchy = spec["ContainerHierarchyTexts"].as_array().into_iter().flatten();
+    let words: Vec<&str> = hierarchy.chain([&spec["LeafNodeText"]]).filter_map(Value::as_str).collect();
+    words.join(" ")
+}
