@@ -4,6 +4,7 @@
 //! `/var/lib/cni/ferrule`. Each test has a lab of its own, which takes some seconds to come up; so a test goes
 //! through several things that happen to a node in turn, as a node's life does.
 
+mod crio;
 mod life;
 mod node;
 mod reboot;

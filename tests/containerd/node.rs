@@ -34,7 +34,7 @@ pub async fn start_lab(nodes: u8, subnet_v4: impl Fn(&NodePlan) -> String) -> Re
 }
 
 /// In 1.0.0: containerd 1.6 knows no 1.1.0.
-fn write_conflist(node: &NodePlan, all: &[NodePlan], subnet_v4: &str) -> String {
+pub fn write_conflist(node: &NodePlan, all: &[NodePlan], subnet_v4: &str) -> String {
     let others = all.iter().filter(|other| other.name != node.name);
     let peers: Vec<Value> = others
         .map(|other| {
