@@ -1,7 +1,7 @@
 //! What `CNI_ARGS` tells: `KEY=VALUE;KEY=VALUE`, for ferrule and for others.
 //!
 //! Keys of others are theirs, and never an error: chained plugins choke on each other's keys otherwise
-//! (cni#560). Nothing here is required: podman, nerdctl and nomad send no `K8S_*`, and `K8S_POD_UID` is
+//! (cni#560). Nothing here is required: nerdctl and nomad send no `K8S_*`, and `K8S_POD_UID` is
 //! not always there (istio#51292). An attachment is never told apart by what stands here.
 
 use std::net::IpAddr;

@@ -25,7 +25,7 @@ fn list(line: &str, key: &str) -> Option<Vec<String>> {
 
 /// What the agent's ClusterRole allows, one by one.
 fn role() -> BTreeSet<Access> {
-    let text = deployed("rbac.yaml");
+    let text = deployed("base/rbac.yaml");
     let role = text.split("\n---\n").find(|document| document.contains("kind: ClusterRole\n")).unwrap();
     let (mut groups, mut resources, mut all) = (Vec::new(), Vec::new(), BTreeSet::new());
     for line in role.lines() {
@@ -149,7 +149,7 @@ fn without_any_one_verb_of_its_role_something_fails() {
 
 #[test]
 fn the_daemon_sets_capabilities_are_enough() {
-    let all = capabilities("daemonset.yaml");
+    let all = capabilities("base/daemonset.yaml");
     assert_eq!(capabilities("uninstall.yaml"), all);
     let mut node = AgentNode::new("caps");
     node.through = with_only(&all);
@@ -180,7 +180,7 @@ fn the_daemon_sets_capabilities_are_enough() {
 
 #[test]
 fn the_agent_names_the_capability_that_it_lacks() {
-    let all = capabilities("daemonset.yaml");
+    let all = capabilities("base/daemonset.yaml");
     assert!(!all.is_empty());
     for taken in &all {
         let rest: Vec<String> = all.iter().filter(|it| *it != taken).cloned().collect();
@@ -206,7 +206,7 @@ fn the_image_has_three_programs_and_no_shell() {
 #[test]
 fn the_manifest_in_one_file_gives_the_same_rights() {
     let text = deployed("ferrule.yaml");
-    assert_eq!(text.matches("- NET_ADMIN").count(), capabilities("daemonset.yaml").len());
+    assert_eq!(text.matches("- NET_ADMIN").count(), capabilities("base/daemonset.yaml").len());
     assert_eq!(text.matches("add:").count(), 1);
     let verbs: BTreeSet<String> = role().into_iter().map(|it| it.verb).collect();
     for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "'*'"] {

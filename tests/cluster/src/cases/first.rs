@@ -16,6 +16,21 @@ pub fn the_flat_manifest_is_the_kustomization(space: &Space<'_>) -> Result {
     let read =
         |name| std::fs::read_to_string(deploy(name)).map_err(|error| format!("deploy/{name}: {error}"));
     ensure!(made == read("ferrule.yaml")?, "it is not: kubectl kustomize deploy > deploy/ferrule.yaml");
+    // The overlay of MicroK8s has other paths on the node, and nothing else.
+    let microk8s = read("ferrule.yaml")?
+        .replace(
+            "path: /opt/cni/bin\n          type",
+            "path: /var/snap/microk8s/current/opt/cni/bin\n          type",
+        )
+        .replace(
+            "path: /etc/cni/net.d\n          type",
+            "path: /var/snap/microk8s/current/args/cni-network\n          type",
+        );
+    let made = space.kubectl(&["kustomize", &deploy("microk8s")])?;
+    ensure!(
+        made == microk8s,
+        "kubectl kustomize deploy/microk8s is not ferrule.yaml with the paths of MicroK8s"
+    );
     for name in ["ferrule.yaml", "uninstall.yaml"] {
         ensure!(read(name)?.contains(image), "deploy/{name} has not {image}");
     }
