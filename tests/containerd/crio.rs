@@ -13,9 +13,13 @@ use lab::cri::Client;
 use lab::cri::messages::ContainerConfig;
 use lab::{Error, IMAGE, Lab, Node, NodePlan, block_on, eventually};
 
+use serde_json::{Value, json};
+
 use super::node::*;
 
 const SOCKET: &str = "/run/crio/crio.sock";
+
+const PID: &str = "/run/crio.pid";
 
 const STORAGE: &str = "vfs@/var/lib/containers/storage+/run/containers/storage";
 
@@ -68,21 +72,24 @@ plugin_dirs = ["/opt/cni/bin"]
     )
 }
 
-/// A running CRI-O, ended with its guard; the pods' processes end with the lab.
+/// A running CRI-O. It ends with the lab, as all processes of its node do.
 struct Crio(Child);
 
-impl Drop for Crio {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+impl Crio {
+    fn end(mut self, node: &Node) {
+        node.run("sh", &["-c", &format!("kill $(cat {PID})")]).unwrap();
+        // `nsenter`, which waits for it.
+        self.0.wait().unwrap();
     }
 }
 
 async fn start(node: &Node, programs: &[PathBuf; 5]) -> std::result::Result<(Crio, Client), Error> {
     let log = node.path("/var/log/crio.log");
     let output = fs::File::create(&log).unwrap();
-    let mut command = node.command(programs[0].to_str().unwrap());
-    command.args(["--config", "/etc/crio/crio.conf", "--config-dir", ""]).env("TMPDIR", "/run/tmp");
+    let mut command = node.command("sh");
+    let crio = programs[0].display();
+    let start = format!("echo $$ >{PID}; exec {crio} --config /etc/crio/crio.conf --config-dir ''");
+    command.args(["-c", &start]).env("TMPDIR", "/run/tmp");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
     let crio = Crio(command.spawn().unwrap());
     let socket = node.path(SOCKET);
@@ -125,8 +132,12 @@ fn pods_of_cri_o_have_their_network_and_leave_nothing() -> Test {
         let mut lab = Lab::create()?;
         lab.add_node(&plans[0])?;
         let node = &lab.nodes()[0];
-        let conflist = write_conflist(&plans[0], &plans, &plans[0].pod_cidr_v4);
-        node.install(std::slice::from_ref(&kit::binaries::FERRULE), &conflist)?;
+        // In 1.1.0, of which CRI-O makes use: GC at its start.
+        let mut conflist: Value =
+            serde_json::from_str(&write_conflist(&plans[0], &plans, &plans[0].pod_cidr_v4))?;
+        conflist["cniVersion"] = json!("1.1.0");
+        conflist["plugins"][0]["log"] = json!({ "level": "debug", "file": "/var/log/ferrule.log" });
+        node.install(std::slice::from_ref(&kit::binaries::FERRULE), &conflist.to_string())?;
         for (path, text) in [
             ("/etc/crio/crio.conf", configuration(&programs)),
             ("/etc/containers/policy.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#.to_owned()),
@@ -158,9 +169,18 @@ fn pods_of_cri_o_have_their_network_and_leave_nothing() -> Test {
             }
         }
         assert_eq!(held(node)?.len(), 4);
-        // Ended and started again, CRI-O tells ferrule of the end of pods that it had before.
-        drop(crio);
+        // Ended and started again, CRI-O has its pods, and their network outlives the GC of its start.
+        crio.end(node);
+        let commands = || fs::read_to_string(node.path("/var/log/ferrule.log")).unwrap_or_default();
+        let collections = |log: &str| log.lines().filter(|line| line.contains(" cmd=GC ")).count();
+        let before = collections(&commands());
         let (_crio, cri) = start(node, &programs).await?;
+        eventually("GC", Duration::from_secs(60), async || {
+            let log = commands();
+            if collections(&log) > before { Ok(()) } else { Err(log) }
+        })
+        .await?;
+        assert_eq!(held(node)?.len(), 4);
         let ids: Vec<String> = pods.into_iter().map(|(_, id, _)| id).collect();
         remove_pods(&cri, &ids).await?;
         assert_nothing_left(node);
