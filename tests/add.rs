@@ -12,4 +12,5 @@ mod reuse;
 mod same_container;
 mod settings;
 mod sysctl;
+mod uplink;
 mod wire;

@@ -128,6 +128,32 @@ fn one_peer_of_several_can_be_reached() {
     node.status(&conf).success();
 }
 
+/// DHCP gave it another, or the conf was made for another node: no ADD works until then.
+#[test]
+fn an_address_in_the_conf_that_the_node_lacks_is_told() {
+    for (missing, there, link) in
+        [("198.19.0.7", OUTSIDE_V4, "10.88.0.2"), ("fd00:19::7", OUTSIDE_V6, "fd00:88::2")]
+    {
+        let (node, pod) = (Node::new(), Pod::new("pod"));
+        let mut conf = node.conf();
+        conf["nodeIPs"] = json!([missing]);
+        let said = node.status(&conf).complaint(50);
+        assert!(said.contains("nodeIPs") && said.contains(missing), "{said}");
+        let said = node.try_add(&pod, &conf).complaint(103);
+        assert!(said.contains(missing) && said.contains(link), "{said}");
+        node.expect_nothing_left();
+        // A network that has no pods of the family does not need it.
+        let family = if there.contains(':') { 0 } else { 1 };
+        let mut other = node.conf_with(json!([node.conf()["ipam"]["ranges"][family]]));
+        other["nodeIPs"] = json!([missing]);
+        node.status(&other).success();
+        node.add(&pod, &other);
+        node.namespace()
+            .ip(&format!("address add {missing} dev uplink{}", if family == 0 { " nodad" } else { "" }));
+        node.status(&conf).success();
+    }
+}
+
 #[test]
 fn a_conf_that_is_wrong_is_told_as_such() {
     let node = Node::new();

@@ -215,7 +215,7 @@ impl Datapath {
         let Some(local) = local_end(state).filter(|_| self.routing != Routing::Direct) else {
             return Ok(None);
         };
-        let uplink = node::find_uplink(&self.netlink, state).await?.mtu;
+        let uplink = node::find_uplink(&self.netlink, state, None).await?.mtu;
         let mtu = pod_mtu(uplink, local, self.routing, ways.need_overlay());
         Ok((mtu != uplink).then_some(mtu))
     }

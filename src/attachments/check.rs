@@ -43,7 +43,7 @@ pub async fn compare_kernel(
     let netlink = node::open()?;
     let key = record.key();
     let allocation = recall(facts, network, record, previous)?;
-    let uplink = find_uplink(&netlink, &NodeState::of(network, facts.has_ipv6)).await?;
+    let uplink = find_uplink(&netlink, &NodeState::of(network, facts.has_ipv6), network.mtu).await?;
     let described = describe::describe(network, &key, record.pod.as_ref(), facts, &uplink, &allocation);
     let mut objects = described.objects();
     if let Some(mac) = told_mac(previous, &key) {
@@ -103,7 +103,7 @@ pub async fn compare_recorded(
         network.mac = link.mac.map(|mac| MacAddr(mac.0));
     }
     let allocation = recall(facts, &network, record, &AddResult::default())?;
-    let uplink = find_uplink(node, &NodeState::of(&network, facts.has_ipv6)).await?;
+    let uplink = find_uplink(node, &NodeState::of(&network, facts.has_ipv6), network.mtu).await?;
     let pod = record.pod.as_ref();
     let described = describe::describe(&network, &record.key(), pod, facts, &uplink, &allocation);
     compare_objects(node, &described.objects(), record, netns).await

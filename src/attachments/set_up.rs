@@ -64,7 +64,7 @@ impl SetUp<'_> {
         }
         let mut state = NodeState::of(self.network, self.facts.has_ipv6);
         state.gateways = allocation.named_gateways().collect();
-        let uplink = self.steps.wait(Phase::Look, find_uplink(self.node, &state)).await?;
+        let uplink = self.steps.wait(Phase::Look, find_uplink(self.node, &state, self.network.mtu)).await?;
         let pod = claimed.record.pod.as_ref();
         let described = describe::describe(self.network, self.key, pod, self.facts, &uplink, allocation);
         let installation = Installation {

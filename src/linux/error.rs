@@ -58,10 +58,13 @@ impl KernelError {
         [Errno::NODEV, Errno::NETDOWN].iter().any(|errno| self.is(*errno))
     }
 
-    /// Whether a route look-up found none (ENETUNREACH) or one that turns packets away (EHOSTUNREACH for
-    /// `unreachable`, EACCES for `prohibit`).
+    /// Whether a route look-up found none (ENETUNREACH) or a route or rule that turns packets away (EHOSTUNREACH for
+    /// `unreachable`, EACCES for `prohibit`, EINVAL for `blackhole`, EAGAIN for `throw`: `fib_props` in
+    /// net/ipv4/fib_semantics.c, `fib6_prop` in net/ipv6/route.c). To be asked of a look-up alone.
     pub fn is_unreachable(&self) -> bool {
-        [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS].iter().any(|errno| self.is(*errno))
+        [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL, Errno::AGAIN]
+            .iter()
+            .any(|errno| self.is(*errno))
     }
 
     /// Whether somebody else has what was asked for (EBUSY).

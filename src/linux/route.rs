@@ -17,19 +17,21 @@ use super::attributes::{Attributes, ip, number};
 use super::message::{Object, Request, rtm, split, word};
 pub use query::{Family, Resolved, RouteFilter};
 
-/// `RTA_*`, `RTAX_*`, `RTM_F_CLONED`, `RTNH_F_ONLINK` (include/uapi/linux/rtnetlink.h).
+/// `RTA_*`, `RTAX_*`, `RTM_F_CLONED`, `RTNH_F_ONLINK`, `RTNH_F_DEAD` (include/uapi/linux/rtnetlink.h).
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_METRICS: u16 = 8;
+const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTAX_MTU: u16 = 2;
 const RTAX_ADVMSS: u16 = 8;
 const CLONED: u32 = 0x200;
 const ONLINK: u32 = 4;
+const DEAD: u8 = 1;
 
 /// The table that routes are in unless said otherwise (RT_TABLE_MAIN).
 pub const MAIN_TABLE: u32 = 254;
@@ -255,8 +257,13 @@ impl<'a> Found<'a> {
 
     /// One of another family than the destination's is in `struct rtvia`, behind that family.
     fn gateway(&self) -> Option<IpAddr> {
-        self.ip(RTA_GATEWAY).or_else(|| ip(self.attributes.value(RTA_VIA)?.get(2..)?))
+        gateway_of(self.attributes)
     }
+}
+
+fn gateway_of(attributes: Attributes<'_>) -> Option<IpAddr> {
+    let same_family = attributes.value(RTA_GATEWAY).and_then(ip);
+    same_family.or_else(|| ip(attributes.value(RTA_VIA)?.get(2..)?))
 }
 
 impl Route {

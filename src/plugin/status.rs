@@ -14,6 +14,7 @@ use crate::cni::request::Request;
 use crate::config::range::RangeSet;
 use crate::config::{AddressManagement, Network, Role};
 use crate::datapath::nftables::NftError;
+use crate::datapath::node::missing_addresses;
 use crate::datapath::peers;
 use crate::desired::node::NodeState;
 use crate::linux::netlink::Netlink;
@@ -48,7 +49,15 @@ pub async fn status(request: &Request, steps: &Steps) -> Result<(), CniError> {
         return Ok(());
     }
     let state = NodeState::of(&network, facts.has_ipv6);
-    steps.wait(Phase::Look, other_nodes_are_reached(&node, &state)).await
+    steps.wait(Phase::Look, other_nodes_are_reached(&node, &state)).await?;
+    steps.wait(Phase::Look, node_has_its_addresses(&node, &state)).await
+}
+
+async fn node_has_its_addresses(node: &Netlink, state: &NodeState) -> Result<(), CniError> {
+    let Some(address) = missing_addresses(node, state).await?.first().copied() else { return Ok(()) };
+    let message = format!("nodeIPs: {address} is not an address of this node");
+    let remedy = "no pod can be added while it is missing: give it to the node, or correct nodeIPs";
+    Err(CniError::new(Code::NotAvailable, message).with_details(remedy))
 }
 
 async fn other_nodes_are_reached(node: &Netlink, state: &NodeState) -> Result<(), CniError> {

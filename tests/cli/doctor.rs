@@ -8,7 +8,7 @@ use super::{add_named, conf_dir, install, text, verb};
 use kit::files::listing;
 use kit::ip;
 use kit::nft;
-use kit::node::Node;
+use kit::node::{NODE_V6, Node};
 use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// What a machine that runs the tests may have in its root directory is none of their business.
@@ -61,6 +61,19 @@ impl Patient {
     fn host_link(&self) -> String {
         host_link_of(&self.result)
     }
+}
+
+#[test]
+fn an_address_of_the_node_that_it_lacks_is_found() {
+    let node = Node::new();
+    node.namespace().set_sysctl("net/ipv4/conf/all/rp_filter", "0");
+    let mut conf = node.conf();
+    conf["nodeIPs"] = json!(["198.19.0.7", NODE_V6]);
+    install(&node, "10-ferrule.conflist", &conf);
+    let answer = verb(&node, "doctor --output json").run();
+    let findings = answer.document().expect("a document")["findings"].as_array().unwrap().clone();
+    let missing: Vec<_> = findings.iter().filter(|it| it["id"] == "node-address-missing").collect();
+    assert!(missing.len() == 1 && missing[0]["found"].to_string().contains("198.19.0.7"), "{findings:#?}");
 }
 
 #[test]

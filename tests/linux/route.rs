@@ -247,3 +247,53 @@ fn among_five_thousand_routes_only_ours_are_listed() {
         assert_eq!(netlink.routes(by_uplink).await.unwrap().len(), 3);
     });
 }
+
+#[test]
+fn that_a_packet_would_be_turned_away_is_an_answer() {
+    let node = Node::new();
+    for kind in ["blackhole", "unreachable", "prohibit", "throw"] {
+        node.namespace.ip(&format!("route replace {kind} 203.0.113.0/24"));
+        node.namespace.ip(&format!("-6 route add {kind} 2001:db8:7::/48"));
+        block_on(async {
+            let netlink = node.netlink();
+            for away in ["203.0.113.9", "2001:db8:7::9"] {
+                assert_eq!(netlink.route_to(address(away)).await, Ok(None), "{kind} {away}");
+                assert_eq!(netlink.find_route(address(away).into()).await, Ok(None), "{kind} {away}");
+            }
+        });
+        node.namespace.ip("-6 route delete 2001:db8:7::/48");
+    }
+    for kind in ["blackhole", "unreachable", "prohibit"] {
+        node.namespace.ip(&format!("rule add pref 9 to 203.0.113.0/24 {kind}"));
+        node.namespace.ip(&format!("-6 rule add pref 9 to 2001:db8:7::/48 {kind}"));
+        block_on(async {
+            let netlink = node.netlink();
+            for away in ["203.0.113.9", "2001:db8:7::9"] {
+                assert_eq!(netlink.route_to(address(away)).await, Ok(None), "{kind} {away}");
+            }
+        });
+        node.namespace.ip("rule delete pref 9");
+        node.namespace.ip("-6 rule delete pref 9");
+    }
+}
+
+#[test]
+fn a_way_out_is_told_for_each_of_its_next_hops() {
+    let node = Node::new();
+    node.namespace.ip("route add blackhole 10.0.0.0/8");
+    node.namespace.ip("route add default proto 77 nexthop via 192.168.9.2 nexthop via 192.168.9.3");
+    node.namespace.ip("-6 route add default proto 77 nexthop via fd09::2 nexthop via fd09::3");
+    block_on(async {
+        let netlink = node.netlink();
+        for (family, default, hops) in [
+            (Family::V4, "0.0.0.0/0", ["192.168.9.2", "192.168.9.3"]),
+            (Family::V6, "::/0", ["fd09::2", "fd09::3"]),
+        ] {
+            let mut found = netlink.ways_out(family).await.unwrap();
+            found.retain(|route| route.protocol == OURS);
+            assert_eq!(found, hops.map(|hop| node.via(default, hop)));
+        }
+        let kinds = netlink.ways_out(Family::V4).await.unwrap();
+        assert!(kinds.iter().all(|route| route.kind == RouteKind::Unicast), "{kinds:?}");
+    });
+}

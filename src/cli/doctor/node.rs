@@ -7,6 +7,7 @@ use crate::attachments::node_view::NodeView;
 use crate::cli::doctor::{Finding, name_some, systemd};
 use crate::cni::error::CniError;
 use crate::config::Role;
+use crate::datapath::node::missing_addresses;
 use crate::datapath::peers::{self, Standing};
 use crate::desired::node::NodeState;
 use crate::desired::object::Route;
@@ -55,6 +56,13 @@ pub async fn examine_network(
         return Ok(findings);
     };
     let mut find = |finding: Finding| findings.push(finding.of(&network.name));
+    for address in missing_addresses(&node.netlink, &state).await? {
+        find(
+            Finding::new("node-address-missing", format!("nodeIPs: this node has no address {address}"))
+                .because("it was taken from the node, or the conf was made for another; no pod can be added")
+                .remedy("give the address to the node, or correct nodeIPs in the conf"),
+        );
+    }
     if has_pods {
         for wanted in state.forwarding() {
             let path: Vec<&str> = wanted.path.iter().map(String::as_str).collect();

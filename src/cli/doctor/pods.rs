@@ -133,7 +133,7 @@ async fn examine_mtu(
     node: &NodeView,
     judged: &[JudgedAttachment],
 ) -> Result<Option<Finding>, CniError> {
-    let uplink = find_uplink(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6)).await?.mtu;
+    let uplink = find_uplink(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6), None).await?.mtu;
     let alive = judged.iter().filter(|it| !it.is_dead());
     let links: Vec<_> = alive.filter_map(|it| node.host_link(&it.key)).collect();
     let show = |link: &&Link| format!("{} {}", link.name, link.mtu);

@@ -31,7 +31,8 @@ pub async fn examine(
     if alive.is_empty() {
         return Ok(None);
     }
-    let uplink = find_uplink(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6)).await?;
+    let uplink =
+        find_uplink(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6), meaning.mtu).await?;
     let mut differences = pod_rules::differences(meaning, &uplink, &alive).await?;
     if !differences.is_empty() {
         // What a DEL took meanwhile is no difference.

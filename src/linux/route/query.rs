@@ -7,9 +7,13 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use rtnetlink::RouteMessageBuilder;
 
-use super::{Found, MAIN_TABLE, RTA_OIF, RTA_PREFSRC, RTAX_MTU, Route, RouteKind, family_of};
+use super::{
+    DEAD, Found, MAIN_TABLE, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC, RTAX_MTU, Route, RouteKind, family_of,
+    gateway_of,
+};
+use crate::linux::attributes::Attributes;
 use crate::linux::error::KernelError;
-use crate::linux::message::{Object, rtm};
+use crate::linux::message::{Object, rtm, word};
 use crate::linux::netlink::Netlink;
 
 /// An address family.
@@ -72,6 +76,29 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn routes(&self, filter: RouteFilter) -> Result<Vec<Route>, KernelError> {
+        let routes = self.list_routes(filter).await?;
+        // Once more, for what the kernel does not filter: where it has no IPv6 it lists IPv4 instead.
+        Ok(routes.iter().filter_map(Route::read).filter(|route| filter.matches(route)).collect())
+    }
+
+    /// The ways out that the main table has: its unicast routes, one with several next hops as a route for each.
+    ///
+    /// `ip route show type unicast`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn ways_out(&self, family: Family) -> Result<Vec<Route>, KernelError> {
+        let filter = RouteFilter { table: Some(MAIN_TABLE), ..RouteFilter::all(family) };
+        let routes = self.list_routes(filter).await?;
+        let ways = routes.iter().flat_map(|object| {
+            let route =
+                Route::read(object).filter(|route| filter.matches(route) && route.kind == RouteKind::Unicast);
+            route.into_iter().flat_map(|route| split_by_hop(route, object))
+        });
+        Ok(ways.collect())
+    }
+
+    async fn list_routes(&self, filter: RouteFilter) -> Result<Vec<Object>, KernelError> {
         // What is 0 is not asked for.
         let mut question = RouteMessageBuilder::<IpAddr>::new()
             .table_id(filter.table.unwrap_or(0))
@@ -83,13 +110,10 @@ impl Netlink {
             Family::V6 => AddressFamily::Inet6,
         };
         question.attributes.extend(filter.device.map(RouteAttribute::Oif));
-        let answers = match self.dump(rtm::GET_ROUTE, &question, "list routes").await {
-            Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
-            answers => answers?,
-        };
-        let routes = answers.iter().filter_map(Route::read);
-        // Once more, for what the kernel does not filter: where it has no IPv6 it lists IPv4 instead.
-        Ok(routes.filter(|route| filter.matches(route)).collect())
+        match self.dump(rtm::GET_ROUTE, &question, "list routes").await {
+            Err(refusal) if refusal.is_not_found() => Ok(Vec::new()),
+            answers => answers,
+        }
     }
 
     /// Where a packet to `address` would go, or `None` if it would be turned away.
@@ -105,8 +129,8 @@ impl Netlink {
     /// The route that packets to the first address of `destination` take, as it stands in the table, or `None`
     /// if there is none.
     ///
-    /// The longest match: compare its destination. One look-up, however many routes there are. An IPv4 route of
-    /// the kinds that turn packets away is not found this way; list those with [`Netlink::routes`].
+    /// The longest match: compare its destination. One look-up, however many routes there are. A route of the kinds
+    /// that turn packets away is not found this way; list those with [`Netlink::routes`].
     ///
     /// `ip route get fibmatch ADDRESS`
     ///
@@ -123,14 +147,32 @@ impl Netlink {
         question.header.flags = flags;
         question.attributes.push(RouteAttribute::Destination(address.into()));
         match self.ask(rtm::GET_ROUTE, &question, format!("get route to {address}")).await {
-            Err(refusal) if refusal.is_unreachable() => Ok(None),
+            // The kernel's answer is no, whatever route, rule or lack of a family makes it say so.
+            Err(refusal) if refusal.is_unreachable() || refusal.is_unsupported() => Ok(None),
             answer => answer,
         }
     }
 }
 
+/// The route once for each of its next hops (`struct rtnexthop` and attributes), but for those whose link is down.
+fn split_by_hop(route: Route, object: &Object) -> Vec<Route> {
+    let hops = Found::in_object(object).and_then(|found| found.attributes.value(RTA_MULTIPATH));
+    let Some(mut rest) = hops else { return vec![route] };
+    let mut by_hop = Vec::new();
+    while let Some((header, _)) = rest.split_first_chunk::<8>() {
+        let length = u16::from_ne_bytes([header[0], header[1]]);
+        let Some(attributes) = rest.get(8..usize::from(length)) else { break };
+        if header[2] & DEAD == 0 {
+            let (device, gateway) = (Some(word(header, 4)), gateway_of(Attributes(attributes)));
+            by_hop.push(Route { device, gateway, ..route.clone() }.canonical());
+        }
+        rest = rest.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
+    }
+    by_hop
+}
+
 impl Resolved {
-    /// `None` for a route that turns packets away, which IPv6 answers with instead of an error.
+    /// `None` for a route that turns packets away.
     pub(in crate::linux) fn read(object: &Object) -> Option<Self> {
         let found = Found::in_object(object)?;
         let local = match found.kind() {
