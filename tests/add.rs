@@ -11,6 +11,7 @@ mod requested_address;
 mod reuse;
 mod same_container;
 mod settings;
+mod small_mtu;
 mod sysctl;
 mod uplink;
 mod wire;

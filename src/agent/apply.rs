@@ -216,7 +216,7 @@ impl Datapath {
             return Ok(None);
         };
         let uplink = node::find_uplink(&self.netlink, state, None).await?.mtu;
-        let mtu = pod_mtu(uplink, local, self.routing, ways.need_overlay());
+        let mtu = pod_mtu(uplink, local, state.ipv6, self.routing, ways.need_overlay());
         Ok((mtu != uplink).then_some(mtu))
     }
 

@@ -8,9 +8,9 @@ use crate::attachments::timing::{Phase, Steps};
 use crate::attachments::{describe, node, reclaim, static_peers};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetnsPath};
-use crate::config::Network;
 use crate::config::peer::Peers;
 use crate::config::sysctl::judge_beside_ipv6;
+use crate::config::{MTU_MIN_IPV6, Network};
 use crate::datapath::attach;
 use crate::datapath::node::find_uplink;
 use crate::desired::attachment::Attachment;
@@ -61,6 +61,12 @@ impl SetUp<'_> {
             // Known from the ranges when the conf was read; that another IPAM plugin gives one is news.
             judge_beside_ipv6(&self.network.sysctls, self.key.ifname.as_str())
                 .map_err(|why| CniError::new(Code::InvalidConf, why))?;
+            if let Some(mtu) = self.network.mtu.filter(|&mtu| mtu < MTU_MIN_IPV6) {
+                let message = format!("mtu is {mtu}, and IPv6 needs {MTU_MIN_IPV6} at least");
+                let details =
+                    "the IPAM plugin gave the pod an IPv6 address; 0 takes the MTU of the node's link";
+                return Err(CniError::new(Code::InvalidConf, message).with_details(details));
+            }
         }
         let mut state = NodeState::of(self.network, self.facts.has_ipv6);
         state.gateways = allocation.named_gateways().collect();

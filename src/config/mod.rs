@@ -21,3 +21,4 @@ mod values;
 pub use network::{AddressManagement, Network};
 pub use removal::Removal;
 pub use role::Role;
+pub use values::MTU_MIN_IPV6;

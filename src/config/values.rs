@@ -15,8 +15,9 @@ pub(super) const MTU_MAX: u32 = 65535;
 /// Smallest MTU of a link that carries IPv4 (`ETH_MIN_MTU`; RFC 791, section 3.2).
 const MTU_MIN: u32 = 68;
 
-/// Smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
-const MTU_MIN_IPV6: u32 = 1280;
+/// Smallest MTU of a link that carries IPv6 (RFC 8200, section 5). On a smaller one the kernel has nothing of IPv6, no
+/// setting either (`addrconf_notify`, net/ipv6/addrconf.c).
+pub const MTU_MIN_IPV6: u32 = 1280;
 
 /// An address, with or without a prefix length.
 pub(super) fn parse_ip(text: &str) -> Result<IpAddr, String> {

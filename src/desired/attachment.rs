@@ -20,6 +20,7 @@ use ipnetwork::IpNetwork;
 
 use crate::cni::ids::AttachmentKey;
 use crate::cni::route;
+use crate::config::MTU_MIN_IPV6;
 use crate::config::bandwidth::Bandwidth;
 use crate::config::host_port::HostPort;
 use crate::config::sysctl::Setting;
@@ -150,7 +151,8 @@ impl Attachment {
             // only. The table drops what comes back by it to 127/8 (`desired::nft`).
             push(Place::Node, &["net", "ipv4", "conf", &host, "route_localnet"], "1");
         }
-        if !self.has_ipv6() && !self.node_has_ipv6 {
+        // The kernel gives a link no IPv6 part if it has no IPv6 at all, or if the link is too small for it.
+        if !self.has_ipv6() && (!self.node_has_ipv6 || self.mtu < MTU_MIN_IPV6) {
             return;
         }
         if self.has_ipv6() {

@@ -30,6 +30,7 @@ use std::str::FromStr;
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
+use crate::config::MTU_MIN_IPV6;
 use crate::config::peer::Peer;
 use crate::desired::names::{self, OVERLAY_DEVICE};
 use crate::desired::node::{NodeState, PeerRoute, of_family};
@@ -169,17 +170,19 @@ pub fn local_end(state: &NodeState) -> Option<IpAddr> {
     of_family(&state.node_ips, true).or_else(|| of_family(&state.node_ips, false))
 }
 
-/// How large a packet may be inside, in bytes, where `underlay` may be outside.
-pub fn inner_mtu(underlay: u32, local: IpAddr) -> u32 {
-    underlay.saturating_sub(OVERHEAD + if local.is_ipv4() { 20 } else { 40 })
+/// How large a packet may be inside, in bytes, where `underlay` may be outside. If pods have IPv6 it is what that needs
+/// at least: the node then sends the largest ones in fragments (vxlan_xmit_one, drivers/net/vxlan/vxlan_core.c, lets it).
+pub fn inner_mtu(underlay: u32, local: IpAddr, has_ipv6: bool) -> u32 {
+    let rest = underlay.saturating_sub(OVERHEAD + if local.is_ipv4() { 20 } else { 40 });
+    rest.max(if has_ipv6 { MTU_MIN_IPV6 } else { 0 })
 }
 
 /// The MTU that new pods must get: that of the uplink, or what is left of it as soon as one node is reached by VXLAN.
 /// Older pods are told by ICMP (fragmentation needed, packet too big) on the way to such a node.
-pub fn pod_mtu(uplink: u32, local: IpAddr, routing: Routing, is_one_off_link: bool) -> u32 {
+pub fn pod_mtu(uplink: u32, local: IpAddr, has_ipv6: bool, routing: Routing, is_one_off_link: bool) -> u32 {
     match routing {
-        Routing::Vxlan => inner_mtu(uplink, local),
-        Routing::Auto if is_one_off_link => inner_mtu(uplink, local),
+        Routing::Vxlan => inner_mtu(uplink, local, has_ipv6),
+        Routing::Auto if is_one_off_link => inner_mtu(uplink, local, has_ipv6),
         Routing::Auto | Routing::Direct => uplink,
     }
 }
@@ -355,12 +358,13 @@ mod tests {
     #[test]
     fn the_mtu_leaves_room_where_one_node_is_off_link() {
         let (four, six) = (ip("192.168.1.10"), ip("fd01::10"));
-        assert_eq!(pod_mtu(1500, four, Routing::Auto, false), 1500);
-        assert_eq!(pod_mtu(1500, four, Routing::Auto, true), 1450);
-        assert_eq!(pod_mtu(1500, six, Routing::Auto, true), 1430);
-        assert_eq!(pod_mtu(1500, four, Routing::Vxlan, false), 1450);
-        assert_eq!(pod_mtu(9000, four, Routing::Direct, true), 9000);
-        assert_eq!(inner_mtu(40, four), 0);
+        assert_eq!(pod_mtu(1500, four, true, Routing::Auto, false), 1500);
+        assert_eq!(pod_mtu(1500, four, true, Routing::Auto, true), 1450);
+        assert_eq!(pod_mtu(1500, six, true, Routing::Auto, true), 1430);
+        assert_eq!(pod_mtu(1500, four, true, Routing::Vxlan, false), 1450);
+        assert_eq!(pod_mtu(9000, four, true, Routing::Direct, true), 9000);
+        assert_eq!((inner_mtu(1300, four, false), inner_mtu(1300, four, true)), (1250, 1280));
+        assert_eq!(inner_mtu(40, four, false), 0);
     }
 
     #[test]

@@ -63,6 +63,23 @@ impl Patient {
     }
 }
 
+/// IPv6 needs 1280, whatever the uplink has: that is no fault of the pods, but worth a word.
+#[test]
+fn an_uplink_too_small_for_ipv6_is_a_warning_alone() {
+    let node = Node::new();
+    node.namespace().set_sysctl("net/ipv4/conf/all/rp_filter", "0");
+    node.namespace().ip("link set uplink mtu 1200");
+    let conf = node.conf();
+    install(&node, "10-ferrule.conflist", &conf);
+    add_named(&node, &conf, &Pod::new("pod"), "web");
+    let answer = verb(&node, "doctor --output json").run();
+    let mut findings = answer.document().expect("a document")["findings"].as_array().unwrap().clone();
+    findings.retain(|it| it["id"] != OF_THE_MACHINE && it["id"] != "attachment-dead");
+    let kinds: Vec<_> = findings.iter().map(|it| (&it["id"], &it["severity"])).collect();
+    assert_eq!(kinds, [(&json!("uplink-without-ipv6"), &json!("warning"))], "{findings:#?}");
+    assert!(findings[0]["found"].to_string().contains("1200"), "{findings:#?}");
+}
+
 #[test]
 fn an_address_of_the_node_that_it_lacks_is_found() {
     let node = Node::new();

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ferrule::desired::overlay::{Routing, local_end, pod_mtu};
 
-use super::world::World;
+use super::world::{DEVICE, World};
+use kit::ip;
 use kit::netns::{Namespace, inside};
 use kit::packets::ping_whole;
 
@@ -68,7 +69,24 @@ fn a_new_pods_mtu_fits_the_device() {
     let node = world.node(1);
     let local = local_end(&node.state(vec![])).unwrap();
     let overlay = node.overlay(Routing::Auto, world.peers_of(1)).unwrap();
-    assert_eq!(pod_mtu(1500, local, Routing::Auto, true), overlay.mtu);
+    assert_eq!(pod_mtu(1500, local, true, Routing::Auto, true), overlay.mtu);
     assert_eq!(node.overlay(Routing::Auto, vec![world.node(3).as_peer()]), None);
     assert_eq!(node.overlay(Routing::Vxlan, vec![world.node(3).as_peer()]).unwrap().mtu, overlay.mtu);
+}
+
+/// What the tunnel leaves would be too little for IPv6: then its largest packets go in fragments.
+#[test]
+fn a_small_underlay_leaves_ipv6_what_it_needs() {
+    let world = World::new();
+    for namespace in world.nodes.iter().map(|node| &node.namespace).chain([&world.router]) {
+        namespace.sh("ip -o link show up | cut -d: -f2 | cut -d@ -f1 | grep -v lo | while read -r link; do
+                 case $link in veth*|pod*) ;; *) ip link set \"$link\" mtu 1300 ;; esac
+             done");
+    }
+    world.settle(Routing::Auto);
+    let (here, there) = (world.node(1), world.node(2));
+    assert_eq!(ip::link(&here.namespace, DEVICE).unwrap()["mtu"], 1280);
+    for address in there.pod_addresses() {
+        assert_eq!(transfer(&here.pod, &there.pod, &address), 1 << 20, "{address}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Records against the kernel: CHECK's comparison, for every pod at once.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -12,7 +13,7 @@ use crate::attachments::node_view::NodeView;
 use crate::cli::bridges;
 use crate::cli::doctor::{Finding, name_some};
 use crate::cni::error::CniError;
-use crate::config::{AddressManagement, Network, Role};
+use crate::config::{AddressManagement, MTU_MIN_IPV6, Network, Role};
 use crate::datapath::detach::is_whole;
 use crate::datapath::node::find_uplink;
 use crate::desired::names;
@@ -126,20 +127,40 @@ async fn compare(
     })
 }
 
-/// Pods' MTU against that of the uplink.
+/// Pods' MTU against that of the uplink. A pod with IPv6 has what that needs at least.
 async fn examine_mtu(
     network: &KnownNetwork,
     meaning: &Network,
     node: &NodeView,
     judged: &[JudgedAttachment],
-) -> Result<Option<Finding>, CniError> {
+) -> Result<Vec<Finding>, CniError> {
     let uplink = find_uplink(&node.netlink, &NodeState::of(meaning, node.facts.has_ipv6), None).await?.mtu;
     let alive = judged.iter().filter(|it| !it.is_dead());
-    let links: Vec<_> = alive.filter_map(|it| node.host_link(&it.key)).collect();
-    let show = |link: &&Link| format!("{} {}", link.name, link.mtu);
-    let larger: Vec<String> = links.iter().filter(|link| link.mtu > uplink).map(show).collect();
-    let smaller: Vec<String> =
-        links.iter().filter(|link| meaning.mtu.is_none() && link.mtu < uplink).map(show).collect();
+    let has_ipv6 = |it: &JudgedAttachment| {
+        it.state.as_ref().is_ok_and(|(record, _)| record.addresses.iter().any(IpAddr::is_ipv6))
+    };
+    let links = alive.filter_map(|it| {
+        Some((node.host_link(&it.key)?, uplink.max(if has_ipv6(it) { MTU_MIN_IPV6 } else { 0 })))
+    });
+    let links: Vec<(&Link, u32)> = links.collect();
+    let mut findings = Vec::new();
+    if links.iter().any(|(_, most)| *most > uplink) {
+        let found = format!("the uplink's MTU is {uplink}, and IPv6 needs {MTU_MIN_IPV6}");
+        findings.push(
+            Finding::warning("uplink-without-ipv6", found)
+                .of(&network.name)
+                .because(
+                    "the kernel has no IPv6 on a link that small: unless another one leads out, pods reach only those of \
+                     this node by it",
+                )
+                .remedy("raise the uplink's MTU, or take the IPv6 ranges out of the conf"),
+        );
+    }
+    let show = |link: &Link| format!("{} {}", link.name, link.mtu);
+    let larger: Vec<String> =
+        links.iter().filter(|(link, most)| link.mtu > *most).map(|(link, _)| show(link)).collect();
+    let smaller = links.iter().filter(|(link, _)| meaning.mtu.is_none() && link.mtu < uplink);
+    let smaller: Vec<String> = smaller.map(|(link, _)| show(link)).collect();
     let finding = |id, compared: &str, links: &[String]| {
         Finding::new(id, format!("MTU {compared} than the uplink's {uplink}: {}", name_some(links)))
             .of(&network.name)
@@ -153,17 +174,17 @@ async fn examine_mtu(
                 .to_owned(),
         };
         let finding = finding("mtu-too-large", "larger", &larger).because(cause);
-        return Ok(Some(match meaning.mtu {
+        findings.push(match meaning.mtu {
             Some(_) => {
                 finding.remedy("set mtu in the conf to the uplink's or leave it out, then delete these pods")
             }
             None => finding,
-        }));
-    }
-    Ok((!smaller.is_empty()).then(|| {
-        finding("mtu-too-small", "smaller", &smaller).because(
+        });
+    } else if !smaller.is_empty() {
+        findings.push(finding("mtu-too-small", "smaller", &smaller).because(
             "the uplink's was raised after they were added, so they send smaller packets than they could; or a pod's \
              ferrule.dev/mtu asks for it, which is fine",
-        )
-    }))
+        ));
+    }
+    Ok(findings)
 }

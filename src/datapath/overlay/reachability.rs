@@ -97,7 +97,7 @@ pub async fn describe(
     let Some(local) = local_end(state).filter(|_| ways.need_overlay()) else { return Ok(None) };
     let mtu = match settings.mtu {
         Some(mtu) => mtu,
-        None => inner_mtu(find_uplink(node, state, None).await?.mtu, local),
+        None => inner_mtu(find_uplink(node, state, None).await?.mtu, local, state.ipv6),
     };
     let overlaid: HashSet<&str> =
         ways.ways.iter().filter(|(_, way)| *way == Way::Overlay).map(|(name, _)| name.as_str()).collect();
