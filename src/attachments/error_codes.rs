@@ -30,9 +30,10 @@ impl From<StoreError> for CniError {
             StoreError::Taken { .. } | StoreError::AlreadyAttached { .. } => Code::AlreadyTaken,
             StoreError::LockTimeout { .. } => Code::TryAgain,
             StoreError::Damaged { .. } | StoreError::NewerFormat { .. } => Code::StoreDamaged,
-            StoreError::Outside { .. } | StoreError::Reserved { .. } | StoreError::Surplus { .. } => {
-                Code::InvalidConf
-            }
+            StoreError::Outside { .. }
+            | StoreError::Reserved { .. }
+            | StoreError::Surplus { .. }
+            | StoreError::TooLarge { .. } => Code::InvalidConf,
             StoreError::Io { .. } => Code::Io,
         };
         CniError::new(code, error.to_string())

@@ -3,7 +3,7 @@
 //! The keys are those of the reference plugin `portmap`: `hostPort`, `containerPort`, `protocol` (tcp if unsaid) and
 //! `hostIP`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -69,6 +69,7 @@ pub(super) fn read_host_ports(root: &Node<'_, '_>) -> Vec<HostPort> {
     let Some(runtime) = root.object("runtimeConfig") else { return Vec::new() };
     let Some(list) = runtime.list("portMappings") else { return Vec::new() };
     let mut ports: Vec<HostPort> = Vec::new();
+    let mut seen: HashSet<HostPort> = HashSet::new();
     // To tell at once that two of a pod's own clash: the kernel would refuse the second without saying why.
     let mut places: HashMap<(Option<IpAddr>, Protocol, u16), (usize, u16)> = HashMap::new();
     for (at, item) in list.items().enumerate() {
@@ -82,7 +83,7 @@ pub(super) fn read_host_ports(root: &Node<'_, '_>) -> Vec<HostPort> {
                 port.protocol, port.host_port
             );
             item.refuse_member("hostPort", text);
-        } else if !ports.contains(&port) {
+        } else if seen.insert(port) {
             ports.push(port);
         }
     }

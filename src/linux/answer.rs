@@ -93,20 +93,28 @@ pub(super) enum Listed {
 }
 
 /// A dump on its way.
-pub(super) struct List {
+pub(super) struct List<'a> {
     sequence: u32,
     is_torn: bool,
     objects: Result<Vec<Object>, Reason>,
+    is_wanted: &'a (dyn Fn(&Object) -> bool + Sync),
 }
 
-impl List {
+impl List<'static> {
     /// The answer to the question with that sequence number.
     pub(super) fn of(sequence: u32) -> Self {
-        Self { sequence, is_torn: false, objects: Ok(Vec::new()) }
+        List::of_some(sequence, &|_| true)
     }
 }
 
-impl Exchange for List {
+impl<'a> List<'a> {
+    /// The same, of which only what is wanted is kept: it may be long.
+    pub(super) fn of_some(sequence: u32, is_wanted: &'a (dyn Fn(&Object) -> bool + Sync)) -> Self {
+        Self { sequence, is_torn: false, objects: Ok(Vec::new()), is_wanted }
+    }
+}
+
+impl Exchange for List<'_> {
     type Outcome = Result<Listed, Reason>;
 
     /// Torn or broken, it is read to the end: the next dump of the socket must find this one over.
@@ -115,7 +123,9 @@ impl Exchange for List {
             self.is_torn |= message.flags & NLM_F_DUMP_INTR != 0;
             match message.content {
                 Content::Object(object) => match (&mut self.objects, object) {
-                    (Ok(objects), Ok(object)) => objects.push(object),
+                    (Ok(objects), Ok(object)) => {
+                        objects.extend(Some(object).filter(|it| (self.is_wanted)(it)))
+                    }
                     (Ok(_), Err(reason)) => self.objects = Err(reason),
                     (Err(_), _) => {}
                 },

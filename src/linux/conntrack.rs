@@ -13,6 +13,7 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 use rtnetlink::packet_core::{DefaultNla, Emitable, NLA_F_NESTED, Nla, ParseableParametrized};
 
 use super::error::KernelError;
+use super::message::Object;
 use super::nfnetlink::Nfnetlink;
 
 /// Deletions that travel in one datagram.
@@ -59,6 +60,13 @@ pub enum FlowFilter {
     From(IpAddr),
     /// Those that an address answers, redirected to it or not.
     AnsweredBy(IpAddr),
+    /// Those of a protocol.
+    Of {
+        /// Of IPv4 or IPv6.
+        ipv4: bool,
+        /// Number of the IP protocol.
+        protocol: u8,
+    },
     /// Those that were, before any redirection, for a port.
     ToPort {
         /// Of IPv4 or IPv6.
@@ -82,15 +90,28 @@ impl Nfnetlink {
     /// # Errors
     /// The kernel's refusal: it has no ctnetlink (EOPNOTSUPP).
     pub async fn flows(&self, filter: FlowFilter) -> Result<Vec<Flow>, KernelError> {
+        self.flows_where(filter, |_| true).await
+    }
+
+    /// The same, of which only those are kept for which `is_wanted`: a node may track hundreds of thousands.
+    ///
+    /// # Errors
+    /// As [`Nfnetlink::flows`].
+    pub async fn flows_where(
+        &self,
+        filter: FlowFilter,
+        is_wanted: impl Fn(&Flow) -> bool + Sync,
+    ) -> Result<Vec<Flow>, KernelError> {
         let question = message(filter.is_ipv4(), filter.to_message());
-        let answers = self.dump(&question, "list tracked flows").await?;
-        let flows = answers.iter().filter_map(|answer| {
-            match ConntrackMessage::parse_with_param(answer.netfilter_body(), answer.netfilter_kind()).ok()? {
-                ConntrackMessage::New(attributes) => Flow::read(&attributes),
-                _ => None,
-            }
-        });
-        Ok(flows.filter(|flow| filter.fits(flow)).collect())
+        let read = |object: &Object| {
+            let message =
+                ConntrackMessage::parse_with_param(object.netfilter_body(), object.netfilter_kind()).ok()?;
+            let ConntrackMessage::New(attributes) = message else { return None };
+            Flow::read(&attributes).filter(|flow| filter.fits(flow) && is_wanted(flow))
+        };
+        let is_wanted = |object: &Object| read(object).is_some();
+        let found = self.dump_some(&question, "list tracked flows", &is_wanted).await?;
+        Ok(found.iter().filter_map(read).collect())
     }
 
     /// Has `flows` forgotten; their next packets are looked at afresh. Those that are gone already are a
@@ -121,7 +142,7 @@ impl FlowFilter {
     fn is_ipv4(&self) -> bool {
         match self {
             Self::From(address) | Self::AnsweredBy(address) => address.is_ipv4(),
-            Self::ToPort { ipv4, .. } => *ipv4,
+            Self::Of { ipv4, .. } | Self::ToPort { ipv4, .. } => *ipv4,
         }
     }
 
@@ -129,6 +150,7 @@ impl FlowFilter {
         match *self {
             Self::From(address) => flow.source == address,
             Self::AnsweredBy(address) => flow.answerer == address,
+            Self::Of { ipv4, protocol } => flow.source.is_ipv4() == ipv4 && flow.protocol == protocol,
             Self::ToPort { ipv4, protocol, port, address } => {
                 flow.source.is_ipv4() == ipv4
                     && flow.protocol == protocol
@@ -149,6 +171,10 @@ impl FlowFilter {
             }
             Self::From(address) => (ORIGINAL, source(address), FILTER_ORIGINAL, BY_SOURCE),
             Self::AnsweredBy(address) => (REPLY, source(address), FILTER_REPLY, BY_SOURCE),
+            Self::Of { protocol, .. } => {
+                let tuple = vec![Tuple::Proto(vec![ProtoTuple::Protocol(Protocol::from(protocol))])];
+                (ORIGINAL, tuple, FILTER_ORIGINAL, BY_PROTOCOL)
+            }
             Self::ToPort { protocol, port, address, .. } => {
                 let mut tuple = vec![Tuple::Proto(vec![
                     ProtoTuple::Protocol(Protocol::from(protocol)),

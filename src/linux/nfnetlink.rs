@@ -136,9 +136,20 @@ impl Nfnetlink {
         question: &NetfilterMessage,
         operation: impl Into<String>,
     ) -> Result<Vec<Object>, KernelError> {
+        self.dump_some(question, operation, &|_| true).await
+    }
+
+    /// The same for a list that may be long: what is not wanted is dropped as it comes.
+    pub(super) async fn dump_some(
+        &self,
+        question: &NetfilterMessage,
+        operation: impl Into<String>,
+        is_wanted: &(dyn Fn(&Object) -> bool + Sync),
+    ) -> Result<Vec<Object>, KernelError> {
         let question = request(question, NLM_F_DUMP);
         for _ in 0..DUMP_ATTEMPTS {
-            match self.0.exchange(std::slice::from_ref(&question), List::of).await.and_then(|listed| listed) {
+            let list = |first| List::of_some(first, is_wanted);
+            match self.0.exchange(std::slice::from_ref(&question), list).await.and_then(|listed| listed) {
                 Ok(Listed::Whole(objects)) => return Ok(objects),
                 Ok(Listed::Torn(_) | Listed::Busy) => {}
                 Err(reason) => return Err(reason.of(operation)),

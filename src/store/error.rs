@@ -65,6 +65,11 @@ pub enum StoreError {
     /// A file of the store is not what it should be.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// What is to be written could not be read again.
+    #[error(
+        "{path} would have {size} bytes, and the store reads {max} at most; ask for fewer hostPorts or addresses"
+    )]
+    TooLarge { path: PathBuf, size: u64, max: u64 },
     /// A record was written by a newer ferrule.
     #[error(
         "{path} has format version {version}, which this ferrule does not know; use the ferrule that wrote \

@@ -20,8 +20,9 @@ use rustix::io::Errno;
 use crate::store::env::{Env, FaultPoint};
 use crate::store::error::{Damaged, StoreError};
 
-/// Largest file that is read. A record has some hundred bytes.
-const FILE_MAX: u64 = 64 * 1024;
+/// Largest file that is read, and so that is written. A record has some hundred bytes, and 170 more for each hostPort, of
+/// which a conf may have 30,000. Prefixes or ends of tunnels of 50,000 nodes are 4 MiB.
+const FILE_MAX: u64 = 8 << 20;
 
 const DIR_MODE: Mode = Mode::RWXU;
 
@@ -153,14 +154,9 @@ impl Dir {
     /// # Errors
     /// [`Damaged`] if it is something else than a regular file, or too large.
     pub fn read(&self, name: impl AsRef<OsStr>) -> Result<Option<Content>, StoreError> {
-        self.read_at_most(name, FILE_MAX)
-    }
-
-    /// As [`Dir::read`], for a file that may have up to `max` bytes.
-    pub fn read_at_most(&self, name: impl AsRef<OsStr>, max: u64) -> Result<Option<Content>, StoreError> {
         let name = name.as_ref();
         match self.open_regular(name, OFlags::RDONLY)? {
-            Some((file, stat)) => self.read_opened(name, file, &stat, max).map(Some),
+            Some((file, stat)) => self.read_opened(name, file, &stat).map(Some),
             None => Ok(None),
         }
     }
@@ -174,7 +170,7 @@ impl Dir {
         if stat.st_nlink > 1 {
             return Err(Damaged::new(self.path.join(name), "it has a second name (hard link)").into());
         }
-        self.read_opened(name, file, &stat, FILE_MAX)
+        self.read_opened(name, file, &stat)
     }
 
     /// As [`Dir::read_to_write`], for a file that the store can do without: what else stands in its place is removed
@@ -208,8 +204,12 @@ impl Dir {
     }
 
     /// Writes all of `bytes` to the file that [`Dir::create`] made under `name`.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] for what [`Dir::read`] would refuse; then nothing is written.
     pub fn write(&self, name: impl AsRef<OsStr>, mut file: &File, bytes: &[u8]) -> Result<(), StoreError> {
         let name = name.as_ref();
+        self.check_size(name, bytes)?;
         self.admit("write", true, name)?;
         file.write_all(bytes).map_err(|error| self.failure("write", name, error))
     }
@@ -220,6 +220,7 @@ impl Dir {
     pub fn overwrite(&self, name: impl AsRef<OsStr>, old: &Content, bytes: &[u8]) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
         let name = name.as_ref();
+        self.check_size(name, bytes)?;
         self.admit("write", true, name)?;
         old.file.write_all_at(bytes, 0).map_err(|error| self.failure("write", name, error))?;
         if old.bytes.len() > bytes.len() {
@@ -339,17 +340,24 @@ impl Dir {
         }
     }
 
-    fn read_opened(&self, name: &OsStr, file: File, stat: &Stat, max: u64) -> Result<Content, StoreError> {
+    fn read_opened(&self, name: &OsStr, file: File, stat: &Stat) -> Result<Content, StoreError> {
         self.admit("read", false, name)?;
         // Room for the end of the file as well, so that one read finds all of it and one its end.
-        let size = u64::try_from(stat.st_size).unwrap_or_default().min(max);
+        let size = u64::try_from(stat.st_size).unwrap_or_default().min(FILE_MAX);
         let mut bytes = Vec::with_capacity(size as usize + 32);
-        let read = (&file).take(max + 1).read_to_end(&mut bytes);
+        let read = (&file).take(FILE_MAX + 1).read_to_end(&mut bytes);
         read.map_err(|error| self.failure("read", name, error))?;
-        if bytes.len() as u64 > max {
-            return Err(Damaged::new(self.path.join(name), format!("it is larger than {max} bytes")).into());
+        if bytes.len() as u64 > FILE_MAX {
+            return Err(
+                Damaged::new(self.path.join(name), format!("it is larger than {FILE_MAX} bytes")).into()
+            );
         }
         Ok(Content { file, id: FileId::of(stat), bytes })
+    }
+
+    fn check_size(&self, name: &OsStr, bytes: &[u8]) -> Result<(), StoreError> {
+        let (size, max) = (bytes.len() as u64, FILE_MAX);
+        if size > max { Err(StoreError::TooLarge { path: self.path.join(name), size, max }) } else { Ok(()) }
     }
 
     fn admit(&self, operation: &'static str, changes: bool, name: &OsStr) -> Result<(), StoreError> {

@@ -26,9 +26,6 @@ const NO_MASQUERADE: &str = "no_masquerade";
 const VXLAN_PEERS: &str = "vxlan_peers";
 const SYSCTL_BACKUP: &str = "sysctl_backup";
 
-/// Largest list that is read: 5,000 nodes of two families are 400 KiB.
-const LIST_MAX: u64 = 4 << 20;
-
 /// A sysctl of the node that the network needs, and what it was before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SysctlBackup {
@@ -46,7 +43,7 @@ impl Store {
     /// # Errors
     /// When the file cannot be read, or is no regular file.
     pub fn no_masquerade(&self) -> Result<Vec<IpNetwork>, StoreError> {
-        let Some(content) = self.root.read_at_most(NO_MASQUERADE, LIST_MAX)? else { return Ok(Vec::new()) };
+        let Some(content) = self.root.read(NO_MASQUERADE)? else { return Ok(Vec::new()) };
         let text = String::from_utf8_lossy(&content.bytes);
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
@@ -57,7 +54,7 @@ impl Store {
     /// # Errors
     /// When the file cannot be read.
     pub fn vxlan_peers(&self) -> Result<Option<VxlanPeers>, StoreError> {
-        let content = match self.root.read_at_most(VXLAN_PEERS, LIST_MAX) {
+        let content = match self.root.read(VXLAN_PEERS) {
             Err(StoreError::Damaged(_)) => None,
             content => content?,
         };
@@ -169,7 +166,7 @@ impl SysctlBackup {
 ///
 /// The new file is in `tmp`: where its writer dies before the rename, the next holder of the lock removes it.
 fn replace_list(tmp: &Dir, root: &Dir, name: &str, text: &str) -> Result<(), StoreError> {
-    match root.read_at_most(name, LIST_MAX) {
+    match root.read(name) {
         Ok(Some(known)) if known.bytes == text.as_bytes() => return Ok(()),
         // The rename below replaces a file or a link of any kind, but no directory.
         Err(StoreError::Damaged(_)) => drop(root.remove(name)?),

@@ -162,3 +162,44 @@ fn a_gc_with_nothing_to_do_reads_each_record_twice() {
         assert_eq!(seen.lines().filter(|line| line.contains(&name)).count(), 2, "{seen}");
     }
 }
+
+/// How often a command lists the flows that the kernel tracks, as strace sees it.
+fn listings(node: &Node, command: &str, pod: &Pod, conf: &Value) -> usize {
+    let trace = node.scratch().path().join("trace");
+    let strace = ["strace", "-f", "-qq", "-e", "trace=sendto", "-o", trace.to_str().unwrap()];
+    node.call_for(command, pod, conf).through(strace).run().success();
+    let seen = fs::read_to_string(&trace).unwrap();
+    seen.lines().filter(|line| line.contains("NFNL_SUBSYS_CTNETLINK<<8|IPCTNL_MSG_CT_GET,")).count()
+}
+
+/// Each listing goes through all flows of the node: one for each port took 23 seconds for a thousand.
+#[test]
+fn the_ports_of_a_pod_are_looked_for_in_one_list_a_family() {
+    let node = Node::new();
+    node.add(&Pod::new("first"), &node.conf());
+    for count in [1, 2, 1000] {
+        let (pod, conf) = (Pod::new("pod"), conf_with_everything(&node, 20..20 + count));
+        for command in ["ADD", "DEL"] {
+            assert_eq!(listings(&node, command, &pod, &conf), 2, "{command} with {count} ports");
+        }
+    }
+}
+
+/// All that an ADD writes, a DEL, a CHECK and whoever makes a flushed table again can read.
+#[test]
+fn thousands_of_ports_survive_the_way_to_disk_and_back() {
+    let (node, pod, other) = (Node::new(), Pod::new("pod"), Pod::new("other"));
+    let conf = conf_with_everything(&node, 20..5020);
+    let result = node.add(&pod, &conf);
+    assert!(fs::metadata(node.record_path(&pod)).unwrap().len() > 1 << 18);
+    node.check(&pod, &conf, &result).success();
+    let elements = || kit::nft::pod_elements(node.namespace()).len();
+    let before = elements();
+    assert!(before > 10_000, "{before}");
+    node.namespace().sh("nft delete table inet ferrule");
+    node.add(&other, &node.conf());
+    node.del(&other, &node.conf());
+    assert_eq!(elements(), before, "as the record has them");
+    node.del(&pod, &node.conf());
+    node.expect_nothing_left();
+}

@@ -29,8 +29,11 @@ pub async fn forget_redirected(
 ) -> Result<usize, NftError> {
     let mut stale: Vec<Flow> = Vec::new();
     let mut local = HashMap::new();
-    for filter in elements.iter().filter_map(udp_port) {
-        for flow in nft.flows(filter).await? {
+    for ipv4 in [true, false] {
+        let ports = UdpPorts::of(elements, ipv4);
+        let Some(filter) = ports.filter() else { continue };
+        // One list however many ports there are: to list one port, the kernel goes through all flows as well.
+        for flow in nft.flows_where(filter, |flow| ports.contain(flow)).await? {
             let is_local = match local.get(&flow.destination) {
                 Some(known) => *known,
                 None => is_local(node, flow.destination).await?,
@@ -55,11 +58,42 @@ pub async fn forget_address(nft: &Nfnetlink, address: IpAddr) -> Result<usize, N
     Ok(nft.forget_flows(&flows).await?)
 }
 
-/// The flows of an element, if it is a UDP hostPort.
-fn udp_port(element: &Element) -> Option<FlowFilter> {
-    let (port, pod) = read_host_port(element).filter(|(port, _)| port.protocol == Protocol::Udp)?;
-    let protocol = Protocol::Udp.number();
-    Some(FlowFilter::ToPort { ipv4: pod.is_ipv4(), protocol, port: port.host_port, address: port.host_ip })
+/// The UDP hostPorts of a family, each with the addresses of the node that it is for; `None` is any.
+struct UdpPorts {
+    ipv4: bool,
+    ports: HashMap<u16, Vec<Option<IpAddr>>>,
+}
+
+impl UdpPorts {
+    fn of(elements: &[Element], ipv4: bool) -> Self {
+        let mut ports: HashMap<u16, Vec<Option<IpAddr>>> = HashMap::new();
+        for (port, pod) in elements.iter().filter_map(read_host_port) {
+            if port.protocol == Protocol::Udp && pod.is_ipv4() == ipv4 {
+                ports.entry(port.host_port).or_default().push(port.host_ip);
+            }
+        }
+        Self { ipv4, ports }
+    }
+
+    /// The narrowest filter that lets all their flows pass.
+    fn filter(&self) -> Option<FlowFilter> {
+        let (ipv4, protocol) = (self.ipv4, Protocol::Udp.number());
+        let mut ports = self.ports.iter();
+        match (ports.next(), ports.next()) {
+            (None, _) => None,
+            (Some((&port, addresses)), None) => {
+                let address = addresses.first().copied().flatten().filter(|_| addresses.len() == 1);
+                Some(FlowFilter::ToPort { ipv4, protocol, port, address })
+            }
+            (Some(_), Some(_)) => Some(FlowFilter::Of { ipv4, protocol }),
+        }
+    }
+
+    fn contain(&self, flow: &Flow) -> bool {
+        let addresses = flow.destination_port.and_then(|port| self.ports.get(&port));
+        let is_for = |address: &Option<IpAddr>| address.is_none_or(|address| address == flow.destination);
+        addresses.is_some_and(|addresses| addresses.iter().any(is_for))
+    }
 }
 
 async fn is_local(node: &Netlink, address: IpAddr) -> Result<bool, KernelError> {

@@ -3,6 +3,7 @@
 //! Each bears the name of its network as the first word of its comment, for people and so that networks on a node tell
 //! their elements apart.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
@@ -72,10 +73,12 @@ impl PodRules {
                 elements.push(self.element(masquerade, key));
             }
         }
+        // Of 0.0.0.0 and of no address it may be the same.
+        let mut seen: HashSet<Element> = HashSet::new();
         for port in self.host_ports.iter().filter(|port| port.host_port != 0) {
             for is_ipv4 in [true, false] {
                 let element = self.host_port(port, is_ipv4);
-                elements.extend(element.filter(|element| !elements.contains(element)));
+                elements.extend(element.filter(|element| seen.insert(element.clone())));
             }
         }
         elements

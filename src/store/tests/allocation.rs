@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::super::StoreError;
 use super::super::alloc::{Age, Choice, State, choose_address};
 use super::*;
+use crate::config::host_port::{HostPort, Protocol};
 
 #[test]
 fn addresses_go_round_and_the_last_freed_comes_last() {
@@ -295,4 +296,30 @@ proptest! {
         }
         prop_assert_eq!(audit(&scratch.root()), held);
     }
+}
+
+/// What is written can be read; what could not be is refused, and holds nothing.
+#[test]
+fn a_record_of_any_size_is_read_again_or_not_written() {
+    let scratch = Scratch::new();
+    let (store, sets) = (scratch.store(), [set("10.1.2.0/29")]);
+    let with_ports = |container: &str, count: u32| {
+        let port = |n: u32| HostPort {
+            host_ip: Some(IpAddr::from([0xfd00, 0xaaaa, 0xbbbb, 0xcccc, 0xdddd, 0xeeee, 0xffff, n as u16])),
+            host_port: 60_000,
+            container_port: 60_000,
+            protocol: Protocol::Sctp,
+        };
+        Claim { host_ports: (0..count).map(port).collect(), ..claim(container) }
+    };
+    let allocate = |claim: Claim| store.lock(&this_boot(), PATIENCE).unwrap().allocate(claim, &sets, &[]);
+    // More than a conf of 131,072 values can name.
+    let (record, lock) = allocate(with_ports("large", 33_000)).unwrap();
+    drop(lock);
+    assert_eq!(store.find(&record.key()).unwrap(), Some(record));
+    assert!(del(&store, "large"));
+    let error = allocate(with_ports("huge", 60_000)).unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
+    assert_eq!(store.attachments().unwrap().len(), 0);
+    assert_eq!(audit(&scratch.root()).len(), 0);
 }

@@ -40,7 +40,7 @@ fn damages(whole: &[u8]) -> Vec<Damage> {
     add("doubled".to_owned(), [whole, whole].concat());
     add("doubled without an end".to_owned(), [whole.trim_ascii_end(), whole.trim_ascii_end()].concat());
     add("another file's block".to_owned(), vec![0xff; 4096]);
-    add("larger than any record".to_owned(), vec![b' '; 100_000]);
+    add("larger than any record".to_owned(), vec![b' '; (8 << 20) + 1]);
     let text = str::from_utf8(whole).unwrap();
     for version in ["2", "99", "18446744073709551615"] {
         add(format!("version {version}"), text.replacen(": 1,", &format!(": {version},"), 1).into_bytes());
