@@ -382,3 +382,28 @@ fn gc_and_status_reach_the_plugin() {
         assert_eq!(call(&network, command, "c1", &pod).run().complaint(50), "not today: ");
     }
 }
+
+/// The other plugin knows that the pod is gone, and gives its address to the next one; ferrule was never told.
+#[test]
+fn an_address_that_the_dead_hold_is_taken_from_the_plugin() {
+    let network = scripted(
+        "knows",
+        "echo '{\"ips\":[{\"address\":\"10.77.1.9/24\"},{\"address\":\"fd00:77::9/64\"}]}'",
+    );
+    let (gone, pod, late) = (Namespace::new("gone"), Namespace::new("pod"), Namespace::new("late"));
+    call(&network, "ADD", "dead", &gone).run().success();
+    let link = network.links()[0].clone();
+    drop(gone);
+    network.node.wait_for_end(&link);
+    let result = call(&network, "ADD", "next", &pod).run().success();
+    assert_eq!(addresses_of(&result), ["10.77.1.9", "fd00:77::9"]);
+    let on_link = ip::addresses(&pod, "eth0");
+    assert!(on_link.iter().any(|address| address["local"] == "10.77.1.9"), "{on_link:?}");
+    assert_eq!(network.known(), ["next@eth0"]);
+    // That of a pod that lives is refused, and given back.
+    let said = call(&network, "ADD", "late", &late).run().complaint(101);
+    assert!(said.contains("next"), "{said}");
+    assert_eq!(commands(&network), ["ADD", "ADD", "ADD", "DEL"]);
+    call(&network, "DEL", "next", &pod).run().success();
+    network.assert_nothing_remains();
+}

@@ -116,7 +116,7 @@ impl AddressRequest<'_> {
     /// or the next boot.
     ///
     /// An attachment of the same key that an ADD did not live to finish is removed first. Dead attachments
-    /// are reclaimed when a range set has run out.
+    /// are reclaimed when a range set has run out, or when they hold an address that is asked for.
     ///
     /// # Errors
     /// Code 100 where no address is left, 101 where the attachment exists already or an address that was asked
@@ -138,8 +138,11 @@ impl AddressRequest<'_> {
             self.in_time(self.remove_unfinished(&store, None)).await?;
             outcome = claim();
         }
-        if let Err(StoreError::Exhausted { .. }) = outcome {
-            outcome = self.in_time(self.claim_from_the_dead(&store, &sets)).await?;
+        let allocate =
+            |locked: &mut StoreGuard<'_>| locked.allocate(self.new_claim(), &sets, &self.network.requested);
+        if let Err(StoreError::Exhausted { .. } | StoreError::Taken { .. }) = outcome {
+            let again = self.claim_from_the_dead(&store, &self.network.requested, outcome, allocate);
+            outcome = self.in_time(again).await?;
         }
         let (record, lock) = outcome?;
         // One of each set, in their order.
@@ -163,22 +166,37 @@ impl AddressRequest<'_> {
         self.steps.until_deadline("ADD", work).await
     }
 
-    /// Claims once more from sets that have run out, after what the dead hold was freed. Whoever works on one of them is
-    /// waited for, as long as there is no room: a DEL is about to free it, or another ADD in the same need.
+    /// Claims once more, after what the dead hold was freed: of sets that have run out, or of `addresses` of which one is
+    /// taken, as `outcome` says. Whoever works on one of the dead is waited for, as long as there is no room: a DEL is
+    /// about to free it, or another ADD in the same need.
     async fn claim_from_the_dead(
         &self,
         store: &Store,
-        sets: &[RangeSet],
+        addresses: &[IpAddr],
+        mut outcome: Result<(Record, AttachmentLock), StoreError>,
+        claim: impl Fn(&mut StoreGuard<'_>) -> Result<(Record, AttachmentLock), StoreError>,
     ) -> Result<Result<(Record, AttachmentLock), StoreError>, CniError> {
+        let (boot, node) = (&self.facts.boot, self.node);
         let mut waited_for: HashSet<AttachmentKey> = HashSet::new();
         loop {
-            let Found { dead, busy } = reclaim::find_dead(store, &self.facts.boot, self.node).await?;
+            let was_taken = match outcome {
+                Err(StoreError::Taken { .. }) => true,
+                Err(StoreError::Exhausted { .. }) => false,
+                outcome => return Ok(outcome),
+            };
+            let Found { dead, busy } = match was_taken {
+                true => reclaim::find_dead_holders(store, boot, node, addresses).await?,
+                false => reclaim::find_dead(store, boot, node).await?,
+            };
             let mut locked = self.lock(store)?;
             reclaim::release_dead(&mut locked, dead)?;
             // Even where nothing was dead: another ADD may have made room just now, for all that wait.
-            let outcome = locked.allocate(self.new_claim(), sets, &self.network.requested);
+            outcome = claim(&mut locked);
             drop(locked);
-            let Err(StoreError::Exhausted { .. }) = outcome else { return Ok(outcome) };
+            if was_taken && matches!(outcome, Err(StoreError::Exhausted { .. })) {
+                // Of the other family, of which other attachments may hold addresses.
+                continue;
+            }
             let Some(busy) = busy.into_iter().find(|key| waited_for.insert(key.clone())) else {
                 return Ok(outcome);
             };
@@ -203,7 +221,7 @@ impl AddressRequest<'_> {
         let (announced, lock) = outcome?;
         let asked = self.in_time(delegate.execute(Command::Add, &self.request.conf));
         let claimed = match self.steps.time_async(Phase::Delegate, asked).await {
-            Ok(answer) => self.adopt(store, plugin, &answer),
+            Ok(answer) => self.in_time(self.adopt(store, plugin, &answer)).await,
             Err(failure) => Err(failure),
         };
         let Err(mut failure) = claimed else { return claimed };
@@ -220,7 +238,7 @@ impl AddressRequest<'_> {
         Err(failure)
     }
 
-    fn adopt(&self, store: &Store, plugin: &str, answer: &[u8]) -> Result<Claimed, CniError> {
+    async fn adopt(&self, store: &Store, plugin: &str, answer: &[u8]) -> Result<Claimed, CniError> {
         let unusable = |reason: String| {
             let message = format!("IPAM plugin {plugin:?} answered ADD with what is no result");
             CniError::new(Code::Decode, message).with_details(reason)
@@ -232,9 +250,18 @@ impl AddressRequest<'_> {
             return Err(unusable("it gives no address (ips is empty)".into()));
         }
         let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.ip()).collect();
-        let mut locked = self.lock(store)?;
-        locked.release(self.key)?;
-        let (record, lock) = locked.adopt(self.new_claim(), &addresses)?;
+        // What was announced stays until its successor can be written: its lock makes others wait.
+        let adopt = |locked: &mut StoreGuard<'_>| {
+            locked.refuse_held(&addresses)?;
+            locked.release(self.key)?;
+            locked.adopt(self.new_claim(), &addresses)
+        };
+        let mut outcome = adopt(&mut self.lock(store)?);
+        if let Err(StoreError::Taken { .. }) = outcome {
+            // The plugin knows that the pod is gone which had it, and nobody told us.
+            outcome = self.claim_from_the_dead(store, &addresses, outcome, adopt).await?;
+        }
+        let (record, lock) = outcome?;
         let located = result.ips.iter().map(|ip| AllocatedAddress {
             address: ip.address.ip(),
             subnet: IpNetwork::new(ip.address.network(), ip.address.prefix()).ok(),

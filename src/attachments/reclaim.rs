@@ -27,13 +27,36 @@ pub struct Found {
 /// # Errors
 /// Where store or kernel cannot be used.
 pub async fn find_dead(store: &Store, boot: &BootId, node: Option<&Netlink>) -> Result<Found, CniError> {
+    find_dead_among(store, boot, node, |_| true).await
+}
+
+/// The same for those attachments alone that hold one of `addresses`.
+///
+/// # Errors
+/// As [`find_dead`].
+pub async fn find_dead_holders(
+    store: &Store,
+    boot: &BootId,
+    node: Option<&Netlink>,
+    addresses: &[IpAddr],
+) -> Result<Found, CniError> {
+    let holds_one = |record: &Record| record.addresses.iter().any(|address| addresses.contains(address));
+    find_dead_among(store, boot, node, holds_one).await
+}
+
+async fn find_dead_among(
+    store: &Store,
+    boot: &BootId,
+    node: Option<&Netlink>,
+    is_meant: impl Fn(&Record) -> bool,
+) -> Result<Found, CniError> {
     // Each of the dead keeps its lock open.
     limits::raise_open_files();
     let mut found = Found::default();
     store.discard_previous_boots(boot, LOCK_DEADLINE)?;
     for entry in store.attachments()? {
         let Ok(record) = entry.record else { continue };
-        if !liveness::is_dead(&record, boot, node).await? {
+        if !is_meant(&record) || !liveness::is_dead(&record, boot, node).await? {
             continue;
         }
         match take_down(store, &record, boot, node).await? {

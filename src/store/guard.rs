@@ -107,9 +107,7 @@ impl<'store> StoreGuard<'store> {
         addresses: &[IpAddr],
     ) -> Result<(Record, AttachmentLock), StoreError> {
         self.refuse_attached(&claim.key)?;
-        for &address in addresses {
-            self.refuse_taken(address)?;
-        }
+        self.refuse_held(addresses)?;
         let record = Record::new(claim, addresses.to_vec(), self.boot.clone(), self.now);
         self.commit(record, || Ok(()))
     }
@@ -129,6 +127,14 @@ impl<'store> StoreGuard<'store> {
         // Housekeeping that the next release does as well: no reason to fail this one.
         drop(self.cooldown.expire_some());
         Ok(Some(Released { addresses }))
+    }
+
+    /// Whether an attachment holds one of the addresses.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] if so.
+    pub fn refuse_held(&self, addresses: &[IpAddr]) -> Result<(), StoreError> {
+        addresses.iter().try_for_each(|&address| self.refuse_taken(address))
     }
 
     fn refuse_attached(&self, key: &AttachmentKey) -> Result<(), StoreError> {

@@ -3,9 +3,13 @@
 use serde_json::{Value, json};
 
 use kit::call::Call;
+use kit::files::wait_for_words;
 use kit::ip;
 use kit::netns::Namespace;
 use kit::network::Network;
+use kit::node::Node;
+use kit::packets::answers_ping;
+use kit::pod::{Pod, addresses_of};
 
 /// The three ways in which an address can be asked for.
 const WAYS: [&str; 3] = ["runtimeConfig.ips", "args.cni.ips", "CNI_ARGS"];
@@ -165,4 +169,96 @@ fn the_main_plugin_assigns_the_requested_address() {
     assert_eq!(addresses(&call.run().success())[0], "10.77.1.123/32");
     let on_link = ip::addresses(&pod, "eth0");
     assert!(on_link.iter().any(|address| address["local"] == "10.77.1.123"), "{on_link:?}");
+}
+
+/// A pod that the runtime never told of, as after a crash of the node's containerd: its namespace and its link are gone.
+fn leave_dead(node: &Node, conf: &Value) -> Vec<String> {
+    let dead = Pod::new("dead");
+    let addresses = addresses_of(&node.add(&dead, conf));
+    dead.die();
+    node.wait_for_host_links(0);
+    addresses
+}
+
+/// As a StatefulSet's pod does, whose predecessor died with the node's network.
+#[test]
+fn a_requested_address_that_the_dead_hold_is_given() {
+    let ways = [
+        json!({ "runtimeConfig": { "ips": ["10.88.0.77", "fd00:88::77"] } }),
+        json!({ "args": { "cni": { "ips": ["10.88.0.77", "fd00:88::77"] } } }),
+        json!({ "runtimeConfig": { "io.kubernetes.cri.pod-annotations": { "ferrule.dev/ips": "10.88.0.77,fd00:88::77" } } }),
+    ];
+    for way in ways {
+        let (node, pod) = (Node::new(), Pod::new("pod"));
+        let mut conf = node.conf();
+        conf.as_object_mut().unwrap().extend(way.as_object().unwrap().clone());
+        let held = leave_dead(&node, &conf);
+        assert_eq!(held, ["10.88.0.77", "fd00:88::77"]);
+        // Another pod that died, with which it has nothing to do, may wait for its DEL.
+        let other = leave_dead(&node, &node.conf());
+        let result = node.add(&pod, &conf);
+        assert_eq!(addresses_of(&result), held, "{way}");
+        for address in &held {
+            assert!(answers_ping(node.namespace(), address), "{address}");
+        }
+        assert!(other.iter().all(|address| node.held_addresses().contains(address)), "{other:?}");
+        let late = Pod::new("late");
+        assert!(node.try_add(&late, &conf).complaint(101).contains(pod.container()), "it lives");
+    }
+}
+
+#[test]
+fn the_dead_give_way_for_each_of_two_families() {
+    let (node, pod) = (Node::new(), Pod::new("pod"));
+    let mut conf = node.conf_with(json!([[{ "subnet": "10.88.0.8/32" }], [{ "subnet": "fd00:88::/64" }]]));
+    // One holds the only address of a full range, and one the address of the other family.
+    let mut asking = conf.clone();
+    asking["runtimeConfig"] = json!({ "ips": ["fd00:88::77"] });
+    conf["runtimeConfig"] = json!({ "ips": ["fd00:88::66"] });
+    leave_dead(&node, &conf);
+    let only_v6 = node.conf_with(json!([[{ "subnet": "fd00:88::/64" }]]));
+    let mut other = only_v6.clone();
+    other["runtimeConfig"] = json!({ "ips": ["fd00:88::77"] });
+    leave_dead(&node, &other);
+    assert_eq!(addresses_of(&node.add(&pod, &asking)), ["10.88.0.8", "fd00:88::77"]);
+}
+
+/// Its DEL is at work: as with a full range, it is waited for.
+#[test]
+fn a_del_that_is_about_to_free_a_requested_address_is_waited_for() {
+    let node = Node::new();
+    let mut conf = node.conf();
+    conf["runtimeConfig"] = json!({ "ips": ["10.88.0.77"] });
+    let dead = Pod::new("dead");
+    node.add(&dead, &conf);
+    dead.die();
+    node.wait_for_host_links(0);
+    let trace = node.scratch().path().join("trace");
+    let slow = "inject=flock:delay_enter=1000000:when=2";
+    let strace = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=flock", "-e", slow];
+    let del = node.call_for("DEL", &dead, &conf).through(strace).spawn();
+    wait_for_words(&trace, "= 0");
+    assert_eq!(addresses_of(&node.add(&Pod::new("next"), &conf))[0], "10.88.0.77");
+    del.wait().success();
+}
+
+/// A main plugin asks: nothing but the namespace tells whether its pod lives, once its record is a minute old.
+#[test]
+fn an_ipam_plugin_takes_a_requested_address_from_the_dead() {
+    let network = Network::for_ipam("dead");
+    let (gone, pod) = (Namespace::new("gone"), Namespace::new("pod"));
+    let ask_in = |container: &str, netns: &Namespace| {
+        let call = network.call("ADD").attachment(container, netns.path());
+        call.env("CNI_ARGS", "IgnoreUnknown=1;IP=10.77.1.50").run()
+    };
+    ask_in("dead", &gone).success();
+    drop(gone);
+    let young = ask_in("next", &pod).complaint(101);
+    assert!(young.contains("dead"), "its main plugin may still be at work: {young}");
+    network.store().rewrite_records(|record| {
+        record["created"] = json!(record["created"].as_u64().unwrap() - 3600);
+    });
+    assert_eq!(addresses(&ask_in("next", &pod).success())[0], "10.77.1.50/24");
+    assert_eq!(network.known(), ["next@eth0"]);
+    ask_in("late", &pod).failure(101);
 }
