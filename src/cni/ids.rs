@@ -94,8 +94,8 @@ impl NetworkName {
 /// Names an interface (`CNI_IFNAME`), as the kernel would take it.
 ///
 /// The kernel's own rule (`dev_valid_name`, net/core/dev.c): not `.` or `..`, no `/`, no `:`, no white
-/// space, at most 15 bytes. Stricter here: printable ASCII only, and no `@`, with which ferrule joins the
-/// parts of a file name, nor `%`, which the kernel takes for a template of names.
+/// space, at most 15 bytes. Stricter here: printable ASCII only, and no `%`, which the kernel takes for a template
+/// of names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfName(String);
 
@@ -109,8 +109,8 @@ impl IfName {
         if text == "." || text == ".." {
             return Err(InvalidId::DotName(text.to_owned()));
         }
-        let allowed = "printable ASCII without / : @ % may stand there";
-        refuse_characters(text, allowed, |_, c| c.is_ascii_graphic() && !"/:@%".contains(c))?;
+        let allowed = "printable ASCII without / : % may stand there";
+        refuse_characters(text, allowed, |_, c| c.is_ascii_graphic() && !"/:%".contains(c))?;
         Ok(Self(text.to_owned()))
     }
 
@@ -225,7 +225,7 @@ mod tests {
         ] {
             assert_eq!(ContainerId::parse(id).unwrap().as_str(), id);
         }
-        for name in ["eth0", "net1", "veth0.100", "lo", "a-b_c"] {
+        for name in ["eth0", "net1", "veth0.100", "lo", "a-b_c", "a@b", "@", "eth0@if7"] {
             assert_eq!(IfName::parse(name).unwrap().as_str(), name);
         }
     }
@@ -236,7 +236,7 @@ mod tests {
             assert!(ContainerId::parse(text).is_err(), "{text:?}");
             assert!(NetworkName::parse(text).is_err(), "{text:?}");
         }
-        for text in ["", ".", "..", "a/b", "a b", "a:1", "eth%d", "a@b", "sixteen-bytes-xx", "a\u{7f}"] {
+        for text in ["", ".", "..", "a/b", "a b", "a:1", "eth%d", "sixteen-bytes-xx", "a\u{7f}"] {
             assert!(IfName::parse(text).is_err(), "{text:?}");
         }
         for text in ["", "run/netns/a", "/run/\0", "/run/\n", "/run/\u{1b}[2J"] {

@@ -236,9 +236,11 @@ fn read_requested(
         list.items().filter_map(|item| item.parse(parse_ip)).collect()
     };
     let runtime = root.object("runtimeConfig").map(|runtime| read_ips(&runtime));
-    let args = with_cni_args(root, read_ips);
+    let args = with_cni_args(root, read_ips).unwrap_or_default();
+    // CNI's conventions: where args names addresses, CNI_ARGS is ignored.
+    let from_environment = from_environment.filter(|_| args.is_empty());
     let of_attachment: Vec<IpAddr> =
-        runtime.into_iter().chain(args).flatten().chain(from_environment).collect();
+        runtime.into_iter().flatten().chain(args).chain(from_environment).collect();
     let mut all = if of_attachment.is_empty() { from_pod } else { of_attachment };
     let mut seen = HashSet::new();
     all.retain(|address| seen.insert(*address));

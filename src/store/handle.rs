@@ -269,7 +269,7 @@ impl Store {
     }
 }
 
-/// The name of an attachment's record. Neither part can hold an `@` or a `/`.
+/// The name of an attachment's record. No container id holds an `@`, which an interface's name may; neither holds a `/`.
 pub(super) fn file_name(key: &AttachmentKey) -> String {
     format!("{}@{}", key.container, key.ifname)
 }

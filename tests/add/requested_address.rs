@@ -54,6 +54,28 @@ fn a_requested_address_is_given_in_every_form() {
     network.assert_nothing_remains();
 }
 
+/// CNI's conventions: `args` takes the place of CNI_ARGS.
+#[test]
+fn what_args_asks_for_takes_the_place_of_cni_args() {
+    let network = Network::for_ipam("args");
+    for (asked, expected) in [
+        (json!(["10.77.1.9"]), "10.77.1.9/24"),
+        (json!(["10.77.1.9/24", "fd00:77:1::9"]), "10.77.1.9/24"),
+        (json!(["fd00:77:1::9"]), "10.77.1.2/24"),
+        (json!([]), "10.77.1.50/24"),
+    ] {
+        let mut conf = network.conf.clone();
+        conf["args"] = json!({ "cni": { "ips": asked } });
+        let call = |command| {
+            let call = network.call(command).attachment("c1", network.node.namespace().path());
+            call.env("CNI_ARGS", "IgnoreUnknown=1;IP=10.77.1.50").conf(&conf).run()
+        };
+        assert_eq!(addresses(&call("ADD").success())[0], expected, "{asked}");
+        call("DEL").success();
+    }
+    network.assert_nothing_remains();
+}
+
 /// Multus and the runtime may both pass on the same wish.
 #[test]
 fn the_same_address_asked_for_in_every_way_at_once_is_one_wish() {

@@ -1,9 +1,12 @@
 //! Two runtimes, or one that lost its memory, working on one container at the same time (containerd#7010, cri-o#2984).
 
+use serde_json::{Value, json};
+
 use kit::answer::Answer;
 use kit::at_once;
 use kit::ip;
 use kit::node::Node;
+use kit::packets::answers_ping;
 use kit::pod::{Pod, addresses_of};
 
 /// Everybody but one is told that it is attached already, and nobody spoils the one.
@@ -47,4 +50,34 @@ fn adds_and_dels_of_one_container_at_once_leave_nothing() {
     node.del(&pod, &conf);
     assert!(ip::link(pod.namespace(), "eth0").is_none());
     node.expect_nothing_left();
+}
+
+/// The kernel and the specification allow an `@` in it, with which the store joins the parts of a record's name.
+#[test]
+fn an_interface_may_have_an_at_sign_in_its_name() {
+    let (node, pod) = (Node::new(), Pod::new("pod"));
+    let conf = node.conf();
+    for name in ["eth0@x", "@", "eth@0@1"] {
+        let call =
+            |command: &str, conf: &Value| node.call_for(command, &pod, conf).env("CNI_IFNAME", name).run();
+        let result = call("ADD", &conf).result();
+        assert_eq!(result["interfaces"][1]["name"], name);
+        for address in addresses_of(&result) {
+            assert!(answers_ping(node.namespace(), &address), "{name}: {address}");
+        }
+        assert_eq!(node.known_attachments(), [format!("{}@{name}", pod.container())]);
+        let mut with_result = conf.clone();
+        with_result["prevResult"] = result;
+        call("CHECK", &with_result).success();
+        assert!(call("ADD", &conf).complaint(101).contains(name));
+        let mut gc = conf.clone();
+        gc["cni.dev/valid-attachments"] = json!([{ "containerID": pod.container(), "ifname": name }]);
+        node.call("GC", &gc).run().success();
+        call("CHECK", &with_result).success();
+        call("DEL", &conf).success();
+        node.expect_nothing_left();
+        call("ADD", &conf).success();
+        node.gc(&conf, &[]).success();
+        node.expect_nothing_left();
+    }
 }
