@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod api;
+mod chain;
 mod firewall;
 mod follow;
 mod guard;

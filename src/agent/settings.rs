@@ -12,6 +12,7 @@ use ipnetwork::IpNetwork;
 
 use crate::agent::install::conflist::ConfOptions;
 use crate::cni::ids::NetworkName;
+use crate::cni::version::SpecVersion;
 use crate::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, MAX_ID, Routing};
 
 /// Begins the names of environment variables.
@@ -44,6 +45,10 @@ pub struct Settings {
     /// File name of our conf in it; runtimes take the first by name
     #[arg(long, env = "FERRULE_CONF_NAME", default_value = "10-ferrule.conflist")]
     pub conf_name: String,
+
+    /// Versions of the CNI specification in our conf; fewer where a plugin behind ferrule is older
+    #[arg(long, env = "FERRULE_CNI_VERSIONS", default_value = "0.4.0,1.0.0,1.1.0", value_delimiter = ',', value_parser = parse_version)]
+    pub cni_versions: Vec<SpecVersion>,
 
     /// Directory of the stores; the same path for the agent and for the plugin
     #[arg(long, env = "FERRULE_DATA_DIR", default_value = "/var/lib/cni/ferrule")]
@@ -142,6 +147,7 @@ impl Settings {
             mtu: Some(self.mtu).filter(|&mtu| mtu != 0).or(mtu),
             masquerade: self.masquerade,
             non_masquerade: self.non_masquerade_cidrs.clone(),
+            cni_versions: self.cni_versions.clone(),
             forward_accept: self.forward_accept == ForwardAccept::Auto,
         }
     }
@@ -163,6 +169,10 @@ fn with_short_names(command: Command, variable: impl Fn(&str) -> Option<OsString
 /// `tcp://10.96.0.5:8472`, as kubelet sets `<SERVICE>_PORT`.
 fn is_of_a_service(value: &OsStr) -> bool {
     value.to_str().is_some_and(|value| ["tcp://", "udp://", "sctp://"].iter().any(|it| value.starts_with(it)))
+}
+
+fn parse_version(text: &str) -> Result<SpecVersion, String> {
+    SpecVersion::parse(text).ok_or_else(|| format!("{text:?} is no version that ferrule speaks"))
 }
 
 fn parse_network(text: &str) -> Result<NetworkName, String> {
@@ -220,6 +230,7 @@ mod tests {
             vec!["--listen", "9690"],
             vec!["--vxlan-id", "16777216"],
             vec!["--masquerade", "maybe"],
+            vec!["--cni-versions", "1.0.0,2.0.0"],
         ] {
             let all = ["ferruled", "--node-name", "a"].into_iter().chain(words.iter().copied());
             assert!(Settings::try_parse_from(all).is_err(), "{words:?}");

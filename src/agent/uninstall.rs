@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use crate::agent::install::files::InstallError;
 use crate::agent::install::runtime::CONF_MODE;
-use crate::agent::install::{drop_ins, files, loopback};
+use crate::agent::install::{chain, drop_ins, files, loopback};
 use crate::agent::settings::Settings;
 use crate::attachments::block_on;
 use crate::attachments::networks::Networks;
@@ -44,7 +44,10 @@ async fn clean(settings: &Settings) -> Result<bool, CniError> {
     }
     let conf = settings.conf_file();
     let content = std::fs::read(&conf).ok();
-    let mut is_clean = remove(&conf, "network configuration");
+    // Plugins of others in our list go with it, since they have no network to work on without ferrule. A list of somebody
+    // else under our file's name stays.
+    let is_anothers = chain::read(&conf).is_some_and(|found| !found.is_of(settings.network.as_str()));
+    let mut is_clean = is_anothers || remove(&conf, "network configuration");
     // A pod may have come before the conf was gone.
     let looked = look(&networks).await;
     if looked.as_ref().map_or(true, |(_, plan)| is_refused(plan))

@@ -210,25 +210,45 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, CniError> {
 /// # Errors
 /// What is wrong with a file that names ferrule. What is wrong with others' is theirs.
 fn read_plugins(path: &Path) -> Result<Vec<Conf>, String> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(CONF_MAX).read_to_string(&mut text));
-    read.map_err(|error| format!("cannot be read: {error}"))?;
-    let document: Value = match serde_json::from_str(&text) {
-        Ok(document) => document,
-        Err(_) if !text.contains(PLUGIN_TYPE) => return Ok(Vec::new()),
-        Err(error) => return Err(format!("is not JSON: {error}")),
-    };
+    let Some(document) = read_json(path)? else { return Ok(Vec::new()) };
     let alone = std::slice::from_ref(&document);
-    let plugins = document.get("plugins").and_then(Value::as_array).map_or(alone, Vec::as_slice);
+    let mut plugins = document.get("plugins").and_then(Value::as_array).map_or(alone, Vec::as_slice).to_vec();
+    plugins.extend(read_drop_ins(path, &document)?);
     let mut confs = Vec::new();
-    for plugin in plugins.iter().filter(|plugin| has_a_part(plugin)) {
-        let mut plugin = plugin.clone();
+    for mut plugin in plugins.into_iter().filter(has_a_part) {
         if let (Some(plugin), Some(name)) = (plugin.as_object_mut(), document.get("name")) {
             plugin.insert("name".to_owned(), name.clone());
         }
         confs.push(Conf { version: choose_version(&document)?, document: plugin });
     }
     Ok(confs)
+}
+
+/// The plugins that libcni (from 1.3 on) puts behind those of a conflist: `<network>/*.conf` beside the file.
+fn read_drop_ins(path: &Path, list: &Value) -> Result<Vec<Value>, String> {
+    let name = list.get("name").and_then(Value::as_str).and_then(|name| NetworkName::parse(name).ok());
+    let is_list = path.extension().is_some_and(|extension| extension == "conflist");
+    let is_alone = list.get("loadOnlyInlinedPlugins").and_then(Value::as_bool) == Some(true);
+    let Some(name) = name.filter(|_| is_list && !is_alone) else { return Ok(Vec::new()) };
+    let Ok(files) = self::list(&path.with_file_name(name.as_str())) else { return Ok(Vec::new()) };
+    let mut plugins = Vec::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|it| it == "conf")) {
+        let plugin = read_json(file).map_err(|reason| format!("{}: {reason}", file.display()))?;
+        plugins.extend(plugin);
+    }
+    Ok(plugins)
+}
+
+/// `None` for a file that is not JSON and does not name ferrule.
+fn read_json(path: &Path) -> Result<Option<Value>, String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(CONF_MAX).read_to_string(&mut text));
+    read.map_err(|error| format!("cannot be read: {error}"))?;
+    match serde_json::from_str(&text) {
+        Ok(document) => Ok(Some(document)),
+        Err(_) if !text.contains(PLUGIN_TYPE) => Ok(None),
+        Err(error) => Err(format!("is not JSON: {error}")),
+    }
 }
 
 fn has_a_part(plugin: &Value) -> bool {

@@ -4,17 +4,15 @@
 //! One file, `<dataDir>/<network>/agent.json`, written as a whole and renamed. Only the node of the same name uses it:
 //! the disk may have been copied to another machine.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::cluster::desired_state::{Desired, OwnNode};
-use crate::agent::install::files::{InstallError, replace};
+use crate::agent::install::files::{self, InstallError};
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
 
@@ -31,7 +29,7 @@ pub fn path(data_dir: &Path, network: &NetworkName) -> PathBuf {
 /// # Errors
 /// Why a file that is there cannot be used, in words.
 pub fn load(path: &Path, node: &str) -> Result<Option<Desired>, String> {
-    let text = match read(path) {
+    let text = match files::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{}: {error}", path.display())),
@@ -46,18 +44,6 @@ pub fn load(path: &Path, node: &str) -> Result<Option<Desired>, String> {
     file.into_desired().map(Some).map_err(|what| format!("{}: {what}", path.display()))
 }
 
-/// Neither follows a symlink nor waits for the other end of a FIFO.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    Ok(text)
-}
-
 /// Remembers. Synced: it is for after a power loss.
 ///
 /// # Errors
@@ -65,7 +51,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub fn save(path: &Path, node: &str, desired: &Desired) -> Result<(), InstallError> {
     // Strings and numbers: serialising them cannot fail.
     let json = serde_json::to_vec(&File::of(node, desired)).unwrap_or_default();
-    replace(path, &json, 0o600)
+    files::replace(path, &json, 0o600)
 }
 
 #[derive(Serialize, Deserialize)]

@@ -25,12 +25,14 @@ pub struct ConfOptions {
     pub masquerade: bool,
     /// Destinations that see the pod's own address besides those in the cluster.
     pub non_masquerade: Vec<IpNetwork>,
+    /// Versions of the specification that the runtime may choose from.
+    pub cni_versions: Vec<SpecVersion>,
     /// Whether `ferrulectl sync` inserts accept rules where iptables' FORWARD drops.
     pub forward_accept: bool,
 }
 
-/// The file's content. The same for the same input, byte for byte: it is rewritten only where it differs.
-pub fn render(options: &ConfOptions, own: &OwnNode) -> String {
+/// The conflist with our entry alone. The same for the same input.
+pub fn render(options: &ConfOptions, own: &OwnNode) -> Value {
     let sets: Vec<Value> = own.pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.to_string() }])).collect();
     let default_route = |(ipv4, destination): (bool, &str)| {
         let is_needed = own.pod_cidrs.iter().any(|cidr| cidr.is_ipv4() == ipv4);
@@ -68,25 +70,25 @@ pub fn render(options: &ConfOptions, own: &OwnNode) -> String {
     if let Some(mtu) = options.mtu {
         plugin["mtu"] = json!(mtu);
     }
-    let conflist = json!({
-        // The oldest that containerd 1.6 reads, and what newer runtimes may choose instead.
-        "cniVersion": "1.0.0",
-        "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
+    let versions = options.cni_versions.iter();
+    // What containerd 1.6 reads; newer runtimes choose from all.
+    let alone = versions.clone().filter(|version| **version <= SpecVersion::V1_0_0).max();
+    let alone = alone.or(options.cni_versions.first()).copied().unwrap_or(SpecVersion::V1_0_0);
+    json!({
+        "cniVersion": alone.as_str(),
+        "cniVersions": versions.map(|version| version.as_str()).collect::<Vec<_>>(),
         "name": options.network.as_str(),
         "plugins": [plugin],
-    });
-    // Serialising strings, numbers and lists cannot fail.
-    serde_json::to_string_pretty(&conflist).unwrap_or_default() + "\n"
+    })
 }
 
 /// Reads a rendered conflist as the plugin will.
 ///
 /// # Errors
 /// Each of its problems: a node must not get a conf that its plugin rejects.
-pub fn check(conflist: &str) -> Result<Network, String> {
-    let document: Value = serde_json::from_str(conflist).map_err(|error| error.to_string())?;
-    let mut plugin = document["plugins"][0].clone();
-    plugin["name"] = document["name"].clone();
+pub fn check(conflist: &Value) -> Result<Network, String> {
+    let mut plugin = conflist["plugins"][0].clone();
+    plugin["name"] = conflist["name"].clone();
     let conf = Conf { version: SpecVersion::V1_0_0, document: plugin };
     Environment::read(|name| (name == "CNI_COMMAND").then(|| "STATUS".into()))
         .and_then(|environment| Network::read(&conf, &environment))
@@ -123,6 +125,7 @@ mod tests {
             mtu: None,
             masquerade: true,
             non_masquerade: vec![],
+            cni_versions: vec![SpecVersion::V0_4_0, SpecVersion::V1_0_0, SpecVersion::V1_1_0],
             forward_accept: false,
         }
     }
@@ -135,11 +138,10 @@ mod tests {
     }
 
     fn plugin(options: &ConfOptions, own: &OwnNode) -> Value {
-        let text = render(options, own);
-        let meaning = check(&text).unwrap();
+        let conflist = render(options, own);
+        let meaning = check(&conflist).unwrap();
         assert_eq!(meaning.range_sets().len(), if own.pod_cidrs.len() > 1 { 2 } else { 1 });
-        let document: Value = serde_json::from_str(&text).unwrap();
-        document["plugins"][0].clone()
+        conflist["plugins"][0].clone()
     }
 
     #[test]
@@ -158,6 +160,20 @@ mod tests {
         for absent in ["mtu", "nonMasqueradeCIDRs", "forwardAccept"] {
             assert_eq!(plugin[absent], Value::Null);
         }
+    }
+
+    /// A runtime of before libcni 1.2 knows `cniVersion` alone.
+    #[test]
+    fn a_plugin_behind_that_is_older_can_be_served() {
+        let versions = |cni_versions: &[SpecVersion]| {
+            let options = ConfOptions { cni_versions: cni_versions.to_vec(), ..options() };
+            let list = render(&options, &own(&["10.244.1.0/24"]));
+            (list["cniVersion"].clone(), list["cniVersions"].clone())
+        };
+        use SpecVersion::{V0_3_1, V0_4_0, V1_0_0, V1_1_0};
+        assert_eq!(versions(&[V0_4_0, V1_0_0, V1_1_0]), (json!("1.0.0"), json!(["0.4.0", "1.0.0", "1.1.0"])));
+        assert_eq!(versions(&[V0_4_0, V0_3_1]), (json!("0.4.0"), json!(["0.4.0", "0.3.1"])));
+        assert_eq!(versions(&[V1_1_0]), (json!("1.1.0"), json!(["1.1.0"])));
     }
 
     #[test]

@@ -82,6 +82,21 @@ fn replace_from(target: &Path, content: &mut impl Read, mode: u32) -> Result<(),
     Ok(())
 }
 
+/// The content of a regular file. Neither follows a symlink nor waits for the other end of a FIFO.
+///
+/// # Errors
+/// The system's reason, or that it is no regular file.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
+}
+
 /// Removes a file. Returns whether it was there.
 ///
 /// # Errors

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::agent::cluster::desired_state::OwnNode;
+use crate::agent::install::chain;
 use crate::agent::install::conflist;
 use crate::agent::install::files;
 use crate::agent::install::files::{InstallError, Installed};
@@ -31,8 +33,10 @@ pub struct Runtime {
     plugin: PathBuf,
     plugin_target: PathBuf,
     conf: PathBuf,
-    /// The conf that is installed, once it is.
-    installed: Option<String>,
+    /// Our part of the conf that is installed, once it is.
+    installed: Option<Value>,
+    /// Types of the plugins before and behind ours in the list.
+    chained: (Vec<String>, Vec<String>),
     /// When to look whether the runtime has loaded it, and how long to wait then.
     look: Option<(Instant, Duration)>,
     /// Confs of others that come before ours.
@@ -70,6 +74,7 @@ impl Runtime {
             plugin_target: settings.plugin_target(),
             conf: settings.conf_file(),
             installed: None,
+            chained: Default::default(),
             look: None,
             before: Vec::new(),
             pod_mtu: None,
@@ -99,8 +104,15 @@ impl Runtime {
         }
         let conf = conflist::render(&settings.conf_options(self.pod_mtu), own);
         let network = conflist::check(&conf).map_err(RuntimeError::Conf)?;
-        if files::install(&self.conf, conf.as_bytes(), CONF_MODE)? == Installed::Written {
+        let merged = chain::merge(&conf, chain::read(&self.conf));
+        if files::install(&self.conf, merged.text.as_bytes(), CONF_MODE)? == Installed::Written {
             info!(path = %self.conf.display(), "conf written");
+        }
+        let chained = merged.others();
+        if self.chained != chained {
+            let (before, behind) = (chained.0.join(","), chained.1.join(","));
+            info!(before, behind, "plugins of others in the conf changed");
+            self.chained = chained;
         }
         if self.installed.as_ref() != Some(&conf) {
             self.range_sets = network.range_sets().to_vec();
@@ -127,9 +139,11 @@ impl Runtime {
                 format!("the runtime has not loaded {file}; it was written again. Does the runtime read that directory?"),
             );
         }
-        let content = self.installed.clone().unwrap_or_default();
-        if let Err(error) = files::replace(&self.conf, content.as_bytes(), CONF_MODE) {
-            warn!(reason = %error, "conf not written again");
+        if let Some(ours) = &self.installed {
+            let merged = chain::merge(ours, chain::read(&self.conf));
+            if let Err(error) = files::replace(&self.conf, merged.text.as_bytes(), CONF_MODE) {
+                warn!(reason = %error, "conf not written again");
+            }
         }
         let pause = (pause * 2).min(LONGEST);
         self.look = Some((now + pause, pause));
@@ -142,9 +156,17 @@ impl Runtime {
         }
     }
 
-    /// Reports confs of others that the runtime takes before ours. They are not
-    /// removed: whose they are is for people to say.
+    /// Reports confs of others that the runtime takes before ours, and plugins that stand before ours in the list. They
+    /// are not removed: whose they are is for people to say.
     pub fn report_others(&mut self, recorder: Option<&EventRecorder>) {
+        let (before, _) = &self.chained;
+        if let Some(recorder) = recorder.filter(|_| !before.is_empty()) {
+            let (file, types) = (self.conf.display(), before.join(", "));
+            let note = format!(
+                "in {file} {types} stands before ferrule, which makes the pods' network and belongs first; move it behind"
+            );
+            recorder.warn("PluginBeforeFerrule", note);
+        }
         let before = files::files_before(&self.conf).unwrap_or_default();
         if before != self.before {
             for path in &before {

@@ -10,6 +10,7 @@ mod first;
 mod host_ports;
 mod leaving;
 mod masquerade;
+mod neighbours;
 mod nodes;
 mod pods;
 mod probes;
@@ -114,6 +115,7 @@ pub fn all() -> Vec<Case> {
         Ferrule, None: agent::rolled_out_again_it_costs_no_packet,
         Ferrule, None: agent::without_it_pods_start_all_the_same,
         Ferrule, None: agent::forced_into_tunnels_all_reach_all,
+        Ferrule, None: neighbours::a_chained_plugin_stays_through_restart_and_upgrade,
         Ferrule, None: attack::routes_that_were_flushed_are_back,
         Ferrule, None: attack::a_table_that_was_flushed_is_back,
         Ferrule, None: attack::forwarding_that_was_switched_off_is_on_again,
