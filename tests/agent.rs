@@ -14,6 +14,7 @@ mod follow;
 mod guard;
 mod life;
 mod loopback;
+mod manifests;
 pub mod node;
 mod repair;
 mod scale;

@@ -1,22 +1,17 @@
 //! What the administrator decides: flags, each with an environment variable, `FERRULE_` and the flag's name in capitals.
-//! The name without `FERRULE_` works as well, but for a value that kubelet sets for a Service of that name: a Service
-//! `vxlan` gives every pod of its namespace `VXLAN_PORT=tcp://10.96.0.5:8472`.
+//! Nothing else is read from the environment: kubelet puts variables there for each Service of the namespace, and a
+//! Service `vxlan` makes `VXLAN_PORT=tcp://10.96.0.5:8472`.
 
-use std::env;
-use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Command, CommandFactory, FromArgMatches, Parser};
+use clap::Parser;
 use ipnetwork::IpNetwork;
 
 use crate::agent::install::conflist::ConfOptions;
 use crate::cni::ids::NetworkName;
 use crate::cni::version::SpecVersion;
 use crate::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, MAX_ID, Routing};
-
-/// Begins the names of environment variables.
-const PREFIX: &str = "FERRULE_";
 
 /// The flags of `ferruled`.
 #[derive(Debug, Clone, Parser)]
@@ -63,7 +58,7 @@ pub struct Settings {
     pub routing: Routing,
 
     /// UDP port of VXLAN
-    #[arg(long, env = "FERRULE_VXLAN_PORT", default_value_t = DEFAULT_PORT)]
+    #[arg(long, env = "FERRULE_VXLAN_PORT", default_value_t = DEFAULT_PORT, value_parser = parse_port)]
     pub vxlan_port: u16,
 
     /// VXLAN network identifier
@@ -123,12 +118,6 @@ pub enum ForwardAccept {
 }
 
 impl Settings {
-    /// Reads the command line and the environment; ends the process where they are wrong.
-    pub fn read() -> Self {
-        let command = with_short_names(Self::command(), |name| env::var_os(name));
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
-    }
-
     /// Where our conf is.
     pub fn conf_file(&self) -> PathBuf {
         self.conf_dir.join(&self.conf_name)
@@ -153,22 +142,12 @@ impl Settings {
     }
 }
 
-/// Lets flags be set by variables without `FERRULE_`, where the one with it is not set.
-fn with_short_names(command: Command, variable: impl Fn(&str) -> Option<OsString>) -> Command {
-    command.mut_args(|arg| {
-        let long = arg.get_env().and_then(|name| name.to_str()).unwrap_or_default();
-        let short = long.strip_prefix(PREFIX).map(str::to_owned).filter(|_| variable(long).is_none());
-        match short.filter(|short| variable(short).is_some_and(|value| !is_of_a_service(&value))) {
-            // Once per process; clap needs a 'static name.
-            Some(short) => arg.env(&*String::leak(short)),
-            None => arg,
-        }
-    })
-}
-
-/// `tcp://10.96.0.5:8472`, as kubelet sets `<SERVICE>_PORT`.
-fn is_of_a_service(value: &OsStr) -> bool {
-    value.to_str().is_some_and(|value| ["tcp://", "udp://", "sctp://"].iter().any(|it| value.starts_with(it)))
+/// The one name that a Service can take, `ferrule-vxlan`: what kubelet says of it is no setting.
+fn parse_port(text: &str) -> Result<u16, String> {
+    if ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Ok(DEFAULT_PORT);
+    }
+    text.parse().map_err(|error: std::num::ParseIntError| error.to_string())
 }
 
 fn parse_version(text: &str) -> Result<SpecVersion, String> {
@@ -192,6 +171,7 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn flags_have_the_defaults_of_a_common_node() {
@@ -204,21 +184,28 @@ mod tests {
         assert_eq!(settings.conf_options(Some(1450)).mtu, Some(1450));
     }
 
+    /// A Service of any name must not be able to set one: its variables begin with its name.
     #[test]
-    fn variables_have_a_long_and_a_short_name() {
-        let is_set_by = |variables: &'static [(&str, &str)], flag: &str| {
-            let value =
-                |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, value)| value.into());
-            let command = with_short_names(Settings::command(), value);
-            let arg = command.get_arguments().find(|arg| arg.get_id() == flag).unwrap();
-            arg.get_env().unwrap().to_str().unwrap().to_owned()
+    fn every_variable_begins_with_ferrule() {
+        let command = Settings::command();
+        let flags: Vec<_> = command.get_arguments().filter(|arg| arg.get_long() != Some("version")).collect();
+        assert!(flags.len() > 15);
+        for flag in flags {
+            let long = flag.get_long().unwrap();
+            let name = format!("FERRULE_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(flag.get_env().and_then(|name| name.to_str()), Some(&*name), "--{long}");
+        }
+    }
+
+    #[test]
+    fn a_service_named_ferrule_vxlan_is_no_setting() {
+        let port = |text: &str| {
+            Settings::try_parse_from(["ferruled", "--node-name", "a", "--vxlan-port", text])
+                .map(|it| it.vxlan_port)
         };
-        const LONG: &str = "FERRULE_VXLAN_PORT";
-        assert_eq!(is_set_by(&[], "vxlan_port"), LONG);
-        assert_eq!(is_set_by(&[("VXLAN_PORT", "4789")], "vxlan_port"), "VXLAN_PORT");
-        assert_eq!(is_set_by(&[("VXLAN_PORT", "4789"), (LONG, "8472")], "vxlan_port"), LONG);
-        assert_eq!(is_set_by(&[("VXLAN_PORT", "tcp://10.96.0.5:8472")], "vxlan_port"), LONG);
-        assert_eq!(is_set_by(&[("NODE_NAME", "a")], "node_name"), "NODE_NAME");
+        assert_eq!(port("tcp://10.96.0.5:8472").unwrap(), DEFAULT_PORT);
+        assert_eq!(port("4789").unwrap(), 4789);
+        assert!(port("70000").is_err() && port("http").is_err());
     }
 
     #[test]

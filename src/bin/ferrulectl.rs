@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use clap::Parser;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use ferrule::cli;
 use ferrule::cli::arguments::CommandLine;
 
 fn main() -> ExitCode {
-    let command_line = CommandLine::read();
+    let command_line = CommandLine::parse();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
     let outcome = cli::run(&command_line, io::stdout().is_terminal() && !no_color);
     let _ = io::stderr().write_all(outcome.stderr.as_bytes());

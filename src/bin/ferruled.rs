@@ -4,13 +4,14 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use ferrule::agent::event_loop::Agent;
 use ferrule::agent::settings::Settings;
 use ferrule::agent::uninstall;
 use tracing::{error, info};
 
 fn main() -> ExitCode {
-    let settings = Settings::read();
+    let settings = Settings::parse();
     if let Err(reason) = ferrule::agent::serve::log::start(&settings.log_level) {
         // There is no log to say it in.
         use std::io::Write;

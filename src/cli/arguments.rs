@@ -1,9 +1,8 @@
 //! The command line of `ferrulectl`. The texts here are its help and its man pages.
 
-use std::env;
 use std::path::PathBuf;
 
-use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::cni::ids::NetworkName;
@@ -36,8 +35,7 @@ pub struct CommandLine {
 
 /// What every verb understands, before or after its name.
 ///
-/// The environment variables are those of ferruled, with and without `FERRULE_`: in its container both look in the same
-/// places.
+/// The environment variables are those of ferruled: in its container both look in the same places.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
@@ -174,22 +172,6 @@ impl Verb {
     }
 }
 
-impl CommandLine {
-    /// Reads the command line and the environment; ends the process where they are wrong.
-    pub fn read() -> Self {
-        let command = with_short_names(Self::command(), |name| env::var_os(name).is_some());
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
-    }
-}
-
-/// Lets a variable without `FERRULE_` set an option, where the one with it is not set.
-fn with_short_names(command: Command, is_set: impl Fn(&str) -> bool) -> Command {
-    let name_for = |long: &'static str, short: &'static str| if is_set(long) { long } else { short };
-    command
-        .mut_arg("conf_dir", |arg| arg.env(name_for("FERRULE_CONF_DIR", "CONF_DIR")))
-        .mut_arg("data_dir", |arg| arg.env(name_for("FERRULE_DATA_DIR", "DATA_DIR")))
-}
-
 fn parse_network(text: &str) -> Result<NetworkName, String> {
     NetworkName::parse(text).map_err(|error| format!("the name of a network {error}"))
 }
@@ -197,6 +179,7 @@ fn parse_network(text: &str) -> Result<NetworkName, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<CommandLine, String> {
         let words = ["ferrulectl"].into_iter().chain(line.split(' '));
@@ -206,17 +189,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn variables_have_a_long_and_a_short_name() {
-        let variable = |set: &'static [&str], option: &str| {
-            let command = with_short_names(CommandLine::command(), |name| set.contains(&name));
-            let arg = command.get_arguments().find(|arg| arg.get_id() == option).unwrap();
-            arg.get_env().unwrap().to_str().unwrap().to_owned()
-        };
-        assert_eq!(variable(&["FERRULE_CONF_DIR", "CONF_DIR"], "conf_dir"), "FERRULE_CONF_DIR");
-        assert_eq!(variable(&["FERRULE_CONF_DIR", "DATA_DIR"], "data_dir"), "DATA_DIR");
     }
 
     #[test]

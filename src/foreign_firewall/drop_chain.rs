@@ -140,8 +140,8 @@ impl DropChain {
             };
             let rules: Vec<String> = subnets.iter().map(rule).collect();
             return format!(
-                "with the agent: FORWARD_ACCEPT=auto; without it: set \"forwardAccept\": true in the conf and run: \
-                 ferrulectl sync; or by hand: {}",
+                "with the agent: FERRULE_FORWARD_ACCEPT=auto; without it: set \"forwardAccept\": true in the conf and \
+                 run: ferrulectl sync; or by hand: {}",
                 rules.join("; ")
             );
         }

@@ -127,7 +127,7 @@ fn off_reports_and_changes_nothing() {
     world.status_is_ok();
     let warnings = world.warnings();
     assert_eq!(warnings.len(), 2, "{warnings:#?}");
-    assert!(warnings[0].to_string().contains("FORWARD_ACCEPT=auto"), "{warnings:#?}");
+    assert!(warnings[0].to_string().contains("FERRULE_FORWARD_ACCEPT=auto"), "{warnings:#?}");
     world.node.wait("the metric", || world.node.metric(METRIC) == Some(1.0));
     assert!(world.node.log().contains("firewall may drop forwarded packets"));
     iptables(&world.node, "iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT");

@@ -125,3 +125,40 @@ fn an_api_server_away_from_the_start_is_logged_once() {
     node.wait("word of it", || told("API server reachable again") == 1);
     assert_eq!(node.metric("ferrule_api_up"), Some(1.0));
 }
+
+/// Kubelet tells each pod of the Services of its namespace: one named `vxlan` sets VXLAN_PORT.
+#[test]
+fn services_of_any_name_keep_no_agent_from_starting() {
+    let names =
+        ["ferrule", "vxlan", "mtu", "listen", "network", "node", "bin", "conf", "data", "plugin", "routing"];
+    let more =
+        ["masquerade", "non_masquerade", "forward", "drop", "log", "apiserver", "uninstall", "ferrule_vxlan"];
+    let mut node = AgentNode::new("services");
+    node.through = vec!["env".into()];
+    for name in names.iter().chain(&more) {
+        let name = name.to_uppercase();
+        for (end, value) in [
+            ("PORT", "tcp://10.96.0.5:8472"),
+            ("SERVICE_HOST", "10.96.0.5"),
+            ("SERVICE_PORT", "8472"),
+            ("PORT_8472_TCP_ADDR", "10.96.0.5"),
+        ] {
+            node.through.push(format!("{name}_{end}={value}"));
+        }
+    }
+    // And what other programs in the same pod are told.
+    for other in ["MTU=tcp://10.96.0.5:1", "LISTEN=tcp://10.96.0.5:1", "NETWORK=a/b", "UNINSTALL=true"] {
+        node.through.push(other.to_owned());
+    }
+    node.start_ready();
+    assert!(node.namespace.ip("route show proto 102").contains("unreachable 10.244.1.0/24"));
+}
+
+#[test]
+fn variables_of_the_agent_set_what_flags_set() {
+    let mut node = AgentNode::new("variables");
+    node.through = vec!["env".into(), "FERRULE_MTU=1380".into(), "FERRULE_MASQUERADE=false".into()];
+    node.start_ready();
+    let conf = node.conf();
+    assert_eq!((conf["mtu"].as_u64(), conf["ipMasq"].as_bool()), (Some(1380), Some(false)));
+}

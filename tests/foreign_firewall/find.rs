@@ -17,7 +17,7 @@ fn docker_s_drop_is_the_doctor_s_warning_and_status_is_ok() {
     world.expect_one(&[
         "podnet",
         "chain ip filter FORWARD (policy drop)",
-        "FORWARD_ACCEPT=auto",
+        "FERRULE_FORWARD_ACCEPT=auto",
         "ferrulectl sync",
         "iptables -I FORWARD -s 10.244.0.0/24",
     ]);

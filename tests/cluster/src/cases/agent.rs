@@ -53,9 +53,9 @@ pub fn forced_into_tunnels_all_reach_all(space: &Space<'_>) -> Result {
         space.kubectl(&["--namespace", "kube-system", "set", "env", AGENT, value])?;
         space.system_rolled_out(AGENT)
     };
-    routing("ROUTING=vxlan")?;
+    routing("FERRULE_ROUTING=vxlan")?;
     let worked = tunnels_carry(space, &before);
-    routing("ROUTING-")?;
+    routing("FERRULE_ROUTING-")?;
     worked?;
     pods::all_reach_all(space, &before)?;
     ways_lead(space, |way| !way.contains("ferrule-vxlan"))
