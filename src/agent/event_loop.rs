@@ -95,8 +95,10 @@ impl Agent {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut messages = self.start_watch();
-        let (metrics, health) = (Arc::clone(&self.reported.metrics), Arc::clone(&self.reported.health));
-        tokio::spawn(http::serve(self.settings.listen, metrics, health));
+        for address in self.settings.listeners() {
+            let (metrics, health) = (Arc::clone(&self.reported.metrics), Arc::clone(&self.reported.health));
+            tokio::spawn(http::serve(address, metrics, health));
+        }
         self.write_drop_ins();
         if self.cluster.desired.is_some() {
             self.pending.add_all(Duration::ZERO);

@@ -89,6 +89,10 @@ pub struct Settings {
     #[arg(long, env = "FERRULE_LISTEN", default_value = ":9690", value_parser = parse_listen)]
     pub listen: SocketAddr,
 
+    /// Where kubelet's probes ask for /healthz and /readyz: on the loopback, where no pod and no other host can take the places
+    #[arg(long, env = "FERRULE_PROBE_LISTEN", default_value = "127.0.0.1:9691", value_parser = parse_listen)]
+    pub probe_listen: SocketAddr,
+
     /// error, warn, info, debug or trace; or directives such as "info,kube=debug"
     #[arg(long, env = "FERRULE_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
@@ -126,6 +130,13 @@ impl Settings {
     /// Where the plugin is to be.
     pub fn plugin_target(&self) -> PathBuf {
         self.bin_dir.join("ferrule")
+    }
+
+    /// The addresses to serve at. One stands for both where the first takes in the second.
+    pub fn listeners(&self) -> Vec<SocketAddr> {
+        let (all, probes) = (self.listen, self.probe_listen);
+        let is_in = all.port() == probes.port() && (all.ip() == probes.ip() || all.ip().is_unspecified());
+        if is_in { vec![all] } else { vec![all, probes] }
     }
 
     /// What concerns the conf. `mtu` is the one that the overlay leaves; `--mtu` comes before it.
@@ -194,6 +205,21 @@ mod tests {
             let long = flag.get_long().unwrap();
             let name = format!("FERRULE_{}", long.replace('-', "_").to_uppercase());
             assert_eq!(flag.get_env().and_then(|name| name.to_str()), Some(&*name), "--{long}");
+        }
+    }
+
+    #[test]
+    fn probes_have_a_place_of_their_own() {
+        let listeners = |listen: &str| {
+            let settings =
+                Settings::try_parse_from(["ferruled", "--node-name", "a", "--listen", listen]).unwrap();
+            settings.listeners().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(listeners(":9690"), ["[::]:9690", "127.0.0.1:9691"]);
+        assert_eq!(listeners("127.0.0.1:9690"), ["127.0.0.1:9690", "127.0.0.1:9691"]);
+        assert_eq!(listeners("192.0.2.1:9691"), ["192.0.2.1:9691", "127.0.0.1:9691"]);
+        for same in ["127.0.0.1:9691", "0.0.0.0:9691", "[::]:9691"] {
+            assert_eq!(listeners(same), [same]);
         }
     }
 

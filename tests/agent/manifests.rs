@@ -24,3 +24,24 @@ fn pods_get_no_service_links_and_set_ferrule_names() {
         assert!(names.iter().all(|it| it.starts_with("FERRULE_")), "{name}: {names:?}");
     }
 }
+
+/// Kubelet asks where the agent answers, whatever it is told to listen on besides.
+#[test]
+fn probes_ask_where_the_agent_answers() {
+    use clap::Parser;
+    let settings =
+        ferrule::agent::settings::Settings::try_parse_from(["ferruled", "--node-name", "a"]).unwrap();
+    let (host, port) = (settings.probe_listen.ip().to_string(), settings.probe_listen.port());
+    for name in ["daemonset.yaml", "ferrule.yaml"] {
+        let text = deployed(name);
+        assert_eq!(text.matches(&format!("host: {host}\n")).count(), 2, "{name}: both probes");
+        assert_eq!(text.matches("port: probes\n").count(), 2, "{name}: both probes");
+        assert_eq!(text.matches(&format!("containerPort: {port}\n")).count(), 1, "{name}");
+        assert_eq!(
+            text.matches(&format!("containerPort: {}\n", settings.listen.port())).count(),
+            1,
+            "{name}"
+        );
+        assert!(!text.contains("name: FERRULE_LISTEN"), "{name}");
+    }
+}

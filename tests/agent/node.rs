@@ -29,6 +29,8 @@ pub struct AgentNode {
     pub words: Vec<String>,
     /// Words of a program that executes the agent: "setpriv --no-new-privs".
     pub through: Vec<String>,
+    /// For `--listen`.
+    pub listen: String,
     scratch: Scratch,
     agent: Option<Child>,
     /// The other nodes, as addresses of one namespace.
@@ -62,14 +64,15 @@ impl AgentNode {
         let api = Api::start(&namespace);
         api.put(own());
         let scratch = Scratch::new(role);
-        Self { namespace, api, words: vec![], through: vec![], scratch, agent: None, others }
+        let listen = "127.0.0.1:9690".to_owned();
+        Self { namespace, api, words: vec![], through: vec![], listen, scratch, agent: None, others }
     }
 
     /// Starts the agent. Its log is in the scratch directory, and is shown when a wait is in vain.
     pub fn start(&mut self) {
         assert!(self.agent.is_none());
         let mut command = self.command();
-        command.args(["--listen", "127.0.0.1:9690"]).arg("--apiserver").arg(self.api.url());
+        command.args(["--listen", &self.listen]).arg("--apiserver").arg(self.api.url());
         self.agent = Some(command.spawn().unwrap());
     }
 
@@ -177,8 +180,13 @@ impl AgentNode {
 
     /// What the agent answers to a GET, status line included; `None` if it does not.
     pub fn page(&self, path: &str) -> Option<String> {
+        self.page_at(9690, path)
+    }
+
+    /// The same on another port of the loopback.
+    pub fn page_at(&self, port: u16, path: &str) -> Option<String> {
         let script = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/9690 && printf 'GET {path} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' >&3 && cat <&3"
+            "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET {path} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' >&3 && cat <&3"
         );
         run_in(&self.namespace, "bash", ["-c", &script], "").ok()
     }

@@ -1,4 +1,5 @@
-//! Serves /metrics, /healthz and /readyz.
+//! Serves /metrics, /healthz and /readyz, at one address for everybody and at another for kubelet's probes: each has its own
+//! connections, so whoever holds all of the first takes none of the second.
 
 use std::convert::Infallible;
 use std::io;

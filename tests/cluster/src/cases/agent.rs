@@ -61,6 +61,17 @@ pub fn forced_into_tunnels_all_reach_all(space: &Space<'_>) -> Result {
     ways_lead(space, |way| !way.contains("ferrule-vxlan"))
 }
 
+/// As docs/security-model.md advises it. Kubelet's probes go on passing.
+pub fn listening_on_the_loopback_it_is_ready(space: &Space<'_>) -> Result {
+    let listen = |value: &str| {
+        space.kubectl(&["--namespace", "kube-system", "set", "env", AGENT, value])?;
+        space.system_rolled_out(AGENT)
+    };
+    let worked = listen("FERRULE_LISTEN=127.0.0.1:9690");
+    listen("FERRULE_LISTEN-")?;
+    worked
+}
+
 fn tunnels_carry(space: &Space<'_>, before: &[String]) -> Result {
     ways_lead(space, |way| way.contains("dev ferrule-vxlan"))?;
     pods::all_reach_all(space, before)?;

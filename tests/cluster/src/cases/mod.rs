@@ -114,6 +114,7 @@ pub fn all() -> Vec<Case> {
         Ferrule, None: annotations::bandwidth_is_held_in_both_directions,
         Ferrule, None: agent::rolled_out_again_it_costs_no_packet,
         Ferrule, None: agent::without_it_pods_start_all_the_same,
+        Ferrule, None: agent::listening_on_the_loopback_it_is_ready,
         Ferrule, None: agent::forced_into_tunnels_all_reach_all,
         Ferrule, None: neighbours::a_chained_plugin_stays_through_restart_and_upgrade,
         Ferrule, None: attack::routes_that_were_flushed_are_back,
