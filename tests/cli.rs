@@ -5,6 +5,7 @@ mod doctor;
 mod import;
 mod inspect;
 mod limits;
+mod multus;
 mod reclaim;
 mod uninstall;
 

@@ -27,6 +27,7 @@
 
 pub mod check;
 pub mod claim;
+pub mod conf_file;
 pub mod delegate;
 pub mod describe;
 pub mod error_codes;

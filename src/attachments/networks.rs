@@ -2,24 +2,17 @@
 //! knows.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::attachments::conf_file::{self, MetaPlugin, conf_files, list};
 use crate::cni::conf::Conf;
 use crate::cni::env::Environment;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::NetworkName;
-use crate::cni::request::CONF_MAX;
-use crate::cni::version::SpecVersion;
-use crate::config::role::PLUGIN_TYPE;
 use crate::config::{Network, Removal, Role};
-
-/// What libcni takes for a conf (`ConfFiles`, libcni/conf.go; containerd and CRI-O pass these).
-const CONF_EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 
 /// A network that ferrule has a part in.
 #[derive(Debug)]
@@ -52,8 +45,22 @@ impl KnownNetwork {
 pub struct ConfFile {
     /// Where it is.
     pub path: PathBuf,
-    /// Whether ferrule is the main plugin of a network in it.
-    pub is_ours: bool,
+    /// The network's name in it.
+    pub name: Option<String>,
+    /// Networks whose main plugin is ferrule, in this file or where a meta plugin in it hands pods on to; with the conf of
+    /// ferrule.
+    pub mains: Vec<(NetworkName, Value)>,
+    /// The meta plugin in it, such as multus.
+    pub meta: Option<MetaPlugin>,
+    /// Whether the meta plugin hands pods on to something that is not found here: a NetworkAttachmentDefinition, say.
+    pub is_unclear: bool,
+}
+
+impl ConfFile {
+    /// Whether pods get the network by this file.
+    pub fn leads_to(&self, network: &NetworkName) -> bool {
+        self.mains.iter().any(|(name, _)| name == network)
+    }
 }
 
 /// A conf that cannot be used as it is.
@@ -85,8 +92,10 @@ impl Networks {
     pub fn find(conf_dir: &Path, data_dir: &Path) -> Result<Self, CniError> {
         let mut networks = Self::default();
         for path in conf_files(conf_dir)? {
-            networks.read_conf(path);
+            let file = networks.read_conf(path);
+            networks.files.push(file);
         }
+        networks.follow_references();
         for data_dir in networks.data_dirs(data_dir) {
             networks.read_data_dir(&data_dir)?;
         }
@@ -118,44 +127,71 @@ impl Networks {
     }
 
     /// Takes in the networks of one file.
-    fn read_conf(&mut self, path: PathBuf) {
-        let confs = match read_plugins(&path) {
-            Ok(confs) => confs,
-            Err(text) => {
-                self.problems.push(ConfProblem { path: path.clone(), text });
-                Vec::new()
-            }
+    fn read_conf(&mut self, path: PathBuf) -> ConfFile {
+        let content = conf_file::read(&path).unwrap_or_else(|text| {
+            self.problems.push(ConfProblem { path: path.clone(), text });
+            conf_file::Content::default()
+        });
+        let mut mains = Vec::new();
+        for conf in content.confs {
+            mains.extend(self.take_in(&path, conf));
+        }
+        ConfFile { path, name: content.name, mains, meta: content.meta, is_unclear: false }
+    }
+
+    /// Takes in one network; returns it if ferrule is its main plugin.
+    fn take_in(&mut self, path: &Path, conf: Conf) -> Option<(NetworkName, Value)> {
+        let mut report = |error: CniError| {
+            self.problems.push(ConfProblem { path: path.to_owned(), text: error.to_string() });
         };
-        let mut is_ours = false;
-        for conf in confs {
-            let removal = match Removal::read(&conf) {
-                Ok(removal) => removal,
-                Err(error) => {
-                    self.problems.push(ConfProblem { path: path.clone(), text: error.to_string() });
+        let removal = Removal::read(&conf).map_err(&mut report).ok()?;
+        let meaning = Environment::read(|name| (name == "CNI_COMMAND").then(|| "STATUS".into()))
+            .and_then(|environment| Network::read(&conf, &environment));
+        let meaning = meaning.map_err(report).ok();
+        let is_known =
+            |known: &KnownNetwork| (&known.name, &known.data_dir) == (&removal.name, &removal.data_dir);
+        let mut document = conf.document;
+        // It stands in the plugin or in the list around it.
+        if let Some(members) = document.as_object_mut() {
+            members.retain(|name, _| name != "cniVersion" && name != "cniVersions");
+        }
+        let main = (removal.role == Role::Main).then(|| (removal.name.clone(), document));
+        // A second conf of a network is another form of it: runtimes take the first.
+        if !self.known.iter().any(is_known) {
+            self.known.push(KnownNetwork {
+                name: removal.name,
+                data_dir: removal.data_dir,
+                conf: Some(path.to_owned()),
+                meaning,
+                role: Some(removal.role),
+                delegate: removal.delegate,
+            });
+        }
+        main
+    }
+
+    /// Finds what meta plugins refer to: by the name of a network or of a file in the conf directory, or in the directory
+    /// that the meta plugin has for it.
+    fn follow_references(&mut self) {
+        for place in 0..self.files.len() {
+            let Some(meta) = self.files[place].meta.clone() else { continue };
+            let mut mains = Vec::new();
+            let mut is_unclear = meta.references.is_empty() && !meta.has_inline;
+            for reference in &meta.references {
+                let beside = self.files.iter().find(|file| file.meta.is_none() && is_meant(file, reference));
+                if let Some(file) = beside {
+                    mains.extend(file.mains.clone());
                     continue;
                 }
-            };
-            is_ours |= removal.role == Role::Main;
-            let meaning = Environment::read(|name| (name == "CNI_COMMAND").then(|| "STATUS".into()))
-                .and_then(|environment| Network::read(&conf, &environment));
-            if let Err(error) = &meaning {
-                self.problems.push(ConfProblem { path: path.clone(), text: error.to_string() });
+                let elsewhere = meta.candidates(reference).into_iter().map(|path| self.read_conf(path));
+                match elsewhere.collect::<Vec<_>>().into_iter().find(|file| is_meant(file, reference)) {
+                    Some(file) => mains.extend(file.mains),
+                    None => is_unclear = true,
+                }
             }
-            let is_known =
-                |known: &KnownNetwork| (&known.name, &known.data_dir) == (&removal.name, &removal.data_dir);
-            // A second conf of a network is another form of it: runtimes take the first.
-            if !self.known.iter().any(is_known) {
-                self.known.push(KnownNetwork {
-                    name: removal.name,
-                    data_dir: removal.data_dir,
-                    conf: Some(path.clone()),
-                    meaning: meaning.ok(),
-                    role: Some(removal.role),
-                    delegate: removal.delegate,
-                });
-            }
+            self.files[place].mains.extend(mains);
+            self.files[place].is_unclear = is_unclear;
         }
-        self.files.push(ConfFile { path, is_ours });
     }
 
     /// Takes in the stores whose network has no conf any more.
@@ -178,92 +214,11 @@ impl Networks {
     }
 }
 
-/// The confs of a directory, in the order in which runtimes read them.
-fn conf_files(directory: &Path) -> Result<Vec<PathBuf>, CniError> {
-    let is_conf = |path: &PathBuf| {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        extension.is_some_and(|extension| CONF_EXTENSIONS.contains(&extension)) && path.is_file()
-    };
-    Ok(list(directory)?.into_iter().filter(is_conf).collect())
-}
-
-/// What is in a directory, in alphabetical order; nothing where there is no such directory.
-fn list(directory: &Path) -> Result<Vec<PathBuf>, CniError> {
-    let refuse = |error: std::io::Error| {
-        CniError::new(Code::Io, format!("cannot read {}", directory.display()))
-            .with_details(format!("{error}; ferrule runs as root"))
-    };
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(refuse)?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        paths.push(entry.map_err(refuse)?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// The plugins of a file that ferrule has a part in, each as a runtime would write it to stdin.
-///
-/// # Errors
-/// What is wrong with a file that names ferrule. What is wrong with others' is theirs.
-fn read_plugins(path: &Path) -> Result<Vec<Conf>, String> {
-    let Some(document) = read_json(path)? else { return Ok(Vec::new()) };
-    let alone = std::slice::from_ref(&document);
-    let mut plugins = document.get("plugins").and_then(Value::as_array).map_or(alone, Vec::as_slice).to_vec();
-    plugins.extend(read_drop_ins(path, &document)?);
-    let mut confs = Vec::new();
-    for mut plugin in plugins.into_iter().filter(has_a_part) {
-        if let (Some(plugin), Some(name)) = (plugin.as_object_mut(), document.get("name")) {
-            plugin.insert("name".to_owned(), name.clone());
-        }
-        confs.push(Conf { version: choose_version(&document)?, document: plugin });
-    }
-    Ok(confs)
-}
-
-/// The plugins that libcni (from 1.3 on) puts behind those of a conflist: `<network>/*.conf` beside the file.
-fn read_drop_ins(path: &Path, list: &Value) -> Result<Vec<Value>, String> {
-    let name = list.get("name").and_then(Value::as_str).and_then(|name| NetworkName::parse(name).ok());
-    let is_list = path.extension().is_some_and(|extension| extension == "conflist");
-    let is_alone = list.get("loadOnlyInlinedPlugins").and_then(Value::as_bool) == Some(true);
-    let Some(name) = name.filter(|_| is_list && !is_alone) else { return Ok(Vec::new()) };
-    let Ok(files) = self::list(&path.with_file_name(name.as_str())) else { return Ok(Vec::new()) };
-    let mut plugins = Vec::new();
-    for file in files.iter().filter(|file| file.extension().is_some_and(|it| it == "conf")) {
-        let plugin = read_json(file).map_err(|reason| format!("{}: {reason}", file.display()))?;
-        plugins.extend(plugin);
-    }
-    Ok(plugins)
-}
-
-/// `None` for a file that is not JSON and does not name ferrule.
-fn read_json(path: &Path) -> Result<Option<Value>, String> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(CONF_MAX).read_to_string(&mut text));
-    read.map_err(|error| format!("cannot be read: {error}"))?;
-    match serde_json::from_str(&text) {
-        Ok(document) => Ok(Some(document)),
-        Err(_) if !text.contains(PLUGIN_TYPE) => Ok(None),
-        Err(error) => Err(format!("is not JSON: {error}")),
-    }
-}
-
-fn has_a_part(plugin: &Value) -> bool {
-    let names_us = |value: &Value| value.get("type").and_then(Value::as_str) == Some(PLUGIN_TYPE);
-    names_us(plugin) || plugin.get("ipam").is_some_and(names_us)
-}
-
-/// The newest version that both the conf and ferrule speak, as libcni chooses it.
-fn choose_version(document: &Value) -> Result<SpecVersion, String> {
-    let listed = document.get("cniVersions").and_then(Value::as_array).into_iter().flatten();
-    let given: Vec<&str> =
-        document.get("cniVersion").into_iter().chain(listed).filter_map(Value::as_str).collect();
-    if given.is_empty() {
-        return Ok(SpecVersion::V0_1_0);
-    }
-    let spoken = given.iter().filter_map(|text| SpecVersion::parse(text)).max();
-    spoken.ok_or_else(|| format!("cniVersion {} is not spoken by this ferrule", given.join(", ")))
+/// By the network's name, by that of the file, or by a path: the conf directory has another one in the meta plugin's
+/// container.
+fn is_meant(file: &ConfFile, reference: &str) -> bool {
+    let named = Path::new(reference);
+    let is_of_file = named.file_name().is_some_and(|name| file.path.file_name() == Some(name));
+    let is_stem = file.path.file_stem().is_some_and(|stem| stem == reference);
+    file.name.as_deref() == Some(reference) || is_of_file || is_stem || file.path.parent() == Some(named)
 }

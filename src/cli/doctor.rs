@@ -130,7 +130,7 @@ pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<Docto
     if !has_imported {
         findings.extend(others::examine_links(&networks, &node));
     }
-    let mut skipped = Vec::new();
+    let mut skipped = others::unclear_confs(&networks);
     if attachments > 0 && !can_enter_pods {
         let text = "interfaces and routes inside of pods were not compared: that needs CAP_SYS_ADMIN, which the agent's \
                     container lacks; run ferrulectl on the node itself";

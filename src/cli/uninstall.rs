@@ -92,10 +92,16 @@ pub async fn uninstall(
 fn find_leftovers(networks: &Networks, node: &NodeView, on_lo: &[Address]) -> Vec<Leftover> {
     let mut left = Vec::new();
     let mut leave = |what: String, remedy: String| left.push(Leftover { what, remedy });
-    let confs = networks.known.iter().filter_map(|network| network.conf.as_deref());
+    let of_networks = networks.known.iter().filter_map(|network| network.conf.as_deref());
+    let mains = networks.files.iter().filter(|file| !file.mains.is_empty()).map(|file| file.path.as_path());
     let unusable = networks.problems.iter().map(|problem| problem.path.as_path());
-    for conf in confs.chain(unusable).collect::<BTreeSet<&Path>>() {
-        leave(conf.display().to_string(), format!("rm {}  (new pods need another conf)", conf.display()));
+    for conf in of_networks.chain(mains).chain(unusable).collect::<BTreeSet<&Path>>() {
+        let meta = networks.files.iter().find(|file| file.path == conf).and_then(|file| file.meta.as_ref());
+        let remedy = match meta {
+            Some(meta) => format!("let {} in it lead to another network", meta.plugin),
+            None => format!("rm {}  (new pods need another conf)", conf.display()),
+        };
+        leave(conf.display().to_string(), remedy);
     }
     if Path::new(PLUGIN).exists() {
         leave(PLUGIN.to_owned(), format!("rm {PLUGIN}"));

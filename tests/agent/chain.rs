@@ -178,3 +178,34 @@ fn uninstall_removes_our_list_and_no_others() {
     assert!(node.uninstall(&[]));
     assert_eq!(fs::read_to_string(node.path(CONF)).unwrap(), others);
 }
+
+/// It comes first on purpose.
+#[test]
+fn multus_that_leads_to_ferrule_is_not_reported() {
+    let mut node = AgentNode::new("multus");
+    fs::create_dir(node.path("net.d")).unwrap();
+    let file = node.path("net.d/00-multus.conf");
+    let multus =
+        |members: &str| format!(r#"{{"name":"m","cniVersion":"0.3.1","type":"multus-shim",{members}}}"#);
+    let is_reported = |node: &AgentNode| {
+        node.api.written("/events").iter().any(|event| event["reason"] == "OtherNetworkFirst")
+    };
+    for members in [
+        r#""clusterNetwork":"podnet""#,
+        r#""clusterNetwork":"/host/etc/cni/net.d/10-ferrule.conflist""#,
+        r#""clusterNetwork":"kube-system/main""#,
+    ] {
+        fs::write(&file, multus(members)).unwrap();
+        node.start_ready();
+        node.wait("word of multus", || node.log().contains("meta plugin comes first"));
+        node.end(Signal::TERM);
+        fs::remove_file(node.path("agent.log")).unwrap();
+        assert!(!is_reported(&node), "{members}");
+    }
+    fs::write(&file, multus(r#""delegates":[{"name":"cbr0","type":"flannel"}]"#)).unwrap();
+    node.start_ready();
+    node.wait("the event", || {
+        has_event(&node, "OtherNetworkFirst", &["00-multus.conf", "clusterNetwork", "podnet"])
+    });
+    assert!(!has_event(&node, "OtherNetworkFirst", &["remove"]));
+}

@@ -16,6 +16,8 @@ use crate::agent::install::files::{InstallError, Installed};
 use crate::agent::k8s::events::EventRecorder;
 use crate::agent::serve::log::milliseconds;
 use crate::agent::settings::Settings;
+use crate::attachments::networks::Networks;
+use crate::cni::ids::NetworkName;
 use crate::config::range::RangeSet;
 
 /// How long a runtime and its kubelet may take to notice a conf. Kubelet asks the runtime every five seconds.
@@ -39,8 +41,10 @@ pub struct Runtime {
     chained: (Vec<String>, Vec<String>),
     /// When to look whether the runtime has loaded it, and how long to wait then.
     look: Option<(Instant, Duration)>,
-    /// Confs of others that come before ours.
-    before: Vec<PathBuf>,
+    /// Confs of others that come before ours, with the remedy.
+    before: Vec<(PathBuf, Option<String>)>,
+    network: NetworkName,
+    data_dir: PathBuf,
     /// MTU of new pods, in bytes, where it is not the uplink's.
     pod_mtu: Option<u32>,
     /// Range sets of the conf that is installed.
@@ -77,6 +81,8 @@ impl Runtime {
             chained: Default::default(),
             look: None,
             before: Vec::new(),
+            network: settings.network.clone(),
+            data_dir: settings.data_dir.clone(),
             pod_mtu: None,
             range_sets: Vec::new(),
         }
@@ -167,20 +173,49 @@ impl Runtime {
             );
             recorder.warn("PluginBeforeFerrule", note);
         }
-        let before = files::files_before(&self.conf).unwrap_or_default();
+        let before = self.confs_before();
         if before != self.before {
-            for path in &before {
-                warn!(path = %path.display(), "another conf takes precedence, the runtime uses that one");
+            for (path, word) in &before {
+                match word {
+                    None => {
+                        info!(path = %path.display(), "meta plugin comes first and leads to this network")
+                    }
+                    Some(remedy) => {
+                        warn!(path = %path.display(), remedy, "another conf takes precedence, the runtime uses that one");
+                    }
+                }
             }
             self.before = before;
         }
-        for path in &self.before {
-            if let Some(recorder) = recorder {
+        for (path, remedy) in &self.before {
+            if let (Some(recorder), Some(remedy)) = (recorder, remedy) {
                 let (path, ours) = (path.display(), self.conf.display());
-                let note =
-                    format!("the runtime uses {path}, which comes before {ours}; remove it to use ferrule");
+                let note = format!("the runtime uses {path}, which comes before {ours}; {remedy}");
                 recorder.warn("OtherNetworkFirst", note);
             }
         }
+    }
+
+    /// Confs that the runtime takes before ours, each with what to do about it; with nothing where it is multus, which
+    /// comes first on purpose and leads to ours, or to an object of the API that may be ours.
+    fn confs_before(&self) -> Vec<(PathBuf, Option<String>)> {
+        let paths = files::files_before(&self.conf).unwrap_or_default();
+        if paths.is_empty() {
+            return Vec::new();
+        }
+        let directory = self.conf.parent().unwrap_or(&self.conf);
+        let found = Networks::find(directory, &self.data_dir).unwrap_or_default();
+        let remedy = |path: &PathBuf| {
+            let file = found.files.iter().find(|file| file.path == *path);
+            match file.and_then(|file| Some((file, file.meta.as_ref()?))) {
+                Some((file, _)) if file.is_unclear || file.leads_to(&self.network) => None,
+                Some((_, meta)) => Some(format!(
+                    "{} in it does not lead to ferrule: let its clusterNetwork, or the first of its delegates, be {}",
+                    meta.plugin, self.network
+                )),
+                None => Some("remove it to use ferrule".to_owned()),
+            }
+        };
+        paths.into_iter().map(|path| (path.clone(), remedy(&path))).collect()
     }
 }

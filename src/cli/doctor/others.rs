@@ -47,16 +47,69 @@ pub fn examine_confs(networks: &Networks, conf_dir: &Path) -> Vec<Finding> {
                 .remedy("see conf_dir in the runtime's configuration, and pass it with --conf-dir"),
         );
     }
-    if let (Some(first), true) = (networks.files.first(), networks.known.iter().any(is_main))
-        && !first.is_ours
-        && let Some(ours) = networks.files.iter().find(|file| file.is_ours)
-    {
-        let (first, ours) = (first.path.display(), ours.path.display());
-        findings.push(
-            Finding::new("conf-order", format!("{first} comes before {ours}"))
-                .because("containerd and CRI-O take the first file in alphabetical order for every pod")
-                .remedy(format!("remove {first}, or rename {ours} so that it comes first")),
-        );
+    if networks.known.iter().any(is_main) {
+        findings.extend(examine_order(networks));
+    }
+    findings.extend(examine_copies(networks));
+    findings
+}
+
+/// Meta plugins of which it cannot be told where they lead: what they name may be an object of the API.
+pub fn unclear_confs(networks: &Networks) -> Vec<String> {
+    let first = networks.files.first().filter(|file| file.mains.is_empty() && file.is_unclear);
+    let Some((file, meta)) = first.and_then(|file| Some((file, file.meta.as_ref()?))) else {
+        return Vec::new();
+    };
+    let names = match meta.references.join(", ") {
+        names if names.is_empty() => "its daemon's configuration".to_owned(),
+        names => names,
+    };
+    vec![format!(
+        "where {} leads to was not looked at: {} asks the API server or {names}; pods get ferrule if that is its network",
+        file.path.display(),
+        meta.plugin
+    )]
+}
+
+/// The runtime takes the first file. That may be one of a meta plugin which leads to ferrule.
+fn examine_order(networks: &Networks) -> Option<Finding> {
+    let first = networks.files.first().filter(|file| file.mains.is_empty() && !file.is_unclear)?;
+    let ours = networks.files.iter().find(|file| !file.mains.is_empty())?;
+    let (path, ours_path) = (first.path.display(), ours.path.display());
+    let finding = Finding::new("conf-order", format!("{path} comes before {ours_path}"))
+        .because("containerd and CRI-O take the first file in alphabetical order for every pod");
+    let network = ours.mains.first().map(|(name, _)| name.to_string()).unwrap_or_default();
+    Some(match &first.meta {
+        Some(meta) => finding.remedy(format!(
+            "{} in it does not lead to ferrule: let its clusterNetwork, or the first of its delegates, be {network}",
+            meta.plugin
+        )),
+        None => finding.remedy(format!("remove {path}, or rename {ours_path} so that it comes first")),
+    })
+}
+
+/// Multus may contain a copy of our conf, made when its daemon started.
+fn examine_copies(networks: &Networks) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for copy in networks.files.iter().filter(|file| file.meta.is_some()) {
+        for (network, conf) in &copy.mains {
+            let own = networks.files.iter().filter(|file| file.meta.is_none());
+            let original = own.flat_map(|file| file.mains.iter().map(move |main| (file, main)));
+            let differs = original.filter(|(_, (name, other))| name == network && other != conf);
+            let Some((file, _)) = differs.take(1).next() else { continue };
+            let (copy, file) = (copy.path.display(), file.path.display());
+            findings.push(
+                Finding::warning(
+                    "conf-copy-differs",
+                    format!("{copy} has another conf of the network than {file}"),
+                )
+                .of(network)
+                .because("it is a copy of an earlier time, and new pods get the network as it was then")
+                .remedy(format!(
+                    "restart the daemon that wrote {copy}, or let its clusterNetwork name {network} instead"
+                )),
+            );
+        }
     }
     findings
 }

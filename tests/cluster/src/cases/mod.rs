@@ -117,6 +117,7 @@ pub fn all() -> Vec<Case> {
         Ferrule, None: agent::listening_on_the_loopback_it_is_ready,
         Ferrule, None: agent::forced_into_tunnels_all_reach_all,
         Ferrule, None: neighbours::a_chained_plugin_stays_through_restart_and_upgrade,
+        Ferrule, None: neighbours::multus_in_front_stays_there_and_pods_start,
         Ferrule, None: attack::routes_that_were_flushed_are_back,
         Ferrule, None: attack::a_table_that_was_flushed_is_back,
         Ferrule, None: attack::forwarding_that_was_switched_off_is_on_again,

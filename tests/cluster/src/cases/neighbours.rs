@@ -86,3 +86,38 @@ fn works_on_each(space: &Space<'_>, name: &str) -> Result {
 fn calls(node: &Node) -> Result<usize> {
     Ok(node.shell("cat /run/ferrule-chained 2>/dev/null || true")?.lines().count())
 }
+
+/// What multus does for pods without networks of their own: it hands its first delegate to that one's plugin.
+const MULTUS: &str = r#"
+    set -e
+    printf '%s\n' '#!/bin/sh' 'conf=$(cat)' \
+        '[ "$CNI_COMMAND" = VERSION ] || conf=$(echo "$conf" | jq -c ".delegates[0] + del(.delegates, .type, .name)")' \
+        'echo "$conf" | "${0%/*}/ferrule"' >/opt/cni/bin/multus-double
+    chmod 755 /opt/cni/bin/multus-double
+    jq -c '{cniVersion: "1.0.0", name: "multus-cni-network", type: "multus-double",
+            capabilities: .plugins[0].capabilities, delegates: [.plugins[0] + {name: .name}]}' \
+        /etc/cni/net.d/10-ferrule.conflist >/etc/cni/net.d/.multus
+    mv /etc/cni/net.d/.multus /etc/cni/net.d/00-multus.conf"#;
+
+/// Multus' file comes first on purpose. Pods have their network, and neither agent nor doctor want it away.
+pub fn multus_in_front_stays_there_and_pods_start(space: &Space<'_>) -> Result {
+    let all = |script: &str| space.nodes.iter().try_for_each(|node| node.shell(script).map(|_| ()));
+    all(MULTUS)?;
+    let outcome = below_multus(space);
+    all("rm -f /etc/cni/net.d/00-multus.conf")?;
+    outcome
+}
+
+fn below_multus(space: &Space<'_>) -> Result {
+    space.kubectl(&["--namespace", "kube-system", "rollout", "restart", AGENT])?;
+    space.system_rolled_out(AGENT)?;
+    let names = pods::one_on_each_node(space)?;
+    pods::all_reach_all(space, &names)?;
+    let events = space.kubectl(&["--namespace", "default", "get", "events", "--output", "json"])?;
+    ensure!(!events.contains("00-multus.conf"), "the agents report multus: {events}");
+    // It ends with 1 if it finds a fault.
+    let doctor = ["--namespace", "kube-system", "exec", AGENT, "--", "/ferrulectl", "doctor"];
+    let said = space.kubectl(&doctor)?;
+    ensure!(!said.contains("00-multus.conf comes before"), "{said}");
+    Ok(())
+}
