@@ -1,5 +1,6 @@
 //! The verbs for people, on nodes with pods.
 
+mod container;
 mod cut_off;
 mod doctor;
 mod import;

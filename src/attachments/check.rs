@@ -9,12 +9,12 @@ use crate::cni::error::CniError;
 use crate::cni::ids::{AttachmentKey, NetnsPath};
 use crate::cni::result::AddResult;
 use crate::config::{AddressManagement, Network};
-use crate::datapath::compare::differences;
+use crate::datapath::compare::{Sandbox, differences};
 use crate::datapath::node::find_uplink;
 use crate::datapath::observe;
 use crate::desired::node::NodeState;
 use crate::desired::object::{Object, Place};
-use crate::linux::link::LinkRef;
+use crate::linux::link::{Link, LinkRef};
 use crate::linux::netlink::Netlink;
 use crate::linux::netns::Netns;
 use crate::mac::MacAddr;
@@ -49,7 +49,7 @@ pub async fn compare_kernel(
     if let Some(mac) = told_mac(previous, &key) {
         set_pod_mac(&mut objects, mac);
     }
-    let mut found = compare_objects(&netlink, &objects, record, netns).await?;
+    let mut found = compare_objects(&netlink, &objects, record, netns, true).await?;
     found.extend(pod_rules::differences(network, &uplink, std::slice::from_ref(record)).await?);
     Ok(found)
 }
@@ -76,11 +76,11 @@ fn set_pod_mac(objects: &mut [Object], mac: MacAddr) {
 
 /// CHECK's comparison for an attachment of which only the record is known: what is wrong or missing, in the node's
 /// namespace and in the pod's; but for the nftables table
-/// ([`pod_rules::differences`]). `node` speaks for the node, `mtu` is that of the host link.
+/// ([`pod_rules::differences`]). `node` speaks for the node, `host_link` is its host link.
 ///
 /// What only the runtime knows of the ADD cannot be compared, and is taken as it is found: the pod's hardware address,
 /// which it may have asked for, and the sysctls asked for, of which the pod may have chosen some. The MTU, which was the
-/// uplink's of that day, must fit at both ends.
+/// uplink's of that day, must fit at both ends. Without `can_enter` only the node's side is compared.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
@@ -89,14 +89,16 @@ pub async fn compare_recorded(
     facts: &NodeFacts,
     network: &Network,
     record: &Record,
-    mtu: u32,
+    host_link: &Link,
+    can_enter: bool,
 ) -> Result<Vec<String>, CniError> {
     let Some(netns) = record.netns.as_ref().map(|netns| &netns.path) else { return Ok(Vec::new()) };
     let mut network = network.clone();
-    network.mtu = Some(mtu);
+    network.mtu = Some(host_link.mtu);
     network.host_ports.clone_from(&record.host_ports);
     network.sysctls.clear();
-    if let Ok(sandbox) = Netns::open(netns.as_path())
+    if can_enter
+        && let Ok(sandbox) = Netns::open(netns.as_path())
         && let Ok(sandbox) = Netlink::open_in(&sandbox)
         && let Some(link) = sandbox.link(LinkRef::Name(record.ifname.to_string())).await?
     {
@@ -106,7 +108,19 @@ pub async fn compare_recorded(
     let uplink = find_uplink(node, &NodeState::of(&network, facts.has_ipv6), network.mtu).await?;
     let pod = record.pod.as_ref();
     let described = describe::describe(&network, &record.key(), pod, facts, &uplink, &allocation);
-    compare_objects(node, &described.objects(), record, netns).await
+    let mut objects = described.objects();
+    // The node's neighbour entry is all that can be seen of it from here.
+    if !can_enter
+        && let Some(mac) = node
+            .neighbours(host_link.index)
+            .await?
+            .iter()
+            .filter(|it| it.is_permanent())
+            .find_map(|it| it.mac)
+    {
+        set_pod_mac(&mut objects, mac);
+    }
+    compare_objects(node, &objects, record, netns, can_enter).await
 }
 
 async fn compare_objects(
@@ -114,8 +128,10 @@ async fn compare_objects(
     objects: &[Object],
     record: &Record,
     netns: &NetnsPath,
+    can_enter: bool,
 ) -> Result<Vec<String>, CniError> {
     let mut found = Vec::new();
+    let seen;
     let sandbox = match Netns::open(netns.as_path()) {
         Ok(sandbox) => {
             let is_recorded = record
@@ -125,15 +141,22 @@ async fn compare_objects(
             if !is_recorded {
                 found.push(format!("{netns} is another namespace than the one that ADD was given"));
             }
-            Some(observe::observe_sandbox(&sandbox, objects).await?)
+            if can_enter {
+                seen = observe::observe_sandbox(&sandbox, objects).await?;
+                Sandbox::Seen(&seen)
+            } else {
+                Sandbox::Unseen
+            }
         }
+        // A path below another process's /proc is none in a container.
+        Err(_) if !can_enter => Sandbox::Unseen,
         Err(error) => {
             found.push(error.to_string());
-            None
+            Sandbox::Gone
         }
     };
     let on_node = observe::observe(netlink, objects).await?;
-    found.extend(differences(objects, &on_node, sandbox.as_ref()).iter().map(ToString::to_string));
+    found.extend(differences(objects, &on_node, sandbox).iter().map(ToString::to_string));
     Ok(found)
 }
 

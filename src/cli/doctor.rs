@@ -12,10 +12,12 @@ mod way;
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::attachments::judged::judge_network;
+use crate::attachments::networks::KnownNetwork;
 use crate::attachments::node_view::NodeView;
 use crate::cli::Report;
 use crate::cli::arguments::Common;
@@ -26,6 +28,9 @@ use crate::cni::ids::NetworkName;
 /// How many things of a kind a finding names one by one. Where more are wrong it is for one reason, and the count is
 /// enough.
 const NAMED: usize = 5;
+
+/// Exit status where nothing is known to be wrong, and not everything could be looked at.
+pub const STATUS_BLIND: u8 = 3;
 
 /// What was found.
 #[derive(Serialize)]
@@ -92,56 +97,116 @@ impl Finding {
     }
 }
 
-/// Looks at every network, or only at the one, and at the node.
+/// Looks at every network, or only at the one, and at the node. A check that cannot be done is skipped and named.
 ///
 /// # Errors
-/// Where the directories or the kernel cannot be read. A store that cannot be read is a finding.
+/// Where nothing can be looked at: the directories or the kernel cannot be read. A store that cannot be read is a finding.
 pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<DoctorReport, CniError> {
     let networks = common.find_networks(only)?;
     let node = NodeView::read().await?;
-    let mut findings = others::examine_confs(&networks, &common.conf_dir);
-    let mut attachments = 0;
-    let mut has_imported = false;
+    let mut report = DoctorReport {
+        version: 1,
+        findings: others::examine_confs(&networks, &common.conf_dir),
+        skipped: others::unclear_confs(&networks),
+        networks: networks.known.len(),
+        attachments: 0,
+    };
     let can_enter_pods = pods::can_enter_namespaces();
+    let mut imported = Vec::new();
     for network in &networks.known {
-        let (store, judged) = match judge_network(network, &node).await {
+        imported.extend(report.examine(network, &node, can_enter_pods).await);
+    }
+    report.findings.extend(node::examine(&networks));
+    match way::examine(&networks, &node).await {
+        Ok(findings) => report.findings.extend(findings),
+        Err(error) => report.skip(&format!("ways of packets to pods: {error}")),
+    }
+    if !systemd::is_a_nodes(Path::new("/")) {
+        report.skip("whether systemd-networkd removes routes: this is not the node's file system");
+    }
+    // As long as pods of the old plugin run, its links are theirs.
+    if imported.is_empty() {
+        report.findings.extend(others::examine_links(&networks, &node));
+    }
+    if report.attachments > 0 && !can_enter_pods {
+        report.skip(
+            "interfaces, addresses and routes inside of pods: that needs CAP_SYS_ADMIN, which \
+                     the agent's container lacks; run ferrulectl on the node itself",
+        );
+    }
+    Ok(report)
+}
+
+impl DoctorReport {
+    /// Looks at one network; returns the addresses of imported pods.
+    async fn examine(
+        &mut self,
+        network: &KnownNetwork,
+        node: &NodeView,
+        can_enter_pods: bool,
+    ) -> Vec<IpAddr> {
+        let (store, judged) = match judge_network(network, node).await {
             Ok(opened) => opened,
             Err(error) => {
-                findings.push(store::unusable(network, &error));
-                continue;
+                self.findings.push(store::unusable(network, &error));
+                return Vec::new();
             }
         };
-        attachments += judged.len();
-        findings.extend(store::examine(network, &node, store.as_ref(), &judged));
-        findings.extend(pods::examine(network, &node, store.as_ref(), &judged, can_enter_pods).await?);
-        findings.extend(table::examine(network, &node, store.as_ref(), &judged).await?);
+        self.attachments += judged.len();
+        let (store, judged) = (store.as_ref(), judged.as_slice());
+        self.findings.extend(store::examine(network, node, store, judged));
+        let name = &network.name;
+        self.take(name, "pods", pods::examine(network, node, store, judged, can_enter_pods).await);
+        let has_imported = pods::imported(judged).next().is_some();
+        if has_imported && !can_enter_pods {
+            self.skip(&format!("network {name}: routes of imported pods: that needs CAP_SYS_ADMIN"));
+        }
+        self.take(name, "imported pods", pods::examine_imported(network, node, judged).await);
+        self.take(name, "the nftables table", table::examine(network, node, store, judged).await);
         // The first ADD makes what a node needs; imported pods had none.
         let has_pods = judged.iter().any(|it| !it.is_dead() && !it.is_imported());
-        findings.extend(node::examine_network(network, &node, has_pods).await?);
+        self.take(
+            name,
+            "forwarding and routes to peers",
+            node::examine_network(network, node, has_pods).await,
+        );
         let imported: Vec<IpAddr> =
-            pods::imported(&judged).flat_map(|record| record.addresses.iter().copied()).collect();
-        findings.extend(others::examine_routes(network, &node, &imported).await?);
-        has_imported |= !imported.is_empty();
-        findings.extend(firewall::examine(network, &node).await?);
+            pods::imported(judged).flat_map(|record| record.addresses.iter().copied()).collect();
+        self.take(name, "routes of others", others::examine_routes(network, node, &imported).await);
+        let (findings, unread) = firewall::examine(network, node).await;
+        self.findings.extend(findings);
+        unread.iter().for_each(|it| self.skip(&format!("network {name}: {it}")));
+        imported
     }
-    findings.extend(node::examine(&networks));
-    findings.extend(way::examine(&networks, &node).await?);
-    // As long as pods of the old plugin run, its links are theirs.
-    if !has_imported {
-        findings.extend(others::examine_links(&networks, &node));
+
+    /// What a check found, or that it could not be done.
+    fn take(
+        &mut self,
+        network: &NetworkName,
+        what: &str,
+        found: Result<impl IntoIterator<Item = Finding>, CniError>,
+    ) {
+        match found {
+            Ok(findings) => self.findings.extend(findings),
+            Err(error) => self.skip(&format!("network {network}: {what}: {error}")),
+        }
     }
-    let mut skipped = others::unclear_confs(&networks);
-    if attachments > 0 && !can_enter_pods {
-        let text = "interfaces and routes inside of pods were not compared: that needs CAP_SYS_ADMIN, which the agent's \
-                    container lacks; run ferrulectl on the node itself";
-        skipped.push(text.to_owned());
+
+    fn skip(&mut self, what: &str) {
+        if !self.skipped.iter().any(|it| it == what) {
+            self.skipped.push(what.to_owned());
+        }
     }
-    Ok(DoctorReport { version: 1, findings, skipped, networks: networks.known.len(), attachments })
 }
 
 impl Report for DoctorReport {
-    fn is_success(&self) -> bool {
-        self.findings.iter().all(|it| it.severity == Severity::Warning)
+    /// 1 for a fault; 3 if none was found and not everything could be looked at.
+    fn status(&self) -> u8 {
+        match self.findings.iter().any(|it| it.severity == Severity::Error) {
+            true => 1,
+            false if !self.skipped.is_empty() => STATUS_BLIND,
+            false => 0,
+        }
     }
 
     fn to_text(&self, colour: bool) -> String {
@@ -161,10 +226,14 @@ impl Report for DoctorReport {
         }
         if self.findings.is_empty() {
             let (networks, attachments) = (self.networks, self.attachments);
-            let _ = writeln!(text, "no problems found (networks: {networks}, attachments: {attachments})");
+            let of_what = if self.skipped.is_empty() { "" } else { " in what could be looked at" };
+            let _ = writeln!(
+                text,
+                "no problems found{of_what} (networks: {networks}, attachments: {attachments})"
+            );
         }
         for it in &self.skipped {
-            let _ = writeln!(text, "\n{}", escape(it));
+            let _ = writeln!(text, "\nnot looked at: {}", escape(it));
         }
         text
     }

@@ -38,7 +38,7 @@ pub struct Outcome {
     pub stdout: String,
     /// For stderr.
     pub stderr: String,
-    /// Exit status: 0 all is well, 1 something is not.
+    /// Exit status: 0 all is well, 1 something is not, 3 doctor could not look.
     pub status: u8,
 }
 
@@ -51,6 +51,11 @@ trait Report: serde::Serialize {
     /// Whether the exit status is 0.
     fn is_success(&self) -> bool {
         true
+    }
+
+    /// The exit status.
+    fn status(&self) -> u8 {
+        u8::from(!self.is_success())
     }
 }
 
@@ -84,7 +89,9 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
     };
     done.unwrap_or_else(|error| {
         let stderr = format!("ferrulectl {}: {error}\n", verb.as_str());
-        Outcome { stderr, status: 1, ..Outcome::default() }
+        // Of doctor 1 says that something is wrong with the network; here it has not even looked.
+        let status = if matches!(verb, Verb::Doctor { .. }) { doctor::STATUS_BLIND } else { 1 };
+        Outcome { stderr, status, ..Outcome::default() }
     })
 }
 
@@ -97,7 +104,7 @@ fn report(common: &Common, colour: bool, report: Result<impl Report, CniError>) 
             serde_json::to_string_pretty(&report).map(|json| json + "\n").unwrap_or_default()
         }
     };
-    Ok(Outcome { stdout, status: u8::from(!report.is_success()), ..Outcome::default() })
+    Ok(Outcome { stdout, status: report.status(), ..Outcome::default() })
 }
 
 impl Common {

@@ -28,15 +28,26 @@ impl fmt::Display for Difference {
     }
 }
 
-/// All differences between what must be and what was found. `sandbox` is `None` where the pod's namespace
-/// is gone: then every object in it is missing.
-pub fn differences(objects: &[Object], node: &Snapshot, sandbox: Option<&Snapshot>) -> Vec<Difference> {
+/// The pod's namespace.
+#[derive(Debug, Clone, Copy)]
+pub enum Sandbox<'a> {
+    /// What it has.
+    Seen(&'a Snapshot),
+    /// It is gone: every object in it is missing.
+    Gone,
+    /// This process may not enter it: nothing is said of the objects in it.
+    Unseen,
+}
+
+/// All differences between what must be and what was found.
+pub fn differences(objects: &[Object], node: &Snapshot, sandbox: Sandbox<'_>) -> Vec<Difference> {
     let mut differences = Vec::new();
     for object in objects {
         let found = match (object.place(), sandbox) {
             (Place::Node, _) => fault(object, node, sandbox),
-            (Place::Sandbox, Some(snapshot)) => fault(object, snapshot, sandbox),
-            (Place::Sandbox, None) => Some("the pod's namespace is gone".into()),
+            (Place::Sandbox, Sandbox::Seen(snapshot)) => fault(object, snapshot, sandbox),
+            (Place::Sandbox, Sandbox::Gone) => Some("the pod's namespace is gone".into()),
+            (Place::Sandbox, Sandbox::Unseen) => None,
         };
         differences.extend(found.map(|found| Difference { wanted: object.to_string(), found }));
     }
@@ -44,7 +55,7 @@ pub fn differences(objects: &[Object], node: &Snapshot, sandbox: Option<&Snapsho
 }
 
 /// What is wrong with `object` in the snapshot of its place; `None` if nothing is.
-fn fault(object: &Object, here: &Snapshot, sandbox: Option<&Snapshot>) -> Option<String> {
+fn fault(object: &Object, here: &Snapshot, sandbox: Sandbox<'_>) -> Option<String> {
     match object {
         Object::Pair(pair) => pair_fault(pair, here, sandbox),
         Object::Sysctl(sysctl) => sysctl_fault(sysctl, here),
@@ -62,7 +73,7 @@ fn fault(object: &Object, here: &Snapshot, sandbox: Option<&Snapshot>) -> Option
     }
 }
 
-fn pair_fault(pair: &Pair, node: &Snapshot, sandbox: Option<&Snapshot>) -> Option<String> {
+fn pair_fault(pair: &Pair, node: &Snapshot, sandbox: Sandbox<'_>) -> Option<String> {
     let Some(host) = node.links.get(&pair.host.name) else { return Some("the node's end is missing".into()) };
     let mut faults = Vec::new();
     // The pod's end may have less: tuning behind us sets it, and no result tells. More would be lost at the node's end.
@@ -76,15 +87,18 @@ fn pair_fault(pair: &Pair, node: &Snapshot, sandbox: Option<&Snapshot>) -> Optio
         }
     };
     compare("node", host, pair.host.mac, all_of_it);
-    match sandbox.map(|sandbox| sandbox.links.get(&pair.pod.name)) {
-        Some(Some(pod)) => {
-            compare("pod", pod, pair.pod.mac, at_most);
-            if host.peer_index != Some(pod.index) {
-                faults.push(format!("{} is not the peer of {}", pair.pod.name, pair.host.name));
+    match sandbox {
+        Sandbox::Seen(snapshot) => match snapshot.links.get(&pair.pod.name) {
+            Some(pod) => {
+                compare("pod", pod, pair.pod.mac, at_most);
+                if host.peer_index != Some(pod.index) {
+                    faults.push(format!("{} is not the peer of {}", pair.pod.name, pair.host.name));
+                }
             }
-        }
-        Some(None) => faults.push("the pod's end is missing".into()),
-        None => faults.push("the pod's namespace is gone".into()),
+            None => faults.push("the pod's end is missing".into()),
+        },
+        Sandbox::Gone => faults.push("the pod's namespace is gone".into()),
+        Sandbox::Unseen => {}
     }
     (!faults.is_empty()).then(|| faults.join(", "))
 }

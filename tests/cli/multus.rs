@@ -137,7 +137,7 @@ fn what_multus_has_from_the_api_is_no_fault() {
     for members in [json!({ "clusterNetwork": "kube-system/main" }), json!({})] {
         multus.multus(&members);
         assert_eq!(multus.findings(), Vec::<Value>::new());
-        let skipped = document(&multus.node, "doctor", 0)["skipped"].to_string();
+        let skipped = document(&multus.node, "doctor", 3)["skipped"].to_string();
         assert!(skipped.contains("00-multus.conf"), "{skipped}");
         assert_eq!(multus.pods(), ["default/web"]);
     }

@@ -6,19 +6,19 @@ use ipnetwork::IpNetwork;
 use crate::attachments::networks::KnownNetwork;
 use crate::attachments::node_view::NodeView;
 use crate::cli::doctor::Finding;
-use crate::cni::error::CniError;
 use crate::config::Role;
 use crate::desired::node::NodeState;
 use crate::foreign_firewall::legacy::LegacyTable;
 use crate::foreign_firewall::{DropChain, own_subnets, unaccepted};
 use crate::linux::nfnetlink::Nfnetlink;
 
-/// Names every chain of the forward hook that ends in a drop and has no accept rules of the network.
-pub async fn examine(network: &KnownNetwork, node: &NodeView) -> Result<Vec<Finding>, CniError> {
-    let mut findings = Vec::new();
+/// Names every chain of the forward hook that ends in a drop and has no accept rules of the network, and what cannot be
+/// read.
+pub async fn examine(network: &KnownNetwork, node: &NodeView) -> (Vec<Finding>, Vec<String>) {
+    let (mut findings, mut unread) = (Vec::new(), Vec::new());
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
     let Some(state) = meaning.map(|it| NodeState::of(it, node.facts.has_ipv6)) else {
-        return Ok(findings);
+        return (findings, unread);
     };
     let subnets = own_subnets(&state);
     let found = match Nfnetlink::open_here() {
@@ -29,15 +29,16 @@ pub async fn examine(network: &KnownNetwork, node: &NodeView) -> Result<Vec<Find
     };
     match found {
         Ok(chains) => findings.extend(chains.iter().map(|chain| tell(chain, &subnets))),
-        Err(error) => findings.push(unread(&error)),
+        Err(error) => unread.push(error),
     }
     for legacy in LegacyTable::find() {
         match legacy.map(|legacy| legacy.unaccepted(&network.name, &subnets)) {
             Ok(chain) => findings.extend(chain.iter().map(|chain| tell(chain, &subnets))),
-            Err(error) => findings.push(unread(&error)),
+            Err(error) => unread.push(error),
         }
     }
-    Ok(findings.into_iter().map(|finding| finding.of(&network.name)).collect())
+    let findings = findings.into_iter().map(|finding| finding.of(&network.name)).collect();
+    (findings, unread.into_iter().map(|error| format!("the node's firewall: {error}")).collect())
 }
 
 fn tell(chain: &DropChain, subnets: &[IpNetwork]) -> Finding {
@@ -49,12 +50,4 @@ fn tell(chain: &DropChain, subnets: &[IpNetwork]) -> Finding {
         "docker, ufw and firewalld set this up when they start; an accept in another table does not help",
     )
     .remedy(chain.remedy(subnets))
-}
-
-fn unread(error: &str) -> Finding {
-    Finding::warning("forward-unclear", format!("the node's firewall cannot be read: {error}"))
-        .because("it is not known whether it drops packets between pods of different nodes")
-        .remedy(
-            "run ferrulectl on the node itself, with the program installed; or ping a pod of another node",
-        )
 }

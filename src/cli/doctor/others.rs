@@ -65,7 +65,7 @@ pub fn unclear_confs(networks: &Networks) -> Vec<String> {
         names => names,
     };
     vec![format!(
-        "where {} leads to was not looked at: {} asks the API server or {names}; pods get ferrule if that is its network",
+        "where {} leads to: {} asks the API server or {names}; pods get ferrule if that is its network",
         file.path.display(),
         meta.plugin
     )]

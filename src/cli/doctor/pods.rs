@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use rustix::thread::{CapabilitySet, capabilities};
-
 use crate::attachments::check::compare_recorded;
 use crate::attachments::judged::JudgedAttachment;
 use crate::attachments::liveness::Life;
@@ -19,11 +17,13 @@ use crate::datapath::node::find_uplink;
 use crate::desired::names;
 use crate::desired::node::NodeState;
 use crate::linux::link::{Link, LinkRef};
+use crate::linux::netns::Netns;
 use crate::store::{Record, Store};
 
-/// Whether this process may look into pods. The agent's container may not.
+/// Whether this process may look into pods; the agent's container may not. It tries the namespace that it is in: a
+/// capability says nothing where a seccomp profile or a user namespace forbids it.
 pub fn can_enter_namespaces() -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    Netns::current().is_ok_and(|current| current.run(|| ()).is_ok())
 }
 
 /// Looks at every attachment that lives, and at links that belong to none. Into pods only with `can_enter_pods`.
@@ -74,12 +74,11 @@ pub async fn examine(
         }
     }
     findings.extend(examine_mtu(network, meaning, node, judged).await?);
-    findings.extend(examine_imported(network, node, judged).await?);
     Ok(findings)
 }
 
 /// Whether imported pods and those of ferrule reach each other.
-async fn examine_imported(
+pub async fn examine_imported(
     network: &KnownNetwork,
     node: &NodeView,
     judged: &[JudgedAttachment],
@@ -119,11 +118,11 @@ async fn compare(
     Ok(match (&meaning.address_management, link) {
         (_, None) => vec!["its host link is gone".to_owned()],
         (_, Some(link)) if !is_whole(&link, &key) => vec!["its ADD did not finish".to_owned()],
-        (AddressManagement::Ranges(_), Some(link)) if can_enter_pods => {
-            compare_recorded(&node.netlink, &node.facts, meaning, record, link.mtu).await?
+        (AddressManagement::Ranges(_), Some(link)) => {
+            compare_recorded(&node.netlink, &node.facts, meaning, record, &link, can_enter_pods).await?
         }
         // What another IPAM plugin chose as gateways and routes is not recorded.
-        (AddressManagement::Ranges(_) | AddressManagement::Delegate(_), Some(_)) => Vec::new(),
+        (AddressManagement::Delegate(_), Some(_)) => Vec::new(),
     })
 }
 

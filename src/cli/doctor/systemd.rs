@@ -11,6 +11,11 @@ const DIRECTORIES: [&str; 4] = ["etc/systemd", "run/systemd", "usr/local/lib/sys
 /// It writes this file as long as it runs.
 const STATE: &str = "run/systemd/netif/state";
 
+/// Whether `root` is the node's file system, and not that of a container: every distribution says what it is.
+pub fn is_a_nodes(root: &Path) -> bool {
+    ["etc/os-release", "usr/lib/os-release"].iter().any(|path| root.join(path).exists())
+}
+
 /// Whether systemd-networkd runs, and nobody told it to leave the routes of others alone. `root` is `/`.
 pub fn takes_foreign_routes_away(root: &Path) -> bool {
     root.join(STATE).exists() && manages_foreign_routes(root)
@@ -85,6 +90,16 @@ mod tests {
         assert!(!judge("vendor", &[RUNS, ("usr/lib/systemd/networkd.conf", NO)]));
         let commented = "[Network]\n#ManageForeignRoutes=no\n[DHCPv4]\nManageForeignRoutes=no\n";
         assert!(judge("elsewhere", &[RUNS, ("etc/systemd/networkd.conf", commented)]));
+    }
+
+    #[test]
+    fn the_agents_image_is_no_nodes_file_system() {
+        let root = std::env::temp_dir().join(format!("ferrule-root-{}", std::process::id()));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        assert!(!is_a_nodes(&root));
+        fs::write(root.join("etc/os-release"), "ID=debian\n").unwrap();
+        assert!(is_a_nodes(&root));
+        fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

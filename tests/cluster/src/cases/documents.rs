@@ -19,7 +19,11 @@ pub fn every_command_that_only_reads_succeeds(space: &Space<'_>) -> Result {
     ensure!(lines.len() > 5, "{} lines", lines.len());
     for line in lines.into_iter().filter(|line| !line.contains("ferrule-uninstall")) {
         // doctor may find what a pod that is on its way out leaves for a moment.
-        eventually(line, Duration::from_secs(60), || space.follow(line).map(|_| ()))?;
+        eventually(line, Duration::from_secs(60), || match space.follow(line) {
+            // From the agent's container it cannot look at everything, and finds nothing.
+            Err(failure) if line.ends_with("doctor") && failure.to_string().contains("exit code 3") => Ok(()),
+            followed => followed.map(|_| ()),
+        })?;
     }
     Ok(())
 }

@@ -115,9 +115,10 @@ fn below_multus(space: &Space<'_>) -> Result {
     pods::all_reach_all(space, &names)?;
     let events = space.kubectl(&["--namespace", "default", "get", "events", "--output", "json"])?;
     ensure!(!events.contains("00-multus.conf"), "the agents report multus: {events}");
-    // It ends with 1 if it finds a fault.
+    // From there it cannot look at everything, which is 3; a fault is 1.
     let doctor = ["--namespace", "kube-system", "exec", AGENT, "--", "/ferrulectl", "doctor"];
-    let said = space.kubectl(&doctor)?;
-    ensure!(!said.contains("00-multus.conf comes before"), "{said}");
-    Ok(())
+    match space.kubectl(&doctor) {
+        Err(failure) if !failure.to_string().contains("exit code 3") => Err(failure),
+        _ => Ok(()),
+    }
 }
