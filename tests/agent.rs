@@ -16,6 +16,7 @@ mod life;
 mod loopback;
 mod manifests;
 pub mod node;
+mod own_node;
 mod probes;
 mod repair;
 mod scale;

@@ -29,6 +29,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::agent::cluster::Cluster;
+use crate::agent::cluster::desired_state::OwnNode;
 use crate::agent::cluster::index::{Change, NodeEvent};
 use crate::agent::drift::Parts;
 use crate::agent::install::runtime::Runtime;
@@ -36,6 +37,7 @@ use crate::agent::install::{conflist, drop_ins};
 use crate::agent::k8s::events::EventRecorder;
 use crate::agent::k8s::watch::{self, WatchMessage};
 use crate::agent::kernel::Kernel;
+use crate::agent::own_node::OwnNodeLacks;
 use crate::agent::pending::{GATHER, Pending};
 use crate::agent::report::Reported;
 use crate::agent::serve::http;
@@ -64,6 +66,7 @@ pub struct Agent {
     /// Parts that were applied at least once.
     pub(super) applied: Parts,
     plugin_log: PluginLog,
+    lacks: OwnNodeLacks,
 }
 
 impl Agent {
@@ -82,6 +85,7 @@ impl Agent {
             runtime: Runtime::new(&settings),
             reported: Reported::default(),
             applied: Parts::default(),
+            lacks: OwnNodeLacks::default(),
             plugin_log: PluginLog::new(conflist::log_file(&settings.data_dir, &settings.network)),
             settings,
         })
@@ -193,6 +197,13 @@ impl Agent {
         let own = self.cluster.index.own();
         let awaits_network = own.is_some_and(|own| own.condition.awaits_network);
         self.runtime.nudge(now, awaits_network, self.reported.recorder.as_ref());
+        if self.cluster.index.is_complete() {
+            let (name, recorder) = (&self.settings.node_name, self.reported.recorder.as_ref());
+            match OwnNode::of(&self.cluster.index) {
+                None => self.lacks.tell(now, &self.cluster.index, name, recorder),
+                Some(_) => self.lacks.over(name),
+            }
+        }
         self.pending.check_table_if_due(now);
         if self.pending.take_save(now) {
             self.save();

@@ -6,6 +6,7 @@
 //! | [`event_loop`], `reconcile`   | the loop, and what it does                                                  |
 //! | [`pending`], [`backoff`]      | what is due, and when                                                       |
 //! | [`report`]                    | log, metrics, events of the Node                                            |
+//! | `own_node`                    | what this node's Node lacks                                                 |
 //! | [`k8s`]                       | the API server; the only directory that names kube                          |
 //! | [`cluster`]                   | all Nodes, what this node has to be, the state file                         |
 //! | [`kernel`], [`apply`]         | the sockets; node, routes, table, pods, firewalls                           |
@@ -22,6 +23,7 @@ pub mod event_loop;
 pub mod install;
 pub mod k8s;
 pub mod kernel;
+mod own_node;
 pub mod pending;
 mod reconcile;
 pub mod report;

@@ -315,7 +315,8 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPodCidr => f.write_str(
-                "has no podCIDR; kube-controller-manager gives one with --allocate-node-cidrs and --cluster-cidr",
+                "has no podCIDR; kube-controller-manager gives one with --allocate-node-cidrs and --cluster-cidr; where the \
+                 control plane does not (EKS, AKS), kubernetes-sigs' node-ipam-controller does, see docs/install.md",
             ),
             Self::NoAddress(cidr) => {
                 let family = if cidr.is_ipv4() { "IPv4" } else { "IPv6" };

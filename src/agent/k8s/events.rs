@@ -44,8 +44,15 @@ pub enum Notice {
         /// For people.
         note: String,
     },
-    /// Pods can have a network here: the condition `NetworkUnavailable` becomes `False`.
-    NetworkAvailable,
+    /// The condition `NetworkUnavailable` becomes this.
+    Condition {
+        /// Its status.
+        is_unavailable: bool,
+        /// In one word, `PascalCase`.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
 }
 
 /// Takes notices without waiting. Clones reach the same task.
@@ -73,9 +80,15 @@ impl EventRecorder {
         self.send(Notice::Event { is_warning: false, reason, note: note.into() });
     }
 
-    /// Has the condition set.
+    /// Has the condition `NetworkUnavailable` set to `False`: pods can have a network here.
     pub fn network_is_available(&self) {
-        self.send(Notice::NetworkAvailable);
+        let message = "ferrule has set up routes, nftables table and network configuration";
+        self.set_network_unavailable(false, "FerruleIsUp", message);
+    }
+
+    /// Has that condition set, with its reason.
+    pub fn set_network_unavailable(&self, is_unavailable: bool, reason: &'static str, message: &str) {
+        self.send(Notice::Condition { is_unavailable, reason, message: message.to_owned() });
     }
 
     fn send(&self, notice: Notice) {
@@ -92,7 +105,10 @@ async fn write_notices(client: Client, node: String, mut notices: mpsc::Receiver
     let mut written: HashMap<(&'static str, String), Instant> = HashMap::new();
     while let Some(notice) = notices.recv().await {
         match notice {
-            Notice::NetworkAvailable => set_available(&api, &node).await,
+            Notice::Condition { is_unavailable, reason, message } => {
+                let status = if is_unavailable { "True" } else { "False" };
+                set_condition(&api, &node, status, reason, &message).await;
+            }
             Notice::Event { is_warning, reason, note } => {
                 let now = Instant::now();
                 written.retain(|_, at| now.duration_since(*at) < QUIET);
@@ -139,11 +155,10 @@ fn event(node: &str, is_warning: bool, reason: &str, note: String) -> Event {
     }
 }
 
-async fn set_available(api: &Api<WatchedNode>, node: &str) {
+async fn set_condition(api: &Api<WatchedNode>, node: &str, status: &str, reason: &str, message: &str) {
     let now = Timestamp::now().to_string();
     let condition = json!({
-        "type": "NetworkUnavailable", "status": "False", "reason": "FerruleIsUp",
-        "message": "ferrule has set up routes, nftables table and network configuration",
+        "type": "NetworkUnavailable", "status": status, "reason": reason, "message": message,
         "lastHeartbeatTime": now, "lastTransitionTime": now,
     });
     let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
@@ -152,7 +167,7 @@ async fn set_available(api: &Api<WatchedNode>, node: &str) {
         let parameters = PatchParams::default();
         match tokio::time::timeout(PATIENCE, api.patch_status(node, &parameters, &patch)).await {
             Ok(Ok(_)) => {
-                return info!(condition = "NetworkUnavailable", status = "False", "node condition set");
+                return info!(condition = "NetworkUnavailable", status, "node condition set");
             }
             Ok(Err(error)) => {
                 warn!(condition = "NetworkUnavailable", reason = %error, "node condition not set")
