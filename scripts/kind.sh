@@ -108,7 +108,8 @@ up() {
     need_rust
 
     step "binaries built" scripts/build.sh dist
-    step "image $image" docker build --tag "$image" --file deploy/Containerfile dist
+    step "image $image" docker build --tag "$image" --file deploy/Containerfile \
+        --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" dist
     step "tests built" build_tests
     start=$SECONDS
     step "cluster $KIND_CLUSTER_NAME created ($family, kube-proxy by $proxy, $workers workers)" \

@@ -104,6 +104,7 @@ bench_briefly() {
 part "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 part "formatting, clippy" scripts/check.sh --without-tests
 part "static binaries" build_and_run_alone
+part "alerts" scripts/alerts.sh
 part "tests" test_everything
 if [ -n "$all" ]; then
     part "fuzzing, briefly" fuzz_briefly

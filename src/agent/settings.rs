@@ -101,6 +101,10 @@ pub struct Settings {
     #[arg(long, env = "FERRULE_APISERVER")]
     pub apiserver: Option<String>,
 
+    /// Do nothing until told to end: what is left of the pod that has cleaned a node
+    #[arg(long, env = "FERRULE_IDLE", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub idle: bool,
+
     /// Remove ferrule from this node and exit
     #[arg(long, env = "FERRULE_UNINSTALL", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub uninstall: bool,

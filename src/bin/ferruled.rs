@@ -8,6 +8,7 @@ use clap::Parser;
 use ferrule::agent::event_loop::Agent;
 use ferrule::agent::settings::Settings;
 use ferrule::agent::uninstall;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 fn main() -> ExitCode {
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if settings.idle {
+        return runtime.block_on(idle());
+    }
     info!(version = env!("CARGO_PKG_VERSION"), node = settings.node_name, network = %settings.network, "agent started");
     let ended = runtime.block_on(async {
         let agent = Agent::new(settings).map_err(|reason| reason.to_string())?;
@@ -41,4 +45,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As the first process of a container it ends on a signal only if it asks for it.
+async fn idle() -> ExitCode {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return ExitCode::FAILURE };
+    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return ExitCode::FAILURE };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    ExitCode::SUCCESS
 }

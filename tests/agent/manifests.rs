@@ -45,3 +45,66 @@ fn probes_ask_where_the_agent_answers() {
         assert!(!text.contains("name: FERRULE_LISTEN"), "{name}");
     }
 }
+
+/// The labels by which users find what belongs together.
+#[test]
+fn every_object_has_the_labels_that_kubernetes_recommends() {
+    let version = format!("app.kubernetes.io/version: {}\n", env!("CARGO_PKG_VERSION"));
+    for name in ["ferrule.yaml", "uninstall.yaml", "prometheus/podmonitor.yaml", "prometheus/rules.yaml"] {
+        let text = deployed(name);
+        // Each object, and the pods that one makes.
+        let places = text.lines().filter(|line| line.starts_with("kind: ")).count()
+            + text.matches("\n  template:\n").count();
+        for label in
+            ["app.kubernetes.io/component: network\n", "app.kubernetes.io/part-of: ferrule\n", &version]
+        {
+            assert_eq!(text.matches(label).count(), places, "{name}: {label}");
+        }
+        assert!(text.matches("app.kubernetes.io/name: ferrule").count() >= places, "{name}");
+    }
+}
+
+#[test]
+fn no_image_but_ferrules_own_is_needed() {
+    let ours = format!("image: ferrule:{}", env!("CARGO_PKG_VERSION"));
+    for name in WITH_PODS {
+        let text = deployed(name);
+        let images: Vec<&str> =
+            text.lines().filter_map(|line| line.find("image: ").map(|at| &line[at..])).collect();
+        assert!(!images.is_empty() && images.iter().all(|image| *image == ours), "{name}: {images:?}");
+    }
+}
+
+#[test]
+fn settings_may_stand_in_a_config_map() {
+    for name in WITH_PODS {
+        let text = deployed(name);
+        let reference =
+            "envFrom:\n        - configMapRef:\n            name: ferrule\n            optional: true\n";
+        assert_eq!(text.matches(reference).count(), 1, "{name}");
+    }
+}
+
+/// The scheduler must know that these ports of the node are taken, and Prometheus finds one by its name.
+#[test]
+fn the_metrics_port_has_a_name_and_is_the_nodes() {
+    for name in ["daemonset.yaml", "ferrule.yaml"] {
+        let text = deployed(name);
+        for port in ["9690", "9691"] {
+            assert_eq!(text.matches(&format!("containerPort: {port}\n")).count(), 1, "{name}");
+            assert_eq!(text.matches(&format!("hostPort: {port}\n")).count(), 1, "{name}");
+        }
+        assert!(text.contains("hostNetwork: true") && text.contains("name: metrics\n"), "{name}");
+    }
+    assert!(deployed("prometheus/podmonitor.yaml").contains("- port: metrics\n"));
+    assert!(deployed("prometheus/podmonitor.yaml").contains("app.kubernetes.io/name: ferrule\n"));
+}
+
+#[test]
+fn the_image_says_what_it_is() {
+    let text = deployed("Containerfile");
+    for label in ["title", "description", "licenses", "version", "revision"] {
+        assert!(text.contains(&format!("org.opencontainers.image.{label}=")), "{label}");
+    }
+    assert!(text.contains(&format!("ARG VERSION={}\n", env!("CARGO_PKG_VERSION"))));
+}

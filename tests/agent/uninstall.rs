@@ -1,8 +1,13 @@
 //! A node as if ferrule had never been there.
 
-use rustix::process::Signal;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::node::{AgentNode, other};
+use kit::binaries::FERRULED;
 use kit::call::Call;
 use kit::pod::Pod;
 
@@ -49,4 +54,22 @@ fn told_that_pods_may_lose_their_network_it_goes_on() {
     assert!(node.uninstall(&["--yes-pods-lose-their-network"]));
     assert!(!node.namespace.ip("link show").contains("ferrule:"));
     assert!(!node.has("data/podnet") && !node.has("net.d/10-ferrule.conflist"));
+}
+
+/// What is left of the pod that has cleaned a node: it needs no other image and no right.
+#[test]
+fn idle_it_waits_for_its_end() {
+    let mut idle = Command::new(&*FERRULED).args(["--idle", "--node-name", "a"]).spawn().unwrap();
+    let id = idle.id();
+    let handles_sigterm = || {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (Signal::TERM.as_raw() - 1)) != 0
+    };
+    while !handles_sigterm() {
+        assert!(idle.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&idle), Signal::TERM).unwrap();
+    assert!(idle.wait().unwrap().success());
 }

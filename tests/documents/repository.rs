@@ -46,7 +46,17 @@ const EXECUTED: &[(&str, &str, &str)] = &[
     (
         "docker build --tag $REGISTRY/ferrule:",
         "scripts/kind.sh",
-        "docker build --tag \"$image\" --file deploy/Containerfile dist",
+        "docker build --tag \"$image\" --file deploy/Containerfile",
+    ),
+    (
+        "kubectl --namespace kube-system create configmap ferrule --from-literal=",
+        "tests/cluster/src/cases/agent.rs",
+        "create configmap ferrule --from-literal=",
+    ),
+    (
+        "kubectl --namespace kube-system rollout restart daemonset/ferrule",
+        "tests/cluster/src/cases/agent.rs",
+        "\"rollout\", \"restart\", AGENT",
     ),
     // Into a registry that only its user has.
     ("docker push $REGISTRY/ferrule:", "scripts/kind.sh", "kind load docker-image \"$image\""),

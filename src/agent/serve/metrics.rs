@@ -25,9 +25,9 @@ type Label = Labels<1>;
 /// A gauge whose values an `i64` cannot hold: an IPv6 subnet has more addresses.
 type LargeGauge = Gauge<f64, AtomicU64>;
 
-/// Bounds of durations, in seconds: from what a step usually takes to the deadline of an ADD.
-const BUCKETS: [f64; 15] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Bounds of durations, in seconds: from what a step usually takes to the deadline of an ADD and of its undo.
+const BUCKETS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
 /// All that /metrics serves.
 #[derive(Debug)]
@@ -260,20 +260,23 @@ mod tests {
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }
-        for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"] {
+        for name in
+            ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds", "start_time_seconds"]
+        {
             assert!(text.lines().any(|line| line.starts_with(&format!("process_{name} "))), "{name}\n{text}");
         }
         metrics.forget_peer("b");
         assert!(!metrics.render().unwrap().contains("peer=\"b\""));
     }
 
-    /// Whoever renames a metric has to look at the dashboard.
-    #[test]
-    fn the_dashboard_asks_for_metrics_that_exist() {
+    /// Every metric, each with a value.
+    fn all() -> String {
         let metrics = Metrics::new();
         metrics.command("ADD", None);
         metrics.add_phase("ipam", 0.0003);
         metrics.peer_failed("b");
+        metrics.step_took("routes", Duration::from_millis(3));
+        metrics.step_failed("routes");
         let range = Range::new("10.244.1.0/24".parse().unwrap(), None, None, None).unwrap();
         let (network, set) = (NetworkName::parse("podnet").unwrap(), RangeSet::new(vec![range]).unwrap());
         metrics.addresses(&network, &set, Usage { held: 3, free: 250 });
@@ -281,16 +284,71 @@ mod tests {
         let chain = "FORWARD".to_owned();
         let chain = DropChain { table, chain, legacy: false, policy_drops: true, has_docker_user: false };
         metrics.forward_drops(std::iter::once(&chain));
-        let text = metrics.render().unwrap();
-        let dashboard = include_str!("../../../deploy/grafana-dashboard.json");
-        let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-        let words = dashboard.split(|letter| !is_part(letter));
-        let names: Vec<&str> =
-            words.filter(|it| it.starts_with("ferrule_") || it.starts_with("process_")).collect();
-        assert!(names.len() > 10, "{names:?}");
-        for name in names {
-            let is_it = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-            assert!(text.lines().any(is_it), "{name}\n{text}");
+        metrics.render().unwrap()
+    }
+
+    /// Whoever renames a metric has to look at the dashboard and at the alerts.
+    #[test]
+    fn dashboard_and_alerts_ask_for_metrics_that_exist() {
+        let text = all();
+        for (file, least) in [
+            (include_str!("../../../deploy/grafana-dashboard.json"), 10),
+            (include_str!("../../../deploy/prometheus/rules.yaml"), 6),
+        ] {
+            let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let words = file.split(|letter| !is_part(letter));
+            let names: Vec<&str> =
+                words.filter(|it| it.starts_with("ferrule_") || it.starts_with("process_")).collect();
+            assert!(names.len() >= least, "{names:?}");
+            for name in names {
+                let is_it =
+                    |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+                assert!(text.lines().any(is_it), "{name}\n{text}");
+            }
         }
+    }
+
+    /// https://prometheus.io/docs/practices/naming: counters end in `_total`, nothing else does; a prefix; base units.
+    #[test]
+    fn names_are_as_prometheus_wants_them() {
+        let text = all();
+        let types: Vec<(&str, &str)> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        assert!(types.len() > 20, "{types:?}");
+        for (name, kind) in types {
+            assert!(name.starts_with("ferrule_") || name.starts_with("process_"), "{name}");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+            let samples: Vec<&str> = text
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter_map(|line| line.split(['{', ' ']).next())
+                .filter(|sample| {
+                    sample.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+                })
+                .collect();
+            match kind {
+                "counter" => {
+                    assert!(samples.iter().any(|it| *it == format!("{name}_total")), "{name}: {samples:?}")
+                }
+                "histogram" => assert!(name.ends_with("_seconds"), "{name}"),
+                _ => assert!(
+                    !name.ends_with("_total") && !samples.contains(&&*format!("{name}_total")),
+                    "{name}"
+                ),
+            }
+            for unit in ["_milliseconds", "_ms", "_minutes", "_kib", "_mb", "_percent"] {
+                assert!(!name.contains(unit), "{name}");
+            }
+        }
+        // Beyond five seconds an ADD is what somebody looks for.
+        let bounds: Vec<f64> = text
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("ferrule_add_phase_duration_seconds_bucket{le=\"")?.split('"').next()
+            })
+            .filter_map(|bound| bound.parse().ok())
+            .filter(|bound: &f64| bound.is_finite() && *bound > 5.0)
+            .collect();
+        assert_eq!(bounds, [10.0, 20.0, 30.0, 60.0]);
     }
 }

@@ -36,6 +36,7 @@ impl Collector for Process {
             ("process_resident_memory_bytes", "Resident memory", bytes(&status, "VmRSS:")),
             ("process_virtual_memory_bytes", "Virtual memory", bytes(&status, "VmSize:")),
             ("process_open_fds", "Open file descriptors", open_descriptors()),
+            ("process_max_fds", "Limit of open file descriptors", max_descriptors()),
             ("process_start_time_seconds", "Start, in seconds since 1970", start_time(&stat, &host)),
         ];
         for (name, help, value) in gauges {
@@ -73,6 +74,12 @@ fn bytes(status: &str, name: &str) -> Option<f64> {
 fn open_descriptors() -> Option<f64> {
     let count = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
     u32::try_from(count).ok().map(f64::from)
+}
+
+fn max_descriptors() -> Option<f64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

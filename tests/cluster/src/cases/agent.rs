@@ -72,6 +72,28 @@ pub fn listening_on_the_loopback_it_is_ready(space: &Space<'_>) -> Result {
     worked
 }
 
+/// By the lines of docs/install.md.
+pub fn settings_come_from_a_config_map(space: &Space<'_>) -> Result {
+    let restart = || {
+        space.kubectl(&["--namespace", "kube-system", "rollout", "restart", AGENT])?;
+        space.system_rolled_out(AGENT)
+    };
+    let mtu_is = |mtu: &str| {
+        space.nodes.iter().try_for_each(|node| {
+            let found = node.shell("jq .plugins[0].mtu /etc/cni/net.d/10-ferrule.conflist")?;
+            ensure!(found.trim() == mtu, "{}: mtu {found}", node.name);
+            Ok(())
+        })
+    };
+    let line = "kubectl --namespace kube-system create configmap ferrule --from-literal=FERRULE_MTU=1400";
+    space.follow(line)?;
+    let worked = restart().and_then(|()| mtu_is("1400"));
+    space.kubectl(&["--namespace", "kube-system", "delete", "configmap", "ferrule"])?;
+    restart()?;
+    worked?;
+    mtu_is("null")
+}
+
 fn tunnels_carry(space: &Space<'_>, before: &[String]) -> Result {
     ways_lead(space, |way| way.contains("dev ferrule-vxlan"))?;
     pods::all_reach_all(space, before)?;

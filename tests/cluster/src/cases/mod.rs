@@ -115,6 +115,7 @@ pub fn all() -> Vec<Case> {
         Ferrule, None: agent::rolled_out_again_it_costs_no_packet,
         Ferrule, None: agent::without_it_pods_start_all_the_same,
         Ferrule, None: agent::listening_on_the_loopback_it_is_ready,
+        Ferrule, None: agent::settings_come_from_a_config_map,
         Ferrule, None: agent::forced_into_tunnels_all_reach_all,
         Ferrule, None: neighbours::a_chained_plugin_stays_through_restart_and_upgrade,
         Ferrule, None: neighbours::multus_in_front_stays_there_and_pods_start,
