@@ -12,6 +12,7 @@ mod chain;
 mod firewall;
 mod follow;
 mod guard;
+mod labels;
 mod life;
 mod loopback;
 mod manifests;

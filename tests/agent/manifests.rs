@@ -64,6 +64,16 @@ fn every_object_has_the_labels_that_kubernetes_recommends() {
     }
 }
 
+/// Without it a container may neither write to the node's directories nor to its sysctls where SELinux is enforcing.
+#[test]
+fn pods_have_the_selinux_type_that_may_write_to_the_node() {
+    for name in WITH_PODS {
+        let text = deployed(name);
+        assert_eq!(text.matches("seLinuxOptions:\n          type: spc_t\n").count(), 1, "{name}");
+        assert!(!text.contains("privileged:"), "{name}");
+    }
+}
+
 #[test]
 fn no_image_but_ferrules_own_is_needed() {
     let ours = format!("image: ferrule:{}", env!("CARGO_PKG_VERSION"));

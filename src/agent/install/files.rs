@@ -10,6 +10,10 @@ use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// Where the kernel keeps a file's SELinux label, and more than one may have (SELinux' own limit is a page).
+const LABEL: &str = "security.selinux";
+const LABEL_MAX: usize = 4096;
+
 /// A file that could not be installed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot install {}: {source}{}", path.display(), remedy(source, path))]
@@ -70,7 +74,10 @@ fn replace_from(target: &Path, content: &mut impl Read, mode: u32) -> Result<(),
     // Root executes what is in it: nobody else may write there, whatever the umask.
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail)?;
     let temporary = temporary_name(target);
-    let written = write_synced(&temporary, content, mode).and_then(|()| fs::rename(&temporary, target));
+    let written = write_synced(&temporary, content, mode).and_then(|()| {
+        keep_label(target, &temporary);
+        fs::rename(&temporary, target)
+    });
     if let Err(source) = written {
         let _ = fs::remove_file(&temporary);
         return Err(fail(source));
@@ -147,6 +154,17 @@ fn write_synced(path: &Path, content: &mut impl Read, mode: u32) -> io::Result<(
     file.sync_all()
 }
 
+/// Gives the new file the SELinux label of the one that it replaces: a new one has the label that the policy derives from the
+/// directory, and restorecon or an administrator may have given another, which the runtime may execute. Where the system
+/// refuses, the file has the policy's label, as the first one had.
+fn keep_label(target: &Path, new: &Path) {
+    let mut label = [0_u8; LABEL_MAX];
+    let Ok(length) = rustix::fs::lgetxattr(target, LABEL, &mut label) else { return };
+    if let Some(label) = label.get(..length) {
+        let _ = rustix::fs::lsetxattr(new, LABEL, label, rustix::fs::XattrFlags::empty());
+    }
+}
+
 /// A target that cannot be read is not as wanted; a source that cannot be read is an error.
 fn is_as_wanted(target: &Path, source: &mut (impl Read + Seek), mode: u32) -> io::Result<bool> {
     let Ok(metadata) = fs::symlink_metadata(target) else { return Ok(false) };
@@ -183,7 +201,7 @@ fn remedy(error: &io::Error, path: &Path) -> String {
         ),
         io::ErrorKind::PermissionDenied => format!(
             "; the agent has to be root, and where SELinux is enforcing its policy must let it write to {directory} \
-             (ausearch -m avc tells; spc_t is the type of a container that may)"
+             (ausearch -m avc tells; seLinuxOptions of the agent's pod has to be type: spc_t, as in deploy/)"
         ),
         io::ErrorKind::StorageFull => format!("; make room on the file system of {directory}"),
         _ => String::new(),
