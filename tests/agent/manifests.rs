@@ -9,7 +9,7 @@ fn deployed(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-const WITH_PODS: [&str; 3] = ["daemonset.yaml", "ferrule.yaml", "uninstall.yaml"];
+const WITH_PODS: [&str; 3] = ["base/daemonset.yaml", "ferrule.yaml", "uninstall.yaml"];
 
 /// Variables of Services are settings of nobody here.
 #[test]
@@ -32,7 +32,7 @@ fn probes_ask_where_the_agent_answers() {
     let settings =
         ferrule::agent::settings::Settings::try_parse_from(["ferruled", "--node-name", "a"]).unwrap();
     let (host, port) = (settings.probe_listen.ip().to_string(), settings.probe_listen.port());
-    for name in ["daemonset.yaml", "ferrule.yaml"] {
+    for name in ["base/daemonset.yaml", "ferrule.yaml"] {
         let text = deployed(name);
         assert_eq!(text.matches(&format!("host: {host}\n")).count(), 2, "{name}: both probes");
         assert_eq!(text.matches("port: probes\n").count(), 2, "{name}: both probes");
@@ -98,7 +98,7 @@ fn settings_may_stand_in_a_config_map() {
 /// The scheduler must know that these ports of the node are taken, and Prometheus finds one by its name.
 #[test]
 fn the_metrics_port_has_a_name_and_is_the_nodes() {
-    for name in ["daemonset.yaml", "ferrule.yaml"] {
+    for name in ["base/daemonset.yaml", "ferrule.yaml"] {
         let text = deployed(name);
         for port in ["9690", "9691"] {
             assert_eq!(text.matches(&format!("containerPort: {port}\n")).count(), 1, "{name}");
