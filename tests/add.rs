@@ -6,6 +6,7 @@ mod burst;
 mod conf_files;
 mod exhaustion;
 mod failure;
+mod interfaces;
 mod reach;
 mod requested_address;
 mod reuse;

@@ -6,6 +6,8 @@
 //! 2. the sysctls that netlink cannot set, which must stand before a link goes up. One visit to the pod's namespace
 //!    writes those of the pod and opens the socket for the next stage;
 //! 3. everything else: one batch for each namespace, the node's first;
+//!    In a pod that has another interface, rules by which each address answers by its own follow
+//!    ([`crate::datapath::interfaces`]);
 //! 4. the alias of the host link, by which an attachment that is whole is told from one that was cut short.
 //!
 //! A failure leaves what was made so far. The caller takes it back with [`crate::datapath::detach::detach`], the same
@@ -13,9 +15,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::datapath::changes;
 use crate::datapath::detach::is_marked;
 use crate::datapath::error::DatapathError;
+use crate::datapath::{changes, interfaces};
 use crate::desired::attachment::Attachment;
 use crate::desired::object::{Object, Pair, Place, Sysctl};
 use crate::linux::change::Change;
@@ -23,6 +25,7 @@ use crate::linux::error::KernelError;
 use crate::linux::link::{self, Ifb, LinkRef};
 use crate::linux::netlink::{Netlink, Socket};
 use crate::linux::netns::Netns;
+use crate::linux::route::{AddMode, Route, RouteKind};
 use crate::linux::sysctl::{self, SysctlError};
 
 /// How long the stages took.
@@ -66,21 +69,45 @@ pub async fn attach(
 
     DatapathError::check(Place::Node, node.submit(batch(&objects, Place::Node, &ends)).await)?;
     let in_pod = Ends { pair: pod_end, ifb: None };
-    make_in_pod(&pod, batch(&objects, Place::Sandbox, &in_pod)).await?;
+    let others = interfaces::of_others(pod.addresses(None).await?, pod_end);
+    make_in_pod(&pod, batch(&objects, Place::Sandbox, &in_pod), pod_end, !others.is_empty()).await?;
+    if !others.is_empty() {
+        interfaces::part(&pod, attachment, pod_end, &others).await?;
+    }
     await_carrier(node, ends.pair).await?;
     Ok(Timing { link, addresses: began.elapsed().saturating_sub(link) })
 }
 
-async fn make_in_pod(pod: &Netlink, changes: Vec<Change>) -> Result<(), DatapathError> {
-    let are_routes: Vec<bool> =
-        changes.iter().map(|change| matches!(change, Change::AddRoute { .. })).collect();
-    let outcomes = pod.submit(changes).await;
-    // A route that the pod has by another of its interfaces stays: a second network with a default route of its
-    // own finds the first one's, say. So it is with the reference plugins.
-    let taken = |outcome: &Result<(), KernelError>| outcome.as_ref().is_err_and(KernelError::is_exists);
-    let failed =
-        outcomes.into_iter().zip(are_routes).filter(|(outcome, is_route)| !(*is_route && taken(outcome)));
-    DatapathError::check(Place::Sandbox, failed.map(|(outcome, _)| outcome))
+/// A route that the pod has by another of its interfaces stays, and the new one comes behind it: a second network with a
+/// default route of its own finds the first one's, say. So it is with the reference plugins, which leave it out.
+async fn make_in_pod(
+    pod: &Netlink,
+    changes: Vec<Change>,
+    pod_end: u32,
+    has_others: bool,
+) -> Result<(), DatapathError> {
+    let routes: Vec<Option<Route>> = changes
+        .iter()
+        .map(|change| match change {
+            Change::AddRoute { route, .. } => Some(route.clone()),
+            _ => None,
+        })
+        .collect();
+    let (mut outcomes, mut behind) = (Vec::new(), Vec::new());
+    for (outcome, route) in pod.submit(changes).await.into_iter().zip(routes) {
+        match route.filter(|_| outcome.as_ref().is_err_and(KernelError::is_exists)) {
+            Some(route) if has_others && route.kind == RouteKind::Unicast => {
+                let route = interfaces::behind_others(&route, pod_end);
+                behind.push(Change::AddRoute { route, mode: AddMode::Exclusive });
+            }
+            Some(_) => {}
+            None => outcomes.push(outcome),
+        }
+    }
+    // Of two routes of one conf to the same destination the first counts.
+    let is_there = |outcome: &Result<(), KernelError>| outcome.as_ref().is_err_and(KernelError::is_exists);
+    outcomes.extend(pod.submit(behind).await.into_iter().filter(|outcome| !is_there(outcome)));
+    DatapathError::check(Place::Sandbox, outcomes)
 }
 
 /// Makes sure that both ends carry packets.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::datapath::changes::token_bucket;
+use crate::datapath::interfaces;
 use crate::datapath::observe::Snapshot;
 use crate::desired::object::{Link, Neighbour, Object, Pair, Place, Redirect, Route, Shaper, Sysctl};
 use crate::linux::addr::Address;
@@ -63,7 +64,10 @@ fn fault(object: &Object, here: &Snapshot, sandbox: Sandbox<'_>) -> Option<Strin
         Object::Address(_, it) => {
             let index = here.links.get(&it.device)?.index;
             let there = |found: &Address| (found.device, found.network) == (index, it.network);
-            (!here.addresses.iter().any(there)).then(|| "missing".into())
+            if !here.addresses.iter().any(there) {
+                return Some("missing".into());
+            }
+            (object.place() == Place::Sandbox).then(|| interfaces::fault(it, index, here)).flatten()
         }
         Object::Neighbour(neighbour) => neighbour_fault(neighbour, here),
         Object::Route(place, route) => route_fault(*place, route, here),
@@ -167,9 +171,15 @@ fn route_fault(place: Place, wanted: &Route, here: &Snapshot) -> Option<String> 
     if there.iter().any(|actual| fulfils(actual, &wanted)) {
         return None;
     }
+    // As ADD lets it be: the pod had that route by another of its interfaces.
+    let behind =
+        index.filter(|_| place == Place::Sandbox).map(|index| interfaces::behind_others(&wanted, index));
+    if behind.is_some_and(|behind| there.iter().any(|actual| fulfils(actual, &behind))) {
+        return None;
+    }
     match there.iter().find(|actual| actual.device == wanted.device) {
         Some(_) => Some("there is another route".into()),
-        // As ADD lets it be: the pod has that route by another of its interfaces.
+        // Or got it, and ours was lost.
         None if place == Place::Sandbox && !there.is_empty() => None,
         None => Some("missing".into()),
     }

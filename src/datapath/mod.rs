@@ -15,6 +15,7 @@ mod changes;
 pub mod compare;
 pub mod detach;
 pub mod error;
+mod interfaces;
 pub mod nftables;
 pub mod node;
 pub mod observe;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::datapath::error::DatapathError;
+use crate::desired::names::ROUTE_PROTOCOL;
 use crate::desired::object::{Object, Place};
 use crate::linux::addr::Address;
 use crate::linux::link::{Link, LinkRef};
@@ -11,6 +12,7 @@ use crate::linux::netlink::{Netlink, Socket};
 use crate::linux::netns::Netns;
 use crate::linux::qdisc::{Qdisc, Redirect};
 use crate::linux::route::{Family, Route, RouteFilter};
+use crate::linux::rule::Rule;
 use crate::linux::sysctl;
 
 /// What was found in one namespace.
@@ -18,12 +20,14 @@ use crate::linux::sysctl;
 pub struct Snapshot {
     /// The links that the objects name, by name.
     pub links: HashMap<String, Link>,
-    /// Addresses of these links.
+    /// Addresses: on the node those of these links, in the pod all.
     pub addresses: Vec<Address>,
     /// Neighbours of these links.
     pub neighbours: Vec<Neighbour>,
     /// Routes of all tables: on the node those out of these links, in the pod all.
     pub routes: Vec<Route>,
+    /// Rules of ours; of the pod alone.
+    pub rules: Vec<Rule>,
     /// Queueing disciplines by the index of their link; read only where an object asks for one.
     pub qdiscs: Vec<(u32, Qdisc)>,
     /// Where what comes in by a link is led; read only where an object asks for it.
@@ -60,16 +64,21 @@ async fn read_snapshot(
     let mut snapshot = Snapshot { sysctls, ..Snapshot::default() };
     for name in link_names(objects, place) {
         let Some(link) = netlink.link(LinkRef::Name(name.to_owned())).await? else { continue };
-        snapshot.addresses.extend(netlink.addresses(Some(link.index)).await?);
         snapshot.neighbours.extend(netlink.neighbours(link.index).await?);
         if place == Place::Node {
             // By their link: a node may have thousands of others.
+            snapshot.addresses.extend(netlink.addresses(Some(link.index)).await?);
             snapshot.routes.extend(read_routes(netlink, Some(link.index)).await?);
         }
         snapshot.links.insert(name.to_owned(), link);
     }
     if place == Place::Sandbox {
+        snapshot.addresses = netlink.addresses(None).await?;
         snapshot.routes = read_routes(netlink, None).await?;
+        for family in [Family::V4, Family::V6] {
+            // Where a kernel has no rules there are none.
+            snapshot.rules.extend(netlink.rules(family, ROUTE_PROTOCOL).await.unwrap_or_default());
+        }
     }
     read_shaping(netlink, objects, place, &mut snapshot).await?;
     Ok(snapshot)

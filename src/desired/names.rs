@@ -137,6 +137,11 @@ pub fn nodes_table(network: &NetworkName) -> u32 {
     link_group(network)
 }
 
+/// The table of a pod's interface: 0x67 and 24 bits of its name.
+pub fn interface_table(interface: &str) -> u32 {
+    0x6700_0000 | u32::try_from(stable_hash([interface, "interface"]) >> 40).unwrap_or(0)
+}
+
 /// Hardware address of the VXLAN link of the node that has this address. Every node computes those of all others.
 pub fn vtep_mac(node: IpAddr) -> MacAddr {
     local_mac(stable_hash([node.to_string().as_str(), "vtep"]))
