@@ -143,11 +143,16 @@ async fn look_out(node: &Netlink, state: &NodeState, ipv4: bool) -> Result<WayOu
     {
         return Ok(way);
     }
-    let (way, route) = join(node.route_to(anywhere(ipv4)), node.find_route(anywhere(ipv4).into())).await;
     let is_default = |route: &Route| route.kind == RouteKind::Unicast && route.destination.prefix() == 0;
-    let way = way?.filter(|_| matches!(&route, Ok(Some(route)) if is_default(route)));
-    route?;
-    match way.and_then(WayOut::of) {
+    let way = match node.find_route(anywhere(ipv4).into()).await?.filter(is_default) {
+        // As DHCP and NetworkManager write it.
+        Some(Route { device: Some(device), source: Some(source), .. }) => {
+            Some(WayOut { device: Some(device), source: Some(source).filter(is_source) })
+        }
+        Some(_) => node.route_to(anywhere(ipv4)).await?.and_then(WayOut::of),
+        None => None,
+    };
+    match way {
         Some(way) => Ok(way),
         None => read_table(node, if ipv4 { Family::V4 } else { Family::V6 }).await,
     }
