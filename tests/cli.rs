@@ -8,6 +8,7 @@ mod inspect;
 mod limits;
 mod multus;
 mod reclaim;
+mod sync;
 mod uninstall;
 
 use std::fs;

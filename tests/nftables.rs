@@ -5,5 +5,6 @@ mod cost;
 mod host_ports;
 mod life;
 mod masquerade;
+mod node_addresses;
 mod source;
 mod table;

@@ -17,11 +17,13 @@ use crate::datapath::error::DatapathError;
 use crate::datapath::nftables;
 use crate::datapath::nftables::{NftError, Rebuilt};
 use crate::datapath::node;
+use crate::datapath::node_addresses::find_node_addresses;
 use crate::datapath::overlay::{self, OverlayDone, Ways};
 use crate::datapath::peers::{self, Synchronised};
 use crate::datapath::pods::{self, PodAddresses};
 use crate::desired::names::{self, ROUTE_PROTOCOL};
 use crate::desired::nftables::element::NoMasquerade;
+use crate::desired::nftables::node_addresses::NodeAddresses;
 use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::desired::node::NodeState;
 use crate::desired::object::Place;
@@ -227,11 +229,14 @@ impl Datapath {
     /// What kernel or store refuse.
     pub async fn table(&self, desired: &Desired, whole: bool) -> Result<Option<Rebuilt>, CniError> {
         let inside = desired.no_masquerade(&self.network, &self.exempt);
+        let uplink = node::find_uplink(&self.netlink, &desired.node_state(&self.network), None).await?;
+        let own = find_node_addresses(&self.netlink, &uplink, &desired.own.node_ips).await?;
         // First on disk: an ADD that creates the table again reads it there.
         let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
-        self.remember(&inside, tunnel.as_ref())?;
+        self.remember(&inside, &own, tunnel.as_ref())?;
         let exists = nftables::has_network(&self.nft, std::slice::from_ref(&self.network)).await?;
         let mut is_changed = exists && nftables::ensure_no_masquerade(&self.nft, &inside).await?;
+        is_changed |= exists && nftables::ensure_node_addresses(&self.nft, &self.network, &own).await?;
         is_changed |=
             exists && nftables::ensure_vxlan_peers(&self.nft, &self.network, tunnel.as_ref()).await?;
         let rebuilt = if whole || !exists {
@@ -296,12 +301,18 @@ impl Datapath {
         link::index_of(names::OVERLAY_DEVICE).unwrap_or_default().is_some()
     }
 
-    /// Writes the no-masquerade networks and the ends of the overlay to the store, where an ADD reads them when it
+    /// Writes the no-masquerade networks, the node's addresses and the ends of the overlay to the store, where an ADD reads them when it
     /// creates a flushed table again.
-    fn remember(&self, inside: &NoMasquerade, tunnel: Option<&VxlanPeers>) -> Result<(), CniError> {
+    fn remember(
+        &self,
+        inside: &NoMasquerade,
+        own: &NodeAddresses,
+        tunnel: Option<&VxlanPeers>,
+    ) -> Result<(), CniError> {
         let store = Store::open(&self.data_dir, &self.network)?;
         let mut locked = store.lock(&self.boot, LOCK_DEADLINE)?;
         locked.remember_no_masquerade(&inside.networks)?;
+        locked.remember_node_addresses(own)?;
         locked.remember_vxlan_peers(tunnel)?;
         Ok(())
     }

@@ -110,7 +110,9 @@ pub fn concerned(event: &Event, own: &Ownership) -> Parts {
         // The kernel's own, which ferrule does not use.
         Event::Address { address: IpAddr::V6(address), .. } if address.is_unicast_link_local() => none,
         // With a link, or with an address that is a source, the kernel deletes IPv4 routes without an event.
-        Event::Link { .. } | Event::Address { .. } => Parts { node: true, routes: true, pods: true, ..none },
+        Event::Link { .. } => Parts { node: true, routes: true, pods: true, ..none },
+        // And hostPorts answer on the node's addresses.
+        Event::Address { .. } => Parts { node: true, routes: true, pods: true, table: true, ..none },
         Event::Netconf { of: NetconfOf::All, forwarding: Some(false), .. } => Parts { node: true, ..none },
         Event::Nftables { family: FAMILY_INET, table: Some(table), removed: true, .. }
             if table == "ferrule" =>

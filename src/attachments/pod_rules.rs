@@ -24,8 +24,10 @@ use crate::datapath::error::DatapathError;
 use crate::datapath::nftables;
 use crate::datapath::nftables::{Attempts, Clash, NftError, Wanted};
 use crate::datapath::node::Uplink;
+use crate::datapath::node_addresses::find_node_addresses;
 use crate::desired::names;
 use crate::desired::nftables::element::{Element, NoMasquerade, PodRules};
+use crate::desired::nftables::node_addresses::NodeAddresses;
 use crate::linux::link;
 use crate::linux::netlink::Netlink;
 use crate::linux::nfnetlink::Nfnetlink;
@@ -125,6 +127,12 @@ impl Installation<'_> {
         if !exists && let Err(gone) = self.prepare(nft, no_masquerade).await? {
             return Ok(Err(gone));
         }
+        // An ADD that makes the node's part of the table looks for the other pods as well.
+        if (!exists || asks_for_any_address(self.record))
+            && let Err(gone) = self.keep_node_addresses(nft).await?
+        {
+            return Ok(Err(gone));
+        }
         unless_taken_away(nftables::add_pod(nft, elements).await).map_err(InstallError::from)
     }
 
@@ -149,6 +157,18 @@ impl Installation<'_> {
             }
             None => Ok(Ok(())),
         }
+    }
+
+    /// Makes the table know the node's addresses. The inner error as for [`Self::try_to_install`].
+    async fn keep_node_addresses(&self, nft: &Nfnetlink) -> Result<Result<(), Rejection>, CniError> {
+        let found = find_node_addresses(self.node, self.uplink, &self.network.node_ips).await?;
+        let own = &self.network.name;
+        if nftables::node_address_differences(nft, own, &found).await?.is_empty() {
+            return Ok(Ok(()));
+        }
+        // Before the table has them, as with the exemptions from masquerade.
+        remember_node_addresses(&self.network.data_dir, own, self.boot, &found)?;
+        Ok(unless_taken_away(nftables::ensure_node_addresses(nft, own, &found).await.map(drop))?)
     }
 
     /// Removes what no record asks for, such as the hostPorts of pods that were reclaimed, and makes what is missing.
@@ -309,6 +329,8 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
             None => Vec::new(),
         };
         elements.extend(NoMasquerade { network: network.clone(), networks: inside }.elements());
+        let known = store.as_ref().map(Store::node_addresses).transpose()?;
+        elements.extend(known.iter().flat_map(|known| known.elements(network)));
         let tunnel = store.as_ref().map(Store::vxlan_peers).transpose()?.flatten();
         elements.extend(tunnel.iter().flat_map(|tunnel| tunnel.elements(network)));
         for entry in
@@ -336,6 +358,25 @@ fn read_elements(data_dir: &Path, networks: &[NetworkName], boot: &BootId) -> Re
     }
     elements.append(&mut doubtful);
     Ok(Wanted { settled: elements, busy, leaving })
+}
+
+/// Whether one of its hostPorts is of every address of the node.
+pub fn asks_for_any_address(record: &Record) -> bool {
+    record.host_ports.iter().any(|port| port.host_ip.is_none_or(|host_ip| host_ip.is_unspecified()))
+}
+
+/// Remembers which addresses are the node's: for whoever finds the table flushed.
+///
+/// # Errors
+/// What the store refuses.
+pub fn remember_node_addresses(
+    data_dir: &Path,
+    network: &NetworkName,
+    boot: &BootId,
+    found: &NodeAddresses,
+) -> Result<(), CniError> {
+    let store = Store::open(data_dir, network)?;
+    Ok(store.lock(boot, LOCK_DEADLINE)?.remember_node_addresses(found)?)
 }
 
 /// Whether the host link is there, as far as can be told.

@@ -20,6 +20,8 @@ use crate::cni::ids::NetworkName;
 use crate::config::peer::Peers;
 use crate::config::{Network, Role};
 use crate::datapath::nftables::Rebuilt;
+use crate::datapath::node::find_uplink;
+use crate::datapath::node_addresses::find_node_addresses;
 use crate::datapath::peers;
 use crate::desired::node::NodeState;
 use crate::foreign_firewall;
@@ -111,7 +113,7 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &NodeView
             Err(error) => done.problems.push(error.to_string()),
         }
     }
-    match rebuild_table(network, node).await {
+    match rebuild_table(network, meaning, &state, node).await {
         Ok(rebuilt) => {
             done.table_made = rebuilt.made;
             (done.elements_added, done.elements_removed) = (rebuilt.added, rebuilt.removed);
@@ -128,10 +130,18 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &NodeView
 }
 
 /// Without a store there are no pods, and the first ADD makes the table.
-async fn rebuild_table(network: &KnownNetwork, node: &NodeView) -> Result<Rebuilt, CniError> {
+async fn rebuild_table(
+    network: &KnownNetwork,
+    meaning: &Network,
+    state: &NodeState,
+    node: &NodeView,
+) -> Result<Rebuilt, CniError> {
     if Store::open_existing(&network.data_dir, &network.name)?.is_none() {
         return Ok(Rebuilt::default());
     }
+    let uplink = find_uplink(&node.netlink, state, None).await?;
+    let found = find_node_addresses(&node.netlink, &uplink, &meaning.node_ips).await?;
+    pod_rules::remember_node_addresses(&network.data_dir, &network.name, &node.boot, &found)?;
     pod_rules::rebuild(&pod_rules::open()?, &network.data_dir, &network.name, &node.boot).await
 }
 

@@ -18,6 +18,7 @@ pub mod error;
 mod interfaces;
 pub mod nftables;
 pub mod node;
+pub mod node_addresses;
 pub mod observe;
 pub mod overlay;
 pub mod peers;

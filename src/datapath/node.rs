@@ -13,7 +13,7 @@ use crate::linux::sysctl;
 pub use uplink::{Uplink, find_uplink, missing_addresses};
 
 /// Index of `lo` in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 /// `RTPROT_RA`: a route that a router advertisement made (include/uapi/linux/rtnetlink.h).
 const PROTOCOL_RA: u8 = 9;

@@ -8,6 +8,7 @@
 //!   boot                             id of the boot in which it was last changed
 //!   next                             the address last handed out, one line per range set
 //!   no_masquerade                    prefixes towards which the network's pods keep their source address
+//!   node_addresses                   links by which the node is reached, and its addresses
 //!   vxlan_peers                      UDP port of the overlay, and the nodes at its other ends
 //!   sysctl_backup                    the node's sysctls that the network needs, and what they were before
 //!   by-id/<container id>@<ifname>    the record: JSON, one file per attachment

@@ -3,10 +3,11 @@
 //! | file             | lines                                        | for                                            |
 //! |------------------|----------------------------------------------|------------------------------------------------|
 //! | `no_masquerade`  | prefixes                                     | pods keep their source address towards them    |
+//! | `node_addresses` | `link NAME` and `address ADDRESS`            | hostPorts answer on the node's addresses       |
 //! | `vxlan_peers`    | the UDP port, then addresses of nodes        | who may send to the node's end of the overlay  |
 //! | `sysctl_backup`  | the boot id, then `path before after`        | what `uninstall` puts back                     |
 //!
-//! Whoever finds the nftables table flushed builds it anew from the first two, for every network of the node, although
+//! Whoever finds the nftables table flushed builds it anew from the first three, for every network of the node, although
 //! only the conf or the agent knew them. A line that cannot be read counts as none: whoever knows better writes it again.
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use std::path::Path;
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
+use crate::desired::nftables::node_addresses::NodeAddresses;
 use crate::desired::nftables::vxlan::VxlanPeers;
 use crate::store::boot::BootId;
 use crate::store::error::{Damaged, StoreError};
@@ -23,8 +25,12 @@ use crate::store::handle::Store;
 use crate::store::layout::Dir;
 
 const NO_MASQUERADE: &str = "no_masquerade";
+const NODE_ADDRESSES: &str = "node_addresses";
 const VXLAN_PEERS: &str = "vxlan_peers";
 const SYSCTL_BACKUP: &str = "sysctl_backup";
+
+/// Longest name that a link may have (`IFNAMSIZ` less the final NUL).
+const LINK_NAME_MAX: usize = 15;
 
 /// A sysctl of the node that the network needs, and what it was before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +52,31 @@ impl Store {
         let Some(content) = self.root.read(NO_MASQUERADE)? else { return Ok(Vec::new()) };
         let text = String::from_utf8_lossy(&content.bytes);
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// The links by which the node is reached, and its addresses; none where nobody asked for a hostPort yet, and where
+    /// the file is no such list.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn node_addresses(&self) -> Result<NodeAddresses, StoreError> {
+        let content = match self.root.read(NODE_ADDRESSES) {
+            Err(StoreError::Damaged(_)) => None,
+            content => content?,
+        };
+        let Some(content) = content else { return Ok(NodeAddresses::default()) };
+        let text = String::from_utf8_lossy(&content.bytes);
+        let (mut links, mut addresses) = (Vec::new(), Vec::new());
+        for line in text.lines() {
+            match line.split_once(' ') {
+                Some(("link", name)) if (1..=LINK_NAME_MAX).contains(&name.len()) => {
+                    links.push(name.to_owned())
+                }
+                Some(("address", address)) => addresses.extend(address.parse::<IpAddr>().ok()),
+                _ => {}
+            }
+        }
+        Ok(NodeAddresses::new(links, addresses))
     }
 
     /// The overlay's port and the nodes at its other ends. `None` if the network has no overlay, and where the file is
@@ -111,6 +142,16 @@ impl StoreGuard<'_> {
     pub fn remember_no_masquerade(&mut self, prefixes: &[IpNetwork]) -> Result<(), StoreError> {
         let text: String = prefixes.iter().map(|prefix| format!("{prefix}\n")).collect();
         replace_list(&self.tmp, &self.store.root, NO_MASQUERADE, &text)
+    }
+
+    /// Remembers the node's addresses, unless they are remembered already.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then the old one stands.
+    pub fn remember_node_addresses(&mut self, node: &NodeAddresses) -> Result<(), StoreError> {
+        let mut text: String = node.links().iter().map(|name| format!("link {name}\n")).collect();
+        text.extend(node.addresses().iter().map(|address| format!("address {address}\n")));
+        replace_list(&self.tmp, &self.store.root, NODE_ADDRESSES, &text)
     }
 
     /// Remembers the overlay's other ends, or that there is no overlay, unless that is remembered already.

@@ -42,6 +42,12 @@ fn the_tunnel_hears_known_nodes_also_after_a_flush() {
     let call = Call::ferrule("ADD").on(&node.namespace).conf(&node.conf());
     call.attachment(pod.container(), pod.namespace().path()).run().result();
     assert!(hears(&node, &[10, 12]), "{}", node.nft("list table inet ferrule"));
+    // A runtime's GC takes what is a pod's, and nothing of the network as a whole.
+    let mut conf = node.conf();
+    conf["cni.dev/valid-attachments"] = serde_json::json!([]);
+    Call::ferrule("GC").on(&node.namespace).conf(&conf).run().success();
+    assert!(hears(&node, &[10, 12]), "{}", node.nft("list table inet ferrule"));
+    assert!(node.nft("list set inet ferrule node_addresses4").contains("192.0.2.10"));
     // The tunnel goes, and with it who may send to it.
     node.words = vec!["--routing".into(), "direct".into()];
     node.start_ready();

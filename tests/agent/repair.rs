@@ -82,6 +82,28 @@ fn a_table_that_is_flushed_or_gone() {
     }
 }
 
+/// hostPorts answer on the node's addresses, and on no other that is local.
+#[test]
+fn an_address_that_comes_later_is_the_nodes() {
+    let node = ready("later");
+    let has = |set: &str, address: &str| node.nft(&format!("list set inet ferrule {set}")).contains(address);
+    assert!(has("node_addresses4", "192.0.2.10") && has("node_addresses6", "fd00:aa::10"));
+    node.namespace.ip_batch(
+        "link add kube-ipvs0 type bridge\naddress add 10.96.0.1/32 dev kube-ipvs0\n\
+         address add 192.0.2.210/32 dev eth0\naddress add fd00:aa::210/64 dev eth0 nodad\n",
+    );
+    repaired(&node, "an address of the node", || {
+        has("node_addresses4", "192.0.2.210") && has("node_addresses6", "fd00:aa::210")
+    });
+    assert!(!has("node_addresses4", "10.96.0.1"));
+    node.namespace.ip("address delete 192.0.2.210/32 dev eth0");
+    repaired(&node, "an address that went", || !has("node_addresses4", "192.0.2.210"));
+    for set in ["node_addresses4", "uplinks"] {
+        node.nft(&format!("flush set inet ferrule {set}"));
+        repaired(&node, set, || has("node_addresses4", "192.0.2.10") && has("uplinks", "eth0"));
+    }
+}
+
 #[test]
 fn forwarding_that_is_switched_off() {
     let node = ready("forwarding");

@@ -6,9 +6,12 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 
-use ferrule::datapath::nftables::{add_pod, ensure_no_masquerade, ensure_table, ensure_vxlan_peers};
+use ferrule::datapath::nftables::{
+    add_pod, ensure_no_masquerade, ensure_node_addresses, ensure_table, ensure_vxlan_peers,
+};
 use ferrule::desired::names::vtep_mac;
 use ferrule::desired::nftables::element::{Element, HostPort, NoMasquerade, PodRules, Protocol};
+use ferrule::desired::nftables::node_addresses::NodeAddresses;
 use ferrule::desired::nftables::vxlan::VxlanPeers;
 use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Routing};
 use ferrule::linux::netns::Netns;
@@ -44,6 +47,8 @@ fn admit(node: &Node, host_ports: &[HostPort]) {
             .await
             .unwrap();
         ensure_no_masquerade(&nft, &network).await.unwrap();
+        let own = node.addresses.iter().map(|text| text.parse().unwrap()).collect();
+        ensure_node_addresses(&nft, &state.network, &NodeAddresses::new(Vec::new(), own)).await.unwrap();
         add_pod(&nft, &pod.elements()).await.unwrap();
     });
 }

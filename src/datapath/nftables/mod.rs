@@ -6,6 +6,7 @@
 //! | [`ensure_table`]           | makes the table where it is not there                                             |
 //! | [`rebuild`]                | makes table and elements what the store says                                      |
 //! | [`ensure_no_masquerade`]   | makes a network's exemptions from masquerade what they should be                  |
+//! | [`ensure_node_addresses`]  | says which addresses are the node's, where hostPorts answer                       |
 //! | [`ensure_vxlan_peers`]     | lets only nodes send to this node's VXLAN port                                    |
 //! | [`add_pod`]                | adds a pod's elements; tells which pod has a hostPort already                     |
 //! | [`expire_pod`]             | lets those expire that are still the pod's                                        |
@@ -24,8 +25,10 @@
 mod error;
 pub mod flows;
 mod no_masquerade;
+mod node_addresses;
 mod plan;
 mod presence;
+mod replace;
 mod search;
 mod vxlan;
 
@@ -33,7 +36,7 @@ use std::time::Duration;
 
 use crate::cni::ids::NetworkName;
 use crate::desired::nftables::element::{Element, read_host_port};
-use crate::desired::nftables::table::{sets, show, table};
+use crate::desired::nftables::table::{is_of_pods, sets, show, table};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::{Change, Rejection};
@@ -41,6 +44,7 @@ use crate::linux::nft::table::Table;
 
 pub use error::{Clash, NftError};
 pub use no_masquerade::{ensure_no_masquerade, no_masquerade_matches, remove_no_masquerade};
+pub use node_addresses::{ensure_node_addresses, node_address_differences};
 pub use plan::Wanted;
 use plan::{Plan, Present, additions, deletions, expirations};
 use presence::{exists, look_up, table_differences};
@@ -242,8 +246,8 @@ pub async fn differences(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<St
     Ok(differences)
 }
 
-/// Removes the pods' elements of `networks` that `read` does not name. Adds nothing, and leaves their exemptions from
-/// masquerade alone. Nothing to do where the table does not stand.
+/// Removes the pods' elements of `networks` that `read` does not name. Adds nothing, and leaves alone what belongs to the
+/// networks as a whole. Nothing to do where the table does not stand.
 ///
 /// `read` is asked after the kernel: an ADD writes its record before its elements, and a DEL removes it after them, so
 /// what is in the table by then and is in no record was left behind. Hence this needs no moment in which nobody
@@ -262,7 +266,7 @@ pub async fn sweep<E: From<NftError>, W: Into<Wanted>>(
             return Ok(());
         }
         let mut actual = read_elements(nft).await.map_err(NftError::from)?;
-        actual.retain(|it| it.key_end.is_none());
+        actual.retain(|it| is_of_pods(&it.set));
         let stale = plan::stale(&actual, networks, read()?.into());
         match nft.commit(None, &deletions(stale)).await {
             Ok(()) => return Ok(()),

@@ -33,6 +33,8 @@ const MTU_WITHOUT_UPLINK: u32 = 1500;
 pub struct Uplink {
     /// The smallest MTU of the links that carry the node's addresses, in bytes.
     pub mtu: u32,
+    /// Indexes of these links, as far as they had to be looked for: not where the conf names address and MTU.
+    pub devices: Vec<u32>,
     /// The node's IPv4 address.
     pub ipv4: Option<IpAddr>,
     /// The node's IPv6 address.
@@ -71,7 +73,8 @@ pub async fn find_uplink(
         Some(mtu) => mtu,
         None => smallest_mtu(node, [ipv4.device, ipv6.device]).await?.unwrap_or(MTU_WITHOUT_UPLINK),
     };
-    Ok(Uplink { mtu, ipv4: ipv4.source, ipv6: ipv6.source })
+    let devices = ipv4.device.into_iter().chain(ipv6.device).collect();
+    Ok(Uplink { mtu, devices, ipv4: ipv4.source, ipv6: ipv6.source })
 }
 
 async fn smallest_mtu(node: &Netlink, devices: [Option<u32>; 2]) -> Result<Option<u32>, KernelError> {

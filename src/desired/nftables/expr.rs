@@ -134,7 +134,12 @@ pub fn is_redirected() -> Vec<Expr> {
 
 /// `fib daddr type local`
 pub fn is_for_this_node() -> Vec<Expr> {
-    equals(|to| Expr::DestinationType { to }, &LOCAL.to_ne_bytes())
+    equals(|to| Expr::DestinationType { on_input_link: false, to }, &LOCAL.to_ne_bytes())
+}
+
+/// `fib daddr . iif type local`
+pub fn is_for_its_link() -> Vec<Expr> {
+    equals(|to| Expr::DestinationType { on_input_link: true, to }, &LOCAL.to_ne_bytes())
 }
 
 /// `FIELD . FIELD @SET`
@@ -167,6 +172,11 @@ pub fn masquerade_fully_random() -> Vec<Expr> {
 /// `accept`, `drop`, `return`
 pub fn verdict(verdict: Verdict) -> Vec<Expr> {
     vec![Expr::Verdict(verdict)]
+}
+
+/// `jump CHAIN`
+pub fn jump(chain: &str) -> Vec<Expr> {
+    verdict(Verdict::Jump(chain.to_owned()))
 }
 
 /// `goto CHAIN`

@@ -10,8 +10,11 @@
 //!   any flow is known)        └────────────┬────────────┘
 //!                                          v
 //!                                   dnat_prerouting ── for this node ──┐
-//!                                                                      ├──> hostports ── dnat to the pod
-//!   made by the node ──────────────> dnat_output ───── for this node ──┘
+//!                                                                      ├──> hostports ── of one hostIP: dnat to the pod
+//!   made by the node ──────────────> dnat_output ───── for this node ──┘       │
+//!                                                                    an address of the node's own
+//!                                                                              v
+//!                                                                        any_hostports ── dnat to the pod
 //!
 //!   leaves ───> postrouting ── masquerade: what comes from a local pod and stays neither in its network
 //!                              (`no_masquerade4`, `no_masquerade6`) nor on this node; and what a pod or 127.0.0.1
@@ -27,6 +30,7 @@
 //! | [`rules`]       | rules                                                              |
 //! | [`expr`]        | what rules are made of, under the names that `nft` has for it      |
 //! | [`element`]     | the elements of a pod, and where a network's pods keep their source |
+//! | [`node_addresses`] | the elements that say which addresses are the node's            |
 //! | [`vxlan`]       | the elements of the node's VXLAN port                              |
 //!
 //! What cannot work: a hostPort from `::1`. The kernel has no `route_localnet` for IPv6: a pod drops what comes from
@@ -35,6 +39,7 @@
 
 pub mod element;
 pub mod expr;
+pub mod node_addresses;
 pub mod rules;
 pub mod table;
 pub mod vxlan;

@@ -5,8 +5,9 @@ use std::net::Ipv6Addr;
 use crate::desired::attachment::GATEWAY_V6;
 use crate::desired::nftables::expr::{
     Field, dnat_to, equals, goto, has_mark, icmpv6_type, iifgroup, iifname, ip_daddr, ip_saddr, ip6_daddr,
-    ip6_saddr, ipv4, ipv6, is_for_this_node, is_in, is_not_from_loopback, is_redirected, l4proto,
-    masked_equals, masquerade, masquerade_fully_random, oifname, rule, starts_with, th_dport, verdict,
+    ip6_saddr, ipv4, ipv6, is_for_its_link, is_for_this_node, is_in, is_not_from_loopback, is_redirected,
+    jump, l4proto, masked_equals, masquerade, masquerade_fully_random, oifname, rule, starts_with, th_dport,
+    verdict,
 };
 use crate::desired::nftables::table::{chain, set};
 use crate::linux::nft::element::Bytes;
@@ -22,15 +23,18 @@ const KUBE_PROXY_MARK: u32 = 1 << 14;
 /// First byte of 127.0.0.0/8.
 const LOOPBACK: [u8; 1] = [127];
 
+/// `::1`
+const LOOPBACK_V6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
 /// All rules, those of a chain in their order.
 pub fn rules() -> Vec<Rule> {
-    let dnat = |chain| vec![rule(chain, &[is_for_this_node(), goto(chain::HOSTPORTS)], "for this node")];
     [
         prerouting(),
         antispoof(),
-        dnat(chain::DNAT_PREROUTING),
-        dnat(chain::DNAT_OUTPUT),
+        dnat_prerouting(),
+        dnat_output(),
         hostports(),
+        any_hostports(),
         postrouting(),
         input(),
         vxlan(),
@@ -77,10 +81,32 @@ fn antispoof() -> Vec<Rule> {
     ]
 }
 
+fn dnat_prerouting() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::DNAT_PREROUTING, parts, comment);
+    let by_uplink = [is_in(&[iifname], set::UPLINKS), is_for_its_link(), goto(chain::ANY_HOSTPORTS)];
+    vec![
+        // fib daddr type local jump hostports
+        rule(&[is_for_this_node(), jump(chain::HOSTPORTS)], "for this node"),
+        // Whatever came to be an address of an uplink since somebody looked, without anybody telling.
+        // iifname @uplinks fib daddr . iif type local goto any_hostports
+        rule(&by_uplink, "for the uplink that it came by"),
+    ]
+}
+
+fn dnat_output() -> Vec<Rule> {
+    // fib daddr type local goto hostports
+    vec![rule(chain::DNAT_OUTPUT, &[is_for_this_node(), goto(chain::HOSTPORTS)], "for this node")]
+}
+
+/// hostPorts of one hostIP, and the way to the others for an address that a client would call the node's. An address may
+/// be local and somebody else's: kube-proxy in IPVS mode has those of Services on a link of its own, and a pod must not
+/// draw their traffic (CVE-2019-9946).
 fn hostports() -> Vec<Rule> {
     let rule = |parts: &[Vec<Expr>], comment| rule(chain::HOSTPORTS, parts, comment);
-    let (any, four, six): ([Field; 2], [Field; 3], [Field; 3]) =
-        ([l4proto, th_dport], [ip_daddr, l4proto, th_dport], [ip6_daddr, l4proto, th_dport]);
+    let (four, six): ([Field; 3], [Field; 3]) =
+        ([ip_daddr, l4proto, th_dport], [ip6_daddr, l4proto, th_dport]);
+    let loopback = "the node's own";
+    let any = || goto(chain::ANY_HOSTPORTS);
     vec![
         // meta l4proto . th dport @vxlan_ports return
         rule(&[is_to_vxlan_port(), verdict(Return)], "a VXLAN port is never a hostPort"),
@@ -92,6 +118,22 @@ fn hostports() -> Vec<Rule> {
         // dnat ip to ip daddr . meta l4proto . th dport map @hostports4
         rule(&[ipv4(), dnat_to(Family::Ipv4, &four, set::HOSTPORTS4)], "of one hostIP"),
         rule(&[ipv6(), dnat_to(Family::Ipv6, &six, set::HOSTPORTS6)], "of one hostIP"),
+        // ip daddr 127.0.0.0/8 goto any_hostports
+        rule(&[ipv4(), starts_with(ip_daddr, &LOOPBACK), any()], loopback),
+        // ip6 daddr ::1 goto any_hostports
+        rule(&[ipv6(), equals(ip6_daddr, &LOOPBACK_V6), any()], loopback),
+        // ip daddr @node_addresses4 goto any_hostports
+        rule(&[ipv4(), is_in(&[ip_daddr], set::NODE_ADDRESSES4), any()], "an address of the node"),
+        rule(&[ipv6(), is_in(&[ip6_daddr], set::NODE_ADDRESSES6), any()], "an address of the node"),
+    ]
+}
+
+fn any_hostports() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::ANY_HOSTPORTS, parts, comment);
+    let any: [Field; 2] = [l4proto, th_dport];
+    vec![
+        // meta l4proto . th dport @vxlan_ports return
+        rule(&[is_to_vxlan_port(), verdict(Return)], "a VXLAN port is never a hostPort"),
         // dnat ip to meta l4proto . th dport map @any_hostports4
         rule(&[dnat_to(Family::Ipv4, &any, set::ANY_HOSTPORTS4)], "of every hostIP"),
         rule(&[dnat_to(Family::Ipv6, &any, set::ANY_HOSTPORTS6)], "of every hostIP"),

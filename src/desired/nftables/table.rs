@@ -25,8 +25,10 @@ pub mod chain {
     pub const DNAT_PREROUTING: &str = "dnat_prerouting";
     /// What the node itself sends, where destinations may be rewritten.
     pub const DNAT_OUTPUT: &str = "dnat_output";
-    /// What may be for a hostPort.
+    /// What may be for a hostPort: those of one address, and the way to the others.
     pub const HOSTPORTS: &str = "hostports";
+    /// What is for an address of the node: hostPorts of every address.
+    pub const ANY_HOSTPORTS: &str = "any_hostports";
     /// All that leaves.
     pub const POSTROUTING: &str = "postrouting";
     /// What is for this node, after destinations were rewritten.
@@ -63,6 +65,12 @@ pub mod set {
     pub const ANY_HOSTPORTS4: &str = "any_hostports4";
     /// hostPorts of every IPv6 address.
     pub const ANY_HOSTPORTS6: &str = "any_hostports6";
+    /// Links by which the node is reached.
+    pub const UPLINKS: &str = "uplinks";
+    /// IPv4 addresses that a client would call the node's.
+    pub const NODE_ADDRESSES4: &str = "node_addresses4";
+    /// IPv6 addresses that a client would call the node's.
+    pub const NODE_ADDRESSES6: &str = "node_addresses6";
     /// UDP ports that VXLAN is spoken at.
     pub const VXLAN_PORTS: &str = "vxlan_ports";
     /// IPv4 addresses of the nodes that speak VXLAN.
@@ -76,7 +84,7 @@ pub const TABLE: &str = "ferrule";
 
 /// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
 /// must stand here when one of them has changed.
-pub const COMMENT: &str = "ferrule layout f817aa7f1a5e7c4d";
+pub const COMMENT: &str = "ferrule layout 4d6ce7f8906a422e";
 
 /// How often [`chain::ANTISPOOF`] is used: by its own rules, and by the one that sends packets there. Without it one pod
 /// can speak as another.
@@ -102,6 +110,7 @@ pub fn chains() -> Vec<Chain> {
         base(chain::DNAT_PREROUTING, ChainKind::Nat, Hook::Prerouting, AFTER_SERVICES),
         base(chain::DNAT_OUTPUT, ChainKind::Nat, Hook::Output, AFTER_SERVICES),
         plain(chain::HOSTPORTS),
+        plain(chain::ANY_HOSTPORTS),
         // type nat hook postrouting priority srcnat; policy accept;
         base(chain::POSTROUTING, ChainKind::Nat, Hook::Postrouting, SOURCE_NAT),
         // type filter hook input priority filter; policy accept;
@@ -142,6 +151,9 @@ pub fn sets() -> Vec<Set> {
         map_of_pods(set::HOSTPORTS6, &[Ipv6, Protocol, Port], &[Ipv6, Port]),
         map_of_pods(set::ANY_HOSTPORTS4, &[Protocol, Port], &[Ipv4, Port]),
         map_of_pods(set::ANY_HOSTPORTS6, &[Protocol, Port], &[Ipv6, Port]),
+        set(set::UPLINKS, &[LinkName]),
+        set(set::NODE_ADDRESSES4, &[Ipv4]),
+        set(set::NODE_ADDRESSES6, &[Ipv6]),
         set(set::VXLAN_PORTS, &[Protocol, Port]),
         set(set::VXLAN_PEERS4, &[Ipv4]),
         set(set::VXLAN_PEERS6, &[Ipv6]),
@@ -155,6 +167,11 @@ pub fn whole_table() -> Vec<Change> {
     changes.extend(sets().into_iter().map(|set| Change::AddSet(table(), set)));
     changes.extend(rules().into_iter().map(|rule| Change::AddRule(table(), rule)));
     changes
+}
+
+/// Whether the elements of a set are those of pods, each of which a record asks for. The others are of a network as a whole.
+pub fn is_of_pods(set: &str) -> bool {
+    sets().iter().any(|it| it.name == set && it.expires)
 }
 
 /// An element as `nft get element inet ferrule` takes it: `sources4 { "veth0" . 10.244.1.7 }`.

@@ -144,6 +144,8 @@ pub enum Expr {
     },
     /// Loads of what type (`RTN_*`) the destination is to the routing tables, four bytes in the host's order.
     DestinationType {
+        /// Whether only the link counts that the packet came in by: an address of another link is not local to it.
+        on_input_link: bool,
         /// Whereto.
         to: Reg,
     },
@@ -287,14 +289,17 @@ impl Expr {
                 let flags = if *fully_random { NF_NAT_RANGE_PROTO_RANDOM_FULLY } else { 0 };
                 other("masq", &[(NFTA_MASQ_FLAGS, flags)])
             }
-            Self::DestinationType { to } => other(
-                "fib",
-                &[
-                    (NFTA_FIB_DREG, to.number()),
-                    (NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE),
-                    (NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR),
-                ],
-            ),
+            Self::DestinationType { on_input_link, to } => {
+                let flags = if *on_input_link { NFTA_FIB_F_DADDR | NFTA_FIB_F_IIF } else { NFTA_FIB_F_DADDR };
+                other(
+                    "fib",
+                    &[
+                        (NFTA_FIB_DREG, to.number()),
+                        (NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE),
+                        (NFTA_FIB_FLAGS, flags),
+                    ],
+                )
+            }
             Self::FlowStatus { to } => {
                 other("ct", &[(NFTA_CT_KEY, NFT_CT_STATUS), (NFTA_CT_DREG, to.number())])
             }

@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod model;
 mod no_masquerade;
+mod node_addresses;
 mod races;
 mod rot;
 mod sysctl_backup;

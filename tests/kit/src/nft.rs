@@ -37,8 +37,9 @@ pub fn elements(namespace: &Namespace) -> Vec<(String, Value)> {
 /// What the sets and maps of ferrule's table have, but for what belongs to networks as a whole: set and comment of each
 /// element, sorted.
 pub fn pod_elements(namespace: &Namespace) -> Vec<String> {
-    let is_of_pods =
-        |(name, _): &(String, Value)| !["no_masquerade", "vxlan"].iter().any(|it| name.starts_with(it));
+    let is_of_pods = |(name, _): &(String, Value)| {
+        !["no_masquerade", "node_addresses", "uplinks", "vxlan"].iter().any(|it| name.starts_with(it))
+    };
     let mut found: Vec<String> = elements(namespace)
         .into_iter()
         .filter(is_of_pods)

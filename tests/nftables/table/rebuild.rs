@@ -9,7 +9,7 @@ use ferrule::datapath::nftables::{
 use ferrule::desired::nftables::element::Element;
 use ferrule::desired::nftables::element::Protocol::Tcp;
 
-use super::world::{World, ensure, host_port, inside, network, run_nft};
+use super::world::{World, elements_of_network, ensure, host_port, inside, network, run_nft};
 use kit::block_on;
 use kit::traffic::{Server, reply, tcp};
 
@@ -24,7 +24,7 @@ fn the_host_ports_of_running_pods_come_back_after_a_flush() {
     let pod = world.pod("a", 10);
     let _server = Server::tcp(&pod.namespace, 8080, "a");
     let elements = pod.elements(&[host_port("", 80, Tcp)]);
-    let stored = [elements.clone(), inside().elements()].concat();
+    let stored = [elements.clone(), elements_of_network()].concat();
     block_on(async {
         let nft = world.prepare().await;
         add_pod(&nft, &elements).await.unwrap();
@@ -108,7 +108,7 @@ fn a_rebuild_removes_the_dead_and_adds_the_missing() {
         let nft = world.prepare().await;
         let ports = [host_port("", 80, Tcp)];
         add_pod(&nft, &dead.elements(&ports)).await.unwrap();
-        let stored = [alive.elements(&ports), inside().elements()].concat();
+        let stored = [alive.elements(&ports), elements_of_network()].concat();
         let rebuilt = rebuild(&nft, &[network()], from_store(&stored)).await.unwrap();
         assert_eq!((rebuilt.made, rebuilt.added, rebuilt.removed), (false, 5, 5));
         assert_eq!(differences(&nft, &stored).await.unwrap(), [""; 0]);
@@ -131,7 +131,7 @@ fn a_rebuild_never_takes_away_what_an_add_has_just_put_there() {
         let store = || {
             reads.set(reads.get() + 1);
             if reads.get() > 1 {
-                return Ok::<_, NftError>([elements.clone(), inside().elements()].concat());
+                return Ok::<_, NftError>([elements.clone(), elements_of_network()].concat());
             }
             // Right after the store was read, an ADD writes its record and adds its elements.
             let (world, elements) = (&world, &elements);

@@ -15,6 +15,7 @@ use std::ops::Deref;
 use ferrule::cni::ids::NetworkName;
 use ferrule::datapath::nftables::{self as nft, NftError};
 use ferrule::desired::nftables::element::{Element, HostPort, NoMasquerade, PodRules, Protocol};
+use ferrule::desired::nftables::node_addresses::NodeAddresses;
 use ferrule::linux::netlink::Netlink;
 use ferrule::linux::netns::Netns;
 use ferrule::linux::nfnetlink::Nfnetlink;
@@ -98,11 +99,12 @@ impl World {
         Netlink::open_in(&Netns::open(self.node.path()).unwrap()).unwrap()
     }
 
-    /// Makes the table, and the places where the network's pods keep their source.
+    /// Makes the table, with the places where the network's pods keep their source, and the node's addresses.
     pub async fn prepare(&self) -> Nfnetlink {
         let nft = self.nft();
         assert!(ensure(&nft).await.unwrap().is_some());
         assert!(nft::ensure_no_masquerade(&nft, &inside()).await.unwrap());
+        assert!(nft::ensure_node_addresses(&nft, &network(), &node_addresses()).await.unwrap());
         nft
     }
 
@@ -146,6 +148,17 @@ pub fn inside() -> NoMasquerade {
     };
     assert_eq!(inside.group(), GROUP);
     inside
+}
+
+/// The node's addresses, and its uplink.
+pub fn node_addresses() -> NodeAddresses {
+    let addresses = ["192.0.2.10", "192.0.2.110", "fd00:aa::10"];
+    NodeAddresses::new(vec!["up0".into()], addresses.iter().map(|text| text.parse().unwrap()).collect())
+}
+
+/// All that the network has in the table as a whole.
+pub fn elements_of_network() -> Vec<Element> {
+    [inside().elements(), node_addresses().elements(&network())].concat()
 }
 
 /// A hostPort that leads to port 8080 of the pod.

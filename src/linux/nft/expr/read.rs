@@ -154,9 +154,14 @@ impl Fields<'_> {
     }
 
     fn read_fib(&self) -> Option<Expr> {
-        let of_destination = self.says(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE)
-            && self.says(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
-        Some(Expr::DestinationType { to: self.register(NFTA_FIB_DREG)? }).filter(|_| of_destination)
+        let on_input_link = match self.0.number(NFTA_FIB_FLAGS)? {
+            NFTA_FIB_F_DADDR => false,
+            flags if flags == NFTA_FIB_F_DADDR | NFTA_FIB_F_IIF => true,
+            _ => return None,
+        };
+        let to = self.register(NFTA_FIB_DREG)?;
+        let is_type = self.says(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+        is_type.then_some(Expr::DestinationType { on_input_link, to })
     }
 
     fn read_flow(&self) -> Option<Expr> {
@@ -197,7 +202,8 @@ mod tests {
             Expr::Dnat { family: 10, address: a, port: b },
             Expr::Masquerade { fully_random: true },
             Expr::Masquerade { fully_random: false },
-            Expr::DestinationType { to: b },
+            Expr::DestinationType { on_input_link: false, to: b },
+            Expr::DestinationType { on_input_link: true, to: a },
             Expr::FlowStatus { to: a },
             Expr::Counter,
             Expr::Extension(Extension::comment("ferrule: podnet")),
