@@ -6,6 +6,7 @@
 
 mod before;
 mod behind;
+mod routes;
 
 use serde_json::{Value, json};
 

@@ -1,11 +1,11 @@
 //! What to ask the kernel for each [`Object`].
 
-use crate::desired::object::{Link, Neighbour, Object, Pair, Shaper, Sysctl};
+use crate::desired::object::{Link, Neighbour, Object, Pair, Place, Shaper, Sysctl};
 use crate::linux::change::Change;
 use crate::linux::link::{Ipv4Conf, LinkRef, LinkSettings, VethPair};
 use crate::linux::netns::Netns;
 use crate::linux::qdisc::{Qdisc, Redirect, Tbf};
-use crate::linux::route::AddMode;
+use crate::linux::route::{AddMode, Route, RouteKind};
 
 /// The one message that makes both ends where they belong.
 pub fn create_pair(pair: &Pair, sandbox: &Netns) -> Change {
@@ -29,9 +29,13 @@ pub fn changes_for(object: &Object, index: impl Fn(&str) -> u32) -> Vec<Change> 
         Object::Neighbour(Neighbour { link, address, mac, .. }) => {
             vec![Change::AddNeighbour { index: index(link), address: *address, mac: *mac }]
         }
-        Object::Route(_, route) => {
+        Object::Route(place, route) => {
+            // Two interfaces of a pod may have one gateway between them, and whoever names one of them (`via GATEWAY dev
+            // eth1`) needs the route by that one.
+            let is_of_hop = *place == Place::Sandbox && is_of_hop(route);
+            let mode = if is_of_hop { AddMode::Append } else { AddMode::Exclusive };
             let route = route.by_index(route.device.as_deref().map(index));
-            vec![Change::AddRoute { route, mode: AddMode::Exclusive }]
+            vec![Change::AddRoute { route, mode }]
         }
         Object::Shaper(shaper) => {
             let qdisc = Qdisc::Tbf(Tbf { burst: Some(shaper.burst), ..token_bucket(shaper) });
@@ -43,6 +47,11 @@ pub fn changes_for(object: &Object, index: impl Fn(&str) -> u32) -> Vec<Change> 
             vec![ingress, Change::AddRedirect(Redirect { from, to })]
         }
     }
+}
+
+/// Whether a route of the pod leads to a next hop, and not through one.
+pub fn is_of_hop<Link>(route: &Route<Link>) -> bool {
+    route.kind == RouteKind::Unicast && route.gateway.is_none()
 }
 
 /// The token bucket as it is found again.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::datapath::changes::token_bucket;
+use crate::datapath::changes::{is_of_hop, token_bucket};
 use crate::datapath::interfaces;
 use crate::datapath::observe::Snapshot;
 use crate::desired::object::{Link, Neighbour, Object, Pair, Place, Redirect, Route, Shaper, Sysctl};
@@ -177,10 +177,17 @@ fn route_fault(place: Place, wanted: &Route, here: &Snapshot) -> Option<String> 
     if behind.is_some_and(|behind| there.iter().any(|actual| fulfils(actual, &behind))) {
         return None;
     }
+    // A plugin behind us may have moved it, as sbr moves all routes of the link to a table of its own, and makes one of its
+    // own of the default route.
+    let way = |route: &KernelRoute| (route.destination, route.kind, route.device, route.gateway);
+    let is_moved = |actual: &KernelRoute| {
+        wanted.table.is_none() && actual.table.is_some() && way(actual) == way(&wanted)
+    };
     match there.iter().find(|actual| actual.device == wanted.device) {
         Some(_) => Some("there is another route".into()),
+        None if place == Place::Sandbox && here.routes.iter().any(is_moved) => None,
         // Or got it, and ours was lost.
-        None if place == Place::Sandbox && !there.is_empty() => None,
+        None if place == Place::Sandbox && !there.is_empty() && !is_of_hop(&wanted) => None,
         None => Some("missing".into()),
     }
 }

@@ -267,11 +267,24 @@ impl Attachment {
         }
         hops.sort();
         hops.dedup();
-        objects.extend(hops.into_iter().map(|address| {
+        objects.extend(hops.iter().map(|&address| {
             let (place, link) = (Place::Sandbox, self.pod_link());
             Object::Neighbour(Neighbour { place, link, address, mac: self.host_mac() })
         }));
-        objects.extend(routes.into_iter().map(|route| Object::Route(Place::Sandbox, route)));
+        let on_link = hops.into_iter().filter(|&hop| !is_link_local_v6(hop));
+        let on_link: Vec<Route> = on_link.map(|hop| self.route_to_hop(hop)).collect();
+        // A conf may have a route to its gateway, which leads there already.
+        let leads_to_hop = |route: &Route| {
+            route.table.is_none() && on_link.iter().any(|it| it.destination == route.destination)
+        };
+        routes.retain(|route| !leads_to_hop(route));
+        objects.extend(on_link.into_iter().chain(routes).map(|route| Object::Route(Place::Sandbox, route)));
+    }
+
+    /// Who else adds a route through a next hop of ours (a VPN client, sbr) does not say `onlink`, and is refused unless a
+    /// route says that the hop is on the link. Link-local ones of IPv6 have that of their prefix already.
+    fn route_to_hop(&self, hop: IpAddr) -> Route {
+        Route { device: Some(self.pod_link()), ..route_to(IpNetwork::from(hop)) }
     }
 
     /// A route of the pod through a next hop that no route needs to lead to.
@@ -293,6 +306,10 @@ impl Attachment {
     fn pod_link(&self) -> String {
         self.key.ifname.to_string()
     }
+}
+
+fn is_link_local_v6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Whether every address of `inner` is in `outer`.
