@@ -7,6 +7,7 @@ mod conf_files;
 mod exhaustion;
 mod failure;
 mod interfaces;
+mod policy_routing;
 mod reach;
 mod requested_address;
 mod reuse;

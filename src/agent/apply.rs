@@ -114,7 +114,7 @@ impl Datapath {
         }
     }
 
-    /// Enables forwarding, sets the catch-all routes of the own podCIDRs and deletes those of `former` ones. Returns
+    /// Enables forwarding, sets the catch-all routes and rules of the own podCIDRs and deletes those of `former` ones. Returns
     /// the sysctls that were changed.
     ///
     /// # Errors
@@ -127,6 +127,10 @@ impl Datapath {
             let route = Route::to(cidr, ROUTE_PROTOCOL);
             Change::DeleteRoute(Route { kind: RouteKind::Unreachable, metric: Some(u32::MAX), ..route })
         });
+        let own = state.pod_rules();
+        let former = NodeState { subnets: former.to_vec(), ..state };
+        let stale_rules = former.pod_rules().into_iter().filter(|rule| !own.contains(rule));
+        let stale = stale.chain(stale_rules.map(Change::DeleteRule));
         let outcomes = self.netlink.submit(stale.collect::<Vec<_>>()).await;
         let is_told = |it: &Result<(), KernelError>| !it.as_ref().is_err_and(KernelError::is_not_found);
         DatapathError::check(Place::Node, outcomes.into_iter().filter(is_told))?;

@@ -104,8 +104,9 @@ pub fn concerned(event: &Event, own: &Ownership) -> Parts {
         }
         Event::Link { name, .. } if names::is_node_link(name) => Parts { pods: true, ..none },
         Event::Neighbour { index, .. } if Some(*index) == own.overlay => Parts { routes: true, ..none },
-        Event::Rule { removed: true, protocol, .. } if *protocol == names::ROUTE_PROTOCOL => {
-            Parts { routes: true, ..none }
+        Event::Rule { removed: true, protocol, priority, .. } if *protocol == names::ROUTE_PROTOCOL => {
+            let is_of_pods = *priority == names::POD_RULE_PRIORITY;
+            Parts { node: is_of_pods, routes: !is_of_pods, ..none }
         }
         // The kernel's own, which ferrule does not use.
         Event::Address { address: IpAddr::V6(address), .. } if address.is_unicast_link_local() => none,
@@ -185,6 +186,10 @@ mod tests {
         assert_eq!(parts(&neighbour(9)), Parts { routes: true, ..none });
         assert_eq!(parts(&neighbour(8)), none);
         assert_eq!(parts(&table("kube-proxy", true)), none);
+        let rule = |priority, protocol| Event::Rule { removed: true, ipv4: true, protocol, priority };
+        assert_eq!(parts(&rule(names::POD_RULE_PRIORITY, 102)), Parts { node: true, ..none });
+        assert_eq!(parts(&rule(names::RULE_PRIORITY, 102)), Parts { routes: true, ..none });
+        assert_eq!(parts(&rule(names::POD_RULE_PRIORITY, 3)), none);
         let forwarding = |value| Event::Netconf {
             ipv4: true,
             of: NetconfOf::All,

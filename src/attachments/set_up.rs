@@ -10,7 +10,7 @@ use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetnsPath};
 use crate::config::peer::Peers;
 use crate::config::sysctl::judge_beside_ipv6;
-use crate::config::{MTU_MIN_IPV6, Network};
+use crate::config::{AddressManagement, MTU_MIN_IPV6, Network};
 use crate::datapath::attach;
 use crate::datapath::node::find_uplink;
 use crate::desired::attachment::Attachment;
@@ -70,6 +70,12 @@ impl SetUp<'_> {
         }
         let mut state = NodeState::of(self.network, self.facts.has_ipv6);
         state.gateways = allocation.named_gateways().collect();
+        let mut standing = state.clone();
+        if let AddressManagement::Delegate(_) = self.network.address_management {
+            // Which subnet is the node's, the other plugin does not say: it gets no `unreachable` route. That of the
+            // address tells where the node's pods are looked for.
+            standing.delegated = allocation.addresses.iter().filter_map(|it| it.subnet).collect();
+        }
         let uplink = self.steps.wait(Phase::Look, find_uplink(self.node, &state, self.network.mtu)).await?;
         let pod = claimed.record.pod.as_ref();
         let described = describe::describe(self.network, self.key, pod, self.facts, &uplink, allocation);
@@ -80,7 +86,7 @@ impl SetUp<'_> {
             record: &claimed.record,
             boot: self.boot(),
         };
-        let prepared = node::prepare(self.node, self.network, &state, self.boot());
+        let prepared = node::prepare(self.node, self.network, &standing, self.boot());
         self.steps.wait(Phase::Node, prepared).await?;
         let attached = attach::attach(self.node, self.netns, &described);
         let timing = self.steps.wait(Phase::MakeLinks, attached).await?;

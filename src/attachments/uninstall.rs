@@ -1,6 +1,6 @@
 //! Removes all that ferrule made on a node, for `ferrulectl uninstall` and `ferruled --uninstall`.
 //!
-//! In this order: links, the VXLAN device, routes, the nftables table, changed sysctls, the stores, rules in iptables'
+//! In this order: links, the VXLAN device, routes and rules, the nftables table, changed sysctls, the stores, rules in iptables'
 //! chains. If it is killed on the way, running it again removes the rest. Nothing here asks whether pods may lose their
 //! network: the caller looks at [`Uninstall::is_in_use`] first.
 
@@ -14,6 +14,7 @@ use crate::attachments::node_view::NodeView;
 use crate::attachments::{LOCK_DEADLINE, pod_rules};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::datapath::node::pod_rules_of_node;
 use crate::datapath::{detach, nftables, overlay};
 use crate::desired::names::{self, ROUTE_PROTOCOL};
 use crate::foreign_firewall::{self, legacy::LegacyTable};
@@ -22,6 +23,7 @@ use crate::linux::error::KernelError;
 use crate::linux::link::Link;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::route::{Family, Route, RouteFilter};
+use crate::linux::rule::Rule;
 use crate::linux::sysctl;
 use crate::store::{Store, SysctlBackup};
 
@@ -37,6 +39,7 @@ pub struct Uninstall {
     links: Vec<Link>,
     overlay: overlay::Leftovers,
     routes: Vec<Route>,
+    rules: Vec<Rule>,
     has_table: bool,
     /// Settings that still are what ferrule changed them to; the last change first.
     sysctls: Vec<SysctlBackup>,
@@ -101,6 +104,7 @@ impl Uninstall {
             unrecorded_links: unrecorded.cloned().collect(),
             overlay: overlay::find(&node.netlink).await?,
             routes: own_routes(node).await?,
+            rules: pod_rules_of_node(&node.netlink).await?,
             has_table: nftables::is_there(&pod_rules::open()?).await?,
             links,
             sysctls,
@@ -124,6 +128,7 @@ impl Uninstall {
         let of_its_own = |route: &&Route| route.device.is_none_or(|device| !links.contains(&device));
         let routes = self.routes.iter().filter(of_its_own);
         routes.for_each(|route| removed.add("route", node.show_route(route)));
+        self.rules.iter().for_each(|rule| removed.add("rule", rule));
         if self.has_table {
             removed.add("table", OWN_TABLE);
         }
@@ -149,6 +154,9 @@ impl Uninstall {
             Err(error) => removed.fail(error),
         }
         if let Err(error) = removed.routes(node).await {
+            removed.fail(error);
+        }
+        if let Err(error) = removed.rules(node).await {
             removed.fail(error);
         }
         if self.has_table {
@@ -201,6 +209,19 @@ impl Removed {
             match outcome {
                 Err(error) if !KernelError::is_not_found(error) => self.fail(error),
                 _ => self.add("route", node.show_route(route)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules of policy routing for the node's pods.
+    async fn rules(&mut self, node: &NodeView) -> Result<(), KernelError> {
+        let rules = pod_rules_of_node(&node.netlink).await?;
+        let removals = rules.iter().map(|&rule| Change::DeleteRule(rule));
+        for (outcome, rule) in node.netlink.submit(removals).await.iter().zip(&rules) {
+            match outcome {
+                Err(error) if !KernelError::is_not_found(error) => self.fail(error),
+                _ => self.add("rule", rule),
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ mod firewall;
 mod node;
 mod others;
 mod pods;
+mod rules;
 mod store;
 mod systemd;
 mod table;
@@ -170,6 +171,7 @@ impl DoctorReport {
             "forwarding and routes to peers",
             node::examine_network(network, node, has_pods).await,
         );
+        self.take(name, "rules of policy routing", rules::examine(network, node, judged).await);
         let imported: Vec<IpAddr> =
             pods::imported(judged).flat_map(|record| record.addresses.iter().copied()).collect();
         self.take(name, "routes of others", others::examine_routes(network, node, &imported).await);

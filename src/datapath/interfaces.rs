@@ -29,7 +29,7 @@ use crate::linux::change::Change;
 use crate::linux::error::KernelError;
 use crate::linux::netlink::Netlink;
 use crate::linux::route::{AddMode, Family, MAIN_TABLE, Route, RouteFilter};
-use crate::linux::rule::Rule;
+use crate::linux::rule::{Packets, Rule};
 
 /// Before the main table (32766), and behind the rules that others add without saying where.
 const PRIORITY: u32 = 32_000;
@@ -57,10 +57,11 @@ pub fn behind_others(route: &Route, own: u32) -> Route {
 /// The rule for an address of the interface of that name.
 pub fn rule_for(address: IpAddr, interface: &str) -> Rule {
     Rule {
-        source: IpNetwork::from(address),
+        packets: Packets::From(IpNetwork::from(address)),
         table: interface_table(interface),
         priority: PRIORITY,
         protocol: ROUTE_PROTOCOL,
+        suppress: None,
     }
 }
 
@@ -141,7 +142,7 @@ pub async fn part(
         }
     }
     let is_stale =
-        |rule: &Rule| wanted.iter().any(|(it, _)| it.source == rule.source && it.table != rule.table);
+        |rule: &Rule| wanted.iter().any(|(it, _)| it.packets == rule.packets && it.table != rule.table);
     let mut changes: Vec<Change> =
         rules.iter().filter(|rule| is_stale(rule)).map(|rule| Change::DeleteRule(*rule)).collect();
     changes.extend(wanted.iter().filter(|(rule, _)| !rules.contains(rule)).flat_map(|(rule, route)| {

@@ -3,12 +3,15 @@
 mod uplink;
 
 use crate::datapath::error::DatapathError;
+use crate::desired::names::{POD_RULE_PRIORITY, ROUTE_PROTOCOL};
 use crate::desired::node::NodeState;
 use crate::desired::object::{Place, Route};
 use crate::linux::change::Change;
+use crate::linux::error::KernelError;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
 use crate::linux::route::{AddMode, Family, RouteFilter};
+use crate::linux::rule::Rule;
 use crate::linux::sysctl;
 pub use uplink::{Uplink, find_uplink, missing_addresses};
 
@@ -55,7 +58,8 @@ pub async fn find_switches(node: &Netlink, state: &NodeState) -> Result<Vec<Swit
     Ok(switches)
 }
 
-/// Writes those of the settings found by [`find_switches`] that differ, and adds the node's standing routes and addresses. Idempotent.
+/// Writes those of the settings found by [`find_switches`] that differ, and adds the node's standing routes, rules
+/// and addresses. Idempotent.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -67,11 +71,27 @@ pub async fn prepare(node: &Netlink, state: &NodeState, switches: &[Switch]) -> 
         |route: &Route| Change::AddRoute { route: route.by_index(Some(LOOPBACK)), mode: AddMode::Exclusive };
     let mut changes: Vec<Change> = state.standing_routes().iter().map(add).collect();
     changes.extend(state.standing_addresses().iter().map(|it| Change::AddAddress(it.by_index(LOOPBACK))));
-    let outcomes = node.submit(changes).await;
+    let others = changes.len();
+    changes.extend(state.pod_rules().into_iter().map(Change::AddRule));
+    let mut outcomes = node.submit(changes).await;
+    let ruled = outcomes.split_off(others);
+    // A kernel without policy routing has no rules of others either.
+    let ruled = ruled.into_iter().filter(|it| !it.as_ref().is_err_and(KernelError::is_unsupported));
     DatapathError::check(
         Place::Node,
-        outcomes.into_iter().filter(|it| !it.as_ref().is_err_and(|refusal| refusal.is_exists())),
+        outcomes.into_iter().chain(ruled).filter(|it| !it.as_ref().is_err_and(|refusal| refusal.is_exists())),
     )
+}
+
+/// The rules for this node's pods that are there, of whatever network.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub async fn pod_rules_of_node(node: &Netlink) -> Result<Vec<Rule>, KernelError> {
+    let mut rules = node.rules(Family::V4, ROUTE_PROTOCOL).await?;
+    rules.extend(node.rules(Family::V6, ROUTE_PROTOCOL).await?);
+    rules.retain(|rule| rule.priority == POD_RULE_PRIORITY);
+    Ok(rules)
 }
 
 /// A host that forwards no longer listens to router advertisements, and the kernel drops the default route

@@ -21,7 +21,7 @@ use crate::linux::error::KernelError;
 use crate::linux::link::{Link, LinkRef};
 use crate::linux::netlink::Netlink;
 use crate::linux::route::Family;
-use crate::linux::rule::Rule;
+use crate::linux::rule::{Packets, Rule};
 pub use device::{Made, is_overlay};
 pub use reachability::{Settings, Ways, describe, ways};
 
@@ -90,10 +90,11 @@ async fn keep_rules(node: &Netlink, overlay: &Overlay, done: &mut OverlayDone) -
         .rules()
         .into_iter()
         .map(|rule| Rule {
-            source: rule.source,
+            packets: Packets::From(rule.source),
             table: rule.table,
             priority: names::RULE_PRIORITY,
             protocol: ROUTE_PROTOCOL,
+            suppress: None,
         })
         .collect();
     let actual = own_rules(node).await?;

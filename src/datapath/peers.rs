@@ -308,6 +308,7 @@ mod tests {
         NodeState {
             network: NetworkName::parse("podnet").unwrap(),
             subnets: vec!["10.244.0.0/24".parse().unwrap()],
+            delegated: vec![],
             ipv4: true,
             ipv6: false,
             gateways: vec![],

@@ -39,7 +39,7 @@ pub const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
 pub const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 
 /// `RT_TABLE_LOCAL`: which addresses are the namespace's own (include/uapi/linux/rtnetlink.h).
-pub(super) const LOCAL_TABLE: u32 = 255;
+pub const LOCAL_TABLE: u32 = 255;
 
 /// All that tells one pod's network from another's.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! |--------------|---------------------------------------------------------------------------|
 //! | node's links | [`link_group`] in the creating message, then the [`alias`] with the key   |
 //! | route        | [`ROUTE_PROTOCOL`]; routes to peers also the network's [`route_metric`]    |
-//! | rule         | [`ROUTE_PROTOCOL`] and [`RULE_PRIORITY`]                                  |
+//! | rule         | [`ROUTE_PROTOCOL`] and [`RULE_PRIORITY`], or [`POD_RULE_PRIORITY`]        |
 //! | VXLAN link   | [`OVERLAY_DEVICE`] and, in the creating message, [`OVERLAY_GROUP`]        |
 
 use std::net::IpAddr;
@@ -38,6 +38,11 @@ pub const OVERLAY_ALIAS: &str = "ferrule, to pods of nodes that are not on-link"
 /// Place of the rules for what pods send, among the rules of policy routing. Before the main table (32766), and
 /// before the places that `ip rule add` gives from there downwards, unless somebody adds hundreds.
 pub const RULE_PRIORITY: u32 = 32_102;
+
+/// Place of the rules for what goes to pods of this node: after the kernel's own, at 0, and before those of others.
+/// `ip rule add` without a place takes the one before the first after 0, so some room is left: programs that rely on it
+/// (wg-quick) add two, of which the second comes first.
+pub const POD_RULE_PRIORITY: u32 = 8;
 
 /// `IFALIASZ` less the terminating NUL (include/uapi/linux/if.h).
 const ALIAS_MAX: usize = 255;

@@ -12,7 +12,8 @@ use crate::desired::attachment::{LOCAL_TABLE, covers};
 use crate::desired::names;
 use crate::desired::object::{Address, Place, Route, Sysctl, route_to};
 use crate::desired::overlay::Overlay;
-use crate::linux::route::RouteKind;
+use crate::linux::route::{MAIN_TABLE, RouteKind};
+use crate::linux::rule::{Packets, Rule};
 
 /// The largest metric: every other route to the same subnet comes first, so that a node whose pods live
 /// in the subnet of its own LAN goes on reaching that LAN.
@@ -25,6 +26,8 @@ pub struct NodeState {
     pub network: NetworkName,
     /// Subnets that the node's pods take their addresses from; none where another plugin chooses them.
     pub subnets: Vec<IpNetwork>,
+    /// Subnets of addresses that another plugin gave: pods of this node have some, others may be elsewhere.
+    pub delegated: Vec<IpNetwork>,
     /// Whether pods have IPv4.
     pub ipv4: bool,
     /// Whether pods have IPv6.
@@ -61,6 +64,7 @@ impl NodeState {
         Self {
             network: network.name.clone(),
             subnets,
+            delegated: Vec::new(),
             ipv4,
             ipv6: ipv6 && has_ipv6,
             gateways: Vec::new(),
@@ -102,6 +106,31 @@ impl NodeState {
             table: Some(LOCAL_TABLE),
             ..route_to(IpNetwork::from(gateway))
         })
+    }
+
+    /// Rules of policy routing by which the node looks up its own pods in the main table, whatever rules others have: those
+    /// of a node with several uplinks lead what comes from one of its addresses to a table that knows nothing of pods.
+    ///
+    /// Only routes to single addresses count, as pods have them, and `unreachable` ones. So where the pods' subnet is part
+    /// of the node's own LAN, others' rules go on deciding by which link the rest of that is reached.
+    pub fn pod_rules(&self) -> Vec<Rule> {
+        let has_family = |subnet: &&IpNetwork| if subnet.is_ipv4() { self.ipv4 } else { self.ipv6 };
+        let mut rules: Vec<Rule> = Vec::new();
+        // A rule for a single address would have to go with its pod, and each packet passes all of them.
+        let delegated = self.delegated.iter().filter(|subnet| !is_single_address(subnet));
+        for &subnet in self.subnets.iter().chain(delegated).filter(has_family) {
+            let rule = Rule {
+                packets: Packets::To(subnet),
+                table: MAIN_TABLE,
+                priority: names::POD_RULE_PRIORITY,
+                protocol: names::ROUTE_PROTOCOL,
+                suppress: Some(if subnet.is_ipv4() { 31 } else { 127 }),
+            };
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        rules
     }
 
     /// IPv6 gateways as addresses of `lo` besides: the kernel takes only a link's address for a source (`src` of a
@@ -204,6 +233,7 @@ mod tests {
         NodeState {
             network: NetworkName::parse("podnet").unwrap(),
             subnets: vec!["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
+            delegated: vec![],
             ipv4: true,
             ipv6: true,
             gateways: vec!["10.244.1.1".parse().unwrap()],
@@ -253,6 +283,24 @@ mod tests {
         ]);
         let peers: Vec<String> = routes.peer_routes().into_iter().map(|it| it.peer).collect();
         assert_eq!(peers, ["b", "aggregate"]);
+    }
+
+    #[test]
+    fn each_subnet_has_one_rule_that_looks_for_pods_alone() {
+        let mut node = state(vec![]);
+        node.subnets.push("10.244.1.0/24".parse().unwrap());
+        node.delegated = vec!["10.9.0.0/16".parse().unwrap(), "10.9.0.7/32".parse().unwrap()];
+        let shown: Vec<String> = node.pod_rules().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "to 10.244.1.0/24 lookup 254 suppress_prefixlength 31 priority 8 proto 102",
+                "to fd00:1::/64 lookup 254 suppress_prefixlength 127 priority 8 proto 102",
+                "to 10.9.0.0/16 lookup 254 suppress_prefixlength 31 priority 8 proto 102",
+            ]
+        );
+        node.ipv6 = false;
+        assert_eq!(node.pod_rules().len(), 2, "a kernel without IPv6 has no rules of it");
     }
 
     #[test]

@@ -105,6 +105,17 @@ fn an_address_that_comes_later_is_the_nodes() {
 }
 
 #[test]
+fn the_rule_for_pods_that_somebody_removes() {
+    let node = ready("rule");
+    for family in ["-4", "-6"] {
+        let stands = || node.namespace.ip(&format!("-d {family} rule show pref 8")).contains("proto 102");
+        assert!(stands());
+        node.namespace.ip(&format!("{family} rule delete pref 8"));
+        repaired(&node, family, stands);
+    }
+}
+
+#[test]
 fn forwarding_that_is_switched_off() {
     let node = ready("forwarding");
     for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {

@@ -35,6 +35,9 @@ fn it_refuses_while_pods_run_and_then_leaves_nothing() {
     assert!(node.uninstall(&[]));
     assert_eq!(node.namespace.ip("route show table all proto 102"), "");
     assert_eq!(node.namespace.ip("-6 route show table all proto 102"), "");
+    for family in ["-4", "-6"] {
+        assert!(!node.namespace.ip(&format!("-d {family} rule show")).contains("proto 102"));
+    }
     assert_eq!(node.nft("list tables"), "");
     for name in ["net.d/10-ferrule.conflist", "bin/ferrule", "data/podnet"] {
         assert!(!node.has(name), "{name}");

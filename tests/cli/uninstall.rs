@@ -40,6 +40,7 @@ fn picture(node: &Node) -> Vec<Value> {
     for family in ["-4", "-6"] {
         let routes = ip::routes(node.namespace(), &format!("{family} table all"));
         found.extend(routes.into_iter().filter(|route| route["protocol"] != "kernel"));
+        found.extend(node.namespace().ip(&format!("{family} rule show")).lines().map(Value::from));
     }
     found.push(nft::run(node.namespace(), "list tables").unwrap().into());
     for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {

@@ -165,6 +165,7 @@ impl Node {
         NodeState {
             network: NetworkName::parse("podnet").unwrap(),
             subnets: own.pod_cidrs,
+            delegated: vec![],
             ipv4: true,
             ipv6: true,
             gateways: vec![],

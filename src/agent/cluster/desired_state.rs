@@ -82,6 +82,7 @@ impl Desired {
         NodeState {
             network: network.clone(),
             subnets: self.own.pod_cidrs.clone(),
+            delegated: Vec::new(),
             ipv4: self.own.pod_cidrs.iter().any(IpNetwork::is_ipv4),
             ipv6: self.own.pod_cidrs.iter().any(IpNetwork::is_ipv6),
             gateways: Vec::new(),

@@ -123,7 +123,19 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal for a reason other than that there is no route.
     pub async fn route_to(&self, address: IpAddr) -> Result<Option<Resolved>, KernelError> {
-        Ok(self.look_up(address, RouteFlags::empty()).await?.as_ref().and_then(Resolved::read))
+        let answer = self.look_up(address, None, RouteFlags::empty()).await?;
+        Ok(answer.as_ref().and_then(Resolved::read))
+    }
+
+    /// The same for a packet that comes from `source`, an address of the namespace.
+    ///
+    /// `ip route get ADDRESS from SOURCE`
+    ///
+    /// # Errors
+    /// As [`Netlink::route_to`]; a source that is none of the namespace's is refused.
+    pub async fn route_from(&self, source: IpAddr, address: IpAddr) -> Result<Option<Resolved>, KernelError> {
+        let answer = self.look_up(address, Some(source), RouteFlags::empty()).await?;
+        Ok(answer.as_ref().and_then(Resolved::read))
     }
 
     /// The route that packets to the first address of `destination` take, as it stands in the table, or `None`
@@ -137,15 +149,25 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal for a reason other than that there is no route.
     pub async fn find_route(&self, destination: IpNetwork) -> Result<Option<Route>, KernelError> {
-        Ok(self.look_up(destination.network(), RouteFlags::FibMatch).await?.as_ref().and_then(Route::read))
+        let answer = self.look_up(destination.network(), None, RouteFlags::FibMatch).await?;
+        Ok(answer.as_ref().and_then(Route::read))
     }
 
-    async fn look_up(&self, address: IpAddr, flags: RouteFlags) -> Result<Option<Object>, KernelError> {
+    async fn look_up(
+        &self,
+        address: IpAddr,
+        source: Option<IpAddr>,
+        flags: RouteFlags,
+    ) -> Result<Option<Object>, KernelError> {
         let mut question = RouteMessage::default();
         question.header.address_family = family_of(address);
         question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
         question.header.flags = flags;
         question.attributes.push(RouteAttribute::Destination(address.into()));
+        if let Some(source) = source {
+            question.header.source_prefix_length = question.header.destination_prefix_length;
+            question.attributes.push(RouteAttribute::Source(source.into()));
+        }
         match self.ask(rtm::GET_ROUTE, &question, format!("get route to {address}")).await {
             // The kernel's answer is no, whatever route, rule or lack of a family makes it say so.
             Err(refusal) if refusal.is_unreachable() || refusal.is_unsupported() => Ok(None),
