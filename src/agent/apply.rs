@@ -1,6 +1,5 @@
 //! Applies what is desired to the kernel and the store: one method for each part of the node, all idempotent.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -8,7 +7,8 @@ use ipnetwork::IpNetwork;
 use crate::agent::cluster::desired_state::Desired;
 use crate::agent::drift::Ownership;
 use crate::agent::settings::{ForwardAccept, Settings};
-use crate::attachments::{LOCK_DEADLINE, node as node_state, pod_rules, reclaim};
+use crate::attachments::node::NodeFacts;
+use crate::attachments::{LOCK_DEADLINE, node as node_state, pod_repair, pod_rules, reclaim};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peer;
@@ -16,11 +16,11 @@ use crate::config::range::RangeSet;
 use crate::datapath::error::DatapathError;
 use crate::datapath::nftables;
 use crate::datapath::nftables::{NftError, Rebuilt};
-use crate::datapath::node;
+use crate::datapath::node::{self, Uplink};
 use crate::datapath::node_addresses::find_node_addresses;
 use crate::datapath::overlay::{self, OverlayDone, Ways};
 use crate::datapath::peers::{self, Synchronised};
-use crate::datapath::pods::{self, PodAddresses};
+use crate::datapath::pods::Depth;
 use crate::desired::names::{self, ROUTE_PROTOCOL};
 use crate::desired::nftables::element::NoMasquerade;
 use crate::desired::nftables::node_addresses::NodeAddresses;
@@ -37,7 +37,7 @@ use crate::linux::netlink::{self, Netlink};
 use crate::linux::nfnetlink::{self, Nfnetlink};
 use crate::linux::route::{Route, RouteKind};
 use crate::linux::sysctl;
-use crate::store::{BootId, Record, Store, Usage, current_boot_id};
+use crate::store::{BootId, Store, Usage, current_boot_id};
 
 /// The kernel and the store of this node, for one network.
 pub struct Datapath {
@@ -106,8 +106,9 @@ impl Datapath {
     }
 
     /// By what the agent's own changes are told from others', now.
-    pub fn ownership(&self) -> Ownership {
+    pub fn ownership(&self, pod_cidrs: &[IpNetwork]) -> Ownership {
         Ownership {
+            pod_cidrs: pod_cidrs.to_vec(),
             network: self.network.clone(),
             ports: self.ports.clone(),
             overlay: link::index_of(names::OVERLAY_DEVICE).unwrap_or_default(),
@@ -233,7 +234,7 @@ impl Datapath {
     /// What kernel or store refuse.
     pub async fn table(&self, desired: &Desired, whole: bool) -> Result<Option<Rebuilt>, CniError> {
         let inside = desired.no_masquerade(&self.network, &self.exempt);
-        let uplink = node::find_uplink(&self.netlink, &desired.node_state(&self.network), None).await?;
+        let uplink = self.uplink(desired).await?;
         let own = find_node_addresses(&self.netlink, &uplink, &desired.own.node_ips).await?;
         // First on disk: an ADD that creates the table again reads it there.
         let tunnel = self.has_overlay().then(|| desired.tunnel(self.vxlan.port));
@@ -279,25 +280,22 @@ impl Datapath {
         }
     }
 
-    /// Repairs the routes to the node's own pods; returns how many were wrong.
+    /// Repairs the node's side of its own pods; returns how many objects were wrong.
     ///
     /// # Errors
     /// What kernel or store refuse.
-    pub async fn pods(&self, node_ips: &[IpAddr]) -> Result<usize, CniError> {
-        let pods: Vec<PodAddresses> = self
-            .records()?
-            .into_iter()
-            .filter(|record| record.host_link.is_some())
-            .map(|record| PodAddresses { key: record.key(), addresses: record.addresses })
-            .collect();
-        Ok(pods::repair_routes(&self.netlink, &pods, node_ips).await?)
+    pub async fn pods(&self, desired: &Desired, depth: Depth) -> Result<usize, CniError> {
+        let Some(store) = Store::open_existing(&self.data_dir, &self.network)? else { return Ok(0) };
+        let uplink = self.uplink(desired).await?;
+        let facts = NodeFacts { boot: self.boot.clone(), has_ipv6: sysctl::has_ipv6() };
+        // The conf that the agent writes names no gateway.
+        pod_repair::repair(&self.netlink, &store, &facts, &uplink, |_| None, depth).await
     }
 
-    /// The records of this boot that can be read.
-    fn records(&self) -> Result<Vec<Record>, CniError> {
-        let Some(store) = Store::open_existing(&self.data_dir, &self.network)? else { return Ok(Vec::new()) };
-        let records = store.attachments()?.into_iter().filter_map(|entry| entry.record.ok());
-        Ok(records.filter(|record| record.is_from(&self.boot)).collect())
+    /// How the node is reached: by its own addresses, and by the default route. The peers, of which there may be
+    /// thousands, have no say in it.
+    async fn uplink(&self, desired: &Desired) -> Result<Uplink, DatapathError> {
+        node::find_uplink(&self.netlink, &desired.state_with(&self.network, Vec::new()), None).await
     }
 
     /// Whether the overlay's device exists.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use crate::cni::ids::NetworkName;
 use crate::desired::names;
 use crate::linux::monitor::{Event, NetconfOf};
@@ -19,7 +21,7 @@ pub struct Parts {
     pub node: bool,
     /// Routes to peers.
     pub routes: bool,
-    /// Routes to the node's own pods.
+    /// The node's side of its own pods.
     pub pods: bool,
     /// The nftables table.
     pub table: bool,
@@ -81,6 +83,8 @@ pub struct Ownership {
     pub ports: Vec<u32>,
     /// Index of the overlay's device, where there is one.
     pub overlay: Option<u32>,
+    /// Subnets of this node's pods.
+    pub pod_cidrs: Vec<IpNetwork>,
 }
 
 /// The parts to compare after an event. Events of pods that come and go cost nothing, or little.
@@ -104,6 +108,11 @@ pub fn concerned(event: &Event, own: &Ownership) -> Parts {
         }
         Event::Link { name, .. } if names::is_node_link(name) => Parts { pods: true, ..none },
         Event::Neighbour { index, .. } if Some(*index) == own.overlay => Parts { routes: true, ..none },
+        Event::Neighbour { removed: true, address: Some(address), .. }
+            if own.pod_cidrs.iter().any(|cidr| cidr.contains(*address)) =>
+        {
+            Parts { pods: true, ..none }
+        }
         Event::Rule { removed: true, protocol, priority, .. } if *protocol == names::ROUTE_PROTOCOL => {
             let is_of_pods = *priority == names::POD_RULE_PRIORITY;
             Parts { node: is_of_pods, routes: !is_of_pods, ..none }
@@ -136,7 +145,12 @@ mod tests {
     use super::*;
 
     fn own() -> Ownership {
-        Ownership { network: NetworkName::parse("podnet").unwrap(), ports: vec![7], overlay: Some(9) }
+        Ownership {
+            network: NetworkName::parse("podnet").unwrap(),
+            ports: vec![7],
+            overlay: Some(9),
+            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
+        }
     }
 
     fn route(removed: bool, protocol: u8, metric: Option<u32>) -> Event {
@@ -185,6 +199,13 @@ mod tests {
         let neighbour = |index| Event::Neighbour { removed: true, index, address: None };
         assert_eq!(parts(&neighbour(9)), Parts { routes: true, ..none });
         assert_eq!(parts(&neighbour(8)), none);
+        let of = |address: &str| Event::Neighbour {
+            removed: true,
+            index: 8,
+            address: Some(address.parse().unwrap()),
+        };
+        assert_eq!(parts(&of("10.244.1.7")), Parts { pods: true, ..none });
+        assert_eq!(parts(&of("192.0.2.7")), none);
         assert_eq!(parts(&table("kube-proxy", true)), none);
         let rule = |priority, protocol| Event::Rule { removed: true, ipv4: true, protocol, priority };
         assert_eq!(parts(&rule(names::POD_RULE_PRIORITY, 102)), Parts { node: true, ..none });

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use ipnetwork::IpNetwork;
 use tracing::{debug, warn};
 
 use crate::agent::apply::Datapath;
@@ -32,7 +33,7 @@ impl Kernel {
         let monitor =
             Monitor::open_here().map_err(|source| DatapathError::Socket { place: "node", source })?;
         let datapath = Datapath::open(settings)?;
-        Ok(Self { ownership: datapath.ownership(), datapath, monitor })
+        Ok(Self { ownership: datapath.ownership(&[]), datapath, monitor })
     }
 
     /// Waits for the next event. Cancel safe. A monitor that fails is opened again, and [`Event::Missed`] returned.
@@ -59,8 +60,15 @@ impl Kernel {
         parts
     }
 
+    /// The node's own subnets are these now.
+    pub fn set_pod_cidrs(&mut self, pod_cidrs: &[IpNetwork]) {
+        if self.ownership.pod_cidrs != pod_cidrs {
+            self.ownership.pod_cidrs = pod_cidrs.to_vec();
+        }
+    }
+
     /// The overlay's device may have been created or removed: it belongs to what is the agent's own.
     pub fn refresh_ownership(&mut self) {
-        self.ownership = self.datapath.ownership();
+        self.ownership = self.datapath.ownership(&self.ownership.pod_cidrs);
     }
 }

@@ -13,6 +13,7 @@ use crate::agent::install::files::Installed;
 use crate::agent::install::loopback;
 use crate::agent::pending::Due;
 use crate::config::peer::Peer;
+use crate::datapath::pods::Depth;
 
 /// One reconciliation.
 struct Pass {
@@ -28,6 +29,7 @@ impl Agent {
         let mut due = self.pending.take();
         let changed = self.refresh(&mut due);
         let Some(desired) = self.cluster.desired.take() else { return };
+        self.kernel.set_pod_cidrs(&desired.own.pod_cidrs);
         let mut pass = Pass { due, repaired: Parts::default(), failed: Parts::default() };
         if pass.due.parts.node {
             self.reconcile_node(&desired, &mut pass).await;
@@ -154,12 +156,14 @@ impl Agent {
     }
 
     async fn reconcile_pods(&mut self, desired: &Desired, pass: &mut Pass) {
-        let step = self.kernel.datapath.pods(&desired.own.node_ips);
+        // Sysctls and queues go with no address and no link: once a minute is enough.
+        let depth = if pass.due.whole_table { Depth::All } else { Depth::Droppable };
+        let step = self.kernel.datapath.pods(desired, depth);
         match self.reported.step("pods", step).await {
             Some(0) => {}
-            Some(routes) => {
+            Some(objects) => {
                 pass.repaired.pods = true;
-                info!(routes, "pod routes repaired");
+                info!(objects, "pods repaired");
             }
             None => pass.failed.pods = true,
         }

@@ -96,6 +96,7 @@ pub async fn compare_recorded(
     let mut network = network.clone();
     network.mtu = Some(host_link.mtu);
     network.host_ports.clone_from(&record.host_ports);
+    network.bandwidth = record.bandwidth;
     network.sysctls.clear();
     if can_enter
         && let Ok(sandbox) = Netns::open(netns.as_path())

@@ -287,6 +287,8 @@ impl AddressRequest<'_> {
             pod: environment.args.pod.clone(),
             masquerade: self.network.masquerade.is_on,
             host_ports: self.network.host_ports.clone(),
+            mac: self.network.mac,
+            bandwidth: self.network.bandwidth,
             imported_from: None,
         }
     }

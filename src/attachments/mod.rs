@@ -38,6 +38,7 @@ pub mod liveness;
 pub mod networks;
 pub mod node;
 pub mod node_view;
+pub mod pod_repair;
 pub mod pod_rules;
 pub mod reclaim;
 pub mod set_up;

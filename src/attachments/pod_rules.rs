@@ -88,26 +88,20 @@ impl Installation<'_> {
     /// For after the pod's host link is there: whoever makes a flushed table again takes a record without a link for one
     /// that a DEL is about to release.
     ///
-    /// Returns whether the table knew the network as it is: its ranges, its nodes, its exemptions. Of one that the agent
-    /// keeps, whether it knew it at all.
-    ///
     /// # Errors
     /// [`InstallError::Clash`] if other pods have hostPorts of this one; else what kernel or store refuse. What was made
     /// stays, for a teardown.
-    pub async fn install(&self) -> Result<bool, InstallError> {
+    pub async fn install(&self) -> Result<(), InstallError> {
         let nft = open()?;
         let elements = elements_of(self.record);
         let no_masquerade = matches!(self.network.peers, Peers::Listed(_))
             .then(|| describe_no_masquerade(self.network, self.uplink));
         let mut attempts = Attempts::default();
-        let mut was_known = true;
-        while let Err(gone) =
-            self.try_to_install(&nft, no_masquerade.as_ref(), &elements, &mut was_known).await?
-        {
+        while let Err(gone) = self.try_to_install(&nft, no_masquerade.as_ref(), &elements).await? {
             attempts.count(gone)?;
         }
         nftables::flows::forget_redirected(&nft, self.node, &elements).await?;
-        Ok(was_known)
+        Ok(())
     }
 
     /// Once. The inner error: the table was there, and was taken away before it could be used. So it is with a firewall
@@ -117,13 +111,11 @@ impl Installation<'_> {
         nft: &Nfnetlink,
         no_masquerade: Option<&NoMasquerade>,
         elements: &[Element],
-        was_known: &mut bool,
     ) -> Result<Result<(), Rejection>, InstallError> {
         let exists = match no_masquerade {
             Some(wanted) => nftables::has_network_as(nft, wanted).await?,
             None => nftables::has_network(nft, std::slice::from_ref(&self.network.name)).await?,
         };
-        *was_known &= exists;
         if !exists && let Err(gone) = self.prepare(nft, no_masquerade).await? {
             return Ok(Err(gone));
         }
@@ -254,6 +246,34 @@ pub async fn differences(
         ));
     }
     Ok(found)
+}
+
+/// Makes the whole table what the stores below the conf's data directory and the conf itself ask for.
+///
+/// # Errors
+/// What kernel or store refuse.
+pub async fn sync(
+    node: &Netlink,
+    network: &Network,
+    uplink: &Uplink,
+    boot: &BootId,
+) -> Result<nftables::Rebuilt, CniError> {
+    let (nft, own) = (open()?, &network.name);
+    let found = find_node_addresses(node, uplink, &network.node_ips).await?;
+    remember_node_addresses(&network.data_dir, own, boot, &found)?;
+    // Where the agent keeps the peers it keeps this list as well.
+    let no_masquerade = matches!(network.peers, Peers::Listed(_));
+    let no_masquerade = no_masquerade.then(|| describe_no_masquerade(network, uplink));
+    if let Some(wanted) = &no_masquerade {
+        let store = Store::open(&network.data_dir, own)?;
+        store.lock(boot, LOCK_DEADLINE)?.remember_no_masquerade(&wanted.networks)?;
+    }
+    let rebuilt = rebuild(&nft, &network.data_dir, own, boot).await?;
+    if let Some(wanted) = &no_masquerade {
+        // The marks' comments as well, by which an ADD tells that nothing is to be done.
+        nftables::ensure_no_masquerade(&nft, wanted).await?;
+    }
+    Ok(rebuilt)
 }
 
 /// Removes what pods of `network` have in the table and no record asks for.

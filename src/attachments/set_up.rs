@@ -5,14 +5,14 @@ use crate::attachments::claim::Claimed;
 use crate::attachments::node::NodeFacts;
 use crate::attachments::pod_rules::{InstallError, Installation};
 use crate::attachments::timing::{Phase, Steps};
-use crate::attachments::{describe, node, reclaim, static_peers};
+use crate::attachments::{describe, node, pod_repair, reclaim, static_peers};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetnsPath};
 use crate::config::peer::Peers;
 use crate::config::sysctl::judge_beside_ipv6;
 use crate::config::{AddressManagement, MTU_MIN_IPV6, Network};
 use crate::datapath::attach;
-use crate::datapath::node::find_uplink;
+use crate::datapath::node::{Uplink, find_uplink};
 use crate::desired::attachment::Attachment;
 use crate::desired::node::NodeState;
 use crate::linux::netlink::Netlink;
@@ -92,10 +92,11 @@ impl SetUp<'_> {
         let timing = self.steps.wait(Phase::MakeLinks, attached).await?;
         self.steps.record("link", timing.link);
         self.steps.record("addresses", timing.addresses);
-        let was_known = self.steps.time_async(Phase::Nftables, self.install(&installation)).await?;
+        self.steps.time_async(Phase::Nftables, self.install(&installation)).await?;
         // The pod is there. That some other node cannot be reached is no reason to take it away.
-        if let Err(error) = self.steps.wait(Phase::PeerRoutes, self.keep_routes(&state, was_known)).await {
-            log::warn(&self.network.log, &format!("routes to peers: {error}"));
+        let routed = self.steps.wait(Phase::PeerRoutes, self.keep_routes(&state, &uplink, claimed)).await;
+        if let Err(error) = routed {
+            log::warn(&self.network.log, &format!("routes to peers and pods: {error}"));
         }
         Ok(described)
     }
@@ -105,8 +106,8 @@ impl SetUp<'_> {
     }
 
     /// Installs the pod's elements. Where pods that are dead have its hostPorts, for the runtime never told of their
-    /// end, these are reclaimed first. Returns whether the network was known as it is ([`Installation::install`]).
-    async fn install(&self, installation: &Installation<'_>) -> Result<bool, CniError> {
+    /// end, these are reclaimed first.
+    async fn install(&self, installation: &Installation<'_>) -> Result<(), CniError> {
         let clashes = match installation.install().await {
             Err(InstallError::Clash(clashes)) => clashes,
             installed => return Ok(installed?),
@@ -117,19 +118,27 @@ impl SetUp<'_> {
             return Err(InstallError::Clash(clashes).into());
         }
         installation.rebuild().await?;
-        installation.install().await?;
-        // The first attempt may have made it known.
-        Ok(false)
+        Ok(installation.install().await?)
     }
 
-    /// Makes the routes to listed peers true. Those that the agent keeps are none of ADD's; and where the list is empty,
-    /// and was so before, there are none.
-    async fn keep_routes(&self, state: &NodeState, was_known: bool) -> Result<(), CniError> {
-        match &self.network.peers {
-            Peers::Listed(peers) if peers.is_empty() && was_known => Ok(()),
-            Peers::Listed(_) => static_peers::keep_routes(self.node, self.network, state).await,
-            Peers::KeptByAgent => Ok(()),
+    /// Makes the routes to listed peers true, and looks whether other pods have theirs. Where the agent keeps them, both
+    /// are none of ADD's.
+    async fn keep_routes(
+        &self,
+        state: &NodeState,
+        uplink: &Uplink,
+        claimed: &Claimed,
+    ) -> Result<(), CniError> {
+        let Peers::Listed(_) = &self.network.peers else { return Ok(()) };
+        let standing = static_peers::keep_routes(self.node, self.network, state).await?;
+        let own = &claimed.record.addresses;
+        let repaired =
+            pod_repair::repair_if_noticed(self.node, self.network, self.facts, uplink, &standing, own)
+                .await?;
+        if repaired > 0 {
+            log::warn(&self.network.log, &format!("repaired of other pods on this node: {repaired}"));
         }
+        Ok(())
     }
 
     /// From here on a second ADD is refused; before, it starts over. The runtime has its answer, so a failure is

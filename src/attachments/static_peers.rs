@@ -7,7 +7,7 @@
 use crate::cni::error::CniError;
 use crate::config::Network;
 use crate::config::log::LogLevel;
-use crate::datapath::peers;
+use crate::datapath::peers::{self, RoutesToPods};
 use crate::desired::node::NodeState;
 use crate::linux::netlink::Netlink;
 use crate::log::{self, Entry};
@@ -17,12 +17,17 @@ const LOGGED: usize = 16;
 
 /// Makes the routes to the peers what the conf says, if they are not.
 ///
-/// Logs each peer that cannot be routed to, with the reason; the others are not affected.
+/// Returns the routes to pods that it has seen. Logs each peer that cannot be routed to, with the reason; the others are not affected.
 ///
 /// # Errors
 /// Where the kernel's routes cannot be read at all.
-pub async fn keep_routes(node: &Netlink, network: &Network, state: &NodeState) -> Result<(), CniError> {
-    let failures = peers::synchronise(node, state).await?.failures;
+pub async fn keep_routes(
+    node: &Netlink,
+    network: &Network,
+    state: &NodeState,
+) -> Result<RoutesToPods, CniError> {
+    let (done, to_pods) = peers::synchronise_and_see(node, state).await?;
+    let failures = done.failures;
     let warning = || Entry::new(LogLevel::Warn).with("msg", "no route to peer");
     let mut entries: Vec<Entry> = failures
         .iter()
@@ -33,5 +38,5 @@ pub async fn keep_routes(node: &Netlink, network: &Network, state: &NodeState) -
         entries.push(warning().with("more", &more.to_string()));
     }
     log::write(&network.log, &entries);
-    Ok(())
+    Ok(to_pods)
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::attachments::networks::KnownNetwork;
 use crate::attachments::node::prepare;
 use crate::attachments::node_view::NodeView;
+use crate::attachments::pod_repair::{self, gateways_of};
 use crate::attachments::pod_rules;
 use crate::cli::Report;
 use crate::cli::arguments::Common;
@@ -21,8 +22,8 @@ use crate::config::peer::Peers;
 use crate::config::{Network, Role};
 use crate::datapath::nftables::Rebuilt;
 use crate::datapath::node::find_uplink;
-use crate::datapath::node_addresses::find_node_addresses;
 use crate::datapath::peers;
+use crate::datapath::pods::Depth;
 use crate::desired::node::NodeState;
 use crate::foreign_firewall;
 use crate::foreign_firewall::DropChain;
@@ -49,6 +50,8 @@ struct SyncedNetwork {
     routes_set: usize,
     /// Routes that nothing asks for any more.
     routes_removed: usize,
+    /// Links, neighbours, routes, settings and queues of running pods that were missing or wrong.
+    pods_repaired: usize,
     /// Whether the nftables table was missing.
     table_made: bool,
     /// Elements that were missing or wrong in a table that stood.
@@ -113,6 +116,10 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &NodeView
             Err(error) => done.problems.push(error.to_string()),
         }
     }
+    match repair_pods(network, meaning, &state, node).await {
+        Ok(repaired) => done.pods_repaired = repaired,
+        Err(error) => done.problems.push(error.to_string()),
+    }
     match rebuild_table(network, meaning, &state, node).await {
         Ok(rebuilt) => {
             done.table_made = rebuilt.made;
@@ -129,6 +136,19 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &NodeView
     done
 }
 
+/// Makes the node's side of running pods again.
+async fn repair_pods(
+    network: &KnownNetwork,
+    meaning: &Network,
+    state: &NodeState,
+    node: &NodeView,
+) -> Result<usize, CniError> {
+    let Some(store) = Store::open_existing(&network.data_dir, &network.name)? else { return Ok(0) };
+    let uplink = find_uplink(&node.netlink, state, None).await?;
+    let gateways = gateways_of(meaning, &node.facts)?;
+    pod_repair::repair(&node.netlink, &store, &node.facts, &uplink, gateways, Depth::All).await
+}
+
 /// Without a store there are no pods, and the first ADD makes the table.
 async fn rebuild_table(
     network: &KnownNetwork,
@@ -140,9 +160,7 @@ async fn rebuild_table(
         return Ok(Rebuilt::default());
     }
     let uplink = find_uplink(&node.netlink, state, None).await?;
-    let found = find_node_addresses(&node.netlink, &uplink, &meaning.node_ips).await?;
-    pod_rules::remember_node_addresses(&network.data_dir, &network.name, &node.boot, &found)?;
-    pod_rules::rebuild(&pod_rules::open()?, &network.data_dir, &network.name, &node.boot).await
+    pod_rules::sync(&node.netlink, meaning, &uplink, &node.boot).await
 }
 
 impl SyncedNetwork {
@@ -220,6 +238,11 @@ impl Report for SyncReport {
                 (set, removed) => format!("{set} installed, {removed} removed"),
             };
             add("routes to peers", routes.into());
+            let pods = match network.pods_repaired {
+                0 => "up to date".to_owned(),
+                repaired => format!("{repaired} of links, routes and settings repaired"),
+            };
+            add("running pods", pods.into());
             let table = match (network.table_made, network.elements_added, network.elements_removed) {
                 (true, ..) => "created".to_owned(),
                 (false, 0, 0) => "up to date".to_owned(),

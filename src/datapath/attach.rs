@@ -277,7 +277,7 @@ fn write_sysctls(objects: &[Object], place: Place) -> Result<(), DatapathError> 
 
 /// A write to `disable_ipv6` tries the RTNL lock and, where another ADD has it, starts over without sleeping:
 /// eighty ADDs at once spend most of their time so. It is 0 nearly always, and looking takes no lock.
-fn write_sysctl(wanted: &Sysctl) -> Result<(), SysctlError> {
+pub(super) fn write_sysctl(wanted: &Sysctl) -> Result<(), SysctlError> {
     let path: Vec<&str> = wanted.path.iter().map(String::as_str).collect();
     if path.last() == Some(&"disable_ipv6") {
         sysctl::write_if_different(&path, &wanted.value)?;

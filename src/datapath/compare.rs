@@ -55,6 +55,12 @@ pub fn differences(objects: &[Object], node: &Snapshot, sandbox: Sandbox<'_>) ->
     differences
 }
 
+/// Those of the node's objects that are not as they must be, in their order; but for the pair, which is one with the pod.
+pub fn faulty_on_node<'a>(objects: &'a [Object], node: &Snapshot) -> Vec<&'a Object> {
+    let on_node = objects.iter().filter(|it| it.place() == Place::Node && !matches!(it, Object::Pair(_)));
+    on_node.filter(|object| fault(object, node, Sandbox::Unseen).is_some()).collect()
+}
+
 /// What is wrong with `object` in the snapshot of its place; `None` if nothing is.
 fn fault(object: &Object, here: &Snapshot, sandbox: Sandbox<'_>) -> Option<String> {
     match object {

@@ -84,7 +84,7 @@ async fn read_snapshot(
     Ok(snapshot)
 }
 
-async fn read_shaping(
+pub(super) async fn read_shaping(
     netlink: &Netlink,
     objects: &[Object],
     place: Place,
@@ -130,7 +130,7 @@ fn link_names(objects: &[Object], place: Place) -> Vec<&str> {
     names
 }
 
-fn read_sysctls(objects: &[Object], place: Place) -> HashMap<Vec<String>, String> {
+pub(super) fn read_sysctls(objects: &[Object], place: Place) -> HashMap<Vec<String>, String> {
     let mut values = HashMap::new();
     for object in objects {
         if let Object::Sysctl(it) = object

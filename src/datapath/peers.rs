@@ -8,6 +8,7 @@
 //! nearer or moves away is a route that differs, and is replaced in one step.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -27,6 +28,9 @@ const AT_ONCE: usize = 512;
 
 /// How many refusals are looked into, at one request each. More of them have the same reason.
 const EXPLAINED: usize = 16;
+
+/// The routes of ours to single addresses, and the source of each.
+pub type RoutesToPods = HashMap<IpAddr, Option<IpAddr>>;
 
 /// What a synchronisation did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -58,6 +62,17 @@ pub struct PeerFailure {
 /// # Errors
 /// Only where the kernel's routes cannot be read, or the socket fails. A peer's own trouble is in the answer.
 pub async fn synchronise(node: &Netlink, state: &NodeState) -> Result<Synchronised, DatapathError> {
+    settle(node, state, &state.peer_routes(), None).await.map(|(done, _)| done)
+}
+
+/// The same; tells besides which routes to pods it has seen on the way.
+///
+/// # Errors
+/// As [`synchronise`].
+pub async fn synchronise_and_see(
+    node: &Netlink,
+    state: &NodeState,
+) -> Result<(Synchronised, RoutesToPods), DatapathError> {
     settle(node, state, &state.peer_routes(), None).await
 }
 
@@ -72,7 +87,7 @@ pub async fn synchronise_with(
     overlay: &Overlay,
 ) -> Result<Synchronised, DatapathError> {
     let device = overlay_device(node).await?;
-    settle(node, state, &state.peer_routes_with(overlay), device).await
+    settle(node, state, &state.peer_routes_with(overlay), device).await.map(|(done, _)| done)
 }
 
 /// Sets what is missing or wrong, and removes nothing: for a list of peers that may not be the whole truth.
@@ -116,16 +131,19 @@ async fn settle(
     state: &NodeState,
     desired: &[PeerRoute],
     device: Option<u32>,
-) -> Result<Synchronised, DatapathError> {
-    let actual = own_routes(node, state).await?;
+) -> Result<(Synchronised, RoutesToPods), DatapathError> {
+    let (actual, others): (Vec<Route>, Vec<Route>) =
+        read_routes(node).await?.into_iter().partition(|route| is_to_peer(route, state));
     let done = carry_out(node, plan(desired, &actual, device), device).await;
+    let to_pods = others.iter().filter(|it| it.kind == RouteKind::Unicast && it.gateway.is_none());
+    let to_pods = to_pods.map(|route| (route.destination.ip(), route.source)).collect();
     if !done.is_unsure {
-        return Ok(done);
+        return Ok((done, to_pods));
     }
     // The trouble was the socket's and not the peers'.
     let actual = own_routes(node, state).await?;
     let again = carry_out(node, plan(desired, &actual, device), device).await;
-    Ok(Synchronised { set: done.set + again.set, removed: done.removed + again.removed, ..again })
+    Ok((Synchronised { set: done.set + again.set, removed: done.removed + again.removed, ..again }, to_pods))
 }
 
 async fn overlay_device(node: &Netlink) -> Result<Option<u32>, KernelError> {
@@ -232,7 +250,13 @@ pub async fn standings(
 /// # Errors
 /// Where the kernel's routes cannot be read.
 pub(crate) async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<Route>, DatapathError> {
-    let metric = Some(route_metric(&state.network));
+    let mut routes = read_routes(node).await?;
+    routes.retain(|route| is_to_peer(route, state));
+    Ok(routes)
+}
+
+/// All routes of ours in the main table.
+async fn read_routes(node: &Netlink) -> Result<Vec<Route>, DatapathError> {
     let mut routes = Vec::new();
     for family in [Family::V4, Family::V6] {
         let filter = RouteFilter {
@@ -242,8 +266,11 @@ pub(crate) async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<
         };
         routes.extend(node.routes(filter).await?);
     }
-    routes.retain(|route| route.metric == metric && route.kind == RouteKind::Unicast);
     Ok(routes)
+}
+
+fn is_to_peer(route: &Route, state: &NodeState) -> bool {
+    route.metric == Some(route_metric(&state.network)) && route.kind == RouteKind::Unicast
 }
 
 /// What must be done to make `actual` what is desired.

@@ -84,6 +84,13 @@ pub enum Change {
         /// What it gets.
         qdisc: Qdisc,
     },
+    /// Removes the queueing discipline in that place, whatever it is, with all that hangs on it.
+    DeleteQdisc {
+        /// The link.
+        index: u32,
+        /// Which place.
+        qdisc: Qdisc,
+    },
     /// Leads all that comes in by a link through another. The first needs [`Qdisc::Ingress`].
     AddRedirect(Redirect),
 }
@@ -109,6 +116,7 @@ impl Change {
             Self::AddRule(rule) => rule::add_rule(rule),
             Self::DeleteRule(rule) => rule::delete_rule(rule),
             Self::AddQdisc { index, qdisc } => qdisc::add_qdisc(*index, qdisc),
+            Self::DeleteQdisc { index, qdisc } => qdisc::delete_qdisc(*index, qdisc),
             Self::AddRedirect(redirect) => qdisc::add_redirect(redirect),
         }
     }
@@ -139,6 +147,7 @@ impl fmt::Display for Change {
             Self::AddRule(rule) => write!(f, "add rule {rule}"),
             Self::DeleteRule(rule) => write!(f, "delete rule {rule}"),
             Self::AddQdisc { index, qdisc } => write!(f, "add qdisc dev {index} {qdisc}"),
+            Self::DeleteQdisc { index, qdisc } => write!(f, "delete qdisc dev {index} {qdisc}"),
             Self::AddRedirect(Redirect { from, to }) => {
                 write!(f, "add filter dev {from} ingress redirect dev {to}")
             }

@@ -30,6 +30,7 @@ pub(super) mod rtm {
     pub(in crate::linux) const DEL_RULE: u16 = 33;
     pub(in crate::linux) const GET_RULE: u16 = 34;
     pub(in crate::linux) const NEW_QDISC: u16 = 36;
+    pub(in crate::linux) const DEL_QDISC: u16 = 37;
     pub(in crate::linux) const GET_QDISC: u16 = 38;
     pub(in crate::linux) const NEW_FILTER: u16 = 44;
     pub(in crate::linux) const GET_FILTER: u16 = 46;

@@ -66,6 +66,19 @@ impl Netlink {
     }
 }
 
+impl Netlink {
+    /// All neighbours of the namespace.
+    ///
+    /// `ip neighbour show nud all`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn all_neighbours(&self) -> Result<Vec<Neighbour>, KernelError> {
+        let answers = self.dump(rtm::GET_NEIGHBOUR, &NeighbourMessage::default(), "list neighbours").await?;
+        Ok(answers.iter().filter_map(Neighbour::read).collect())
+    }
+}
+
 impl Neighbour {
     /// Whether it was set by hand.
     pub fn is_permanent(&self) -> bool {

@@ -184,6 +184,16 @@ pub(super) fn add_qdisc(index: u32, qdisc: &Qdisc) -> Request {
     Request::new(rtm::NEW_QDISC, &message, NEW)
 }
 
+/// `tc qdisc delete dev LINK {root|ingress}`
+pub(super) fn delete_qdisc(index: u32, qdisc: &Qdisc) -> Request {
+    let mut message = message_to(index);
+    message.header.parent = match qdisc {
+        Qdisc::Tbf(_) => TcHandle::ROOT,
+        Qdisc::Ingress => TcHandle::INGRESS,
+    };
+    Request::new(rtm::DEL_QDISC, &message, 0)
+}
+
 /// `tc filter add dev LINK parent ffff: protocol all pref 1 u32 match u32 0 0 action mirred egress redirect dev LINK`
 pub(super) fn add_redirect(redirect: &Redirect) -> Request {
     let mut selector = TcU32Selector::default();

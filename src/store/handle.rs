@@ -168,6 +168,32 @@ impl Store {
         Ok(entries)
     }
 
+    /// The addresses that are held, in no order.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn held(&self) -> Result<Vec<IpAddr>, StoreError> {
+        let mut held = Vec::new();
+        if let Some(by_ip) = self.root.open_dir(BY_IP)? {
+            by_ip.visit_names(|name, _| {
+                held.extend(address_of(name));
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(held)
+    }
+
+    /// The record of whoever holds an address. `None` if nobody does.
+    ///
+    /// # Errors
+    /// As [`Store::find`].
+    pub fn holder(&self, address: IpAddr) -> Result<Option<Record>, StoreError> {
+        let Some(by_ip) = self.root.open_dir(BY_IP)? else { return Ok(None) };
+        let name = address.to_string();
+        let content = by_ip.read(&name)?;
+        content.map(|content| Record::from_json(&content.bytes, &by_ip.path_of(&name))).transpose()
+    }
+
     /// How much of each set is in use, as far as can be told without a lock. Writes nothing. What an
     /// earlier boot left counts as free: the next holder of the lock removes it.
     ///

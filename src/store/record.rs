@@ -17,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::cni::args::PodName;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, InvalidId, NetnsPath, NetworkName};
 use crate::cni::problem::plain;
+use crate::config::bandwidth::{Bandwidth, Limit};
 use crate::config::host_port::HostPort;
 use crate::desired::names::stable_hash_of_bytes;
 use crate::desired::nftables::element::PodRules;
+use crate::mac::MacAddr;
 use crate::store::boot::BootId;
 use crate::store::error::{Damaged, StoreError};
 
@@ -48,6 +50,10 @@ pub struct Record {
     pub masquerade: bool,
     /// Ports of the node that lead to the pod.
     pub host_ports: Vec<HostPort>,
+    /// Hardware address of the pod's end, where it was asked for; else it follows from the key.
+    pub mac: Option<MacAddr>,
+    /// How much the pod may send and receive.
+    pub bandwidth: Bandwidth,
     /// host-local's directory that `ferrulectl import` took it over from; `None` for what ferrule attached. The link and
     /// the routes of such an attachment are another plugin's work, and `host_link` is that plugin's.
     pub imported_from: Option<String>,
@@ -81,12 +87,17 @@ pub struct Claim {
     pub masquerade: bool,
     /// Ports of the node that are to lead to it.
     pub host_ports: Vec<HostPort>,
+    /// Hardware address of the pod's end, where it is asked for.
+    pub mac: Option<MacAddr>,
+    /// How much it may send and receive.
+    pub bandwidth: Bandwidth,
     pub imported_from: Option<String>,
 }
 
 impl Record {
     pub(super) fn new(claim: Claim, addresses: Vec<IpAddr>, boot_id: BootId, created: u64) -> Self {
-        let Claim { key, netns, host_link, pod, masquerade, host_ports, imported_from } = claim;
+        let Claim { key, netns, host_link, pod, masquerade, host_ports, mac, bandwidth, imported_from } =
+            claim;
         let AttachmentKey { network, container, ifname } = key;
         let version = VERSION;
         Self {
@@ -101,6 +112,8 @@ impl Record {
             pod,
             masquerade,
             host_ports,
+            mac,
+            bandwidth,
             imported_from,
             created,
         }
@@ -166,6 +179,9 @@ impl Record {
             pod: self.pod.clone(),
             masquerade: self.masquerade,
             host_ports: self.host_ports.clone(),
+            mac: self.mac.map(|mac| mac.to_string()),
+            ingress: self.bandwidth.ingress.map(WrittenLimit::of),
+            egress: self.bandwidth.egress.map(WrittenLimit::of),
             imported_from: self.imported_from.clone(),
             created: self.created,
         };
@@ -247,8 +263,32 @@ struct Written {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     host_ports: Vec<HostPort>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ingress: Option<WrittenLimit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    egress: Option<WrittenLimit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     imported_from: Option<String>,
     created: u64,
+}
+
+/// A limit of bandwidth: bits per second, and bits.
+#[derive(Serialize, Deserialize)]
+struct WrittenLimit {
+    rate: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    burst: Option<u64>,
+}
+
+impl WrittenLimit {
+    fn of(limit: Limit) -> Self {
+        Self { rate: limit.rate, burst: limit.burst }
+    }
+
+    fn read(self) -> Limit {
+        Limit { rate: self.rate, burst: self.burst }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -285,6 +325,12 @@ impl Written {
             pod: self.pod.filter(PodName::has_plain_words),
             masquerade: self.masquerade,
             host_ports: self.host_ports,
+            // What is none is as good as not asked for: the node's end is made right by it, and nothing else.
+            mac: self.mac.as_deref().and_then(MacAddr::parse),
+            bandwidth: Bandwidth {
+                ingress: self.ingress.map(WrittenLimit::read),
+                egress: self.egress.map(WrittenLimit::read),
+            },
             imported_from: self.imported_from,
             created: self.created,
         })
@@ -292,126 +338,4 @@ impl Written {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What `cat` shows. Stores on people's nodes hold this form: it may grow, and never change.
-    const GOLDEN: &str = r#"{
-  "version": 1,
-  "network": "podnet",
-  "container": "8e5d3ecb0b9f",
-  "ifname": "eth0",
-  "netns": {
-    "path": "/run/netns/cni-1",
-    "dev": 4,
-    "ino": 4026532201
-  },
-  "bootId": "6c3b1c1e-5f0a-4a57-9d7e-0d6f1a2b3c4d",
-  "hostLink": "veth0123456789a",
-  "addresses": [
-    "10.244.1.2",
-    "fd00:10:244:1::2"
-  ],
-  "pod": {
-    "namespace": "default",
-    "name": "web-0"
-  },
-  "masquerade": true,
-  "hostPorts": [
-    {
-      "hostIP": "127.0.0.1",
-      "hostPort": 8080,
-      "containerPort": 80,
-      "protocol": "tcp"
-    }
-  ],
-  "created": 1795445360,
-  "sum": "fe965990cdb3c7f6"
-}
-"#;
-
-    const SUM_OF_GOLDEN: &str = "fe965990cdb3c7f6";
-
-    fn read(json: &str) -> Result<Record, StoreError> {
-        Record::from_json(json.as_bytes(), Path::new("by-id/x"))
-    }
-
-    #[test]
-    fn a_record_is_written_as_it_is_read() {
-        let record = read(GOLDEN).unwrap();
-        assert_eq!(record.key().to_string(), "podnet/8e5d3ecb0b9f/eth0");
-        assert_eq!(String::from_utf8(record.to_json()).unwrap(), GOLDEN);
-    }
-
-    /// As older versions wrote it, and as somebody leaves it who has edited it by hand.
-    fn without_sum() -> String {
-        GOLDEN.replace(&format!("{SUM}{SUM_OF_GOLDEN}\""), "")
-    }
-
-    #[test]
-    fn a_record_without_checksum_is_believed_a_wrong_one_is_not() {
-        assert_eq!(read(&without_sum()).unwrap(), read(GOLDEN).unwrap());
-        let edited = GOLDEN.replace("web-0", "web-1");
-        assert!(read(&edited).unwrap_err().to_string().contains("checksum"));
-        let compact = serde_json::from_str::<serde_json::Value>(GOLDEN).unwrap().to_string();
-        assert!(read(&compact).unwrap_err().to_string().contains("checksum"));
-    }
-
-    #[test]
-    fn one_that_was_imported_says_from_where() {
-        let mark = "  \"importedFrom\": \"/var/lib/cni/networks/podnet\",\n  \"created\"";
-        let json = GOLDEN.replace("  \"created\"", mark).replace(SUM_OF_GOLDEN, "ec4b12e4ef1e5ade");
-        let record = read(&json).unwrap();
-        assert_eq!(record.imported_from.as_deref(), Some("/var/lib/cni/networks/podnet"));
-        assert_eq!(String::from_utf8(record.to_json()).unwrap(), json);
-    }
-
-    #[test]
-    fn what_only_some_attachments_have_may_be_missing() {
-        let json = r#"{"version":1,"network":"n","container":"c","ifname":"i","bootId":"b",
-            "addresses":[],"created":0,"colour":"blue"}"#;
-        let record = read(json).unwrap();
-        assert_eq!((record.rules(), record.masquerade, record.host_ports.len()), (None, false, 0));
-        assert_eq!((record.netns, record.host_link, record.pod), (None, None, None));
-        assert_eq!(record.imported_from, None);
-    }
-
-    #[test]
-    fn a_pods_name_that_could_forge_a_line_is_left_out() {
-        for bad in ["web-0\\n", "web/0", "", "web-0\\u001b[2J"] {
-            let record = read(&without_sum().replace("web-0", bad)).unwrap();
-            assert_eq!((record.pod, record.addresses.len()), (None, 2), "{bad}");
-        }
-        let mark = "\"importedFrom\": \"/var\\n\", \"created\"";
-        assert!(matches!(read(&without_sum().replace("\"created\"", mark)), Err(StoreError::Damaged(_))));
-    }
-
-    #[test]
-    fn a_word_that_is_none_of_ours_does_not_break_the_message() {
-        for word in ["t\\u009bcp", "\\n", &"x".repeat(4000)] {
-            let error = read(&without_sum().replace("tcp", word)).unwrap_err().to_string();
-            assert!(error.contains("unknown variant") && !error.contains(char::is_control), "{error:?}");
-            assert!(error.len() < 500, "{}", error.len());
-        }
-    }
-
-    #[test]
-    fn a_value_that_would_be_dangerous_to_use_is_damage() {
-        for (good, bad) in [
-            ("podnet", "../podnet"),
-            ("8e5d3ecb0b9f", "a/b"),
-            ("\"eth0\"", "\"\""),
-            ("/run/netns/cni-1", "run"),
-            ("veth0123456789a", "veth0123456789abcdef"),
-            ("10.244.1.2", "10.244.1"),
-            ("4026532201", "-1"),
-            ("6c3b1c1e-5f0a", "/"),
-            ("\"version\": 1", "\"version\": 0"),
-            ("\"version\": 1", "\"version\": \"1\""),
-        ] {
-            let error = read(&without_sum().replace(good, bad)).unwrap_err();
-            assert!(matches!(error, StoreError::Damaged(_)), "{bad}: {error}");
-            assert!(!error.to_string().contains("checksum"), "{bad}: {error}");
-        }
-    }
-}
+mod tests;

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::node::{AgentNode, other};
 use kit::call::Call;
-use kit::pod::Pod;
+use kit::packets::answers_ping;
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// Far more than the hundred milliseconds that are promised of an idle node: these tests run beside all others.
 const SOON: Duration = Duration::from_secs(5);
@@ -101,6 +104,45 @@ fn an_address_that_comes_later_is_the_nodes() {
     for set in ["node_addresses4", "uplinks"] {
         node.nft(&format!("flush set inet ferrule {set}"));
         repaired(&node, set, || has("node_addresses4", "192.0.2.10") && has("uplinks", "eth0"));
+    }
+}
+
+/// A pod of the node, its result and its host link.
+fn pod_on(node: &AgentNode, pod: &Pod) -> (Vec<String>, String) {
+    let mut conf = node.conf();
+    conf["runtimeConfig"] = json!({ "bandwidth": { "egressRate": 80_000_000, "egressBurst": 8_000_000 } });
+    let call = Call::ferrule("ADD").on(&node.namespace).conf(&conf);
+    let result = call.attachment(pod.container(), pod.namespace().path()).run().result();
+    (addresses_of(&result), host_link_of(&result))
+}
+
+#[test]
+fn what_the_kernel_drops_of_a_pod_with_an_address_or_a_link() {
+    let node = ready("dropped");
+    let pod = Pod::new("pod");
+    let (addresses, host) = pod_on(&node, &pod);
+    let ifb = host.replace("veth", "ifb");
+    let stands = || {
+        let (has, words) = (|words: &str| node.namespace.ip(words), format!("dev {host}"));
+        has(&format!("route show {words}")).contains("src 192.0.2.10")
+            && has(&format!("-6 route show {words}")).contains("src fd00:aa::10")
+            && addresses.iter().all(|it| has(&format!("neighbour show {words} nud permanent")).contains(it))
+            && has("link show up").contains(&format!("{host}@"))
+            && node.namespace.sh(&format!("tc filter show dev {host} ingress")).contains(&ifb)
+    };
+    assert!(stands());
+    for ruin in [
+        "ip address delete 192.0.2.10/24 dev eth0; ip address add 192.0.2.10/24 dev eth0".to_owned(),
+        "ip address delete fd00:aa::10/64 dev eth0; ip address add fd00:aa::10/64 dev eth0 nodad".to_owned(),
+        format!("ip link set {host} down"),
+        format!("ip link set {host} down; ip link set {host} up"),
+        format!("ip neighbour delete {} dev {host}", addresses[0]),
+        format!("ip -6 route flush dev {host}; ip route flush dev {host}"),
+        format!("ip link delete {ifb}"),
+    ] {
+        node.namespace.sh(&ruin);
+        repaired(&node, &ruin, stands);
+        assert!(addresses.iter().all(|address| answers_ping(&node.namespace, address)), "{ruin}");
     }
 }
 

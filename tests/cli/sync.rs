@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{install, text, verb};
 use kit::node::{NODE_V4, NODE_V6, Node, OUTSIDE_V4};
 use kit::packets::answers_ping;
-use kit::pod::{Pod, addresses_of};
+use kit::pod::{Pod, addresses_of, host_link_of};
 use kit::traffic::{Server, tcp};
 
 /// An address that comes to the node when its pods run.
@@ -95,5 +95,132 @@ fn doctor_names_rules_that_come_before_ours() {
         format!("what goes from {NODE_V6} to pod fd00:88::2 is refused"),
     ] {
         assert!(text(&doctor).contains(&words) && !doctor.status.success(), "{words}: {doctor:?}");
+    }
+}
+
+/// What takes away the node's side of a pod, or a part of it: all shell, run on the node, HOST and IFB for the links.
+const RUINS: [&str; 12] = [
+    // DHCP, NetworkManager.
+    "ip address delete 198.18.0.2/24 dev uplink; ip address add 198.18.0.2/24 dev uplink
+     ip route add default via 198.18.0.1",
+    "ip address delete fd00:18::2/64 dev uplink; ip address add fd00:18::2/64 dev uplink nodad",
+    "ip link set HOST down",
+    "ip link set HOST down; ip link set HOST up",
+    "ip route flush proto 102; ip -6 route flush proto 102",
+    "ip neighbour delete 10.88.0.2 dev HOST; ip neighbour delete fd00:88::2 dev HOST",
+    "ip neighbour replace 10.88.0.2 lladdr 02:00:00:00:00:99 dev HOST nud permanent",
+    "cd /proc/sys/net/ipv4/conf/HOST; echo 0 >rp_filter; echo 0 >route_localnet",
+    "cd /proc/sys/net/ipv6/conf/HOST; echo 1 >accept_ra; echo 0 >addr_gen_mode",
+    "tc qdisc delete dev HOST root; tc qdisc delete dev HOST ingress; tc qdisc delete dev IFB root",
+    "ip link delete IFB",
+    "ip link set IFB down",
+];
+
+/// A pod with a hostPort, limits and a hardware address of its own choice.
+fn add_with_everything(node: &Node, conf: &Value, pod: &Pod) -> (Value, Value) {
+    let mut conf = conf.clone();
+    conf["runtimeConfig"] = json!({
+        "portMappings": [{ "hostPort": 8080, "containerPort": 80 }],
+        "mac": "02:11:22:33:44:55",
+        "bandwidth": { "ingressRate": 80_000_000, "ingressBurst": 8_000_000,
+                       "egressRate": 80_000_000, "egressBurst": 8_000_000 },
+    });
+    let result = node.add(pod, &conf);
+    (conf, result)
+}
+
+fn ruin(node: &Node, how: &str, result: &Value) {
+    let host = host_link_of(result);
+    let ifb = host.replace("veth", "ifb");
+    node.namespace().sh(&how.replace("HOST", &host).replace("IFB", &ifb));
+}
+
+fn expect_reached(node: &Node, result: &Value, why: &str) {
+    for address in addresses_of(result) {
+        assert!(answers_ping(node.namespace(), &address), "{why}: {address}");
+    }
+}
+
+/// The whole node's side, against CHECK and with packets; doctor says what to do.
+#[test]
+fn sync_makes_the_nodes_side_of_a_pod_again() {
+    let (node, pod) = (Node::new(), Pod::new("pod"));
+    let conf = installed(&node);
+    let (conf, result) = add_with_everything(&node, &conf, &pod);
+    node.check(&pod, &conf, &result).success();
+    for how in RUINS {
+        ruin(&node, how, &result);
+        node.check(&pod, &conf, &result).failure(105);
+        assert!(verb(&node, "doctor").run().text().contains("ferrulectl sync"), "{how}");
+        let synced = verb(&node, "sync --output json").run().success();
+        assert!(synced["networks"][0]["podsRepaired"].as_u64().unwrap() > 0, "{how}: {synced}");
+        node.check(&pod, &conf, &result).success();
+        expect_reached(&node, &result, how);
+        let again = verb(&node, "sync --output json").run().success();
+        assert_eq!(again["networks"][0]["podsRepaired"], 0, "{how}: {again}");
+    }
+    node.del(&pod, &conf);
+    node.expect_nothing_left();
+}
+
+/// Without an agent and without a person: what an ADD sees on its way is enough.
+#[test]
+fn the_next_add_repairs_pods_that_lost_their_routes() {
+    let (node, pod, other) = (Node::new(), Pod::new("pod"), Pod::new("other"));
+    let conf = installed(&node);
+    let (with_all, result) = add_with_everything(&node, &conf, &pod);
+    let others = node.add(&other, &conf);
+    for how in &RUINS[..5] {
+        ruin(&node, how, &result);
+        node.add(&Pod::new("next"), &conf);
+        expect_reached(&node, &result, how);
+        expect_reached(&node, &others, how);
+        node.check(&pod, &with_all, &result).success();
+        node.check(&other, &conf, &others).success();
+    }
+}
+
+/// The node's own address is another from now on (DHCP).
+#[test]
+fn pods_are_reached_from_a_new_address_of_the_node() {
+    for by_add in [true, false] {
+        let (node, pod) = (Node::new(), Pod::new("pod"));
+        let conf = installed(&node);
+        let result = node.add(&pod, &conf);
+        node.namespace().ip_batch(&format!(
+            "address delete {NODE_V4}/24 dev uplink\naddress add 198.18.0.77/24 dev uplink\n\
+             route add default via {OUTSIDE_V4}\n"
+        ));
+        match by_add {
+            true => drop(node.add(&Pod::new("next"), &conf)),
+            false => drop(verb(&node, "sync").run()),
+        }
+        expect_reached(&node, &result, "a new address");
+        node.check(&pod, &conf, &result).success();
+    }
+}
+
+/// A gateway that the conf names is a `local` route of `lo`, and for IPv6 an address besides.
+#[test]
+fn a_named_gateway_that_went_with_lo_comes_back() {
+    for by_add in [true, false] {
+        let (node, pod) = (Node::bare("node"), Pod::new("pod"));
+        let mut conf = node.conf_with(json!([
+            [{ "subnet": "10.88.0.0/24", "gateway": "10.88.0.1" }],
+            [{ "subnet": "fd00:88::/64", "gateway": "fd00:88::1" }],
+        ]));
+        conf["name"] = json!("podnet");
+        install(&node, "10-ferrule.conflist", &conf);
+        let result = node.add(&pod, &conf);
+        node.namespace().ip_batch("link set lo down\nlink set lo up\n");
+        match by_add {
+            true => drop(node.add(&Pod::new("next"), &conf)),
+            false => drop(verb(&node, "sync").run()),
+        }
+        for gateway in ["10.88.0.1", "fd00:88::1"] {
+            assert!(answers_ping(pod.namespace(), gateway), "{gateway}");
+        }
+        expect_reached(&node, &result, "lo");
+        node.check(&pod, &conf, &result).success();
     }
 }

@@ -1,6 +1,6 @@
 //! `forwardAccept`: what `ferrulectl sync` puts into iptables' chains, and `ferrulectl uninstall` takes away.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{World, without_counts};
 use crate::cli::document;
@@ -62,7 +62,9 @@ fn sync_inserts_accept_rules_and_uninstall_removes_them() {
     assert_eq!(without_counts(&world.run(SAVE)), without_counts(&once));
     let removed = document(world.node(), "uninstall --yes-pods-lose-their-network", 0);
     for told in [foreseen, removed] {
-        let rules = told["removed"].as_array().unwrap().iter().filter(|it| it["kind"] == "rule");
+        let is_of_chain =
+            |it: &&Value| it["what"].as_str().is_some_and(|what| what.contains("filter FORWARD"));
+        let rules = told["removed"].as_array().unwrap().iter().filter(is_of_chain);
         assert_eq!(rules.count(), 4, "{told}");
     }
     assert_eq!(without_counts(&world.run(SAVE)), without_counts(&before));
@@ -189,6 +191,6 @@ fn sync_makes_forwarding_and_routes_true_without_an_add() {
     assert_eq!(
         text,
         "NETWORK  WHAT                STATE\npodnet   routes to peers     up to date\n\
-         podnet   table inet ferrule  up to date\n"
+         podnet   running pods        up to date\npodnet   table inet ferrule  up to date\n"
     );
 }

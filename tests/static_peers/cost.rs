@@ -85,6 +85,8 @@ fn unreachable_peers_are_tried_at_once_and_logged_in_few_lines() {
         conf.as_object_mut().unwrap().remove("nodeIPs");
         conf
     };
+    // The first makes the node's part.
+    add_one(node, &with(0), "one");
     let alone = overhear(node, &with(0), "none");
     let all_bad = with(300);
     for container in ["first", "second"] {

@@ -62,19 +62,31 @@ pub async fn examine(
         let differences = compare(meaning, node, store, record, can_enter_pods).await?;
         if !differences.is_empty() {
             let name = record.pod.as_ref().map_or_else(|| it.key.to_string(), ToString::to_string);
+            let remedy = if differences.iter().all(|it| can_be_repaired(it)) {
+                "ferrulectl sync makes the node's side again; if it happens again, find out what changes it"
+            } else {
+                "ferrulectl sync makes the node's side again; if that is not enough, delete the pod, so that it is created \
+                 again; if it happens again, find out what changes it"
+            };
             findings.push(
                 Finding::new("attachment-differs", format!("pod {name}: {}", name_some(&differences)))
                     .of(&network.name)
                     .because(
-                        "another program changed it, or the conf was changed after the pod was added; or the pod asks for \
-                         routes of its own (ferrule.dev/routes), which are not in its record",
+                        "another program changed it, or the kernel dropped it with an address or a link of the node, or the \
+                         conf was changed after the pod was added; or the pod asks for routes of its own \
+                         (ferrule.dev/routes), which are not in its record",
                     )
-                    .remedy("delete the pod, so that it is created again; if it happens again, find out what changes it"),
+                    .remedy(remedy),
             );
         }
     }
     findings.extend(examine_mtu(network, meaning, node, judged).await?);
     Ok(findings)
+}
+
+/// Whether a difference is on the node's side, where all but the pair is made again.
+fn can_be_repaired(difference: &str) -> bool {
+    difference.starts_with("node: ") && !difference.starts_with("node: veth")
 }
 
 /// Whether imported pods and those of ferrule reach each other.

@@ -8,6 +8,7 @@ use crate::cli::import::results::{Cached, HostPort};
 use crate::cni::args::PodName;
 use crate::cni::error::CniError;
 use crate::cni::ids::{AttachmentKey, ContainerId, IfName, NetnsPath, NetworkName};
+use crate::config::bandwidth::Bandwidth;
 use crate::config::range::RangeSet;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
@@ -182,6 +183,8 @@ impl Candidate {
             // Whatever the old plugin made of the kind is its own, and goes on working.
             masquerade: false,
             host_ports: Vec::new(),
+            mac: None,
+            bandwidth: Bandwidth::default(),
         }
     }
 }

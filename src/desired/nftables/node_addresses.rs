@@ -94,6 +94,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             up: true,
+            carrier: true,
             alias: None,
             group: 0,
             kind: kind.map(Into::into),

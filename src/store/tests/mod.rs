@@ -181,6 +181,8 @@ fn claim(container: &str) -> Claim {
         pod: Some(PodName { namespace: "default".into(), name: "web-0".into(), uid: None }),
         masquerade: false,
         host_ports: Vec::new(),
+        mac: None,
+        bandwidth: Default::default(),
     }
 }
 
