@@ -47,7 +47,10 @@ pub fn a_pod_gets_what_its_annotations_ask_for(space: &Space<'_>) -> Result {
 /// `kubernetes.io/ingress-bandwidth` and `egress-bandwidth`: a limit that is kept, and not by far undershot.
 pub fn bandwidth_is_held_in_both_directions(space: &Space<'_>) -> Result {
     let agnhost = &space.agnhost;
-    let server = ["-c", "iperf -s -D >/dev/null 2>&1; exec /agnhost pause"];
+    // It listens by IPv4 unless told otherwise; by IPv6, for both families.
+    let family = if space.families.contains(&Family::V6) { "--ipv6_domain" } else { "" };
+    let server = format!("iperf -s {family} -D >/dev/null 2>&1; exec /agnhost pause");
+    let server = ["-c", server.as_str()];
     let pod = |name: &str| {
         let mut manifest = Pod::running(name, agnhost, &server).manifest();
         manifest["spec"]["containers"][0]["command"] = Value::from(vec!["sh"]);
