@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(
             error.details,
             "CNI_CONTAINERID is not set | CNI_NETNS is not an absolute path | CNI_IFNAME has '/' at byte 1; \
-             printable ASCII without / : @ % may stand there | CNI_ARGS asks for IP=\"x\", which is no address"
+             printable ASCII without / : % may stand there | CNI_ARGS asks for IP=\"x\", which is no address"
         );
     }
 

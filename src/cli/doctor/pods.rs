@@ -18,6 +18,7 @@ use crate::desired::names;
 use crate::desired::node::NodeState;
 use crate::linux::link::{Link, LinkRef};
 use crate::linux::netns::Netns;
+use crate::linux::sysctl;
 use crate::store::{Record, Store};
 
 /// Whether this process may look into pods; the agent's container may not. It tries the namespace that it is in: a
@@ -53,13 +54,17 @@ pub async fn examine(
     }
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main);
     let (Some(meaning), Some(store)) = (meaning, store) else { return Ok(findings) };
+    // Whoever switches it off for all switches it off for each link: one finding tells of that ([`super::node`]).
+    let is_forwarding = !sysctl::read(&["net", "ipv4", "ip_forward"]).is_ok_and(|value| value == "0");
     for it in judged {
         let Ok((record, Life::NamespaceStands)) = &it.state else { continue };
         // Another plugin made their links and routes, and nothing here describes those.
         if record.imported_from.is_some() {
             continue;
         }
-        let differences = compare(meaning, node, store, record, can_enter_pods).await?;
+        let mut differences = compare(meaning, node, store, record, can_enter_pods).await?;
+        let forwarding = format!("net/ipv4/conf/{}/forwarding", names::host_link(&it.key));
+        differences.retain(|it| is_forwarding || !it.contains(&forwarding));
         if !differences.is_empty() {
             let name = record.pod.as_ref().map_or_else(|| it.key.to_string(), ToString::to_string);
             let remedy = if differences.iter().all(|it| can_be_repaired(it)) {

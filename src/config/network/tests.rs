@@ -337,13 +337,19 @@ fn keys_of_another_main_plugin_mean_what_that_plugin_says() {
 }
 
 #[test]
-fn addresses_asked_for_in_the_environment_count_as_well() {
-    let conf = Conf::parse(full().to_string().as_bytes()).unwrap();
+fn an_address_in_the_environment_counts_unless_args_ask_for_some() {
+    let mut document = full();
+    document["args"]["cni"] = json!({});
+    let conf = Conf::parse(document.to_string().as_bytes()).unwrap();
     let mut environment = environment(Command::Add);
     environment.args = Args::parse("IP=10.244.1.30;MAC=0a:58:00:00:00:09").unwrap();
     let network = Network::read(&conf, &environment).unwrap();
     assert_eq!(network.requested.last().unwrap().to_string(), "10.244.1.30");
     assert_eq!(network.mac, Some(MacAddr([0x0a, 0x58, 0, 0, 0, 1])));
+
+    let conf = Conf::parse(full().to_string().as_bytes()).unwrap();
+    let network = Network::read(&conf, &environment).unwrap();
+    assert!(network.requested.iter().all(|address| address.to_string() != "10.244.1.30"), "{network:?}");
 }
 
 #[test]
