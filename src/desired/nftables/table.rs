@@ -84,7 +84,7 @@ pub const TABLE: &str = "ferrule";
 
 /// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
 /// must stand here when one of them has changed.
-pub const COMMENT: &str = "ferrule layout 4d6ce7f8906a422e";
+pub const COMMENT: &str = "ferrule layout 8b978eef141bcee8";
 
 /// How often [`chain::ANTISPOOF`] is used: by its own rules, and by the one that sends packets there. Without it one pod
 /// can speak as another.
