@@ -4,6 +4,7 @@ mod capabilities;
 mod claims;
 mod document;
 mod files;
+mod fragments;
 mod loopback;
 mod packages;
 #[cfg(feature = "agent")]

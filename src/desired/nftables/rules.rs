@@ -31,6 +31,7 @@ pub fn rules() -> Vec<Rule> {
     [
         prerouting(),
         antispoof(),
+        reassembled(),
         dnat_prerouting(),
         dnat_output(),
         hostports(),
@@ -64,10 +65,6 @@ fn antispoof() -> Vec<Rule> {
     let link_local = masked_equals(ip6_saddr, &padded([0xff, 0xc0]), &padded([0xfe, 0x80]));
     let to_gateway = equals(ip6_daddr, &Bytes::default().address(GATEWAY_V6).0);
     vec![
-        // Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443). Both ends have
-        // permanent neighbour entries for each other: nothing that a pod says there is needed.
-        // icmpv6 type 133-137 drop
-        rule(&[icmpv6_type(133, 137), verdict(Drop)], "no neighbour discovery from pods"),
         // iifname . ip saddr @sources4 accept
         rule(&[ipv4(), is_in(&[iifname, ip_saddr], set::SOURCES4), verdict(Accept)], "the pod's own address"),
         // iifname . ip6 saddr @sources6 accept
@@ -79,6 +76,14 @@ fn antispoof() -> Vec<Rule> {
         rule(&[ipv6(), link_local, to_gateway, verdict(Accept)], "to the gateway"),
         rule(&[verdict(Drop)], "not the pod's address"),
     ]
+}
+
+fn reassembled() -> Vec<Rule> {
+    // Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443). Both ends have permanent
+    // neighbour entries for each other: nothing that a pod says there is needed.
+    // icmpv6 type 133-137 iifname @pods drop
+    let parts = [icmpv6_type(133, 137), is_in(&[iifname], set::PODS), verdict(Drop)];
+    vec![rule(chain::REASSEMBLED, &parts, "no neighbour discovery from pods")]
 }
 
 fn dnat_prerouting() -> Vec<Rule> {

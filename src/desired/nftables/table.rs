@@ -6,7 +6,8 @@ use crate::linux::nft::element::Element;
 use crate::linux::nft::set::{Set, Type};
 use crate::linux::nft::table::{Base, Chain, ChainKind, Family, Hook, Table};
 
-/// Priorities (include/uapi/linux/netfilter_ipv4.h).
+/// Priorities (include/uapi/linux/netfilter_ipv4.h). Fragments are put together at -400, where flows are tracked.
+const RAW_BEFORE_DEFRAG: i32 = -450;
 const RAW: i32 = -300;
 const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
@@ -17,10 +18,14 @@ const AFTER_SERVICES: i32 = -99;
 
 /// Names of the chains.
 pub mod chain {
-    /// All that arrives, before the kernel looks for the packet's flow: a forged one must not even make an entry.
+    /// All that arrives, each fragment by itself, before the kernel puts them together or looks for a flow: a forged one
+    /// must neither complete another's datagram nor make an entry. Nothing here may look behind the IP header, which the
+    /// first fragment alone has something of.
     pub const PREROUTING: &str = "prerouting";
     /// What arrives by a pod's link.
     pub const ANTISPOOF: &str = "antispoof";
+    /// All that arrives, put together, before the kernel looks for its flow.
+    pub const REASSEMBLED: &str = "reassembled";
     /// All that arrives, where destinations may be rewritten.
     pub const DNAT_PREROUTING: &str = "dnat_prerouting";
     /// What the node itself sends, where destinations may be rewritten.
@@ -84,11 +89,11 @@ pub const TABLE: &str = "ferrule";
 
 /// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
 /// must stand here when one of them has changed.
-pub const COMMENT: &str = "ferrule layout 8b978eef141bcee8";
+pub const COMMENT: &str = "ferrule layout 35ce79955076a194";
 
 /// How often [`chain::ANTISPOOF`] is used: by its own rules, and by the one that sends packets there. Without it one pod
 /// can speak as another.
-pub const ANTISPOOF_USE: u32 = 6;
+pub const ANTISPOOF_USE: u32 = 5;
 
 /// `table inet ferrule`
 pub fn table() -> Table {
@@ -103,9 +108,11 @@ pub fn chains() -> Vec<Chain> {
     };
     let plain = |name: &str| Chain { name: name.to_owned(), base: None };
     vec![
-        // type filter hook prerouting priority raw; policy accept;
-        base(chain::PREROUTING, ChainKind::Filter, Hook::Prerouting, RAW),
+        // type filter hook prerouting priority -450; policy accept;
+        base(chain::PREROUTING, ChainKind::Filter, Hook::Prerouting, RAW_BEFORE_DEFRAG),
         plain(chain::ANTISPOOF),
+        // type filter hook prerouting priority raw; policy accept;
+        base(chain::REASSEMBLED, ChainKind::Filter, Hook::Prerouting, RAW),
         // type nat hook prerouting priority dstnat + 1; policy accept;
         base(chain::DNAT_PREROUTING, ChainKind::Nat, Hook::Prerouting, AFTER_SERVICES),
         base(chain::DNAT_OUTPUT, ChainKind::Nat, Hook::Output, AFTER_SERVICES),

@@ -14,6 +14,9 @@ pub const UDP: u8 = 17;
 /// Protocol numbers (IANA).
 pub const ICMP6: u8 = 58;
 
+/// The header of a fragment (IANA).
+const FRAGMENT: u8 = 44;
+
 /// A hardware address.
 pub type Mac = [u8; 6];
 
@@ -28,11 +31,16 @@ pub fn mac(text: &str) -> Mac {
 
 /// Writes frames to the pod's `eth0`, one after another.
 pub fn send(pod: &Namespace, frames: &[Vec<u8>]) {
+    send_by(pod, "eth0", frames);
+}
+
+/// Writes frames to a link, one after another.
+pub fn send_by(namespace: &Namespace, link: &str, frames: &[Vec<u8>]) {
     let script = "import socket, sys\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
-                  s.bind(('eth0', 0))\nfor line in sys.stdin: s.send(bytes.fromhex(line))\n";
+                  s.bind((sys.argv[1], 0))\nfor line in sys.stdin: s.send(bytes.fromhex(line))\n";
     let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
     let lines: String = frames.iter().map(hex).collect();
-    run_in(pod, "python3", ["-c", script], &lines).unwrap_or_else(|failed| panic!("{failed}"));
+    run_in(namespace, "python3", ["-c", script, link], &lines).unwrap_or_else(|failed| panic!("{failed}"));
 }
 
 /// An Ethernet frame; `kind` is the EtherType.
@@ -66,6 +74,35 @@ pub fn packet(to: Mac, from: Mac, source: IpAddr, target: IpAddr, protocol: u8, 
     }
 }
 
+/// Two fragments of a packet of IP, in frames: up to byte `at` of its payload, a multiple of eight, and the rest. Who
+/// puts together what belongs together goes by addresses, protocol and `id`.
+pub fn fragments(
+    (to, from): (Mac, Mac),
+    (source, target): (IpAddr, IpAddr),
+    (protocol, payload): (u8, &[u8]),
+    (id, at): (u16, usize),
+) -> [Vec<u8>; 2] {
+    let parts = payload.split_at(at);
+    [(parts.0, 0, true), (parts.1, at as u16, false)].map(|(part, offset, has_more)| {
+        if source.is_ipv4() {
+            let mut frame = packet(to, from, source, target, protocol, part);
+            let header = &mut frame[14..34];
+            header[4..6].copy_from_slice(&id.to_be_bytes());
+            header[6..8].copy_from_slice(&(offset / 8 | u16::from(has_more) << 13).to_be_bytes());
+            header[10..12].fill(0);
+            let sum = checksum(&[header]);
+            header[10..12].copy_from_slice(&sum);
+            return frame;
+        }
+        // RFC 8200, section 4.5.
+        let mut message = vec![protocol, 0];
+        message.extend((offset | u16::from(has_more)).to_be_bytes());
+        message.extend(u32::from(id).to_be_bytes());
+        message.extend(part);
+        packet(to, from, source, target, FRAGMENT, &message)
+    })
+}
+
 /// A datagram of UDP (RFC 768).
 pub fn udp(source: IpAddr, target: IpAddr, port: u16, data: &[u8]) -> Vec<u8> {
     let mut message = [port.to_be_bytes(), port.to_be_bytes()].concat();
@@ -77,8 +114,13 @@ pub fn udp(source: IpAddr, target: IpAddr, port: u16, data: &[u8]) -> Vec<u8> {
 
 /// What begins a connection of TCP (RFC 9293).
 pub fn syn(source: IpAddr, target: IpAddr, port: u16) -> Vec<u8> {
+    tcp(source, target, port, 0x02)
+}
+
+/// A segment of TCP without data, with these flags.
+pub fn tcp(source: IpAddr, target: IpAddr, port: u16, flags: u8) -> Vec<u8> {
     let mut message = [port.to_be_bytes(), port.to_be_bytes()].concat();
-    message.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    message.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
     with_checksum(source, target, TCP, message, 16)
 }
 
