@@ -1,5 +1,6 @@
 //! Nodes that are not on-link: what is kept for them, and what packets do.
 
+mod answers;
 mod forgery;
 mod keep;
 mod reach;

@@ -27,7 +27,7 @@ use kit::traffic::{BRIEF, PATIENT, receives_udp, send_udp};
 const PORT: u16 = 9000;
 
 /// What an agent and the ADD of the node's pod put into the table, without the tunnel.
-fn admit(node: &Node, host_ports: &[HostPort]) {
+pub(super) fn admit(node: &Node, host_ports: &[HostPort]) {
     let state = node.state(vec![]);
     let pod = PodRules {
         network: state.network.clone(),
@@ -58,7 +58,7 @@ fn nft_of(node: &Node) -> Nfnetlink {
 }
 
 /// What the agent adds where there is a tunnel.
-fn guard(world: &World, node: &Node) {
+pub(super) fn guard(world: &World, node: &Node) {
     let ends = world.nodes.iter().flat_map(|node| &node.addresses).map(|text| text.parse().unwrap());
     let tunnel = VxlanPeers::new(DEFAULT_PORT, ends.collect());
     let network = node.state(vec![]).network;
@@ -79,7 +79,7 @@ fn forge(sender: &Namespace, to: &Node, address: &str, as_whom: &str) {
 }
 
 /// What follows the header of UDP.
-fn forgery(to: &Node, as_whom: &str) -> Vec<u8> {
+pub(super) fn forgery(to: &Node, as_whom: &str) -> Vec<u8> {
     let (source, target): (Ipv4Addr, Ipv4Addr) =
         (as_whom.parse().unwrap(), to.pod_addresses()[0].parse().unwrap());
     let mac = vtep_mac(to.addresses[0].parse().unwrap()).to_string();
@@ -106,7 +106,7 @@ fn udp_packet(source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     header
 }
 
-fn arrives(patience: std::time::Duration, to: &Node, send: impl Fn()) -> bool {
+pub(super) fn arrives(patience: std::time::Duration, to: &Node, send: impl Fn()) -> bool {
     receives_udp(patience, &to.pod, &to.pod_addresses()[0], PORT, send)
 }
 

@@ -20,6 +20,9 @@ use crate::linux::nft::table::Family;
 /// likewise in its other modes).
 const KUBE_PROXY_MARK: u32 = 1 << 14;
 
+/// `IPPROTO_UDP` (include/uapi/linux/in.h).
+const UDP: u8 = 17;
+
 /// First byte of 127.0.0.0/8.
 const LOOPBACK: [u8; 1] = [127];
 
@@ -39,7 +42,7 @@ pub fn rules() -> Vec<Rule> {
         postrouting(),
         input(),
         vxlan(),
-        forward(),
+        leaving(),
         pod_to_vxlan(),
     ]
     .concat()
@@ -66,12 +69,9 @@ fn antispoof() -> Vec<Rule> {
     let to_gateway = equals(ip6_daddr, &Bytes::default().address(GATEWAY_V6).0);
     vec![
         // iifname . ip saddr @sources4 accept
-        rule(&[ipv4(), is_in(&[iifname, ip_saddr], set::SOURCES4), verdict(Accept)], "the pod's own address"),
+        rule(&[ipv4(), is_own(ip_saddr, set::SOURCES4), verdict(Accept)], "the pod's own address"),
         // iifname . ip6 saddr @sources6 accept
-        rule(
-            &[ipv6(), is_in(&[iifname, ip6_saddr], set::SOURCES6), verdict(Accept)],
-            "the pod's own address",
-        ),
+        rule(&[ipv6(), is_own(ip6_saddr, set::SOURCES6), verdict(Accept)], "the pod's own address"),
         // ip6 saddr fe80::/10 ip6 daddr fe80::1 accept
         rule(&[ipv6(), link_local, to_gateway, verdict(Accept)], "to the gateway"),
         rule(&[verdict(Drop)], "not the pod's address"),
@@ -204,26 +204,34 @@ fn vxlan() -> Vec<Rule> {
     ]
 }
 
-fn forward() -> Vec<Rule> {
-    // meta l4proto . th dport @vxlan_ports iifname @pods goto pod_to_vxlan
-    let parts = [is_to_vxlan_port(), is_in(&[iifname], set::PODS), goto(chain::POD_TO_VXLAN)];
-    vec![rule(chain::FORWARD, &parts, "a pod to a VXLAN port")]
+fn leaving() -> Vec<Rule> {
+    // The protocol first: what is not UDP is not looked up.
+    // meta l4proto . udp dport @vxlan_ports iifname @pods goto pod_to_vxlan
+    let parts = [equals(l4proto, &[UDP]), is_to_vxlan_port(), is_in(&[iifname], set::PODS)];
+    vec![rule(chain::LEAVING, &[parts.concat(), goto(chain::POD_TO_VXLAN)], "a pod to a VXLAN port")]
 }
 
-/// What a pod sends to the VXLAN port of another node. There its address says that it is no node; but a packet that is
-/// masqueraded would have this node's. Pods that are nodes of a cluster of their own go on.
+/// What a pod sends to a VXLAN port, with the source under which it leaves, whatever that was before: masquerade, a
+/// Service, or the answer of a hostPort gives it its node's. Other pods that are nodes of a cluster of their own hear it,
+/// under the pod's own address.
 fn pod_to_vxlan() -> Vec<Rule> {
     let rule = |parts: &[Vec<Expr>], comment| rule(chain::POD_TO_VXLAN, parts, comment);
     vec![
         // oifname @pods accept
         rule(&[is_in(&[oifname], set::PODS), verdict(Accept)], "to a pod of this node"),
-        // meta mark & 0x00004000 == 0x00004000 drop
-        rule(&[has_mark(KUBE_PROXY_MARK), verdict(Drop)], "no pod may send VXLAN as its node"),
-        // iifgroup . ip daddr @no_masquerade4 accept
-        rule(&[is_exempt4(), verdict(Accept)], "with its own address"),
-        rule(&[is_exempt6(), verdict(Accept)], "with its own address"),
-        rule(&[verdict(Drop)], "no pod may send VXLAN as its node"),
+        // ip daddr @vxlan_peers4 drop
+        rule(&[ipv4(), is_in(&[ip_daddr], set::VXLAN_PEERS4), verdict(Drop)], "no pod speaks to a tunnel"),
+        rule(&[ipv6(), is_in(&[ip6_daddr], set::VXLAN_PEERS6), verdict(Drop)], "no pod speaks to a tunnel"),
+        // iifname . ip saddr @sources4 accept
+        rule(&[ipv4(), is_own(ip_saddr, set::SOURCES4), verdict(Accept)], "with its own address"),
+        rule(&[ipv6(), is_own(ip6_saddr, set::SOURCES6), verdict(Accept)], "with its own address"),
+        rule(&[verdict(Drop)], "no pod sends VXLAN as its node"),
     ]
+}
+
+/// `iifname . ADDRESS @SOURCES`: one of the addresses that the pod at the link has.
+fn is_own(address: Field, sources: &str) -> Vec<Expr> {
+    is_in(&[iifname, address], sources)
 }
 
 /// `meta l4proto . th dport @vxlan_ports`: for the end of a tunnel, be it here or at another node.

@@ -12,6 +12,10 @@ const RAW: i32 = -300;
 const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
 
+/// After every rule of anybody that rewrites a source: chains of type `nat` are evaluated at [`SOURCE_NAT`], whatever
+/// priority they have among themselves.
+const AFTER_SOURCE_NAT: i32 = 300;
+
 /// One after `dstnat`, where kube-proxy is: a Service's address and port always win against a hostPort, which a
 /// pod's author chooses without anybody's leave (CVE-2019-9946).
 const AFTER_SERVICES: i32 = -99;
@@ -40,9 +44,9 @@ pub mod chain {
     pub const INPUT: &str = "input";
     /// What is for this node's VXLAN port.
     pub const VXLAN: &str = "vxlan";
-    /// What this node passes on, after destinations were rewritten.
-    pub const FORWARD: &str = "forward";
-    /// What a pod sends to the VXLAN port of another node.
+    /// All that leaves, with the source under which it leaves.
+    pub const LEAVING: &str = "leaving";
+    /// What a pod sends to a VXLAN port.
     pub const POD_TO_VXLAN: &str = "pod_to_vxlan";
 }
 
@@ -89,7 +93,7 @@ pub const TABLE: &str = "ferrule";
 
 /// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
 /// must stand here when one of them has changed.
-pub const COMMENT: &str = "ferrule layout 35ce79955076a194";
+pub const COMMENT: &str = "ferrule layout 1fc9dd6c3b72c1ca";
 
 /// How often [`chain::ANTISPOOF`] is used: by its own rules, and by the one that sends packets there. Without it one pod
 /// can speak as another.
@@ -123,7 +127,8 @@ pub fn chains() -> Vec<Chain> {
         // type filter hook input priority filter; policy accept;
         base(chain::INPUT, ChainKind::Filter, Hook::Input, FILTER),
         plain(chain::VXLAN),
-        base(chain::FORWARD, ChainKind::Filter, Hook::Forward, FILTER),
+        // type filter hook postrouting priority 300; policy accept;
+        base(chain::LEAVING, ChainKind::Filter, Hook::Postrouting, AFTER_SOURCE_NAT),
         plain(chain::POD_TO_VXLAN),
     ]
 }
