@@ -6,6 +6,7 @@ mod document;
 mod files;
 mod fragments;
 mod loopback;
+mod no_flow;
 mod packages;
 #[cfg(feature = "agent")]
 mod privileges;

@@ -11,6 +11,10 @@ const LOCAL: u32 = 2;
 /// `IPS_DST_NAT` (include/uapi/linux/netfilter/nf_conntrack_common.h).
 const DST_NAT: u32 = 1 << 5;
 
+/// `NF_CT_STATE_INVALID_BIT`, and that of `IP_CT_RELATED` (include/uapi/linux/netfilter/nf_conntrack_common.h).
+pub const INVALID: u32 = 1;
+pub const RELATED: u32 = 1 << 2;
+
 /// `IPPROTO_ICMPV6` (include/uapi/linux/in6.h).
 const ICMPV6: u8 = 58;
 
@@ -70,6 +74,26 @@ pub fn th_dport(to: Reg) -> Expr {
     Expr::Payload { header: Header::Transport, offset: 2, length: 2, to }
 }
 
+/// `ct original ip saddr`: who began the flow.
+pub fn ct_original_ip_saddr(to: Reg) -> Expr {
+    Expr::FlowSource { of_answers: false, ipv4: true, to }
+}
+
+/// `ct reply ip saddr`: who answers, whatever address it is asked by.
+pub fn ct_reply_ip_saddr(to: Reg) -> Expr {
+    Expr::FlowSource { of_answers: true, ipv4: true, to }
+}
+
+/// `ct original ip6 saddr`
+pub fn ct_original_ip6_saddr(to: Reg) -> Expr {
+    Expr::FlowSource { of_answers: false, ipv4: false, to }
+}
+
+/// `ct reply ip6 saddr`
+pub fn ct_reply_ip6_saddr(to: Reg) -> Expr {
+    Expr::FlowSource { of_answers: true, ipv4: false, to }
+}
+
 /// `meta nfproto ipv4`, which `nft list` leaves out where a field of IPv4 follows.
 pub fn ipv4() -> Vec<Expr> {
     of_family(Family::Ipv4)
@@ -113,8 +137,14 @@ pub fn masked_equals(field: Field, mask: &[u8], value: &[u8]) -> Vec<Expr> {
     vec![field(FIRST), mask, compare(Comparison::Equal, value)]
 }
 
+/// `icmpv6 type TYPE`
+pub fn icmpv6_type(value: u8) -> Vec<Expr> {
+    let icmp_type = |to| Expr::Payload { header: Header::Transport, offset: 0, length: 1, to };
+    [ipv6(), equals(l4proto, &[ICMPV6]), equals(icmp_type, &[value])].concat()
+}
+
 /// `icmpv6 type FIRST-LAST`
-pub fn icmpv6_type(first: u8, last: u8) -> Vec<Expr> {
+pub fn icmpv6_types(first: u8, last: u8) -> Vec<Expr> {
     let icmp_type = Expr::Payload { header: Header::Transport, offset: 0, length: 1, to: FIRST };
     let (least, most) = (compare(Comparison::AtLeast, &[first]), compare(Comparison::AtMost, &[last]));
     [ipv6(), equals(l4proto, &[ICMPV6]), vec![icmp_type, least, most]].concat()
@@ -128,8 +158,17 @@ pub fn has_mark(bit: u32) -> Vec<Expr> {
 
 /// `ct status dnat`
 pub fn is_redirected() -> Vec<Expr> {
-    let mask = Expr::Mask { at: FIRST, mask: DST_NAT.to_ne_bytes().to_vec() };
-    vec![Expr::FlowStatus { to: FIRST }, mask, compare(Comparison::NotEqual, &[0; 4])]
+    has_any_bit(Expr::FlowStatus { to: FIRST }, DST_NAT)
+}
+
+/// `ct state STATE,STATE`
+pub fn is_in_state(states: u32) -> Vec<Expr> {
+    has_any_bit(Expr::FlowState { to: FIRST }, states)
+}
+
+fn has_any_bit(load: Expr, bits: u32) -> Vec<Expr> {
+    let mask = Expr::Mask { at: FIRST, mask: bits.to_ne_bytes().to_vec() };
+    vec![load, mask, compare(Comparison::NotEqual, &[0; 4])]
 }
 
 /// `fib daddr type local`
@@ -204,6 +243,7 @@ fn registers(load: &Expr) -> u8 {
     match load {
         Expr::Meta { field: MetaField::InputName | MetaField::OutputName, .. } => 4,
         Expr::Payload { length, .. } => u8::try_from(length.div_ceil(4)).unwrap_or(u8::MAX),
+        Expr::FlowSource { ipv4: false, .. } => 4,
         _ => 1,
     }
 }

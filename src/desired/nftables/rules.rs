@@ -4,10 +4,11 @@ use std::net::Ipv6Addr;
 
 use crate::desired::attachment::GATEWAY_V6;
 use crate::desired::nftables::expr::{
-    Field, dnat_to, equals, goto, has_mark, icmpv6_type, iifgroup, iifname, ip_daddr, ip_saddr, ip6_daddr,
-    ip6_saddr, ipv4, ipv6, is_for_its_link, is_for_this_node, is_in, is_not_from_loopback, is_redirected,
-    jump, l4proto, masked_equals, masquerade, masquerade_fully_random, oifname, rule, starts_with, th_dport,
-    verdict,
+    Field, INVALID, RELATED, ct_original_ip_saddr, ct_original_ip6_saddr, ct_reply_ip_saddr,
+    ct_reply_ip6_saddr, dnat_to, equals, goto, has_mark, icmpv6_type, icmpv6_types, iifgroup, iifname,
+    ip_daddr, ip_saddr, ip6_daddr, ip6_saddr, ipv4, ipv6, is_for_its_link, is_for_this_node, is_in,
+    is_in_state, is_not_from_loopback, is_redirected, jump, l4proto, masked_equals, masquerade,
+    masquerade_fully_random, oifname, rule, starts_with, th_dport, verdict,
 };
 use crate::desired::nftables::table::{chain, set};
 use crate::linux::nft::element::Bytes;
@@ -40,8 +41,10 @@ pub fn rules() -> Vec<Rule> {
         hostports(),
         any_hostports(),
         postrouting(),
+        no_flow(),
         input(),
         vxlan(),
+        vec![refuse_no_flow(chain::FORWARD)],
         leaving(),
         pod_to_vxlan(),
     ]
@@ -79,11 +82,41 @@ fn antispoof() -> Vec<Rule> {
 }
 
 fn reassembled() -> Vec<Rule> {
-    // Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443). Both ends have permanent
-    // neighbour entries for each other: nothing that a pod says there is needed.
-    // icmpv6 type 133-137 iifname @pods drop
-    let parts = [icmpv6_type(133, 137), is_in(&[iifname], set::PODS), verdict(Drop)];
-    vec![rule(chain::REASSEMBLED, &parts, "no neighbour discovery from pods")]
+    let from_pods = |types: Vec<Expr>| [types, is_in(&[iifname], set::PODS), verdict(Drop)];
+    vec![
+        // Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443). Both ends have
+        // permanent neighbour entries for each other: nothing that a pod says there is needed. And those of multicast
+        // listeners (RFC 2710, RFC 3810), which conntrack leaves alone as well: to a host far away they would leave the
+        // node with the pod's address.
+        // icmpv6 type 130-137 iifname @pods drop
+        rule(chain::REASSEMBLED, &from_pods(icmpv6_types(130, 137)), "no neighbour discovery from pods"),
+        // icmpv6 type mld2-listener-report iifname @pods drop
+        rule(chain::REASSEMBLED, &from_pods(icmpv6_type(143)), "no multicast listeners"),
+    ]
+}
+
+/// For what a pod sends that conntrack calls INVALID or RELATED. The first has no flow, so nothing rewrites its source.
+/// The second is an error about a flow, which a pod may have something to say of only if it is one of its ends.
+fn no_flow() -> Vec<Rule> {
+    let rule = |parts: &[Vec<Expr>], comment| rule(chain::NO_FLOW, parts, comment);
+    let its_own = |end, sources| rule(&[is_own(end, sources), verdict(Return)], "about a flow of the pod");
+    vec![
+        // ct state invalid drop
+        rule(&[is_in_state(INVALID), verdict(Drop)], "of no flow"),
+        // iifname . ct original ip saddr @sources4 return
+        its_own(ct_original_ip_saddr, set::SOURCES4),
+        its_own(ct_reply_ip_saddr, set::SOURCES4),
+        its_own(ct_original_ip6_saddr, set::SOURCES6),
+        its_own(ct_reply_ip6_saddr, set::SOURCES6),
+        rule(&[verdict(Drop)], "about a flow of others"),
+    ]
+}
+
+/// For a hook behind conntrack.
+fn refuse_no_flow(chain: &str) -> Rule {
+    // ct state invalid,related iifname @pods jump no_flow
+    let parts = [is_in_state(INVALID | RELATED), is_in(&[iifname], set::PODS), jump(chain::NO_FLOW)];
+    rule(chain, &parts, "a pod, of no flow of its own")
 }
 
 fn dnat_prerouting() -> Vec<Rule> {
@@ -188,8 +221,11 @@ fn postrouting() -> Vec<Rule> {
 }
 
 fn input() -> Vec<Rule> {
-    // meta l4proto . th dport @vxlan_ports goto vxlan
-    vec![rule(chain::INPUT, &[is_to_vxlan_port(), goto(chain::VXLAN)], "for the VXLAN port")]
+    vec![
+        refuse_no_flow(chain::INPUT),
+        // meta l4proto . th dport @vxlan_ports goto vxlan
+        rule(chain::INPUT, &[is_to_vxlan_port(), goto(chain::VXLAN)], "for the VXLAN port"),
+    ]
 }
 
 /// What is for this node's end of a tunnel. What comes out of VXLAN has no host link that tells whose it is, so the port

@@ -44,6 +44,10 @@ pub mod chain {
     pub const INPUT: &str = "input";
     /// What is for this node's VXLAN port.
     pub const VXLAN: &str = "vxlan";
+    /// What this node passes on, after destinations were rewritten.
+    pub const FORWARD: &str = "forward";
+    /// What a pod sends that is no packet of a flow of its own.
+    pub const NO_FLOW: &str = "no_flow";
     /// All that leaves, with the source under which it leaves.
     pub const LEAVING: &str = "leaving";
     /// What a pod sends to a VXLAN port.
@@ -93,7 +97,7 @@ pub const TABLE: &str = "ferrule";
 
 /// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
 /// must stand here when one of them has changed.
-pub const COMMENT: &str = "ferrule layout 1fc9dd6c3b72c1ca";
+pub const COMMENT: &str = "ferrule layout 4f4028acac665f2d";
 
 /// How often [`chain::ANTISPOOF`] is used: by its own rules, and by the one that sends packets there. Without it one pod
 /// can speak as another.
@@ -124,9 +128,12 @@ pub fn chains() -> Vec<Chain> {
         plain(chain::ANY_HOSTPORTS),
         // type nat hook postrouting priority srcnat; policy accept;
         base(chain::POSTROUTING, ChainKind::Nat, Hook::Postrouting, SOURCE_NAT),
+        plain(chain::NO_FLOW),
         // type filter hook input priority filter; policy accept;
         base(chain::INPUT, ChainKind::Filter, Hook::Input, FILTER),
         plain(chain::VXLAN),
+        // type filter hook forward priority filter; policy accept;
+        base(chain::FORWARD, ChainKind::Filter, Hook::Forward, FILTER),
         // type filter hook postrouting priority 300; policy accept;
         base(chain::LEAVING, ChainKind::Filter, Hook::Postrouting, AFTER_SOURCE_NAT),
         plain(chain::POD_TO_VXLAN),

@@ -149,6 +149,21 @@ pub enum Expr {
         /// Whereto.
         to: Reg,
     },
+    /// Loads how the packet stands to its flow (`NF_CT_STATE_*`, one bit), four bytes in the host's order.
+    FlowState {
+        /// Whereto.
+        to: Reg,
+    },
+    /// Loads the source address of the flow's packets in one direction, four or sixteen bytes. Ends the rule where the
+    /// packet has no flow, or one of the other family.
+    FlowSource {
+        /// Whether the direction is that of the answers.
+        of_answers: bool,
+        /// Of IPv4, or else of IPv6.
+        ipv4: bool,
+        /// Whereto.
+        to: Reg,
+    },
     /// Loads what has become of the flow (`IPS_*`), four bytes in the host's order.
     FlowStatus {
         /// Whereto.
@@ -299,6 +314,19 @@ impl Expr {
                         (NFTA_FIB_FLAGS, flags),
                     ],
                 )
+            }
+            Self::FlowState { to } => {
+                other("ct", &[(NFTA_CT_KEY, NFT_CT_STATE), (NFTA_CT_DREG, to.number())])
+            }
+            Self::FlowSource { of_answers, ipv4, to } => {
+                let key = if *ipv4 { NFT_CT_SRC_IP } else { NFT_CT_SRC_IP6 };
+                let attributes = [
+                    (NFTA_CT_KEY, key.to_be_bytes().to_vec()),
+                    (NFTA_CT_DREG, to.number().to_be_bytes().to_vec()),
+                    (NFTA_CT_DIRECTION, vec![u8::from(*of_answers)]),
+                ];
+                let attributes = attributes.into_iter().map(|(kind, value)| DefaultNla::new(kind, value));
+                Expressions::Other { expression_type: "ct".to_owned(), attributes: attributes.collect() }
             }
             Self::FlowStatus { to } => {
                 other("ct", &[(NFTA_CT_KEY, NFT_CT_STATUS), (NFTA_CT_DREG, to.number())])

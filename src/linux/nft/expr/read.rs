@@ -166,7 +166,15 @@ impl Fields<'_> {
 
     fn read_flow(&self) -> Option<Expr> {
         let to = self.register(NFTA_CT_DREG)?;
-        self.says(NFTA_CT_KEY, NFT_CT_STATUS).then_some(Expr::FlowStatus { to })
+        let ipv4 = match self.0.number(NFTA_CT_KEY)? {
+            NFT_CT_STATE => return Some(Expr::FlowState { to }),
+            NFT_CT_STATUS => return Some(Expr::FlowStatus { to }),
+            NFT_CT_SRC_IP => true,
+            NFT_CT_SRC_IP6 => false,
+            _ => return None,
+        };
+        let of_answers = self.0.value(NFTA_CT_DIRECTION)? == [1];
+        Some(Expr::FlowSource { of_answers, ipv4, to })
     }
 }
 
@@ -205,6 +213,9 @@ mod tests {
             Expr::DestinationType { on_input_link: false, to: b },
             Expr::DestinationType { on_input_link: true, to: a },
             Expr::FlowStatus { to: a },
+            Expr::FlowState { to: a },
+            Expr::FlowSource { of_answers: false, ipv4: true, to: b },
+            Expr::FlowSource { of_answers: true, ipv4: false, to: b },
             Expr::Counter,
             Expr::Extension(Extension::comment("ferrule: podnet")),
             Expr::Extension(Extension {

@@ -67,7 +67,11 @@ pub const NFTA_FIB_F_IIF: u32 = 1 << 3;
 
 pub const NFTA_CT_DREG: u16 = 1;
 pub const NFTA_CT_KEY: u16 = 2;
+pub const NFTA_CT_DIRECTION: u16 = 3;
+pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_STATUS: u32 = 2;
+pub const NFT_CT_SRC_IP: u32 = 19;
+pub const NFT_CT_SRC_IP6: u32 = 21;
 
 /// The same numbers as those of `NFTA_TARGET_*`.
 pub const NFTA_MATCH_NAME: u16 = 1;
