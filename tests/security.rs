@@ -7,6 +7,7 @@ mod files;
 mod fragments;
 mod loopback;
 mod no_flow;
+mod own_addresses;
 mod packages;
 #[cfg(feature = "agent")]
 mod privileges;

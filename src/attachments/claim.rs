@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::attachments::delegate::Delegate;
-use crate::attachments::node::NodeFacts;
+use crate::attachments::node::{self, NodeFacts};
 use crate::attachments::reclaim::Found;
 use crate::attachments::teardown::{Leaving, Mode, Teardown};
 use crate::attachments::timing::{Phase, Steps};
-use crate::attachments::{HOLD_DEADLINE, LOCK_DEADLINE, UNDO_DEADLINE, liveness, reclaim, teardown};
+use crate::attachments::{
+    HOLD_DEADLINE, LOCK_DEADLINE, UNDO_DEADLINE, liveness, node_addresses, reclaim, teardown,
+};
 use crate::cni::dns::Dns;
 use crate::cni::env::Command;
 use crate::cni::error::{CniError, Code};
@@ -128,23 +130,28 @@ impl AddressRequest<'_> {
             AddressManagement::Delegate(plugin) => return self.claim_delegated(&store, plugin).await,
         };
         let dns = read_resolv_conf(self.network)?;
-        let claim = || {
-            let mut locked = self.lock(&store)?;
-            let allocate = || locked.allocate(self.new_claim(), &sets, &self.network.requested);
-            self.steps.time(Phase::Store, allocate)
+        let node = self.node_or_open()?;
+        let can_be_had = |address: &&IpAddr| sets.iter().any(|set| set.hands_out(**address));
+        for &address in self.network.requested.iter().filter(can_be_had) {
+            if let Some(whose) = self.steps.wait(Phase::Look, node_addresses::why_own(&node, address)).await?
+            {
+                let message = format!("{address} is {whose} and cannot be given to a pod");
+                return Err(
+                    CniError::new(Code::AlreadyTaken, message).with_details("ask for another address")
+                );
+            }
+        }
+        let mut usable = sets.clone();
+        let (record, lock) = loop {
+            let (record, lock) = self.claim_from(&store, &usable).await?;
+            let own = node_addresses::own_among(&node, &record.addresses);
+            let own = self.steps.wait(Phase::Look, own).await;
+            if own.as_ref().is_ok_and(Vec::is_empty) {
+                break (record, lock);
+            }
+            self.lock(&store)?.release(self.key)?;
+            usable = node_addresses::without_own(&node, usable, &own?).await?;
         };
-        let mut outcome = claim();
-        if let Err(StoreError::AlreadyAttached { .. }) = outcome {
-            self.in_time(self.remove_unfinished(&store, None)).await?;
-            outcome = claim();
-        }
-        let allocate =
-            |locked: &mut StoreGuard<'_>| locked.allocate(self.new_claim(), &sets, &self.network.requested);
-        if let Err(StoreError::Exhausted { .. } | StoreError::Taken { .. }) = outcome {
-            let again = self.claim_from_the_dead(&store, &self.network.requested, outcome, allocate);
-            outcome = self.in_time(again).await?;
-        }
-        let (record, lock) = outcome?;
         // One of each set, in their order.
         let addresses = record.addresses.iter().zip(&sets);
         let allocation = Allocation {
@@ -153,6 +160,35 @@ impl AddressRequest<'_> {
             dns,
         };
         Ok(Claimed { allocation, record, lock })
+    }
+
+    /// Claims one address of each of these sets.
+    async fn claim_from(
+        &self,
+        store: &Store,
+        sets: &[RangeSet],
+    ) -> Result<(Record, AttachmentLock), CniError> {
+        let allocate =
+            |locked: &mut StoreGuard<'_>| locked.allocate(self.new_claim(), sets, &self.network.requested);
+        let claim = || {
+            let mut locked = self.lock(store)?;
+            self.steps.time(Phase::Store, || allocate(&mut locked))
+        };
+        let mut outcome = claim();
+        if let Err(StoreError::AlreadyAttached { .. }) = outcome {
+            self.in_time(self.remove_unfinished(store, None)).await?;
+            outcome = claim();
+        }
+        if let Err(StoreError::Exhausted { .. } | StoreError::Taken { .. }) = outcome {
+            let again = self.claim_from_the_dead(store, &self.network.requested, outcome, allocate);
+            outcome = self.in_time(again).await?;
+        }
+        Ok(outcome?)
+    }
+
+    /// The node's links; a socket of its own where ferrule has none there.
+    fn node_or_open(&self) -> Result<Netlink, CniError> {
+        self.node.map_or_else(node::open, |node| Ok(node.clone()))
     }
 
     fn lock<'store>(&self, store: &'store Store) -> Result<StoreGuard<'store>, StoreError> {
@@ -248,6 +284,11 @@ impl AddressRequest<'_> {
             .map_err(|problem| unusable(problem.to_string()))?;
         if result.ips.is_empty() {
             return Err(unusable("it gives no address (ips is empty)".into()));
+        }
+        let node = self.node_or_open()?;
+        for ip in &result.ips {
+            let judged = node_addresses::refuse_no_pods(&node, plugin, ip.address, ip.gateway);
+            self.steps.wait(Phase::Look, judged).await?;
         }
         let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.ip()).collect();
         // What was announced stays until its successor can be written: its lock makes others wait.

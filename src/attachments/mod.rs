@@ -4,6 +4,7 @@
 //! | file             | what it is                                                                           |
 //! |------------------|--------------------------------------------------------------------------------------|
 //! | [`claim`]        | where an attachment's addresses come from: the store, or a [`delegate`]               |
+//! | `node_addresses` | which addresses no pod may have, because the node or its router has them               |
 //! | [`describe`]     | a conf and addresses become the description of an attachment                          |
 //! | [`set_up`]       | makes the kernel what the attachment and its node need                                |
 //! | [`check`]        | compares record and kernel                                                            |
@@ -37,6 +38,7 @@ pub mod judged;
 pub mod liveness;
 pub mod networks;
 pub mod node;
+mod node_addresses;
 pub mod node_view;
 pub mod pod_repair;
 pub mod pod_rules;

@@ -4,6 +4,7 @@
 //! The field names and the rules are those of host-local, so that a conf moves over as it is. Ranges are
 //! intervals of numbers and are never enumerated: a /64 costs what a /30 costs.
 
+mod hosts;
 mod set;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+pub use hosts::why_no_host;
 pub use set::{InvalidRangeSet, RangeSet, Standing};
 
 /// An interval of addresses inside one subnet.
@@ -76,6 +78,11 @@ pub enum InvalidRange {
         /// What the address is instead.
         what: &'static str,
     },
+    /// The bounds take in addresses that no host can have.
+    #[error(
+        "{range} has an address that no host can have ({what}); choose another subnet, or narrow the bounds"
+    )]
+    NoHosts { range: String, what: &'static str },
     /// The bounds leave only addresses that are never handed out.
     #[error(
         "no address of {subnet} could be handed out: network, broadcast and gateway address take all \
@@ -88,7 +95,10 @@ impl InvalidRange {
     /// The conf's field that is to blame: `subnet`, `rangeStart`, `rangeEnd` or `gateway`.
     pub fn field(&self) -> &'static str {
         match self {
-            Self::NotASubnet { .. } | Self::HostBits { .. } | Self::HandsOutNothing { .. } => "subnet",
+            Self::NotASubnet { .. }
+            | Self::HostBits { .. }
+            | Self::NoHosts { .. }
+            | Self::HandsOutNothing { .. } => "subnet",
             Self::OtherFamily { field, .. } | Self::OutsideSubnet { field, .. } => field,
             Self::Inverted { .. } => "rangeEnd",
             Self::NoRouter { .. } => "gateway",
@@ -177,6 +187,36 @@ impl Range {
     /// The gateway, only if the conf named it.
     pub fn names_gateway(&self) -> Option<IpAddr> {
         self.named_gateway
+    }
+
+    /// Refuses bounds that take in what no host can have.
+    ///
+    /// # Errors
+    /// [`InvalidRange::NoHosts`].
+    pub fn of_hosts(self) -> Result<Self, InvalidRange> {
+        match hosts::why_none_between(self.first(), self.last()) {
+            Some(what) => Err(InvalidRange::NoHosts { range: self.to_string(), what }),
+            None => Ok(self),
+        }
+    }
+
+    /// What of the range lies outside of `networks`, in order.
+    fn without(&self, networks: &[IpNetwork]) -> Vec<Self> {
+        let of_family = networks.iter().filter(|network| network.is_ipv4() == self.subnet.is_ipv4());
+        let mut holes: Vec<_> = of_family.map(|it| (number(it.network()), number(it.broadcast()))).collect();
+        holes.sort_unstable();
+        let (mut pieces, mut next) = (Vec::new(), Some(self.first));
+        for (begin, end) in holes {
+            let Some(first) = next else { break };
+            if begin > first && first <= self.last {
+                let last = self.last.min(begin.saturating_sub(1));
+                pieces.push(Self { first, last, ..self.clone() });
+            }
+            next = end.checked_add(1).map(|after| after.max(first));
+        }
+        let rest = next.filter(|first| *first <= self.last);
+        pieces.extend(rest.map(|first| Self { first, ..self.clone() }));
+        pieces
     }
 
     /// The address lies within the bounds.

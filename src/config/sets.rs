@@ -88,7 +88,7 @@ fn read_range(node: &Node<'_, '_>) -> Result<Range, Noted> {
         node.refuse_member("subnet", "is missing; write it like 10.244.1.0/24 or fd00:10:244:1::/64");
         return Err(Noted);
     };
-    Range::new(subnet, start?, end?, gateway?).map_err(|error| {
+    Range::new(subnet, start?, end?, gateway?).and_then(Range::of_hosts).map_err(|error| {
         node.refuse_member(error.field(), error.to_string());
         Noted
     })

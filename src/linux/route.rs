@@ -36,6 +36,9 @@ const DEAD: u8 = 1;
 /// The table that routes are in unless said otherwise (RT_TABLE_MAIN).
 pub const MAIN_TABLE: u32 = 254;
 
+/// The table of what the namespace has itself (RT_TABLE_LOCAL).
+const LOCAL_TABLE: u32 = 255;
+
 /// The metric that the kernel gives to an IPv6 route without one (IP6_RT_PRIO_USER).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
@@ -53,6 +56,16 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
+    /// An address of several hosts, of which the namespace is one.
+    pub const ANYCAST: Self = Self::Other(4);
+    /// All hosts of a link.
+    pub const BROADCAST: Self = Self::Other(3);
+
+    /// Whether packets arrive: at a link's address, or at what stands for several.
+    fn is_own(self) -> bool {
+        [Self::Local, Self::ANYCAST, Self::BROADCAST].contains(&self)
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Unicast => RouteType::Unicast.into(),

@@ -30,7 +30,11 @@ impl Cursor {
 
     /// The address that the set handed out last, if it is known.
     pub fn last_of(&self, set: &RangeSet) -> Option<IpAddr> {
-        self.last.iter().copied().find(|&address| set.range_of(address).is_some())
+        let is_in = |address: &IpAddr| set.range_of(*address).is_some();
+        // One that the set lacks since lies in its subnet still.
+        let is_near = |address: &IpAddr| set.ranges().iter().any(|range| range.subnet().contains(*address));
+        let mut last = self.last.iter().copied();
+        last.clone().find(is_in).or_else(|| last.find(is_near))
     }
 
     /// Remembers the last address of each set.

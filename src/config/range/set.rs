@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::{Range, address, number};
 
 /// Ranges that are tried in the order of the conf. Never empty, of one family, without overlaps.
@@ -74,6 +76,13 @@ impl RangeSet {
         Ok(Self { ranges, gateways })
     }
 
+    /// The same set without the addresses of `networks`; `None` if that leaves nothing to hand out.
+    pub fn without(&self, networks: &[IpNetwork]) -> Option<Self> {
+        let ranges = self.ranges.iter().flat_map(|range| range.without(networks)).collect();
+        let set = Self { ranges, gateways: self.gateways.clone() };
+        (set.capacity() > 0).then_some(set)
+    }
+
     /// The ranges, in the order of the conf.
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
@@ -135,15 +144,19 @@ impl RangeSet {
     }
 
     /// Every address that the set hands out, each once, beginning after `last` and going round over the
-    /// ranges in their order, `last` itself at the end. Without `last`, or if it lies in no range, the
-    /// beginning is the first range's first address. Lazy: what is not taken costs nothing.
+    /// ranges in their order, `last` itself at the end. If `last` lies in no range, the beginning is what comes behind it
+    /// in its subnet; where that is nothing, or without `last`, the first range's first address. Lazy: what is not taken
+    /// costs nothing.
     pub fn addresses_after(&self, last: Option<IpAddr>) -> impl Iterator<Item = IpAddr> + '_ {
         let is_ipv4 = self.is_ipv4();
         let begin = last.and_then(|last| {
-            let at = self.ranges.iter().position(|range| range.contains(last))?;
-            Some((at, number(last)))
+            if let Some(at) = self.ranges.iter().position(|range| range.contains(last)) {
+                return Some((at, Some(number(last))));
+            }
+            let is_behind = |range: &Range| range.subnet.contains(last) && range.first > number(last);
+            self.ranges.iter().position(is_behind).map(|at| (at, None))
         });
-        let (at, last) = begin.map_or((0, None), |(at, last)| (at, Some(last)));
+        let (at, last) = begin.unwrap_or((0, None));
         let (before, from) = self.ranges.split_at(at.min(self.ranges.len()));
         // The range of `last` comes twice: what follows `last` at the beginning, the rest at the end.
         let head = from.first().and_then(|range| {

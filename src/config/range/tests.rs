@@ -41,6 +41,28 @@ fn without_bounds_a_range_is_the_hosts_of_its_subnet() {
 }
 
 #[test]
+fn a_set_without_networks_hands_out_all_the_rest_and_goes_on_in_turn() {
+    let networks =
+        |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNetwork>>();
+    let whole = set(&["10.1.2.0/28"]);
+    let rest = whole.without(&networks(&["10.1.2.4/30", "10.1.2.5/32", "10.1.2.0/31", "fd00::/64"])).unwrap();
+    let shown = |last: Option<&str>| {
+        let hosts = rest.addresses_after(last.map(ip)).map(|it| it.to_string());
+        hosts.map(|it| it.rsplit('.').next().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(rest.to_string(), "10.1.2.2-10.1.2.3 of 10.1.2.0/28, 10.1.2.8-10.1.2.14 of 10.1.2.0/28");
+    assert_eq!(shown(None), "2 3 8 9 10 11 12 13 14");
+    assert_eq!(shown(Some("10.1.2.5")), "8 9 10 11 12 13 14 2 3", "behind one that it lacks");
+    assert_eq!(rest.capacity(), 9);
+    assert!(!rest.hands_out(ip("10.1.2.5")) && rest.hands_out(ip("10.1.2.8")));
+    assert_eq!(whole.without(&[]), Some(whole.clone()));
+    assert_eq!(whole.without(&networks(&["10.0.0.0/8"])), None);
+    assert_eq!(set(&["fd00::/126"]).without(&networks(&["fd00::2/127"])), None, "the gateway alone is left");
+    let end = set(&["255.255.255.0/24"]).without(&networks(&["255.255.255.128/25"])).unwrap();
+    assert_eq!(end.to_string(), "255.255.255.1-255.255.255.127 of 255.255.255.0/24");
+}
+
+#[test]
 fn each_mistake_names_its_field_and_what_would_be_right() {
     for (subnet, start, end, gateway, field, words) in [
         ("10.1.2.0", "", "", "", "subnet", "prefix length is missing"),

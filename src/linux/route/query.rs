@@ -8,8 +8,8 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, Rout
 use rtnetlink::RouteMessageBuilder;
 
 use super::{
-    DEAD, Found, MAIN_TABLE, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC, RTAX_MTU, Route, RouteKind, family_of,
-    gateway_of,
+    DEAD, Found, LOCAL_TABLE, MAIN_TABLE, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC, RTAX_MTU, Route, RouteKind,
+    family_of, gateway_of,
 };
 use crate::linux::attributes::Attributes;
 use crate::linux::error::KernelError;
@@ -136,6 +136,29 @@ impl Netlink {
     pub async fn route_from(&self, source: IpAddr, address: IpAddr) -> Result<Option<Resolved>, KernelError> {
         let answer = self.look_up(address, Some(source), RouteFlags::empty()).await?;
         Ok(answer.as_ref().and_then(Resolved::read))
+    }
+
+    /// How the namespace has the address itself, if it does: [`RouteKind::Local`], [`RouteKind::ANYCAST`] or
+    /// [`RouteKind::BROADCAST`].
+    ///
+    /// # Errors
+    /// As [`Netlink::route_to`].
+    pub async fn own_kind(&self, address: IpAddr) -> Result<Option<RouteKind>, KernelError> {
+        let object = self.look_up(address, None, RouteFlags::empty()).await?;
+        let kind = object.as_ref().and_then(Found::in_object).map(|found| found.kind());
+        Ok(kind.filter(|kind| kind.is_own()))
+    }
+
+    /// All that the namespace has itself: addresses and broadcast and anycast addresses of links, and local routes.
+    ///
+    /// `ip route show table local`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn own_networks(&self, family: Family) -> Result<Vec<IpNetwork>, KernelError> {
+        let filter = RouteFilter { table: Some(LOCAL_TABLE), ..RouteFilter::all(family) };
+        let own = self.routes(filter).await?.into_iter().filter(|route| route.kind.is_own());
+        Ok(own.map(|route| route.destination).collect())
     }
 
     /// The route that packets to the first address of `destination` take, as it stands in the table, or `None`
