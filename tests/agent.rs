@@ -9,6 +9,7 @@
 pub mod access;
 pub mod api;
 mod chain;
+mod claims;
 mod firewall;
 mod follow;
 mod guard;
@@ -17,6 +18,7 @@ mod life;
 mod loopback;
 mod manifests;
 pub mod node;
+mod overruled;
 mod own_node;
 mod probes;
 mod repair;

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::agent::cluster::desired_state::Desired;
+use crate::agent::cluster::reserved::Reserved;
 use crate::agent::drift::Ownership;
 use crate::agent::settings::{ForwardAccept, Settings};
+use crate::agent::surroundings::{self, ApiServer};
 use crate::attachments::node::NodeFacts;
 use crate::attachments::{LOCK_DEADLINE, node as node_state, pod_repair, pod_rules, reclaim};
 use crate::cni::error::CniError;
@@ -19,6 +21,7 @@ use crate::datapath::nftables::{NftError, Rebuilt};
 use crate::datapath::node::{self, Uplink};
 use crate::datapath::node_addresses::find_node_addresses;
 use crate::datapath::overlay::{self, OverlayDone, Ways};
+use crate::datapath::overruled::{self, Overruled};
 use crate::datapath::peers::{self, Synchronised};
 use crate::datapath::pods::Depth;
 use crate::desired::names::{self, ROUTE_PROTOCOL};
@@ -113,6 +116,37 @@ impl Datapath {
             ports: self.ports.clone(),
             overlay: link::index_of(names::OVERLAY_DEVICE).unwrap_or_default(),
         }
+    }
+
+    /// Reads what this node needs and no other node's pods may have.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn surroundings(&self, api_server: &ApiServer) -> Result<Reserved, KernelError> {
+        surroundings::read(&self.netlink, api_server).await
+    }
+
+    /// Removes the routes to other nodes whose destination the node needs itself: an earlier process set them, and
+    /// without the list of Nodes nobody else would. Returns how many there were.
+    ///
+    /// # Errors
+    /// Where the kernel's routes cannot be read, or stay.
+    pub async fn withdraw(&self, reserved: &Reserved) -> Result<usize, DatapathError> {
+        let is_refused = |destination| reserved.refusal(destination).is_some();
+        peers::withdraw(&self.netlink, &self.network, is_refused).await
+    }
+
+    /// Routes to other nodes that the kernel does not take, among `count` from the place `from` on; and how many routes
+    /// there are.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub async fn overruled(
+        &self,
+        from: usize,
+        count: usize,
+    ) -> Result<(Vec<Overruled>, usize), DatapathError> {
+        overruled::find(&self.netlink, &self.network, from, count).await
     }
 
     /// Enables forwarding, sets the catch-all routes and rules of the own podCIDRs and deletes those of `former` ones. Returns

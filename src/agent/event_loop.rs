@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
@@ -34,16 +34,22 @@ use crate::agent::cluster::index::{Change, NodeEvent};
 use crate::agent::drift::Parts;
 use crate::agent::install::runtime::Runtime;
 use crate::agent::install::{conflist, drop_ins};
+use crate::agent::k8s::api_server;
 use crate::agent::k8s::events::EventRecorder;
 use crate::agent::k8s::watch::{self, WatchMessage};
 use crate::agent::kernel::Kernel;
 use crate::agent::own_node::OwnNodeLacks;
 use crate::agent::pending::{GATHER, Pending};
+use crate::agent::probation::{Action, Probation};
+use crate::agent::reconcile::list;
 use crate::agent::report::Reported;
 use crate::agent::serve::http;
 use crate::agent::serve::plugin_log::PluginLog;
 use crate::agent::settings::Settings;
+use crate::agent::surroundings::ApiServer;
 use crate::cni::error::CniError;
+use crate::datapath::overruled::Overruled;
+use crate::desired::names::ROUTE_PROTOCOL;
 use crate::linux::monitor::Event;
 
 /// How often everything is compared, whatever was heard.
@@ -51,6 +57,9 @@ const RESYNC: Duration = Duration::from_secs(60);
 
 /// How often the runtime, the plugin's log and the loop's health are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
+
+/// How many routes are looked up at once. That takes milliseconds.
+const LOOK_UPS: usize = 512;
 
 /// How many messages of the watch wait for the loop.
 const MESSAGES_WAITING: usize = 64;
@@ -65,8 +74,18 @@ pub struct Agent {
     pub(super) reported: Reported,
     /// Parts that were applied at least once.
     pub(super) applied: Parts,
+    pub(super) api_server: ApiServer,
+    pub(super) probation: Probation,
+    /// Has the API server asked for a word.
+    ask_api: Arc<Notify>,
+    /// Whether it was read what this node needs: before that no Node's claim can be judged.
+    pub(super) has_looked_around: bool,
     plugin_log: PluginLog,
     lacks: OwnNodeLacks,
+    /// Place of the route that is looked up next, while they are.
+    look_up_from: Option<usize>,
+    /// Routes that packets do not take, among those before that place.
+    overruled: Vec<Overruled>,
 }
 
 impl Agent {
@@ -78,14 +97,22 @@ impl Agent {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(settings: Settings) -> Result<Self, CniError> {
+        let cluster = Cluster::load(&settings);
+        let probation = Probation::trusting(cluster.trusted());
         Ok(Self {
-            cluster: Cluster::load(&settings),
+            cluster,
             pending: Pending::default(),
             kernel: Kernel::open(&settings)?,
             runtime: Runtime::new(&settings),
             reported: Reported::default(),
             applied: Parts::default(),
             lacks: OwnNodeLacks::default(),
+            look_up_from: None,
+            overruled: Vec::new(),
+            api_server: ApiServer::default(),
+            probation,
+            ask_api: Arc::default(),
+            has_looked_around: false,
             plugin_log: PluginLog::new(conflist::log_file(&settings.data_dir, &settings.network)),
             settings,
         })
@@ -104,9 +131,8 @@ impl Agent {
             tokio::spawn(http::serve(address, metrics, health));
         }
         self.write_drop_ins();
-        if self.cluster.desired.is_some() {
-            self.pending.add_all(Duration::ZERO);
-        }
+        // What is known from disk is applied; without that, it is looked for what an earlier life left.
+        self.pending.add_all(Duration::ZERO);
         let (mut resync, mut housekeeping) = (interval(RESYNC), interval(HOUSEKEEPING));
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -121,7 +147,10 @@ impl Agent {
                     self.reconcile().await;
                 }
                 Some(message) = messages.recv() => self.on_cluster_event(message),
-                _ = housekeeping.tick() => self.housekeeping(),
+                _ = housekeeping.tick() => {
+                    self.housekeeping();
+                    self.look_up_routes().await;
+                }
                 _ = resync.tick() => self.resync().await,
             }
         }
@@ -134,9 +163,16 @@ impl Agent {
     fn start_watch(&mut self) -> mpsc::Receiver<WatchMessage> {
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
         match watch::connect(&self.settings) {
-            Ok(client) => {
+            Ok((client, host)) => {
                 let recorder = EventRecorder::start(client.clone(), &self.settings.node_name);
                 self.reported.recorder = Some(recorder);
+                self.api_server.addresses = api_server::literal(&host).into_iter().collect();
+                tokio::spawn(api_server::follow(
+                    client.clone(),
+                    host,
+                    Arc::clone(&self.ask_api),
+                    sender.clone(),
+                ));
                 tokio::spawn(watch::follow(client, sender));
             }
             Err(reason) => error!(reason, "no API server, continuing with saved state"),
@@ -147,8 +183,22 @@ impl Agent {
     /// The kernel tells of a change: if it concerns a part of ours, that part is compared.
     fn on_kernel_event(&mut self, event: &Event) {
         if self.cluster.desired.is_some() {
+            if self.is_foreign_route_to_pods(event) {
+                self.look_up_routes_soon();
+            }
             let parts = self.kernel.drifted_parts(event);
             self.pending.add_drift(parts, *event == Event::Missed);
+        }
+    }
+
+    /// Whether somebody else's route to pods of another node came or went, or a rule.
+    fn is_foreign_route_to_pods(&self, event: &Event) -> bool {
+        match event {
+            Event::Route { protocol, destination, .. } => {
+                *protocol != ROUTE_PROTOCOL && self.cluster.index.meets_pods(*destination)
+            }
+            Event::Rule { protocol, .. } => *protocol != ROUTE_PROTOCOL,
+            _ => false,
         }
     }
 
@@ -157,8 +207,17 @@ impl Agent {
         let event = match message {
             WatchMessage::Node(event) => event,
             WatchMessage::Error(reason) => return self.reported.api_failed(&reason),
+            WatchMessage::NoAnswer => return self.probation.unanswered(),
+            WatchMessage::ApiServer(api_server) => {
+                self.on_word_of_api();
+                if std::mem::replace(&mut self.api_server, api_server.clone()) != api_server {
+                    self.pending.add(Parts { node: true, ..Parts::default() }, GATHER);
+                }
+                return;
+            }
         };
         self.reported.api_answered();
+        self.on_word_of_api();
         let is_list_end = event == NodeEvent::ListEnds;
         let change = self.cluster.index.apply(event);
         let index = &self.cluster.index;
@@ -168,6 +227,40 @@ impl Agent {
         if index.is_complete() && !change.is_nothing() {
             self.apply_change(change);
         }
+    }
+
+    /// The API server was heard, so the way to it is not cut off.
+    fn on_word_of_api(&mut self) {
+        let (suspects, was_on_trial) = (self.probation.suspects(), !self.probation.on_trial().is_empty());
+        if self.probation.heard(Instant::now()) {
+            let pod_cidrs = list(suspects.iter());
+            error!(pod_cidrs, "API server heard again without the routes, they stay withdrawn");
+            let note =
+                format!("routes to {pod_cidrs} took the API server away from this node; they stay withdrawn");
+            self.reported.event("RoutesCutOffApiServer", note);
+        }
+        if was_on_trial && self.probation.on_trial().is_empty() {
+            self.pending.save_soon();
+        }
+    }
+
+    /// If the API server fell silent after a change of routes, that change is taken back, and made again if it was not
+    /// the cause.
+    fn watch_over_routes(&mut self, now: Instant) {
+        match self.probation.tick(now) {
+            None => return,
+            Some(Action::Ask) => return self.ask_api.notify_one(),
+            Some(Action::Withdraw) => {
+                let pod_cidrs = list(self.probation.suspects().iter());
+                warn!(pod_cidrs, "API server silent since these routes were set, withdrawing them");
+            }
+            Some(Action::PutBack) => {
+                warn!("API server silent without the withdrawn routes too, setting them again")
+            }
+            Some(Action::TryAgain) => info!("trying routes again that had cut off the API server"),
+        }
+        self.cluster.index.suspect(self.probation.suspects());
+        self.pending.add(Parts { routes: true, table: true, ..Parts::default() }, Duration::ZERO);
     }
 
     /// Makes due what a change of the Nodes calls for.
@@ -205,6 +298,7 @@ impl Agent {
             }
         }
         self.pending.check_table_if_due(now);
+        self.watch_over_routes(now);
         if self.pending.take_save(now) {
             self.save();
         }
@@ -214,10 +308,30 @@ impl Agent {
         self.count_addresses();
     }
 
+    /// Compares what the kernel does with what was programmed: after a change, and now and then.
+    async fn look_up_routes(&mut self) {
+        if let Some(from) = self.look_up_from {
+            let step = self.kernel.datapath.overruled(from, LOOK_UPS);
+            let Some((found, total)) = self.reported.step("look_up", step).await else { return };
+            self.overruled.extend(found);
+            self.look_up_from = Some(from + LOOK_UPS).filter(|next| *next < total);
+            if self.look_up_from.is_none() {
+                self.reported.overruled(std::mem::take(&mut self.overruled));
+            }
+        }
+    }
+
+    /// Has all routes to other nodes looked up, from the first one on.
+    pub(super) fn look_up_routes_soon(&mut self) {
+        self.look_up_from = Some(0);
+        self.overruled.clear();
+    }
+
     /// Once a minute everything is compared.
     async fn resync(&mut self) {
         if self.cluster.desired.is_some() {
             self.pending.add_all(Duration::ZERO);
+            self.look_up_routes_soon();
         }
         let reclaimed = self.reported.step("reclaim", self.kernel.datapath.reclaim()).await;
         if let Some(attachments) = reclaimed.filter(|count| *count > 0) {
@@ -253,7 +367,7 @@ impl Agent {
     }
 
     fn save(&self) {
-        if let Err(reason) = self.cluster.save() {
+        if let Err(reason) = self.cluster.save(self.probation.on_trial()) {
             self.reported.metrics.step_failed("save");
             warn!(%reason, "state not saved");
         }

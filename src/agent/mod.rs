@@ -5,6 +5,8 @@
 //! | [`settings`]                  | flags and environment                                                       |
 //! | [`event_loop`], `reconcile`   | the loop, and what it does                                                  |
 //! | [`pending`], [`backoff`]      | what is due, and when                                                       |
+//! | [`surroundings`]              | what this node needs and no pods elsewhere may have                         |
+//! | [`probation`]                 | whether the API server is heard after a change of routes                    |
 //! | [`report`]                    | log, metrics, events of the Node                                            |
 //! | `own_node`                    | what this node's Node lacks                                                 |
 //! | [`k8s`]                       | the API server; the only directory that names kube                          |
@@ -25,8 +27,10 @@ pub mod k8s;
 pub mod kernel;
 mod own_node;
 pub mod pending;
+pub mod probation;
 mod reconcile;
 pub mod report;
 pub mod serve;
 pub mod settings;
+pub mod surroundings;
 pub mod uninstall;

@@ -27,6 +27,9 @@ impl Agent {
     /// Applies what is due.
     pub(super) async fn reconcile(&mut self) {
         let mut due = self.pending.take();
+        if (due.parts.node || !self.has_looked_around) && !self.look_around(&mut due).await {
+            return self.pending.finish(Parts::ALL);
+        }
         let changed = self.refresh(&mut due);
         let Some(desired) = self.cluster.desired.take() else { return };
         self.kernel.set_pod_cidrs(&desired.own.pod_cidrs);
@@ -55,8 +58,33 @@ impl Agent {
         if pass.due.parts.files {
             pass.failed.files = !self.install(&desired);
         }
+        self.probation
+            .applied(Instant::now(), desired.peers.iter().flat_map(|peer| peer.pod_cidrs.iter().copied()));
         self.cluster.desired = Some(desired);
         self.pending.finish(pass.failed);
+    }
+
+    /// Reads what this node needs, so that what Nodes claim is judged by it. Returns whether that was ever read.
+    async fn look_around(&mut self, due: &mut Due) -> bool {
+        let step = self.kernel.datapath.surroundings(&self.api_server);
+        let Some(reserved) = self.reported.step("surroundings", step).await else {
+            return self.has_looked_around;
+        };
+        self.has_looked_around = true;
+        if self.cluster.index.reserve(reserved) {
+            due.parts.routes = true;
+            due.parts.table = true;
+        }
+        if !self.cluster.index.is_complete() {
+            if let Some(saved) = self.cluster.judge_saved() {
+                self.reported.all_problems(&saved);
+            }
+            let step = self.kernel.datapath.withdraw(self.cluster.index.reserved());
+            if let Some(count) = self.reported.step("withdraw", step).await.filter(|count| *count > 0) {
+                warn!(count, "routes of an earlier agent removed that lead away what this node needs");
+            }
+        }
+        true
     }
 
     /// Works out what is desired now. Returns peers as they were and as they are, where only they changed.
@@ -79,7 +107,7 @@ impl Agent {
                 }
                 if let Some(own) = self.cluster.desired.as_ref().map(|it| &it.own).filter(|_| is_own_changed)
                 {
-                    info!(pod_cidrs = %list(&own.pod_cidrs), node_ips = %list(&own.node_ips), "own node changed");
+                    info!(pod_cidrs = %list(own.pod_cidrs.iter()), node_ips = %list(own.node_ips.iter()), "own node changed");
                     self.reported.metrics.forget_addresses();
                     due.whole_table = true;
                     due.parts = Parts::ALL;
@@ -120,6 +148,7 @@ impl Agent {
         match self.reported.step("routes_of_some", step).await.flatten() {
             Some(done) => {
                 pass.failed.routes = !done.unsettled.is_empty();
+                self.look_up_routes_soon();
                 self.reported.routes(desired.routes(), &done, false, false);
             }
             None => pass.due.parts.routes = true,
@@ -135,6 +164,7 @@ impl Agent {
         };
         pass.failed.routes = !routed.routes.unsettled.is_empty();
         self.applied.routes = true;
+        self.look_up_routes_soon();
         self.kernel.refresh_ownership();
         pass.repaired.routes = self.reported.ways(desired.routes(), &routed, pass.due.drifted.is_some());
         // Who may send to the overlay's port is in the table.
@@ -215,6 +245,6 @@ impl Agent {
 }
 
 /// For a log line: the items with commas between them.
-fn list(items: &[impl Display]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+pub(super) fn list(items: impl Iterator<Item = impl Display>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -19,11 +20,15 @@ use crate::agent::serve::log::milliseconds;
 use crate::agent::serve::metrics::Metrics;
 use crate::datapath::nftables::Rebuilt;
 use crate::datapath::overlay::{Made, OverlayDone};
+use crate::datapath::overruled::Overruled;
 use crate::datapath::peers::Synchronised;
 use crate::desired::nftables::table::show;
 
 /// How many of a kind are logged one by one; of the rest, the number.
 const SHOWN: usize = 16;
+
+/// Reason of the event that says which podCIDR or address of a Node is refused.
+const REFUSED: &str = "ClaimRefused";
 
 /// Deadline of a step. All of them wait for the kernel or for a disk.
 const STEP: Duration = Duration::from_secs(20);
@@ -34,6 +39,10 @@ pub struct Reported {
     problems: BTreeMap<String, Vec<Problem>>,
     /// Peers without routes, with the reason.
     unreachable: BTreeMap<String, String>,
+    /// Routes to peers that packets do not take: what wins, by destination.
+    overruled: BTreeMap<IpNetwork, Overruled>,
+    /// Routes to peers that are not as they should be.
+    unprogrammed: usize,
     /// Chains of other people's firewalls that end in a drop.
     dropping: Vec<String>,
     started: Instant,
@@ -54,6 +63,8 @@ impl Default for Reported {
         Self {
             problems: BTreeMap::new(),
             unreachable: BTreeMap::new(),
+            overruled: BTreeMap::new(),
+            unprogrammed: 0,
             dropping: Vec::new(),
             started: Instant::now(),
             is_ready: false,
@@ -150,10 +161,32 @@ impl Reported {
         } else {
             self.unreachable.extend(failures);
         }
-        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        self.metrics.routes_desired.set(count(desired));
-        let programmed = desired.saturating_sub(self.unreachable.len().max(done.unsettled.len()));
-        self.metrics.routes_programmed.set(count(programmed));
+        self.metrics.routes_desired.set(gauge(desired));
+        self.unprogrammed = self.unreachable.len().max(done.unsettled.len());
+        self.count_programmed();
+    }
+
+    fn count_programmed(&self) {
+        let desired = usize::try_from(self.metrics.routes_desired.get()).unwrap_or(0);
+        let programmed = desired.saturating_sub(self.unprogrammed + self.overruled.len());
+        self.metrics.routes_programmed.set(gauge(programmed));
+        self.metrics.routes_overruled.set(gauge(self.overruled.len()));
+    }
+
+    /// All routes to peers were looked up: those that packets do not take.
+    pub fn overruled(&mut self, found: Vec<Overruled>) {
+        let found: BTreeMap<IpNetwork, Overruled> =
+            found.into_iter().map(|it| (it.destination, it)).collect();
+        let is_new = |it: &&Overruled| self.overruled.get(&it.destination) != Some(*it);
+        for it in found.values().filter(is_new).take(SHOWN) {
+            warn!(destination = %it.destination, problem = %it, remedy = it.remedy(), "route overruled");
+            self.event("RouteOverruled", format!("{it}: {}", it.remedy()));
+        }
+        for destination in self.overruled.keys().filter(|destination| !found.contains_key(destination)) {
+            info!(%destination, "route no longer overruled");
+        }
+        self.overruled = found;
+        self.count_programmed();
     }
 
     /// The table lacked something.
@@ -246,8 +279,18 @@ impl Reported {
                 new += 1;
                 if new <= SHOWN {
                     warn!(node = name, %problem, "node not routable");
+                    if problem.is_refusal() {
+                        self.event(REFUSED, format!("node {name}: {problem}"));
+                    }
                 }
             }
+            for problem in before.iter().filter(|it| it.is_refusal() && !problems.contains(it)) {
+                info!(node = name, %problem, "claim of node no longer refused");
+                if let Some(recorder) = &self.recorder {
+                    recorder.tell("ClaimNoLongerRefused", format!("node {name}: it was: {problem}"));
+                }
+            }
+            self.metrics.claims_refused(&name, problems.iter().filter(|it| it.is_refusal()).count());
             if problems.is_empty() {
                 if self.problems.remove(&name).is_some() {
                     info!(node = name, "node routable again");
@@ -266,12 +309,17 @@ impl Reported {
     /// Repeats what goes on being wrong as events of this Node.
     pub fn repeat_events(&self) {
         let problems = self.problems.iter().flat_map(|(name, problems)| {
-            problems.iter().map(move |problem| ("NodeLacksNetwork", format!("node {name}: {problem}")))
+            problems.iter().map(move |problem| {
+                let reason = if problem.is_refusal() { REFUSED } else { "NodeLacksNetwork" };
+                (reason, format!("node {name}: {problem}"))
+            })
         });
         let unreachable = self.unreachable.iter().map(|(peer, reason)| {
             ("PeerUnreachable", format!("the pods of node {peer} cannot be reached: {reason}"))
         });
-        for (reason, note) in problems.chain(unreachable).take(SHOWN) {
+        let overruled =
+            self.overruled.values().map(|it| ("RouteOverruled", format!("{it}: {}", it.remedy())));
+        for (reason, note) in problems.chain(unreachable).chain(overruled).take(SHOWN) {
             self.event(reason, note);
         }
     }
@@ -282,4 +330,8 @@ impl Reported {
             recorder.warn(reason, note);
         }
     }
+}
+
+fn gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -21,5 +21,6 @@ pub mod node;
 pub mod node_addresses;
 pub mod observe;
 pub mod overlay;
+pub mod overruled;
 pub mod peers;
 pub mod pods;

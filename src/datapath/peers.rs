@@ -12,10 +12,12 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use crate::cni::ids::NetworkName;
 use crate::datapath::compare::fulfils;
 use crate::datapath::error::DatapathError;
 use crate::desired::names::{OVERLAY_DEVICE, ROUTE_PROTOCOL, route_metric};
 use crate::desired::node::{NodeState, PeerRoute};
+use crate::desired::object::Place;
 use crate::desired::overlay::Overlay;
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
@@ -103,7 +105,7 @@ pub async fn supplement(
         Some(overlay) => (state.peer_routes_with(overlay), overlay_device(node).await?),
         None => (state.peer_routes(), None),
     };
-    let actual = own_routes(node, state).await?;
+    let actual = own_routes(node, &state.network).await?;
     let Plan { set, .. } = plan(&desired, &actual, device);
     Ok(carry_out(node, Plan { set, remove: Vec::new() }, device).await)
 }
@@ -126,6 +128,24 @@ pub async fn update(node: &Netlink, before: &NodeState, after: &NodeState) -> Sy
     carry_out(node, Plan { set: desired.iter().collect(), remove: stale.iter().collect() }, None).await
 }
 
+/// Removes those routes to other nodes whose destination is `refused`, whoever asked for them. Returns how many.
+///
+/// # Errors
+/// Where the kernel's routes cannot be read, or one of them stays.
+pub async fn withdraw(
+    node: &Netlink,
+    network: &NetworkName,
+    refused: impl Fn(IpNetwork) -> bool,
+) -> Result<usize, DatapathError> {
+    let mut routes = own_routes(node, network).await?;
+    routes.retain(|route| refused(route.destination));
+    let count = routes.len();
+    let outcomes = node.submit(routes.into_iter().map(Change::DeleteRoute)).await;
+    let is_told = |it: &Result<(), KernelError>| !it.as_ref().is_err_and(KernelError::is_not_found);
+    DatapathError::check(Place::Node, outcomes.into_iter().filter(is_told))?;
+    Ok(count)
+}
+
 async fn settle(
     node: &Netlink,
     state: &NodeState,
@@ -133,7 +153,7 @@ async fn settle(
     device: Option<u32>,
 ) -> Result<(Synchronised, RoutesToPods), DatapathError> {
     let (actual, others): (Vec<Route>, Vec<Route>) =
-        read_routes(node).await?.into_iter().partition(|route| is_to_peer(route, state));
+        read_routes(node).await?.into_iter().partition(|route| is_to_peer(route, &state.network));
     let done = carry_out(node, plan(desired, &actual, device), device).await;
     let to_pods = others.iter().filter(|it| it.kind == RouteKind::Unicast && it.gateway.is_none());
     let to_pods = to_pods.map(|route| (route.destination.ip(), route.source)).collect();
@@ -141,7 +161,7 @@ async fn settle(
         return Ok((done, to_pods));
     }
     // The trouble was the socket's and not the peers'.
-    let actual = own_routes(node, state).await?;
+    let actual = own_routes(node, &state.network).await?;
     let again = carry_out(node, plan(desired, &actual, device), device).await;
     Ok((Synchronised { set: done.set + again.set, removed: done.removed + again.removed, ..again }, to_pods))
 }
@@ -231,7 +251,7 @@ pub async fn standings(
     node: &Netlink,
     state: &NodeState,
 ) -> Result<Vec<(PeerRoute, Standing)>, DatapathError> {
-    let actual = own_routes(node, state).await?;
+    let actual = own_routes(node, &state.network).await?;
     let actual: HashMap<IpNetwork, &Route> = actual.iter().map(|route| (route.destination, route)).collect();
     let standing = |wanted: PeerRoute| {
         let route = wanted.route.by_index(None);
@@ -249,9 +269,9 @@ pub async fn standings(
 ///
 /// # Errors
 /// Where the kernel's routes cannot be read.
-pub(crate) async fn own_routes(node: &Netlink, state: &NodeState) -> Result<Vec<Route>, DatapathError> {
+pub(crate) async fn own_routes(node: &Netlink, network: &NetworkName) -> Result<Vec<Route>, DatapathError> {
     let mut routes = read_routes(node).await?;
-    routes.retain(|route| is_to_peer(route, state));
+    routes.retain(|route| is_to_peer(route, network));
     Ok(routes)
 }
 
@@ -269,8 +289,8 @@ async fn read_routes(node: &Netlink) -> Result<Vec<Route>, DatapathError> {
     Ok(routes)
 }
 
-fn is_to_peer(route: &Route, state: &NodeState) -> bool {
-    route.metric == Some(route_metric(&state.network)) && route.kind == RouteKind::Unicast
+fn is_to_peer(route: &Route, network: &NetworkName) -> bool {
+    route.metric == Some(route_metric(network)) && route.kind == RouteKind::Unicast
 }
 
 /// What must be done to make `actual` what is desired.
@@ -323,7 +343,6 @@ async fn explain(node: &Netlink, wanted: &PeerRoute, refusal: &KernelError) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cni::ids::NetworkName;
     use crate::config::peer::Peer;
 
     fn state(peers: &[(&str, &str)]) -> NodeState {

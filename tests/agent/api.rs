@@ -99,6 +99,8 @@ struct State {
     refuses_expired: bool,
     lists: usize,
     watches: usize,
+    /// Ranges of the cluster's Services.
+    services: Vec<String>,
     /// What was written: method, path, body.
     written: Vec<(String, String, Value)>,
     /// What is allowed; everything, unless somebody says.
@@ -218,6 +220,11 @@ impl Api {
         })
     }
 
+    /// Has these ranges for Services.
+    pub fn set_services(&self, cidrs: &[&str]) {
+        self.change(|state| state.services = cidrs.iter().map(|&cidr| cidr.to_owned()).collect());
+    }
+
     /// Allows nothing but this from now on, as a role does.
     pub fn allow(&self, allowed: BTreeSet<Access>) {
         self.change(|state| state.allowed = Some(allowed));
@@ -267,6 +274,13 @@ impl Api {
                 body
             };
             return respond(stream, 200, &answer.to_string());
+        }
+        if path == "/apis/networking.k8s.io/v1/servicecidrs" {
+            let cidrs = self.change(|state| state.services.clone());
+            let item = json!({ "metadata": { "name": "kubernetes" }, "spec": { "cidrs": cidrs } });
+            let list = json!({ "kind": "ServiceCIDRList", "apiVersion": "networking.k8s.io/v1",
+                "metadata": { "resourceVersion": "1" }, "items": [item] });
+            return respond(stream, 200, &list.to_string());
         }
         if path != "/api/v1/nodes" {
             return respond(stream, 404, "{}");

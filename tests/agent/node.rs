@@ -198,6 +198,11 @@ impl AgentNode {
         line.trim().parse().ok()
     }
 
+    /// Waits until a metric has that value.
+    pub fn wait_for_metric(&self, name: &str, value: f64) {
+        self.wait(&format!("{name} {value}"), || self.metric(name) == Some(value));
+    }
+
     /// The agent's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()

@@ -38,7 +38,7 @@ impl OwnNode {
     pub fn of(index: &Index) -> Option<Self> {
         let info = index.own()?;
         let reachable = |cidr: &IpNetwork| info.address_for(cidr).is_some();
-        let pod_cidrs: Vec<IpNetwork> = info.pod_cidrs.iter().copied().filter(reachable).collect();
+        let pod_cidrs: Vec<IpNetwork> = index.own_pod_cidrs().into_iter().filter(reachable).collect();
         (!pod_cidrs.is_empty()).then(|| Self { pod_cidrs, node_ips: info.main_addresses() })
     }
 }
@@ -104,11 +104,10 @@ impl Desired {
     }
 }
 
-/// PodCIDRs and addresses of every node, including those that have no route.
+/// PodCIDRs and addresses of every node, including those that have no route, but for podCIDRs that are refused.
 fn no_masquerade(index: &Index) -> Vec<IpNetwork> {
-    let mut all = Vec::new();
+    let mut all: Vec<IpNetwork> = index.accepted_pod_cidrs().collect();
     for info in index.nodes() {
-        all.extend(&info.pod_cidrs);
         all.extend(info.node_ips.iter().map(|&address| IpNetwork::from(address)));
     }
     aggregate(all)

@@ -1,18 +1,19 @@
 //! All Nodes as the API server last reported them. Plain synchronous code: event in, change out.
 //!
-//! Two nodes may claim the same podCIDR or the same address, for a moment (nodes that restarted and swapped addresses)
-//! or for good (a Node that nobody deleted). One of them keeps it: a node that is ready before one that is not,
-//! then the older, then the first by name. The other gets no route for it and is reported, until
-//! the first one no longer claims it.
+//! What a Node says is a claim. Two nodes may claim the same address or podCIDRs that overlap, for a moment (nodes that
+//! restarted and swapped addresses) or for good (a Node that nobody deleted). One of them keeps it (`claims`). The
+//! other gets no route for it and is reported, until the first one no longer claims it. A podCIDR gets no route either
+//! where it overlaps what this node needs ([`Reserved`]), whatever state its Node is in.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt;
-use std::hash::Hash;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
+use crate::agent::cluster::claims::Claims;
+pub use crate::agent::cluster::problem::Problem;
+use crate::agent::cluster::reserved::Reserved;
 use crate::agent::k8s::node_info::NodeInfo;
 use crate::config::peer::Peer;
 use crate::desired::attachment::covers;
@@ -45,23 +46,6 @@ pub struct Change {
     pub condition: bool,
 }
 
-/// Why a node, or part of it, has no route.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Problem {
-    /// It has no podCIDR.
-    NoPodCidr,
-    /// It has no address of this podCIDR's family.
-    NoAddress(IpNetwork),
-    /// A value of its Node cannot be used.
-    Unusable(String),
-    /// Another node keeps this podCIDR.
-    CidrTaken(IpNetwork, String),
-    /// Another node keeps this address.
-    AddressTaken(IpAddr, String),
-    /// The podCIDR lies in one of this node's own.
-    WithinOwn(IpNetwork, IpNetwork),
-}
-
 /// What a node gets, after claims of several nodes were decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assessment {
@@ -86,16 +70,15 @@ impl Change {
     }
 }
 
-/// Names of the nodes that claim a key; the first keeps it. Nearly always one.
-type Claims<K> = HashMap<K, Vec<Arc<str>>>;
-
 /// All nodes.
 #[derive(Debug)]
 pub struct Index {
     own: String,
-    nodes: BTreeMap<Arc<str>, NodeInfo>,
-    cidrs: Claims<IpNetwork>,
-    addresses: Claims<IpAddr>,
+    claims: Claims,
+    /// What this node needs, whoever claims it.
+    reserved: Reserved,
+    /// podCIDRs without which the API server is heard, and with which it is not.
+    suspected: BTreeSet<IpNetwork>,
     /// Those that the current list has named so far.
     listed: Option<HashSet<String>>,
     is_complete: bool,
@@ -106,9 +89,9 @@ impl Index {
     pub fn new(own: &str) -> Self {
         Self {
             own: own.to_owned(),
-            nodes: BTreeMap::new(),
-            cidrs: HashMap::new(),
-            addresses: HashMap::new(),
+            claims: Claims::default(),
+            reserved: Reserved::default(),
+            suspected: BTreeSet::new(),
             listed: None,
             is_complete: false,
         }
@@ -130,7 +113,7 @@ impl Index {
             NodeEvent::ListEnds => {
                 let listed = self.listed.take().unwrap_or_default();
                 let gone: Vec<Arc<str>> =
-                    self.nodes.keys().filter(|name| !listed.contains(&***name)).cloned().collect();
+                    self.claims.names().filter(|name| !listed.contains(&***name)).cloned().collect();
                 let mut change = Change::default();
                 gone.iter().for_each(|name| change.merge(self.remove(name)));
                 change.completed = !std::mem::replace(&mut self.is_complete, true);
@@ -148,34 +131,38 @@ impl Index {
 
     /// This node, as far as it is known.
     pub fn own(&self) -> Option<&NodeInfo> {
-        self.nodes.get(self.own.as_str())
+        self.claims.node(&self.own)
     }
 
     /// Every node, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values()
+        self.claims.nodes()
     }
 
     /// Every other node, by name.
     pub fn others(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values().filter(|info| info.name != self.own)
+        self.claims.nodes().filter(|info| info.name != self.own)
     }
 
     /// What a node gets, and why it gets no more. Nothing for one that is not known.
     pub fn assess(&self, name: &str) -> Assessment {
-        let Some(info) = self.nodes.get(name) else { return Assessment::default() };
+        let Some(info) = self.claims.node(name) else { return Assessment::default() };
         let mut problems: Vec<Problem> = info.unusable.iter().cloned().map(Problem::Unusable).collect();
-        if info.pod_cidrs.is_empty() {
+        // Told already.
+        let is_one_refused = info.unusable.iter().any(|it| it.starts_with("podCIDR"));
+        if info.pod_cidrs.is_empty() && !is_one_refused {
             problems.push(Problem::NoPodCidr);
         }
-        let taken = |address: &IpAddr| keeper(&self.addresses, address).filter(|keeper| *keeper != name);
-        for address in &info.node_ips {
-            problems.extend(taken(address).map(|keeper| Problem::AddressTaken(*address, keeper.to_owned())));
-        }
+        let taken: Vec<(IpAddr, Problem)> = info
+            .node_ips
+            .iter()
+            .filter_map(|&address| Some((address, self.claims.address_conflict(name, address)?)))
+            .collect();
+        let is_taken = |address: IpAddr| taken.iter().any(|(it, _)| *it == address);
         let pod_cidrs: Vec<IpNetwork> = info
             .pod_cidrs
             .iter()
-            .filter(|&&cidr| match self.judge(info, cidr, taken) {
+            .filter(|&&cidr| match self.judge(info, cidr, is_taken) {
                 Ok(is_routed) => is_routed,
                 Err(problem) => {
                     problems.push(problem);
@@ -184,6 +171,7 @@ impl Index {
             })
             .copied()
             .collect();
+        problems.extend(taken.into_iter().map(|(_, problem)| problem));
         if name == self.own || pod_cidrs.is_empty() {
             return Assessment { peer: None, problems };
         }
@@ -193,26 +181,85 @@ impl Index {
 
     /// Whether a podCIDR gets a route, or why not. `Ok(false)`: its next hop is another node's, which is a problem of
     /// the address.
-    fn judge<'a>(
+    fn judge(
         &self,
         info: &NodeInfo,
         cidr: IpNetwork,
-        taken: impl Fn(&IpAddr) -> Option<&'a str>,
+        is_taken: impl Fn(IpAddr) -> bool,
     ) -> Result<bool, Problem> {
-        let own = self.own().map(|own| own.pod_cidrs.as_slice()).unwrap_or_default();
-        if let Some(own) = own.iter().find(|own| info.name != self.own && covers(**own, cidr)) {
-            return Err(Problem::WithinOwn(cidr, *own));
-        }
-        match keeper(&self.cidrs, &cidr) {
-            Some(keeper) if keeper != info.name => return Err(Problem::CidrTaken(cidr, keeper.to_owned())),
-            _ => {}
-        }
+        self.refusal(info, cidr).map_or(Ok(()), Err)?;
         let address = info.address_for(&cidr).ok_or(Problem::NoAddress(cidr))?;
-        Ok(taken(&address).is_none())
+        Ok(!is_taken(address))
+    }
+
+    /// Why a podCIDR of that node is refused.
+    fn refusal(&self, info: &NodeInfo, cidr: IpNetwork) -> Option<Problem> {
+        if info.name == self.own {
+            return self.refusal_of_own(info, cidr).or_else(|| self.claims.cidr_conflict(&info.name, cidr));
+        }
+        let own = self.own().map(|own| own.pod_cidrs.as_slice()).unwrap_or_default();
+        let overlaps = |own: &&IpNetwork| covers(**own, cidr) || covers(cidr, **own);
+        if let Some(own) = own.iter().find(overlaps) {
+            return Some(Problem::OverlapsOwn(cidr, *own));
+        }
+        if let Some((network, holder)) = self.reserved.refusal(cidr) {
+            return Some(Problem::Reserved(cidr, network, holder.clone()));
+        }
+        let conflict = self.claims.cidr_conflict(&info.name, cidr);
+        conflict.or_else(|| self.suspected.contains(&cidr).then_some(Problem::Suspected(cidr)))
+    }
+
+    /// Why this node cannot have its own podCIDR. Not because another node claims it: the pods are here.
+    fn refusal_of_own(&self, own: &NodeInfo, cidr: IpNetwork) -> Option<Problem> {
+        if let Some((network, holder)) = self.reserved.refusal_of_own(cidr, &own.node_ips) {
+            return Some(Problem::Reserved(cidr, network, holder.clone()));
+        }
+        let inside = own.node_ips.iter().find(|address| cidr.contains(**address))?;
+        Some(Problem::HoldsNode(cidr, *inside, own.name.clone()))
+    }
+
+    /// The podCIDRs of this node that it can have.
+    pub fn own_pod_cidrs(&self) -> Vec<IpNetwork> {
+        let Some(own) = self.own() else { return Vec::new() };
+        let is_usable = |cidr: &IpNetwork| self.refusal_of_own(own, *cidr).is_none();
+        own.pod_cidrs.iter().copied().filter(is_usable).collect()
+    }
+
+    /// podCIDRs of all nodes but those that are refused, whether or not they have routes.
+    pub fn accepted_pod_cidrs(&self) -> impl Iterator<Item = IpNetwork> {
+        let of_node = |info: &'_ NodeInfo| -> Vec<IpNetwork> {
+            if info.name == self.own {
+                return self.own_pod_cidrs();
+            }
+            info.pod_cidrs.iter().copied().filter(|cidr| self.refusal(info, *cidr).is_none()).collect()
+        };
+        self.nodes().flat_map(of_node)
+    }
+
+    /// Whether pods of a node may have an address of that network.
+    pub fn meets_pods(&self, network: IpNetwork) -> bool {
+        self.claims.meets_pods(network)
+    }
+
+    /// Replaces what this node needs; returns whether that changed.
+    pub fn reserve(&mut self, reserved: Reserved) -> bool {
+        let is_changed = self.reserved != reserved;
+        self.reserved = reserved;
+        is_changed
+    }
+
+    /// What this node needs.
+    pub fn reserved(&self) -> &Reserved {
+        &self.reserved
+    }
+
+    /// Replaces the podCIDRs that get no route because of what happened to the API server.
+    pub fn suspect(&mut self, cidrs: BTreeSet<IpNetwork>) {
+        self.suspected = cidrs;
     }
 
     fn put(&mut self, info: NodeInfo) -> Change {
-        let before = self.nodes.get(info.name.as_str());
+        let before = self.claims.node(&info.name);
         if before == Some(&info) {
             return Change::default();
         }
@@ -226,36 +273,31 @@ impl Index {
                 }
                 None => (true, true),
             };
-            self.replace(&name, Some(info));
+            self.claims.replace(&name, Some(info));
             return Change { own, condition, ..Change::default() };
         }
         Change { peers: self.replace_and_compare(&name, Some(info)), ..Change::default() }
     }
 
     fn remove(&mut self, name: &str) -> Change {
-        if !self.nodes.contains_key(name) {
+        if self.claims.node(name).is_none() {
             return Change::default();
         }
         if name == self.own {
-            self.replace(name, None);
+            self.claims.replace(name, None);
             return Change { own: true, condition: true, ..Change::default() };
         }
         Change { peers: self.replace_and_compare(name, None), ..Change::default() }
     }
 
     /// Replaces what is known of a node, and returns the nodes whose assessment that changed: itself, and those that
-    /// claim the same. Looks at no other.
+    /// claim what overlaps. Looks at no other.
     fn replace_and_compare(&mut self, name: &str, info: Option<NodeInfo>) -> BTreeSet<String> {
-        let mut concerned: BTreeSet<String> = BTreeSet::from([name.to_owned()]);
-        for info in self.nodes.get(name).into_iter().chain(&info) {
-            let of_cidrs = info.pod_cidrs.iter().filter_map(|cidr| self.cidrs.get(cidr));
-            let of_addresses = info.node_ips.iter().filter_map(|address| self.addresses.get(address));
-            let claims = of_cidrs.chain(of_addresses).flatten();
-            concerned.extend(claims.map(|name| name.to_string()).filter(|name| *name != self.own));
-        }
+        let mut concerned = self.claims.concerned(name, info.as_ref());
+        concerned.remove(&self.own);
         let before: Vec<(String, Assessment, Vec<IpAddr>)> =
             concerned.into_iter().map(|name| self.snapshot(name)).collect();
-        self.replace(name, info);
+        self.claims.replace(name, info);
         let changed = before.into_iter().filter_map(|before| {
             let after = self.snapshot(before.0.clone());
             (before != after).then_some(after.0)
@@ -264,75 +306,9 @@ impl Index {
     }
 
     fn snapshot(&self, name: String) -> (String, Assessment, Vec<IpAddr>) {
-        let addresses = self.nodes.get(name.as_str()).map(|info| info.node_ips.clone()).unwrap_or_default();
+        let addresses = self.claims.node(&name).map(|info| info.node_ips.clone()).unwrap_or_default();
         let standing = self.assess(&name);
         (name, standing, addresses)
-    }
-
-    fn replace(&mut self, name: &str, info: Option<NodeInfo>) {
-        if let Some(before) = self.nodes.remove(name) {
-            before.pod_cidrs.iter().for_each(|cidr| withdraw(&mut self.cidrs, cidr, name));
-            before.node_ips.iter().for_each(|address| withdraw(&mut self.addresses, address, name));
-        }
-        let Some(info) = info else { return };
-        let (cidrs, addresses) = (info.pod_cidrs.clone(), info.node_ips.clone());
-        let name: Arc<str> = name.into();
-        self.nodes.insert(Arc::clone(&name), info);
-        cidrs.into_iter().for_each(|cidr| claim(&mut self.cidrs, cidr, &name, &self.nodes));
-        addresses.into_iter().for_each(|address| claim(&mut self.addresses, address, &name, &self.nodes));
-    }
-}
-
-/// Adds a node to those that claim the same; the first of them keeps it.
-fn claim<K: Eq + Hash>(
-    claims: &mut Claims<K>,
-    key: K,
-    name: &Arc<str>,
-    nodes: &BTreeMap<Arc<str>, NodeInfo>,
-) {
-    let of_key = claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
-    of_key.push(Arc::clone(name));
-    of_key.sort_by_key(|name| {
-        let info = nodes.get(name);
-        (info.map(|info| (!info.condition.ready, info.created)), Arc::clone(name))
-    });
-}
-
-fn keeper<'a, K: Eq + Hash>(claims: &'a Claims<K>, key: &K) -> Option<&'a str> {
-    claims.get(key).and_then(|of_key| of_key.first()).map(|name| &**name)
-}
-
-fn withdraw<K: Eq + Hash>(claims: &mut Claims<K>, key: &K, name: &str) {
-    if let Some(of_key) = claims.get_mut(key) {
-        of_key.retain(|it| &**it != name);
-        if of_key.is_empty() {
-            claims.remove(key);
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoPodCidr => f.write_str(
-                "has no podCIDR; kube-controller-manager gives one with --allocate-node-cidrs and --cluster-cidr; where the \
-                 control plane does not (EKS, AKS), kubernetes-sigs' node-ipam-controller does, see docs/install.md",
-            ),
-            Self::NoAddress(cidr) => {
-                let family = if cidr.is_ipv4() { "IPv4" } else { "IPv6" };
-                write!(f, "has no InternalIP of {family}, so {cidr} cannot be reached; give kubelet --node-ip")
-            }
-            Self::Unusable(what) => f.write_str(what),
-            Self::CidrTaken(cidr, keeper) => {
-                write!(f, "podCIDR {cidr} is node {keeper}'s as well, which keeps it; delete one of the two Nodes")
-            }
-            Self::AddressTaken(address, keeper) => {
-                write!(f, "address {address} is node {keeper}'s as well, which keeps it; delete a Node that is gone")
-            }
-            Self::WithinOwn(cidr, own) => {
-                write!(f, "podCIDR {cidr} lies in {own}, which is this node's own")
-            }
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! One file, `<dataDir>/<network>/agent.json`, written as a whole and renamed. Only the node of the same name uses it:
 //! the disk may have been copied to another machine.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,12 @@ pub fn path(data_dir: &Path, network: &NetworkName) -> PathBuf {
     data_dir.join(network.as_str()).join("agent.json")
 }
 
-/// What is remembered for the node `node`; `None` if there is nothing of use.
+/// What is remembered for the node `node`, and the podCIDRs of it with whose routes the API server was not heard; `None`
+/// if there is nothing of use.
 ///
 /// # Errors
 /// Why a file that is there cannot be used, in words.
-pub fn load(path: &Path, node: &str) -> Result<Option<Desired>, String> {
+pub fn load(path: &Path, node: &str) -> Result<Option<(Desired, Vec<IpNetwork>)>, String> {
     let text = match files::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -41,16 +43,25 @@ pub fn load(path: &Path, node: &str) -> Result<Option<Desired>, String> {
     if file.node != node {
         return Err(format!("{}: it is node {}'s, not {node}'s", path.display(), file.node));
     }
-    file.into_desired().map(Some).map_err(|what| format!("{}: {what}", path.display()))
+    let on_trial =
+        read_networks(file.on_trial.clone()).map_err(|what| format!("{}: {what}", path.display()))?;
+    file.into_desired()
+        .map(|desired| Some((desired, on_trial)))
+        .map_err(|what| format!("{}: {what}", path.display()))
 }
 
 /// Remembers. Synced: it is for after a power loss.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn save(path: &Path, node: &str, desired: &Desired) -> Result<(), InstallError> {
+pub fn save(
+    path: &Path,
+    node: &str,
+    desired: &Desired,
+    on_trial: &BTreeSet<IpNetwork>,
+) -> Result<(), InstallError> {
     // Strings and numbers: serialising them cannot fail.
-    let json = serde_json::to_vec(&File::of(node, desired)).unwrap_or_default();
+    let json = serde_json::to_vec(&File::of(node, desired, on_trial)).unwrap_or_default();
     files::replace(path, &json, 0o600)
 }
 
@@ -63,6 +74,8 @@ struct File {
     node_ips: Vec<IpAddr>,
     peers: Vec<WrittenPeer>,
     no_masquerade: Vec<String>,
+    #[serde(default)]
+    on_trial: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,7 +87,7 @@ struct WrittenPeer {
 }
 
 impl File {
-    fn of(node: &str, desired: &Desired) -> Self {
+    fn of(node: &str, desired: &Desired, on_trial: &BTreeSet<IpNetwork>) -> Self {
         let texts = |networks: &[IpNetwork]| networks.iter().map(ToString::to_string).collect();
         let peer = |peer: &Peer| WrittenPeer {
             node: peer.node.clone(),
@@ -88,6 +101,7 @@ impl File {
             node_ips: desired.own.node_ips.clone(),
             peers: desired.peers.iter().map(peer).collect(),
             no_masquerade: texts(&desired.no_masquerade),
+            on_trial: on_trial.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -133,8 +147,9 @@ mod tests {
             no_masquerade: vec!["10.244.2.0/24".parse().unwrap(), "172.18.0.3/32".parse().unwrap()],
         };
         assert_eq!(load(&path, "a"), Ok(None));
-        save(&path, "a", &desired).unwrap();
-        assert_eq!(load(&path, "a"), Ok(Some(desired)));
+        let on_trial = desired.peers[0].pod_cidrs.clone();
+        save(&path, "a", &desired, &on_trial.iter().copied().collect()).unwrap();
+        assert_eq!(load(&path, "a"), Ok(Some((desired, on_trial))));
         assert!(load(&path, "b").unwrap_err().ends_with("it is node a's, not b's"));
         fs::write(&path, "{\"version\": 1").unwrap();
         assert!(load(&path, "a").is_err());

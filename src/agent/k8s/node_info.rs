@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use crate::agent::cluster::reserved::check_pod_cidr;
+
 /// Values of a Node object, not checked yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawNode {
@@ -89,14 +91,12 @@ impl NodeInfo {
     }
 }
 
-fn read_pod_cidr(text: &str) -> Result<IpNetwork, &'static str> {
+fn read_pod_cidr(text: &str) -> Result<IpNetwork, String> {
     let cidr: IpNetwork = text.parse().map_err(|_| "is no subnet")?;
     if cidr.network() != cidr.ip() {
-        return Err("has host bits set");
+        return Err("has host bits set".to_owned());
     }
-    if cidr.prefix() == 0 {
-        return Err("is every address there is");
-    }
+    check_pod_cidr(cidr)?;
     Ok(cidr)
 }
 
@@ -134,7 +134,7 @@ mod tests {
             [
                 "podCIDR \"10.244.1.5/24\" has host bits set",
                 "podCIDR \"nonsense\" is no subnet",
-                "podCIDR \"0.0.0.0/0\" is every address there is",
+                "podCIDR \"0.0.0.0/0\" is too wide for the pods of a node; /8 is the widest",
                 "InternalIP \"fe80::1\" is no address by which other nodes reach it",
                 "InternalIP \"127.0.0.1\" is no address by which other nodes reach it",
                 "InternalIP \"x\" is no address",

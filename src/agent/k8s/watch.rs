@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::agent::cluster::index::NodeEvent;
 use crate::agent::k8s::node_info::{Condition, NodeInfo, RawNode};
 use crate::agent::settings::Settings;
+use crate::agent::surroundings::ApiServer;
 
 /// Nodes per page of the list. A page is in memory as a whole.
 const PAGE: u32 = 100;
@@ -50,6 +51,10 @@ pub enum WatchMessage {
     Node(NodeEvent),
     /// The API server does not answer as it should; the watch retries.
     Error(String),
+    /// Where the API server is, as far as that is known.
+    ApiServer(ApiServer),
+    /// The API server was asked, and did not answer.
+    NoAnswer,
 }
 
 /// A Node with the fields that are needed.
@@ -175,11 +180,11 @@ impl WatchedNode {
     }
 }
 
-/// A client for the API server that the settings or the pod's environment name.
+/// A client for the API server that the settings or the pod's environment name, and that server's host.
 ///
 /// # Errors
 /// Why there is none, in words.
-pub fn connect(settings: &Settings) -> Result<Client, String> {
+pub fn connect(settings: &Settings) -> Result<(Client, String), String> {
     let url = match &settings.apiserver {
         Some(text) => Some(text.parse().map_err(|error| format!("--apiserver {text:?}: {error}"))?),
         None => None,
@@ -194,7 +199,9 @@ pub fn connect(settings: &Settings) -> Result<Client, String> {
     }
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 15));
-    Client::try_from(config).map_err(|error| format!("the API server cannot be asked: {error}"))
+    let host = config.cluster_url.host().unwrap_or_default().to_owned();
+    let client = Client::try_from(config);
+    client.map(|client| (client, host)).map_err(|error| format!("the API server cannot be asked: {error}"))
 }
 
 /// Sends every Node and every change, until nobody receives. What goes wrong is sent as well, and tried

@@ -37,6 +37,9 @@ pub struct Metrics {
     pub nodes: Gauge,
     /// Nodes that have no route, or not all of them, for a reason of their own.
     pub nodes_with_problems: Gauge,
+    claims_refused: Family<Label, Gauge>,
+    /// Routes to peers that packets do not take.
+    pub routes_overruled: Gauge,
     /// Routes to peers that are desired.
     pub routes_desired: Gauge,
     /// Those that the kernel has.
@@ -81,6 +84,8 @@ impl Metrics {
             registry: Registry::default(),
             nodes: Gauge::default(),
             nodes_with_problems: Gauge::default(),
+            claims_refused: Family::default(),
+            routes_overruled: Gauge::default(),
             routes_desired: Gauge::default(),
             routes_programmed: Gauge::default(),
             routes_repaired: Counter::default(),
@@ -119,13 +124,24 @@ impl Metrics {
             &self.nodes_with_problems,
         );
         gauge("routes_desired", "Routes to other nodes that are desired", &self.routes_desired);
-        gauge("routes_programmed", "Routes to other nodes that the kernel has", &self.routes_programmed);
+        gauge(
+            "routes_programmed",
+            "Routes to other nodes that the kernel has and takes",
+            &self.routes_programmed,
+        );
+        gauge(
+            "routes_overruled",
+            "Routes to other nodes that packets do not take, because somebody else's route or rule wins",
+            &self.routes_overruled,
+        );
         gauge("api_up", "1 if the watch of the API server works", &self.api_up);
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
         counter("routes_repaired", "Routes set again after somebody deleted them", &self.routes_repaired);
         counter("tables_repaired", "Times that the nftables table was repaired", &self.tables_repaired);
         counter("sysctls_repaired", "Times that forwarding was enabled again", &self.sysctls_repaired);
         counter("reclaimed_attachments", "Dead attachments whose addresses were released", &self.reclaimed);
+        let help = "podCIDRs and addresses of a Node that this node refuses";
+        registry.register("claims_refused", help, self.claims_refused.clone());
         registry.register("peer_errors", "Failures to set the routes to a node", self.peer_errors.clone());
         registry.register("errors", "Failures of a step of the agent", self.errors.clone());
         let seconds = || Unit::Seconds;
@@ -166,6 +182,16 @@ impl Metrics {
     /// A route to that peer could not be set.
     pub fn peer_failed(&self, peer: &str) {
         self.peer_errors.get_or_create(&[("peer", peer.to_owned())]).inc();
+    }
+
+    /// So many of what that Node claims is refused.
+    pub fn claims_refused(&self, node: &str, count: usize) {
+        let label = [("node", node.to_owned())];
+        if count == 0 {
+            self.claims_refused.remove(&label);
+        } else {
+            self.claims_refused.get_or_create(&label).set(count.try_into().unwrap_or(i64::MAX));
+        }
     }
 
     /// Forgets the counters of a peer that is gone, so that their number does not grow for ever.

@@ -11,6 +11,8 @@ use crate::attachments::node_view::NodeView;
 use crate::cli::doctor::Finding;
 use crate::cni::error::CniError;
 use crate::config::Role;
+use crate::datapath::overruled::{self, Overruled, delete};
+use crate::datapath::peers::own_routes;
 use crate::desired::attachment::covers;
 use crate::desired::names::ROUTE_PROTOCOL;
 use crate::desired::node::NodeState;
@@ -147,7 +149,10 @@ pub async fn examine_routes(
         return Ok(Vec::new());
     };
     let peers = state.other_nodes().flat_map(|peer| &peer.pod_cidrs);
-    let subnets: Vec<IpNetwork> = state.subnets.iter().chain(peers).copied().collect();
+    // The agent's peers are in no conf, but their routes are there.
+    let routed = own_routes(&node.netlink, &network.name).await?;
+    let routed = routed.iter().map(|route| &route.destination);
+    let subnets: Vec<IpNetwork> = state.subnets.iter().chain(peers).chain(routed).copied().collect();
     // Of an address on `lo` the kernel makes a route of its own.
     let gateways: HashSet<IpNetwork> = network.named_gateways().map(IpNetwork::from).collect();
     let leads_into = |route: &Route| {
@@ -159,21 +164,30 @@ pub async fn examine_routes(
     let is_imported = |route: &&Route| imported.iter().any(|&address| route.destination.contains(address));
     let of_imported: HashSet<Option<u32>> =
         routes.iter().filter(is_imported).filter(|it| leads_into(it).is_some()).map(|it| it.device).collect();
-    let mut findings = Vec::new();
+    let (mut findings, mut routes_told) = (Vec::new(), Vec::new());
     for route in &routes {
         let is_foreign = route.protocol != ROUTE_PROTOCOL
             && route.table.is_none()
             && !gateways.contains(&route.destination)
             && (route.device.is_none() || !of_imported.contains(&route.device));
         let Some(subnet) = leads_into(route).filter(|_| is_foreign) else { continue };
+        routes_told.push(route);
         findings.push(
             Finding::new("foreign-route", format!("route {} leads into {subnet}", node.show_route(route)))
                 .of(&network.name)
                 .because("another program routes the addresses of this network's pods; its route may win over ferrule's")
-                .remedy(format!(
-                    "find out what made it; if nothing needs it any more: ip route delete {}",
-                    route.destination
-                )),
+                .remedy(format!("find out what made it; if nothing needs it any more: {}", delete(route))),
+        );
+    }
+    // What wins without a place in the main table, or turns packets away.
+    let (overruled, _) = overruled::find(&node.netlink, &network.name, 0, usize::MAX).await?;
+    let is_told = |it: &Overruled| it.by.as_ref().is_some_and(|by| routes_told.contains(&by));
+    for it in overruled.iter().filter(|it| !is_told(it)) {
+        findings.push(
+            Finding::new("route-overruled", it.to_string())
+                .of(&network.name)
+                .because("the kernel takes it for packets to that node's pods, so they are not reached")
+                .remedy(it.remedy()),
         );
     }
     Ok(findings)

@@ -176,6 +176,20 @@ impl Netlink {
         Ok(answer.as_ref().and_then(Route::read))
     }
 
+    /// The route that packets to `address` take, with the table in which the kernel's rules find it; `None` if they are
+    /// turned away.
+    ///
+    /// `ip route get fibmatch ADDRESS`
+    ///
+    /// # Errors
+    /// The kernel's refusal for a reason other than that there is no route.
+    pub async fn route_taken(&self, address: IpAddr) -> Result<Option<Route>, KernelError> {
+        // IPv6 says which table without being asked, and refuses the flag (inet6_rtm_valid_getroute_req, net/ipv6/route.c).
+        let table = if address.is_ipv4() { RouteFlags::LookupTable } else { RouteFlags::empty() };
+        let flags = RouteFlags::FibMatch | table;
+        Ok(self.look_up(address, None, flags).await?.as_ref().and_then(Route::read))
+    }
+
     async fn look_up(
         &self,
         address: IpAddr,

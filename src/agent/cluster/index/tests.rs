@@ -53,7 +53,7 @@ fn what_a_new_list_does_not_name_is_gone_and_only_that_changes() {
     let mut index = three();
     index.apply(NodeEvent::ListBegins);
     for name in ["a", "c"] {
-        let info = index.nodes.get(name).cloned().unwrap();
+        let info = index.claims.node(name).cloned().unwrap();
         assert!(index.apply(NodeEvent::Listed(info)).is_nothing());
     }
     assert!(index.assess("b").peer.is_some(), "not before the list's end");
@@ -128,8 +128,11 @@ fn what_lies_in_the_own_subnet_is_never_routed_away() {
     assert!(index.assess("thief").peer.is_none());
     assert_eq!(
         told(&index, "thief"),
-        ["podCIDR 10.244.1.128/25 lies in 10.244.1.0/24, which is this node's own"]
+        [
+            "podCIDR 10.244.1.128/25 overlaps 10.244.1.0/24, which is this node's own; delete one of the two Nodes"
+        ]
     );
+    index.apply(NodeEvent::Gone("thief".into()));
     // An older node with our very podCIDR: it would keep it, and our pods cannot be reached. That is told of us.
     let mut twin = node("twin", &["10.244.1.0/24"], &["172.18.0.9"]);
     twin.created = 1;
