@@ -23,4 +23,5 @@ mod own_node;
 mod probes;
 mod repair;
 mod scale;
+mod told;
 mod uninstall;

@@ -329,6 +329,9 @@ impl Agent {
 
     /// Once a minute everything is compared.
     async fn resync(&mut self) {
+        if self.cluster.index.own().is_some_and(|own| own.condition.network_unavailable) {
+            self.reported.network_is_unavailable();
+        }
         if self.cluster.desired.is_some() {
             self.pending.add_all(Duration::ZERO);
             self.look_up_routes_soon();

@@ -107,6 +107,8 @@ struct State {
     allowed: Option<BTreeSet<Access>>,
     /// What was asked for, be it allowed or not.
     asked: BTreeSet<Access>,
+    /// Paths of what was refused.
+    refused: Vec<String>,
 }
 
 /// The server, for as long as its guard.
@@ -230,6 +232,16 @@ impl Api {
         self.change(|state| state.allowed = Some(allowed));
     }
 
+    /// Allows everything.
+    pub fn allow_all(&self) {
+        self.change(|state| state.allowed = None);
+    }
+
+    /// How often something was refused whose path contains `part`.
+    pub fn refused(&self, part: &str) -> usize {
+        self.change(|state| state.refused.iter().filter(|path| path.contains(part)).count())
+    }
+
     /// What was asked for so far, be it allowed or not.
     pub fn asked(&self) -> BTreeSet<Access> {
         self.change(|state| state.asked.clone())
@@ -261,6 +273,7 @@ impl Api {
             state.allowed.as_ref().is_none_or(|allowed| allowed.contains(&access))
         });
         if !is_allowed {
+            self.change(|state| state.refused.push(path.to_owned()));
             let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": format!("forbidden: {access:?}"), "reason": "Forbidden", "code": 403 });
             return respond(stream, 403, &status.to_string());

@@ -1,9 +1,10 @@
 //! Writes to the API server: events of this Node, and its condition `NetworkUnavailable`.
 //!
-//! A task of its own, so that an API server that does not answer never holds up what the node needs.
+//! A task of its own, so that an API server that does not answer never holds up what the node needs. What it refuses, or
+//! does not answer, is written again until it is there.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -13,14 +14,17 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use crate::agent::backoff::Backoff;
 use crate::agent::k8s::watch::WatchedNode;
 
 /// How long the same event is not repeated.
 const QUIET: Duration = Duration::from_secs(600);
 
-/// How many notices wait. What comes beyond is in the log all the same.
+/// How many notices wait for the task, and how many events for the API server. What comes beyond is in the log all the
+/// same.
 const WAITING: usize = 64;
 
 /// How many different events are remembered as written.
@@ -28,9 +32,6 @@ const REMEMBERED: usize = 1024;
 
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often a condition is tried to be set before somebody has to ask again.
-const ATTEMPTS: u32 = 5;
 
 /// Something to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,32 +99,150 @@ impl EventRecorder {
     }
 }
 
+/// What the condition `NetworkUnavailable` is to say.
+#[derive(Debug, Default)]
+struct Condition {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+/// What is to be written, and what was.
+struct Writer {
+    nodes: Api<WatchedNode>,
+    events: Api<Event>,
+    node: String,
+    condition: Condition,
+    /// When the condition is set, if it is to be.
+    condition_at: Option<Instant>,
+    condition_failures: Backoff,
+    /// Reason of the last failure to set it: it is logged once.
+    condition_reason: String,
+    /// Events that are not written yet, the oldest first.
+    waiting: VecDeque<(&'static str, String, Event)>,
+    events_at: Option<Instant>,
+    event_failures: Backoff,
+    written: HashMap<(&'static str, String), Instant>,
+}
+
 async fn write_notices(client: Client, node: String, mut notices: mpsc::Receiver<Notice>) {
-    let api: Api<WatchedNode> = Api::all(client.clone());
-    // Of what is in no namespace, events are in this one.
-    let events: Api<Event> = Api::namespaced(client, "default");
-    let mut written: HashMap<(&'static str, String), Instant> = HashMap::new();
-    while let Some(notice) = notices.recv().await {
+    let mut writer = Writer {
+        nodes: Api::all(client.clone()),
+        // Of what is in no namespace, events are in this one.
+        events: Api::namespaced(client, "default"),
+        node,
+        condition: Condition::default(),
+        condition_at: None,
+        condition_failures: Backoff::default(),
+        condition_reason: String::new(),
+        waiting: VecDeque::new(),
+        events_at: None,
+        event_failures: Backoff::default(),
+        written: HashMap::new(),
+    };
+    loop {
+        let at = [writer.condition_at, writer.events_at].into_iter().flatten().min();
+        tokio::select! {
+            notice = notices.recv() => match notice {
+                Some(notice) => writer.take(notice),
+                None => return,
+            },
+            () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => writer.write().await,
+        }
+    }
+}
+
+impl Writer {
+    /// A condition is set at once; events wait if the API server has refused some.
+    fn take(&mut self, notice: Notice) {
+        let now = Instant::now();
         match notice {
             Notice::Condition { is_unavailable, reason, message } => {
                 let status = if is_unavailable { "True" } else { "False" };
-                set_condition(&api, &node, status, reason, &message).await;
+                self.condition = Condition { status, reason, message };
+                self.condition_failures.succeed();
+                self.condition_at = Some(now);
             }
             Notice::Event { is_warning, reason, note } => {
-                let now = Instant::now();
-                written.retain(|_, at| now.duration_since(*at) < QUIET);
-                if written.len() >= REMEMBERED || written.insert((reason, note.clone()), now).is_some() {
-                    continue;
+                self.written.retain(|_, at| now.duration_since(*at) < QUIET);
+                let is_waiting = self.waiting.iter().any(|it| it.0 == reason && it.1 == note);
+                let is_known = is_waiting || self.written.contains_key(&(reason, note.clone()));
+                if is_known || self.written.len() >= REMEMBERED {
+                    return;
                 }
-                let event = event(&node, is_warning, reason, note);
-                let parameters = PostParams::default();
-                let published = tokio::time::timeout(PATIENCE, events.create(&parameters, &event)).await;
-                match published {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => debug!(event = reason, reason = %error, "event not written"),
-                    Err(_) => debug!(event = reason, reason = "timeout", "event not written"),
+                if self.waiting.len() >= WAITING {
+                    self.waiting.pop_front();
                 }
+                let event = event(&self.node, is_warning, reason, note.clone());
+                self.waiting.push_back((reason, note, event));
+                self.events_at.get_or_insert(now);
             }
+        }
+    }
+
+    /// Writes what is due.
+    async fn write(&mut self) {
+        let now = Instant::now();
+        if self.condition_at.take_if(|at| *at <= now).is_some() {
+            self.set_condition().await;
+        }
+        if self.events_at.take_if(|at| *at <= now).is_some() {
+            self.write_events().await;
+        }
+    }
+
+    /// Sets the condition, or does so again after a pause that grows to a minute.
+    async fn set_condition(&mut self) {
+        let now = Timestamp::now().to_string();
+        let Condition { status, reason, message } = &self.condition;
+        let condition = json!({
+            "type": "NetworkUnavailable", "status": status, "reason": reason, "message": message,
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        });
+        let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
+        let parameters = PatchParams::default();
+        let reason = match timeout(PATIENCE, self.nodes.patch_status(&self.node, &parameters, &patch)).await {
+            Ok(Ok(_)) => {
+                self.condition_failures.succeed();
+                self.condition_reason.clear();
+                return info!(condition = "NetworkUnavailable", status, "node condition set");
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "timeout".to_owned(),
+        };
+        self.condition_failures.fail(Instant::now());
+        self.condition_at = self.condition_failures.at();
+        let attempts = self.condition_failures.failures();
+        debug!(condition = "NetworkUnavailable", attempts, "node condition to be set again");
+        if self.condition_reason != reason {
+            warn!(condition = "NetworkUnavailable", reason, "node condition not set, will retry");
+            self.condition_reason = reason;
+        }
+    }
+
+    /// Writes the events that wait, until one fails: it is written again after a pause that grows to a minute.
+    async fn write_events(&mut self) {
+        while let Some((reason, note, event)) = self.waiting.front() {
+            let parameters = PostParams::default();
+            let why = match timeout(PATIENCE, self.events.create(&parameters, event)).await {
+                Ok(Ok(_)) => None,
+                // It would be refused for ever.
+                Ok(Err(kube::Error::Api(status))) if [400, 413, 422].contains(&status.code) => {
+                    debug!(event = reason, reason = %status, "event not accepted");
+                    None
+                }
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("timeout".to_owned()),
+            };
+            if let Some(why) = why {
+                debug!(event = reason, reason = why, "event not written, will retry");
+                self.event_failures.fail(Instant::now());
+                self.events_at = self.event_failures.at();
+                return;
+            }
+            self.written.insert((*reason, note.clone()), Instant::now());
+            self.waiting.pop_front();
+            self.event_failures.succeed();
         }
     }
 }
@@ -152,30 +271,6 @@ fn event(node: &str, is_warning: bool, reason: &str, note: String) -> Event {
         reporting_instance: Some(node.to_owned()),
         type_: Some(if is_warning { "Warning" } else { "Normal" }.to_owned()),
         ..Event::default()
-    }
-}
-
-async fn set_condition(api: &Api<WatchedNode>, node: &str, status: &str, reason: &str, message: &str) {
-    let now = Timestamp::now().to_string();
-    let condition = json!({
-        "type": "NetworkUnavailable", "status": status, "reason": reason, "message": message,
-        "lastHeartbeatTime": now, "lastTransitionTime": now,
-    });
-    let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
-    let mut pause = Duration::from_secs(1);
-    for _ in 0..ATTEMPTS {
-        let parameters = PatchParams::default();
-        match tokio::time::timeout(PATIENCE, api.patch_status(node, &parameters, &patch)).await {
-            Ok(Ok(_)) => {
-                return info!(condition = "NetworkUnavailable", status, "node condition set");
-            }
-            Ok(Err(error)) => {
-                warn!(condition = "NetworkUnavailable", reason = %error, "node condition not set")
-            }
-            Err(_) => warn!(condition = "NetworkUnavailable", reason = "timeout", "node condition not set"),
-        }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
     }
 }
 
