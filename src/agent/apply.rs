@@ -38,7 +38,7 @@ use crate::linux::error::KernelError;
 use crate::linux::link;
 use crate::linux::netlink::{self, Netlink};
 use crate::linux::nfnetlink::{self, Nfnetlink};
-use crate::linux::route::{Route, RouteKind};
+use crate::linux::route::{Family, Route, RouteKind};
 use crate::linux::sysctl;
 use crate::store::{BootId, Store, Usage, current_boot_id};
 
@@ -75,6 +75,10 @@ pub struct Routed {
     pub overlay: Option<OverlayDone>,
     /// MTU of new pods, in bytes, where the uplink's is too large.
     pub pod_mtu: Option<u32>,
+    /// Families of this node's Node that the node has not.
+    pub lost: Vec<Family>,
+    /// How many routes are left out for that.
+    pub left_out: usize,
 }
 
 impl Datapath {
@@ -205,10 +209,13 @@ impl Datapath {
     /// Where the kernel cannot be read, or the overlay's device cannot be created. Failures of single peers are in the
     /// answer.
     pub async fn routes(&self, desired: &Desired, is_whole_truth: bool) -> Result<Routed, DatapathError> {
-        let state = desired.node_state(&self.network);
+        let mut state = desired.node_state(&self.network);
+        let lost = self.lost_families(desired).await?;
+        let left_out = leave_out(&mut state.peers, &lost);
         let ways = overlay::ways(&self.netlink, &state, self.routing).await?;
         let overlay = overlay::describe(&self.netlink, &state, &ways, self.vxlan).await?;
-        let mut routed = Routed { pod_mtu: self.pod_mtu(&state, &ways).await?, ..Routed::default() };
+        let pod_mtu = self.pod_mtu(&state, &ways).await?;
+        let mut routed = Routed { pod_mtu, lost, left_out, ..Routed::default() };
         if let Some(overlay) = &overlay {
             routed.overlay = Some(overlay::keep(&self.netlink, overlay).await?);
         }
@@ -241,7 +248,9 @@ impl Datapath {
             return Ok(None);
         }
         let before = desired.state_with(&self.network, before);
-        let after = desired.state_with(&self.network, after);
+        let mut after = desired.state_with(&self.network, after);
+        let lost = self.lost_families(desired).await?;
+        leave_out(&mut after.peers, &lost);
         let ways = overlay::ways(&self.netlink, &after, self.routing).await?;
         if ways.need_overlay() {
             return Ok(None);
@@ -249,6 +258,18 @@ impl Datapath {
         let mut done = peers::update(&self.netlink, &before, &after).await;
         done.failures.extend(ways.failures);
         Ok(Some(done))
+    }
+
+    /// Families of which this node's Node names an address, and the node has neither that address nor a way out.
+    async fn lost_families(&self, desired: &Desired) -> Result<Vec<Family>, KernelError> {
+        let mut lost = Vec::new();
+        for &address in &desired.own.node_ips {
+            let has_address = self.netlink.route_to(address).await?.is_some_and(|way| way.local);
+            if !has_address && !surroundings::has_way_out(&self.netlink, address.is_ipv4()).await? {
+                lost.push(if address.is_ipv4() { Family::V4 } else { Family::V6 });
+            }
+        }
+        Ok(lost)
     }
 
     /// The MTU that new pods must have, where it is not the uplink's: what VXLAN leaves of that.
@@ -352,4 +373,14 @@ impl Datapath {
         locked.remember_vxlan_peers(tunnel)?;
         Ok(())
     }
+}
+
+/// Leaves out the peers' pods of these families; returns how many podCIDRs that are.
+fn leave_out(peers: &mut Vec<Peer>, families: &[Family]) -> usize {
+    let count = |peers: &[Peer]| peers.iter().map(|peer| peer.pod_cidrs.len()).sum::<usize>();
+    let before = count(peers);
+    let is_kept = |is_ipv4| !families.contains(if is_ipv4 { &Family::V4 } else { &Family::V6 });
+    peers.iter_mut().for_each(|peer| peer.pod_cidrs.retain(|cidr| is_kept(cidr.is_ipv4())));
+    peers.retain(|peer| !peer.pod_cidrs.is_empty());
+    before - count(peers)
 }

@@ -23,6 +23,7 @@ use crate::datapath::overlay::{Made, OverlayDone};
 use crate::datapath::overruled::Overruled;
 use crate::datapath::peers::Synchronised;
 use crate::desired::nftables::table::show;
+use crate::linux::route::Family;
 
 /// How many of a kind are logged one by one; of the rest, the number.
 const SHOWN: usize = 16;
@@ -43,6 +44,9 @@ pub struct Reported {
     overruled: BTreeMap<IpNetwork, Overruled>,
     /// Routes to peers that are not as they should be.
     unprogrammed: usize,
+    /// Families that this node has lost, and how many routes are left out for that.
+    lost: Vec<&'static str>,
+    left_out: usize,
     /// Chains of other people's firewalls that end in a drop.
     dropping: Vec<String>,
     started: Instant,
@@ -65,6 +69,8 @@ impl Default for Reported {
             unreachable: BTreeMap::new(),
             overruled: BTreeMap::new(),
             unprogrammed: 0,
+            lost: Vec::new(),
+            left_out: 0,
             dropping: Vec::new(),
             started: Instant::now(),
             is_ready: false,
@@ -127,8 +133,24 @@ impl Reported {
             }
             is_repaired |= is_changed;
         }
+        self.families(routed);
         self.routes(desired, routes, true, has_drifted);
         is_repaired
+    }
+
+    fn families(&mut self, routed: &Routed) {
+        let name = |family: &Family| if *family == Family::V4 { "IPv4" } else { "IPv6" };
+        let lost: Vec<&'static str> = routed.lost.iter().map(name).collect();
+        for family in lost.iter().filter(|family| !self.lost.contains(family)) {
+            warn!(family, routes = routed.left_out, "address family lost, leaving out routes to other nodes");
+            let note = format!("this node has lost its {family} address and has no way out by {family}");
+            self.event("AddressFamilyLost", note);
+        }
+        for family in self.lost.iter().filter(|family| !lost.contains(family)) {
+            info!(family, "address family here again");
+        }
+        (self.lost, self.left_out) = (lost, routed.left_out);
+        self.metrics.families_lost.set(gauge(self.lost.len()));
     }
 
     /// Routes to peers were changed. `is_all`: all of them were compared, so failures that are not named are over.
@@ -168,7 +190,7 @@ impl Reported {
 
     fn count_programmed(&self) {
         let desired = usize::try_from(self.metrics.routes_desired.get()).unwrap_or(0);
-        let programmed = desired.saturating_sub(self.unprogrammed + self.overruled.len());
+        let programmed = desired.saturating_sub(self.unprogrammed + self.overruled.len() + self.left_out);
         self.metrics.routes_programmed.set(gauge(programmed));
         self.metrics.routes_overruled.set(gauge(self.overruled.len()));
     }

@@ -80,6 +80,19 @@ pub async fn read(node: &Netlink, api_server: &ApiServer) -> Result<Reserved, Ke
     Ok(reserved)
 }
 
+/// Whether packets of a family can leave the node at all.
+///
+/// # Errors
+/// The kernel's refusal.
+pub async fn has_way_out(node: &Netlink, ipv4: bool) -> Result<bool, KernelError> {
+    for &address in ANYWHERE.iter().filter(|address| address.is_ipv4() == ipv4) {
+        if node.route_to(address).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 async fn name_of(
     node: &Netlink,
     names: &mut HashMap<u32, String>,

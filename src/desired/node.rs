@@ -11,7 +11,7 @@ use crate::config::{AddressManagement, Network};
 use crate::desired::attachment::{LOCAL_TABLE, covers};
 use crate::desired::names;
 use crate::desired::object::{Address, Place, Route, Sysctl, route_to};
-use crate::desired::overlay::Overlay;
+use crate::desired::overlay::{Overlay, OverlayPeer};
 use crate::linux::route::{MAIN_TABLE, RouteKind};
 use crate::linux::rule::{Packets, Rule};
 
@@ -161,10 +161,14 @@ impl NodeState {
         self.hops().map(|hop| self.peer_route(&hop)).collect()
     }
 
-    /// The same, but by the overlay to the peers that it leads to.
+    /// The same, but by the overlay to the peers' pods that it leads to: of each family by itself.
     pub fn peer_routes_with(&self, overlay: &Overlay) -> Vec<PeerRoute> {
-        let inside: HashSet<&str> = overlay.peers.iter().map(|peer| peer.node.as_str()).collect();
-        let direct = self.hops().filter(|hop| !inside.contains(hop.peer.node.as_str()));
+        let of_peer = |peer: &'_ OverlayPeer| -> Vec<(String, bool)> {
+            peer.pod_cidrs.iter().map(|cidr| (peer.node.clone(), cidr.is_ipv4())).collect()
+        };
+        let inside: HashSet<(String, bool)> = overlay.peers.iter().flat_map(of_peer).collect();
+        let is_inside = |hop: &Hop<'_>| inside.contains(&(hop.peer.node.clone(), hop.destination.is_ipv4()));
+        let direct = self.hops().filter(|hop| !is_inside(hop));
         direct.map(|hop| self.peer_route(&hop)).chain(overlay.pod_routes()).collect()
     }
 

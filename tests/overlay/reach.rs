@@ -2,7 +2,7 @@
 
 use ferrule::desired::overlay::{Routing, Way};
 
-use super::world::{DEVICE, Node, World};
+use super::world::{DEVICE, Node, World, ways};
 use kit::ip;
 use kit::netns::Namespace;
 use kit::packets::{answers_ping, answers_ping_at_once, source_seen_over_tcp};
@@ -43,7 +43,7 @@ fn on_link_nodes_are_direct_and_routed_ones_by_vxlan() {
     let world = World::new();
     world.settle(Routing::Auto);
     let round = world.node(1).round(Routing::Auto, world.peers_of(1)).unwrap();
-    assert_eq!(round.ways.ways, [("node-2".into(), Way::Overlay), ("node-3".into(), Way::Direct)]);
+    assert_eq!(round.ways.ways, ways([Way::Overlay, Way::Overlay, Way::Direct, Way::Direct]));
     for (n, to, device) in [
         (1, "10.244.2.10", DEVICE),
         (1, "10.244.3.10", "up0"),
@@ -54,6 +54,29 @@ fn on_link_nodes_are_direct_and_routed_ones_by_vxlan() {
         // Nodes among each other: as before.
         (1, "192.168.2.12", "up0"),
         (1, "fd02::12", "up0"),
+    ] {
+        assert_eq!(device_of_route(world.node(n), to), device, "node {n} to {to}");
+    }
+    assert_all_reach_all(&world);
+}
+
+/// Each family has a way of its own, on both ends: node 1 has IPv6 on the other link as well.
+#[test]
+fn one_family_goes_directly_and_the_other_by_vxlan() {
+    let world = World::new();
+    world.router.ip("link set port2 master br0");
+    world.router.ip("address flush dev port2");
+    world.router.ip("address add 192.168.2.1/24 dev br0");
+    for (n, other) in [(1, "fd02::/64"), (2, "fd01::/64"), (3, "fd02::/64")] {
+        world.node(n).namespace.ip(&format!("-6 route add {other} dev up0"));
+    }
+    world.settle(Routing::Auto);
+    for (n, to, device) in [
+        (1, "10.244.2.10", DEVICE),
+        (1, "fd00:2::10", "up0"),
+        (2, "10.244.1.10", DEVICE),
+        (2, "fd00:1::10", "up0"),
+        (3, "10.244.1.10", "up0"),
     ] {
         assert_eq!(device_of_route(world.node(n), to), device, "node {n} to {to}");
     }

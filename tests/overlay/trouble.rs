@@ -2,7 +2,7 @@
 
 use ferrule::desired::overlay::{Routing, Way};
 
-use super::world::{DEVICE, World};
+use super::world::{DEVICE, World, ways};
 use kit::ip;
 use kit::packets::answers_ping;
 
@@ -37,7 +37,7 @@ fn a_peer_without_any_way_to_it_stays_direct_and_says_so() {
     let world = World::new();
     world.node(1).namespace.ip_batch("route delete default\nroute delete default via fd01::1\n");
     let round = world.node(1).round(Routing::Auto, world.peers_of(1)).unwrap();
-    assert_eq!(round.ways.ways, [("node-2".into(), Way::Direct), ("node-3".into(), Way::Direct)]);
+    assert_eq!(round.ways.ways, ways([Way::Direct; 4]));
     let failures = round.failures();
     assert!(
         failures.iter().all(|it| it.contains("peer node-2: this node has no route to its address")),

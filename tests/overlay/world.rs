@@ -15,8 +15,9 @@ use ferrule::datapath::error::DatapathError;
 use ferrule::datapath::overlay::{self, OverlayDone, Settings, Ways};
 use ferrule::datapath::peers::{self, Synchronised};
 use ferrule::desired::node::NodeState;
-use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Overlay, Routing};
+use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Overlay, Routing, Way};
 use ferrule::linux::netlink::Netlink;
+use ferrule::linux::route::Family;
 use serde_json::Value;
 
 use kit::netns::{Namespace, inside};
@@ -61,6 +62,12 @@ pub struct Round {
     pub overlay: Option<OverlayDone>,
     /// The peers' routes.
     pub routes: Synchronised,
+}
+
+/// How node 1 reaches nodes 2 and 3, each by IPv4 and IPv6.
+pub fn ways(ways: [Way; 4]) -> Vec<(String, Family, Way)> {
+    let of = [("node-2", Family::V4), ("node-2", Family::V6), ("node-3", Family::V4), ("node-3", Family::V6)];
+    of.into_iter().zip(ways).map(|((node, family), way)| (node.to_owned(), family, way)).collect()
 }
 
 impl Round {

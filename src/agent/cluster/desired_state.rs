@@ -43,10 +43,19 @@ impl OwnNode {
     }
 }
 
+impl OwnNode {
+    /// A peer without its pods of families that this node has no address of; `None` if nothing is left.
+    fn reachable(&self, mut peer: Peer) -> Option<Peer> {
+        let has = |is_ipv4| self.node_ips.iter().any(|address| address.is_ipv4() == is_ipv4);
+        peer.pod_cidrs.retain(|cidr| has(cidr.is_ipv4()));
+        (!peer.pod_cidrs.is_empty()).then_some(peer)
+    }
+}
+
 impl Desired {
     /// The desired state for these Nodes.
     pub fn of(index: &Index, own: OwnNode) -> Self {
-        let peers = index.others().filter_map(|info| index.assess(&info.name).peer).collect();
+        let peers = index.others().filter_map(|info| own.reachable(index.assess(&info.name).peer?)).collect();
         Self { own, peers, no_masquerade: no_masquerade(index) }
     }
 
@@ -54,7 +63,7 @@ impl Desired {
     pub fn update(&mut self, index: &Index, names: &BTreeSet<String>) -> (Vec<Peer>, Vec<Peer>) {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for name in names {
-            let peer = index.assess(name).peer;
+            let peer = index.assess(name).peer.and_then(|peer| self.own.reachable(peer));
             after.extend(peer.clone());
             match (self.peers.binary_search_by(|known| known.node.cmp(name)), peer) {
                 (Ok(place), Some(peer)) => before.push(std::mem::replace(&mut self.peers[place], peer)),

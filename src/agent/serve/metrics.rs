@@ -38,6 +38,8 @@ pub struct Metrics {
     /// Nodes that have no route, or not all of them, for a reason of their own.
     pub nodes_with_problems: Gauge,
     claims_refused: Family<Label, Gauge>,
+    /// Families of the Node's addresses that the node has lost.
+    pub families_lost: Gauge,
     /// Routes to peers that packets do not take.
     pub routes_overruled: Gauge,
     /// Routes to peers that are desired.
@@ -85,6 +87,7 @@ impl Metrics {
             nodes: Gauge::default(),
             nodes_with_problems: Gauge::default(),
             claims_refused: Family::default(),
+            families_lost: Gauge::default(),
             routes_overruled: Gauge::default(),
             routes_desired: Gauge::default(),
             routes_programmed: Gauge::default(),
@@ -128,6 +131,11 @@ impl Metrics {
             "routes_programmed",
             "Routes to other nodes that the kernel has and takes",
             &self.routes_programmed,
+        );
+        gauge(
+            "address_families_lost",
+            "Address families that this node's Node names and the node does not have",
+            &self.families_lost,
         );
         gauge(
             "routes_overruled",

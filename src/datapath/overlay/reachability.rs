@@ -10,12 +10,14 @@ use crate::desired::node::NodeState;
 use crate::desired::overlay::{Overlay, OverlayPeer, Routing, Way, inner_mtu, local_end};
 use crate::linux::error::KernelError;
 use crate::linux::netlink::Netlink;
+use crate::linux::route::Family;
 
 /// How each of the other nodes is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ways {
-    /// Node by node, by its name, in the order of [`NodeState::other_nodes`].
-    pub ways: Vec<(String, Way)>,
+    /// Node by node, by its name, in the order of [`NodeState::other_nodes`], and for each family of its pods by itself:
+    /// a family that is lost takes nothing from the other.
+    pub ways: Vec<(String, Family, Way)>,
     /// Nodes that need the overlay and cannot have it, or that no way leads to for some of their pods.
     pub failures: Vec<PeerFailure>,
 }
@@ -23,7 +25,7 @@ pub struct Ways {
 impl Ways {
     /// Whether a node is reached by VXLAN at all.
     pub fn need_overlay(&self) -> bool {
-        self.ways.iter().any(|(_, way)| *way == Way::Overlay)
+        self.ways.iter().any(|(_, _, way)| *way == Way::Overlay)
     }
 }
 
@@ -51,8 +53,8 @@ enum Reach {
     Oneself,
 }
 
-/// Decides, peer by peer. [`Routing::Auto`]: direct, if each podCIDR's next hop is on-link; by VXLAN, if not and a
-/// tunnel can lead there; else direct, which fails with the reason.
+/// Decides, peer by peer and family by family. [`Routing::Auto`]: direct, if the next hop is on-link; by VXLAN, if not and
+/// a tunnel can lead there; else direct, which fails with the reason.
 ///
 /// One look-up for each address, so ask again when a peer or a route of the underlay has changed.
 ///
@@ -60,7 +62,8 @@ enum Reach {
 /// Where the kernel cannot be asked.
 pub async fn ways(node: &Netlink, state: &NodeState, routing: Routing) -> Result<Ways, DatapathError> {
     let mut decided = Ways::default();
-    for peer in state.other_nodes() {
+    for (peer, family) in state.other_nodes().flat_map(parts) {
+        let peer = &peer;
         let reach = match routing {
             Routing::Direct => Reach::OnLink,
             Routing::Auto | Routing::Vxlan => reach(node, state, peer).await?,
@@ -73,13 +76,16 @@ pub async fn ways(node: &Netlink, state: &NodeState, routing: Routing) -> Result
         };
         let has_end = local_end(state).is_some_and(|local| OverlayPeer::new(peer, local).is_some());
         if way == Way::Overlay && !has_end {
-            decided.failures.push(no_end(state, peer));
+            let failure = no_end(state, peer);
+            if decided.failures.last() != Some(&failure) {
+                decided.failures.push(failure);
+            }
         }
         let way = if has_end { way } else { Way::Direct };
         if way == Way::Direct {
             decided.failures.extend(without_next_hop(peer, routing));
         }
-        decided.ways.push((peer.node.clone(), way));
+        decided.ways.push((peer.node.clone(), family, way));
     }
     Ok(decided)
 }
@@ -99,9 +105,16 @@ pub async fn describe(
         Some(mtu) => mtu,
         None => inner_mtu(find_uplink(node, state, None).await?.mtu, local, state.ipv6),
     };
-    let overlaid: HashSet<&str> =
-        ways.ways.iter().filter(|(_, way)| *way == Way::Overlay).map(|(name, _)| name.as_str()).collect();
-    let peers = state.other_nodes().filter(|peer| overlaid.contains(peer.node.as_str()));
+    let overlaid = ways.ways.iter().filter(|(_, _, way)| *way == Way::Overlay);
+    let overlaid: HashSet<(&str, bool)> =
+        overlaid.map(|(name, family, _)| (name.as_str(), *family == Family::V4)).collect();
+    let peers = state.other_nodes().filter_map(|peer| {
+        let is_inside = |is_ipv4| overlaid.contains(&(peer.node.as_str(), is_ipv4));
+        let mut inside = OverlayPeer::new(peer, local)?;
+        inside.pod_cidrs.retain(|cidr| is_inside(cidr.is_ipv4()));
+        inside.node_ips.retain(|address| is_inside(address.is_ipv4()));
+        (!inside.pod_cidrs.is_empty()).then_some(inside)
+    });
     Ok(Some(Overlay {
         network: state.network.clone(),
         id: settings.id,
@@ -110,8 +123,17 @@ pub async fn describe(
         mtu,
         subnets: state.subnets.clone(),
         node_ips: state.node_ips.clone(),
-        peers: peers.filter_map(|peer| OverlayPeer::new(peer, local)).collect(),
+        peers: peers.collect(),
     }))
+}
+
+/// The peer with its pods of one family, for each that they have.
+fn parts(peer: &Peer) -> impl Iterator<Item = (Peer, Family)> {
+    [Family::V4, Family::V6].into_iter().filter_map(|family| {
+        let mut part = peer.clone();
+        part.pod_cidrs.retain(|cidr| cidr.is_ipv4() == (family == Family::V4));
+        (!part.pod_cidrs.is_empty()).then_some((part, family))
+    })
 }
 
 async fn reach(node: &Netlink, state: &NodeState, peer: &Peer) -> Result<Reach, KernelError> {
