@@ -150,7 +150,7 @@ impl Index {
         let mut problems: Vec<Problem> = info.unusable.iter().cloned().map(Problem::Unusable).collect();
         // Told already.
         let is_one_refused = info.unusable.iter().any(|it| it.starts_with("podCIDR"));
-        if info.pod_cidrs.is_empty() && !is_one_refused {
+        if info.pod_cidrs.is_empty() && (name == self.own || !is_one_refused) {
             problems.push(Problem::NoPodCidr);
         }
         let taken: Vec<(IpAddr, Problem)> = info
