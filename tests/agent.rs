@@ -18,6 +18,7 @@ mod labels;
 mod life;
 mod loopback;
 mod manifests;
+mod nat;
 pub mod node;
 mod overruled;
 mod own_node;

@@ -1,5 +1,6 @@
 //! Applies what is desired to the kernel and the store: one method for each part of the node, all idempotent.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -53,6 +54,8 @@ pub struct Datapath {
     routing: Routing,
     vxlan: overlay::Settings,
     forward_accept: ForwardAccept,
+    /// Addresses of this node's Node that the node does not have, and what takes their place.
+    replaced: Vec<(IpAddr, Option<IpAddr>)>,
     /// Netlink ports of the two sockets: the kernel names them in events of the agent's own changes.
     ports: Vec<u32>,
 }
@@ -108,6 +111,7 @@ impl Datapath {
                 port: settings.vxlan_port,
                 mtu: Some(settings.mtu).filter(|&mtu| mtu != 0),
             },
+            replaced: Vec::new(),
             ports,
         })
     }
@@ -159,7 +163,7 @@ impl Datapath {
     /// # Errors
     /// What the kernel refused.
     pub async fn prepare(&self, desired: &Desired, former: &[IpNetwork]) -> Result<Vec<String>, CniError> {
-        let mut state = desired.state_with(&self.network, Vec::new());
+        let mut state = self.state_with(desired, Vec::new());
         state.ipv6 &= sysctl::has_ipv6();
         let switches = node_state::prepare_in(&self.netlink, &self.data_dir, &state, &self.boot).await?;
         let stale = former.iter().filter(|cidr| !desired.own.pod_cidrs.contains(cidr)).map(|&cidr| {
@@ -209,7 +213,7 @@ impl Datapath {
     /// Where the kernel cannot be read, or the overlay's device cannot be created. Failures of single peers are in the
     /// answer.
     pub async fn routes(&self, desired: &Desired, is_whole_truth: bool) -> Result<Routed, DatapathError> {
-        let mut state = desired.node_state(&self.network);
+        let mut state = self.state_with(desired, desired.peers.clone());
         let lost = self.lost_families(desired).await?;
         let left_out = leave_out(&mut state.peers, &lost);
         let ways = overlay::ways(&self.netlink, &state, self.routing).await?;
@@ -247,8 +251,8 @@ impl Datapath {
         if self.has_overlay() {
             return Ok(None);
         }
-        let before = desired.state_with(&self.network, before);
-        let mut after = desired.state_with(&self.network, after);
+        let before = self.state_with(desired, before);
+        let mut after = self.state_with(desired, after);
         let lost = self.lost_families(desired).await?;
         leave_out(&mut after.peers, &lost);
         let ways = overlay::ways(&self.netlink, &after, self.routing).await?;
@@ -258,6 +262,46 @@ impl Datapath {
         let mut done = peers::update(&self.netlink, &before, &after).await;
         done.failures.extend(ways.failures);
         Ok(Some(done))
+    }
+
+    /// The node's state, with the addresses that this node has.
+    fn state_with(&self, desired: &Desired, peers: Vec<Peer>) -> NodeState {
+        let state = desired.state_with(&self.network, peers);
+        NodeState { node_ips: self.localised(&state.node_ips), ..state }
+    }
+
+    /// The addresses that this node has itself where its Node names these: those can be sources.
+    pub fn localised(&self, node_ips: &[IpAddr]) -> Vec<IpAddr> {
+        let local = |address: &IpAddr| match self.replaced.iter().find(|(it, _)| it == address) {
+            Some((_, replacement)) => *replacement,
+            None => Some(*address),
+        };
+        node_ips.iter().filter_map(local).collect()
+    }
+
+    /// Finds out which of the Node's addresses this node does not have: with 1:1 NAT the address of its uplink takes their
+    /// place, and one of a family that is lost goes, as long as another is here. Returns whether that changed.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub async fn localise(&mut self, desired: &Desired) -> Result<bool, DatapathError> {
+        let mut away = Vec::new();
+        for &address in &desired.own.node_ips {
+            if !self.netlink.route_to(address).await?.is_some_and(|way| way.local) {
+                away.push(address);
+            }
+        }
+        let mut replaced = Vec::new();
+        if !away.is_empty() {
+            let state = NodeState { node_ips: Vec::new(), ..desired.state_with(&self.network, Vec::new()) };
+            let uplink = node::find_uplink(&self.netlink, &state, Some(0)).await?;
+            let is_one_here = away.len() < desired.own.node_ips.len();
+            let with_uplink = away.into_iter().map(|address| (address, uplink.address_for(address)));
+            replaced.extend(with_uplink.filter(|(_, replacement)| replacement.is_some() || is_one_here));
+        }
+        let is_changed = replaced != self.replaced;
+        self.replaced = replaced;
+        Ok(is_changed)
     }
 
     /// Families of which this node's Node names an address, and the node has neither that address nor a way out.
@@ -350,7 +394,7 @@ impl Datapath {
     /// How the node is reached: by its own addresses, and by the default route. The peers, of which there may be
     /// thousands, have no say in it.
     async fn uplink(&self, desired: &Desired) -> Result<Uplink, DatapathError> {
-        node::find_uplink(&self.netlink, &desired.state_with(&self.network, Vec::new()), None).await
+        node::find_uplink(&self.netlink, &self.state_with(desired, Vec::new()), None).await
     }
 
     /// Whether the overlay's device exists.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::agent::cluster::Refreshed;
-use crate::agent::cluster::desired_state::Desired;
+use crate::agent::cluster::desired_state::{Desired, OwnNode};
 use crate::agent::drift::Parts;
 use crate::agent::event_loop::Agent;
 use crate::agent::install::files::Installed;
@@ -32,6 +32,9 @@ impl Agent {
         }
         let changed = self.refresh(&mut due);
         let Some(desired) = self.cluster.desired.take() else { return };
+        if due.parts.node || due.parts.files {
+            self.localise(&desired, &mut due).await;
+        }
         self.kernel.set_pod_cidrs(&desired.own.pod_cidrs);
         let mut pass = Pass { due, repaired: Parts::default(), failed: Parts::default() };
         if pass.due.parts.node {
@@ -85,6 +88,18 @@ impl Agent {
             }
         }
         true
+    }
+
+    /// Uses for sources what this node has itself.
+    async fn localise(&mut self, desired: &Desired, due: &mut Due) {
+        let before = self.kernel.datapath.localised(&desired.own.node_ips);
+        let step = self.kernel.datapath.localise(desired);
+        if self.reported.step("localise", step).await == Some(true) {
+            due.parts = Parts::ALL;
+            let node_ips = list(desired.own.node_ips.iter());
+            let sources = list(self.kernel.datapath.localised(&desired.own.node_ips).iter());
+            info!(node_ips, sources, before = list(before.iter()), "sources of this node changed");
+        }
     }
 
     /// Works out what is desired now. Returns peers as they were and as they are, where only they changed.
@@ -213,7 +228,9 @@ impl Agent {
         }
         let begin = Instant::now();
         self.install_loopback();
-        let installed = self.runtime.install(&self.settings, &desired.own);
+        let node_ips = self.kernel.datapath.localised(&desired.own.node_ips);
+        let own = OwnNode { node_ips, ..desired.own.clone() };
+        let installed = self.runtime.install(&self.settings, &own);
         self.reported.metrics.step_took("files", begin.elapsed());
         if let Err(reason) = installed {
             self.reported.metrics.step_failed("files");
