@@ -122,9 +122,8 @@ fn a_source_that_others_rewrite_does_not_speak_as_the_node() {
         });
     };
     // The first is a node's address that is exempt from masquerade. Whoever exempts the second has it exempt.
-    for end in [there.addresses[0].as_str()] {
-        assert!(arrives(PATIENT, there, || send(end)), "the test cannot fail: {end} hears it");
-    }
+    let end = there.addresses[0].as_str();
+    assert!(arrives(PATIENT, there, || send(end)), "the test cannot fail: {end} hears it");
     guard(&world, here);
     for end in [there.addresses[0].as_str(), "203.0.113.2"] {
         assert!(!arrives(BRIEF, there, || send(end)), "{end} hears it");

@@ -88,7 +88,7 @@ pub fn fragments(
             let mut frame = packet(to, from, source, target, protocol, part);
             let header = &mut frame[14..34];
             header[4..6].copy_from_slice(&id.to_be_bytes());
-            header[6..8].copy_from_slice(&(offset / 8 | u16::from(has_more) << 13).to_be_bytes());
+            header[6..8].copy_from_slice(&((offset / 8) | (u16::from(has_more) << 13)).to_be_bytes());
             header[10..12].fill(0);
             let sum = checksum(&[header]);
             header[10..12].copy_from_slice(&sum);
