@@ -104,7 +104,7 @@ pub fn multus_in_front_stays_there_and_pods_start(space: &Space<'_>) -> Result {
     let all = |script: &str| space.nodes.iter().try_for_each(|node| node.shell(script).map(|_| ()));
     all(MULTUS)?;
     let outcome = below_multus(space);
-    all("rm -f /etc/cni/net.d/00-multus.conf")?;
+    all("rm -f /etc/cni/net.d/00-multus.conf /opt/cni/bin/multus-double")?;
     outcome
 }
 
