@@ -10,7 +10,8 @@ use std::path::Path;
 const UNDERLAY: [&str; 3] = ["lo", "up0", "up1"];
 
 /// Sets whose elements are the network's and not a pod's.
-const OF_THE_NETWORK: [&str; 2] = ["no_masquerade4", "no_masquerade6"];
+const OF_THE_NETWORK: [&str; 5] =
+    ["no_masquerade4", "no_masquerade6", "node_addresses4", "node_addresses6", "uplinks"];
 
 /// A link made for a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
