@@ -127,7 +127,7 @@ impl World {
 }
 
 /// The conf of node `n`, which knows the other one.
-fn conf(node: &Node, n: usize) -> Value {
+pub fn conf(node: &Node, n: usize) -> Value {
     let other = 1 - n;
     json!({
         "cniVersion": "1.1.0",

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{install, verb};
+use crate::foreign_firewall::conf;
 use kit::node::Node;
 use kit::packets::{answers_ping_at_once, answers_ping_in_time};
 use kit::pod::{Pod, addresses_of, host_link_of};
@@ -95,26 +96,6 @@ impl Lab {
         findings.retain(|it| !it.ends_with("networkd-foreign-routes"));
         assert_eq!(findings, Vec::<String>::new());
     }
-}
-
-fn conf(node: &Node, n: usize) -> Value {
-    let other = 1 - n;
-    json!({
-        "cniVersion": "1.1.0",
-        "name": "podnet",
-        "type": "ferrule",
-        "ipam": {
-            "type": "ferrule",
-            "ranges": [[{ "subnet": format!("10.244.{n}.0/24") }], [{ "subnet": format!("fd00:244:{n}::/64") }]],
-            "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
-            "dataDir": node.data_dir(),
-        },
-        "peers": [{
-            "node": format!("node-{other}"),
-            "podCIDRs": [format!("10.244.{other}.0/24"), format!("fd00:244:{other}::/64")],
-            "nodeIPs": [format!("192.168.77.1{other}"), format!("fd77::1{other}")],
-        }],
-    })
 }
 
 /// Something that the node does to its pods.

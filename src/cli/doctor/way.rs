@@ -12,7 +12,7 @@ use crate::config::Role;
 use crate::desired::node::NodeState;
 use crate::linux::link::Link;
 use crate::linux::neigh::Reachability;
-use crate::linux::route::{Family, RouteFilter, RouteKind};
+use crate::linux::route::{Family, MAIN_TABLE, RouteFilter, RouteKind};
 use crate::linux::sysctl;
 
 /// From this share of its room on, in percent, the table of tracked flows is told of.
@@ -30,7 +30,7 @@ pub async fn examine(networks: &Networks, node: &NodeView) -> Result<Vec<Finding
     let mut uplinks = BTreeSet::new();
     for family in [Family::V4, Family::V6] {
         let routes =
-            node.netlink.routes(RouteFilter { table: Some(MAIN), ..RouteFilter::all(family) }).await?;
+            node.netlink.routes(RouteFilter { table: Some(MAIN_TABLE), ..RouteFilter::all(family) }).await?;
         let ways_out =
             routes.iter().filter(|it| it.destination.prefix() == 0 && it.kind == RouteKind::Unicast);
         uplinks.extend(ways_out.filter_map(|route| route.device));
@@ -70,9 +70,6 @@ pub async fn examine(networks: &Networks, node: &NodeView) -> Result<Vec<Finding
     findings.extend(flows());
     Ok(findings)
 }
-
-/// `RT_TABLE_MAIN`.
-const MAIN: u32 = crate::linux::route::MAIN_TABLE;
 
 fn state_of(network: &KnownNetwork, node: &NodeView) -> Option<NodeState> {
     let meaning = network.meaning.as_ref().filter(|meaning| meaning.role == Role::Main)?;
