@@ -42,4 +42,5 @@ pub mod linux;
 pub mod log;
 pub mod mac;
 pub mod plugin;
+pub mod policy;
 pub mod store;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// What lies below the engine.
 const BELOW_ENGINE: &[&str] =
-    &["cni", "config", "desired", "store", "linux", "datapath", "log", "foreign_firewall"];
+    &["cni", "config", "desired", "policy", "store", "linux", "datapath", "log", "foreign_firewall"];
 
 /// The doors to the engine. They use it and what lies below it, and never each other.
 const DOORS: &[&str] = &["plugin", "cli", "agent"];
@@ -19,8 +19,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["cni"]),
     ("linux", &[]),
     ("desired", &["cni", "config", "linux"]),
+    ("policy", &["linux"]),
     ("store", &["cni", "config", "desired"]),
-    ("datapath", &["cni", "config", "desired", "linux"]),
+    ("datapath", &["cni", "config", "desired", "linux", "policy"]),
     ("log", &["config"]),
     ("foreign_firewall", &["cni", "config", "desired", "linux", "datapath"]),
     ("attachments", BELOW_ENGINE),

@@ -1,0 +1,51 @@
+//! Names of the table's chains and sets. Agent, ADD and command line meet by them.
+
+use crate::policy::plan::Direction;
+
+/// Name of the table, of family `inet`.
+pub const TABLE: &str = "ferrule-policy";
+
+/// The map that leads packets from a pod to its policies, by the link that they come in by.
+pub const FROM_POD: &str = "from_pod";
+
+/// The map that leads packets to a pod to its policies, by the link that they leave by.
+pub const TO_POD: &str = "to_pod";
+
+/// Which IPv4 addresses live behind which link: what a pod sends to itself.
+pub const OWN4: &str = "own4";
+
+/// Which IPv6 addresses live behind which link.
+pub const OWN6: &str = "own6";
+
+/// The map of a direction: [`FROM_POD`], [`TO_POD`].
+pub fn map(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => FROM_POD,
+        Direction::Ingress => TO_POD,
+    }
+}
+
+/// The chain of one pod: `in-<uid>`, `out-<uid>`. Empty where nothing isolates the pod.
+pub fn pod_chain(direction: Direction, uid: &str) -> String {
+    format!("{}-{uid}", word(direction))
+}
+
+/// The chain of pods of a namespace that the agent does not know yet: `hold-in-<namespace>`, `hold-out-<namespace>`.
+pub fn hold_chain(direction: Direction, namespace: &str) -> String {
+    format!("hold-{}-{namespace}", word(direction))
+}
+
+/// The chain in which what no rule allows ends: `denied_in`, `denied_out`.
+pub fn denied_chain(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "denied_out",
+        Direction::Ingress => "denied_in",
+    }
+}
+
+fn word(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "out",
+        Direction::Ingress => "in",
+    }
+}

@@ -1,0 +1,169 @@
+//! What the table `inet ferrule-policy` of this node must be, as data: what planning makes, what is written into the
+//! kernel, what is kept on disk, and what is walked to say why.
+//!
+//! ```text
+//! link --from_pod|to_pod--> in-<uid> --goto--> pi-<hash>: by port: vmap, jump to that port's rules
+//!                                                          rules for all ports
+//!                                                          goto denied_in
+//! rule = one look-up of the other end's address in a set, or none; then accept
+//! ```
+//!
+//! A chain of rules ([`Chain`]) is named by a hash of its content and never changed. A set of pods ([`Members::Pods`]) is
+//! named by what selects its members, so its elements change; a set of blocks is named by its content.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+/// Seen from the pod that is isolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To the pod.
+    Ingress,
+    /// From the pod.
+    Egress,
+}
+
+/// What the table must be. What is in `sets` and `chains` is what something refers to, and nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Sets by their name, which ends in `4` or `6`.
+    pub sets: BTreeMap<String, Members>,
+    /// Chains of rules by their name: `pi-<hash>` of ingress, `po-<hash>` of egress.
+    pub chains: BTreeMap<String, Chain>,
+    /// This node's pods by uid: those of namespaces in which a policy isolates somebody, isolated or not.
+    pub pods: BTreeMap<String, PodPlan>,
+    /// What unknown pods have, by namespace: of those in which a policy isolates somebody.
+    pub holds: BTreeMap<String, HoldPlan>,
+}
+
+/// The chains of one pod of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodPlan {
+    /// `namespace/name`, for people.
+    pub name: String,
+    /// Whether its namespace has a policy of that direction at all, and the chain of rules; see [`Isolation`].
+    pub ingress: Isolation,
+    /// Likewise of egress.
+    pub egress: Isolation,
+}
+
+impl PodPlan {
+    /// Of one direction.
+    pub fn of(&self, direction: Direction) -> &Isolation {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+}
+
+/// What a pod, or one that is held, has in one direction.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Isolation {
+    /// No policy of its namespace isolates anybody in this direction: it has no chain, and no element leads to one.
+    #[default]
+    None,
+    /// It is not isolated, and others of its namespace are: it has an empty chain, so that it is known.
+    Open,
+    /// Its chain leads to this chain of rules.
+    Rules(String),
+    /// One of its policies cannot be compiled: its chain leads to `denied_in` or `denied_out` at once.
+    Closed,
+}
+
+/// What a pod that the agent does not know yet has, in the directions in which somebody of its namespace is isolated:
+/// never [`Isolation::Open`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldPlan {
+    /// Of ingress.
+    pub ingress: Isolation,
+    /// Of egress.
+    pub egress: Isolation,
+}
+
+impl HoldPlan {
+    /// Of one direction.
+    pub fn of(&self, direction: Direction) -> &Isolation {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+}
+
+/// A chain of rules, which ends in `denied_in` or `denied_out`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// Which of them.
+    pub direction: Direction,
+    /// Rules by port; disjoint, in order. Without one that is a range the map is a hash.
+    pub ports: Vec<PortRules>,
+    /// Rules for all ports of all protocols; they come after those of the port.
+    pub rules: Vec<ChainRule>,
+    /// The policies whose rules these are, `namespace/name`, for people.
+    pub policies: Vec<String>,
+}
+
+/// The rules of one port or of one range of ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRules {
+    /// An `IPPROTO_*`.
+    pub protocol: u8,
+    /// First port, 0 with `last` 65535: all of the protocol.
+    pub first: u16,
+    /// Last port, included.
+    pub last: u16,
+    /// What is allowed there.
+    pub rules: Vec<ChainRule>,
+}
+
+/// One rule: accepts what it matches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainRule {
+    /// The other end.
+    pub peer: PeerMatch,
+    /// `namespace/policy ingress[0]`, one or several, for people.
+    pub comment: String,
+}
+
+/// What of a packet's other end (source of ingress, destination of egress) must be where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PeerMatch {
+    /// Whoever.
+    Any,
+    /// Its address is in the set of that name with `4` or `6` added; either may be missing from the plan: nobody.
+    Address(String),
+    /// Its address, protocol and port are, likewise. Of egress by a named port only.
+    AddressAndPort(String),
+}
+
+/// What is in a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Members {
+    /// Addresses of pods. A hash; its name says what selects them.
+    Pods(BTreeSet<IpAddr>),
+    /// Addresses, protocols and ports of pods. A hash; likewise.
+    Ports(BTreeSet<(IpAddr, u8, u16)>),
+    /// Addresses, disjoint and not even adjacent, in order. Intervals; the name is a hash of them.
+    Blocks(Vec<RangeInclusive<IpAddr>>),
+}
+
+/// What of a plan may differ from when that was last asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Anything: compare the whole.
+    pub all: bool,
+    /// Names of sets whose members changed, that came, or that went.
+    pub sets: BTreeSet<String>,
+    /// Uids of pods.
+    pub pods: BTreeSet<String>,
+    /// Namespaces whose hold changed.
+    pub holds: BTreeSet<String>,
+}
