@@ -18,6 +18,11 @@ use ferrule::cni::version::SpecVersion;
 use ferrule::plugin;
 use ferrule::plugin::watchdog::{self, Expired, Turn};
 
+// A process of two milliseconds: musl's allocator asks the kernel for each larger block anew (54 mmap in an ADD), and
+// glibc's makes an arena for each thread.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 const HELP: &str = "\
 ferrule gives Kubernetes pods their network: a CNI plugin with its own address management.
 

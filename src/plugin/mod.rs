@@ -27,11 +27,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::attachments::timing::{self, Progress};
-use crate::attachments::{ADD_DEADLINE, UNDO_DEADLINE, block_on};
+use crate::attachments::{self, ADD_DEADLINE, UNDO_DEADLINE};
 use crate::cni::env::Command;
 use crate::cni::error::CniError;
 use crate::cni::request::{Request, version_answer};
 use crate::config::loopback::LoopbackConf;
+use crate::config::removal::Removal;
 
 /// Runs the command that `request` names. On success, one document or nothing has been written to `stdout`.
 ///
@@ -57,16 +58,16 @@ fn execute(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Re
     let (command, steps) = (request.environment.command, &progress.steps);
     steps.begin_deadline(deadline(command));
     if LoopbackConf::is_meant(&request.conf) {
-        return block_on(loopback::run(request, stdout));
+        return attachments::block_on_kernel(loopback::run(request, stdout));
     }
     match command {
         Command::Version => result::write(stdout, &version_answer(request.conf.version)),
         // What it has claimed must be taken back: it keeps the time itself.
-        Command::Add => block_on(add::add(request, progress, stdout)),
-        Command::Del => block_on(steps.until_deadline("DEL", del::del(request, steps))),
-        Command::Check => block_on(steps.until_deadline("CHECK", check::check(request, steps))),
-        Command::Gc => block_on(steps.until_deadline("GC", gc::gc(request, steps))),
-        Command::Status => block_on(steps.until_deadline("STATUS", status::status(request, steps))),
+        Command::Add => block_on(request, add::add(request, progress, stdout)),
+        Command::Del => block_on(request, steps.until_deadline("DEL", del::del(request, steps))),
+        Command::Check => block_on(request, steps.until_deadline("CHECK", check::check(request, steps))),
+        Command::Gc => block_on(request, steps.until_deadline("GC", gc::gc(request, steps))),
+        Command::Status => block_on(request, steps.until_deadline("STATUS", status::status(request, steps))),
     }
 }
 
@@ -77,5 +78,15 @@ fn execute(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Re
 pub fn take_back(request: &Request) -> Result<(), CniError> {
     let steps = timing::Steps::default();
     steps.begin_deadline(UNDO_DEADLINE);
-    block_on(steps.until_deadline("the undo of ADD", del::del(request, &steps)))
+    block_on(request, steps.until_deadline("the undo of ADD", del::del(request, &steps)))
+}
+
+/// With what another IPAM plugin is executed by only where the conf names one.
+fn block_on<T>(request: &Request, command: impl Future<Output = Result<T, CniError>>) -> Result<T, CniError> {
+    // A conf that cannot be read leads to no plugin.
+    let executes_plugin = Removal::read(&request.conf).is_ok_and(|read| read.delegate.is_some());
+    match executes_plugin {
+        true => attachments::block_on(command),
+        false => attachments::block_on_kernel(command),
+    }
 }
