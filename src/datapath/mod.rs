@@ -24,3 +24,4 @@ pub mod overlay;
 pub mod overruled;
 pub mod peers;
 pub mod pods;
+pub mod policy;

@@ -113,8 +113,9 @@ pub fn chains() -> Vec<Chain> {
     let base = |name: &str, kind, hook, priority| Chain {
         name: name.to_owned(),
         base: Some(Base { kind, hook, priority, accept: true }),
+        comment: None,
     };
-    let plain = |name: &str| Chain { name: name.to_owned(), base: None };
+    let plain = |name: &str| Chain { name: name.to_owned(), base: None, comment: None };
     vec![
         // type filter hook prerouting priority -450; policy accept;
         base(chain::PREROUTING, ChainKind::Filter, Hook::Prerouting, RAW_BEFORE_DEFRAG),

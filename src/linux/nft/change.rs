@@ -28,8 +28,15 @@ pub enum Change {
     DeleteTable(Table),
     /// Makes a chain.
     AddChain(Table, Chain),
-    /// Makes a set or map.
+    /// Removes a chain with its rules. Refused (EBUSY) while a rule or an element sends packets to it, ENOENT if it is not
+    /// there.
+    DeleteChain(Table, String),
+    /// Removes all rules of a chain.
+    FlushChain(Table, String),
+    /// Makes a set or map. One that is there already is a success if it is of the same kind, else refused (EEXIST).
     AddSet(Table, Set),
+    /// Removes a set or map with its elements. Refused (EBUSY) while a rule looks into it, ENOENT if it is not there.
+    DeleteSet(Table, String),
     /// Adds a rule to the end of its chain.
     AddRule(Table, Rule),
     /// Puts a rule before all others of its chain.
@@ -134,6 +141,18 @@ impl Change {
                 let id = u32::try_from(place + 1).unwrap_or(u32::MAX);
                 one(table, NLM_F_CREATE, NfTablesMessage::NewSet(set.to_message(table, id)))
             }
+            // nft delete chain FAMILY TABLE NAME
+            Self::DeleteChain(table, name) => {
+                one(table, 0, NfTablesMessage::DeleteChain(Chain::to_question(table, name)))
+            }
+            // nft flush chain FAMILY TABLE NAME
+            Self::FlushChain(table, name) => {
+                one(table, 0, NfTablesMessage::DeleteRule(Rule::to_question(table, name)))
+            }
+            // nft delete set FAMILY TABLE NAME
+            Self::DeleteSet(table, name) => {
+                one(table, 0, NfTablesMessage::DeleteSet(Set::to_question(table, name)))
+            }
             Self::AddRule(table, rule) => {
                 one(table, NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(rule.to_message(table)))
             }
@@ -188,6 +207,9 @@ impl fmt::Display for Change {
             Self::DeleteTable(table) => write!(f, "delete table {table}"),
             Self::AddChain(table, chain) => write!(f, "add chain {table} {}", chain.name),
             Self::AddSet(table, set) => write!(f, "add set {table} {}", set.name),
+            Self::DeleteChain(table, name) => write!(f, "delete chain {table} {name}"),
+            Self::FlushChain(table, name) => write!(f, "flush chain {table} {name}"),
+            Self::DeleteSet(table, name) => write!(f, "delete set {table} {name}"),
             Self::AddRule(table, rule) => write!(f, "add rule {table} {}", rule.chain),
             Self::InsertRule(table, rule) => write!(f, "insert rule {table} {}", rule.chain),
             Self::DeleteRule { table, chain, handle } => {

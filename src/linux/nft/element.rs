@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, SetElementAttribute, SetElementList, SetElementMessage,
+    DataAttribute, ListAttribute, SetElementAttribute, SetElementFlags, SetElementList, SetElementMessage,
 };
 use rtnetlink::packet_core::DefaultNla;
 
 use super::super::attributes::Attributes;
+use super::expr::Verdict;
 use super::table::Table;
 use super::userdata;
 
@@ -22,9 +23,11 @@ const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
 const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
 const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_SET_ELEM_KEY_END: u16 = 10;
+const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 
 /// An element.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,8 +38,13 @@ pub struct Element {
     pub key: Bytes,
     /// The upper end of a range of concatenations, included in it.
     pub key_end: Option<Bytes>,
+    /// Whether the key is the first behind a range: in a set of ranges of a single field, a range is an element with its
+    /// first key and one such. A range that ends with the last key of all has none.
+    pub ends_range: bool,
     /// What a map has under the key.
     pub data: Option<Bytes>,
+    /// What a verdict map has under the key.
+    pub verdict: Option<Verdict>,
     /// For people; not compared by the kernel. At most 127 bytes are kept.
     pub comment: Option<String>,
 }
@@ -87,6 +95,12 @@ impl Bytes {
         self
     }
 
+    /// Reads an address that is all there is.
+    pub fn to_address(&self) -> Option<IpAddr> {
+        let four = <[u8; 4]>::try_from(self.0.as_slice()).ok().map(IpAddr::from);
+        four.or_else(|| <[u8; 16]>::try_from(self.0.as_slice()).ok().map(IpAddr::from))
+    }
+
     /// Reads an address and a port, as a map of hostPorts has them.
     pub fn to_address_and_port(&self) -> Option<(IpAddr, u16)> {
         let (address, rest): (IpAddr, _) = match self.0.len() {
@@ -101,7 +115,28 @@ impl Bytes {
 impl Element {
     /// An element of a set that is its key alone.
     pub fn new(set: &str, key: Bytes) -> Self {
-        Self { set: set.to_owned(), key, key_end: None, data: None, comment: None }
+        let set = set.to_owned();
+        Self { set, key, key_end: None, ends_range: false, data: None, verdict: None, comment: None }
+    }
+
+    /// An element of a verdict map.
+    pub fn with_verdict(set: &str, key: Bytes, verdict: Verdict) -> Self {
+        Self { verdict: Some(verdict), ..Self::new(set, key) }
+    }
+
+    /// A range of addresses in a set of that single field: its first key and, unless it is the last of all, the one
+    /// behind its last.
+    pub fn range(set: &str, first: IpAddr, last: IpAddr) -> Vec<Self> {
+        let behind = match last {
+            IpAddr::V4(last) => u32::from(last).checked_add(1).map(|it| IpAddr::V4(it.into())),
+            IpAddr::V6(last) => u128::from(last).checked_add(1).map(|it| IpAddr::V6(it.into())),
+        };
+        let mut elements = vec![Self::new(set, Bytes::default().address(first))];
+        elements.extend(
+            behind
+                .map(|behind| Self { ends_range: true, ..Self::new(set, Bytes::default().address(behind)) }),
+        );
+        elements
     }
 
     /// The same with a comment.
@@ -119,6 +154,13 @@ impl Element {
                 .map(|end| SetElementAttribute::KeyEnd(vec![DefaultNla::new(DATA_VALUE, end.0.clone())])),
         );
         attributes.extend(self.data.as_ref().map(|data| SetElementAttribute::Data(value(data))));
+        attributes.extend(
+            self.verdict
+                .as_ref()
+                .map(|verdict| SetElementAttribute::Data(DataAttribute::Verdict(verdict.to_netlink()))),
+        );
+        attributes
+            .extend(self.ends_range.then_some(SetElementAttribute::Flags(SetElementFlags::IntervalEnd)));
         attributes.extend(
             self.comment
                 .as_ref()
@@ -147,16 +189,31 @@ impl Element {
         elements.filter_map(|element| Self::read(&set, element)).collect()
     }
 
+    /// The keys that a message lists, each with whether it [ends a range](Self::ends_range).
+    pub(super) fn read_keys(message: Attributes<'_>) -> Vec<(Bytes, bool)> {
+        let read = |element: Attributes<'_>| {
+            let key = element.nested(NFTA_SET_ELEM_KEY)?.value(DATA_VALUE)?;
+            Some((Bytes(key.to_vec()), ends_range(element)))
+        };
+        message.list(NFTA_SET_ELEM_LIST_ELEMENTS).filter_map(read).collect()
+    }
+
     fn read(set: &str, attributes: Attributes<'_>) -> Option<Self> {
         let data = |kind| attributes.nested(kind)?.value(DATA_VALUE).map(|bytes| Bytes(bytes.to_vec()));
         Some(Self {
             set: set.to_owned(),
             key: data(NFTA_SET_ELEM_KEY)?,
             key_end: data(NFTA_SET_ELEM_KEY_END),
+            ends_range: ends_range(attributes),
             data: data(NFTA_SET_ELEM_DATA),
+            verdict: attributes.nested(NFTA_SET_ELEM_DATA).and_then(Verdict::read),
             comment: attributes.value(NFTA_SET_ELEM_USERDATA).and_then(userdata::to_comment),
         })
     }
+}
+
+fn ends_range(element: Attributes<'_>) -> bool {
+    element.number(NFTA_SET_ELEM_FLAGS).is_some_and(|flags| flags & NFT_SET_ELEM_INTERVAL_END != 0)
 }
 
 /// A message about `elements` of a set; about the set as a whole if there are none.

@@ -11,10 +11,12 @@ use netlink_packet_netfilter::nftables::{
 use rtnetlink::packet_core::DefaultNla;
 
 mod extension;
+mod log;
 mod read;
 mod uapi;
 
 pub use extension::Extension;
+pub use log::Log;
 use uapi::*;
 
 /// A register: the first of four bytes is number 0, the last number 15. What is longer takes the next ones too.
@@ -75,6 +77,15 @@ pub enum Verdict {
     Goto(String),
 }
 
+/// What a counter has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Counted {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of them, from the IP header on.
+    pub bytes: u64,
+}
+
 /// One step of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Expr {
@@ -126,6 +137,13 @@ pub enum Expr {
         /// Where a map's data go.
         data: Option<Reg>,
     },
+    /// Decides as a verdict map says; on with the rule where it does not have the key.
+    LookupVerdict {
+        /// Its name.
+        set: String,
+        /// The key.
+        key: Reg,
+    },
     /// Decides.
     Verdict(Verdict),
     /// Sends the flow to another address and port.
@@ -169,8 +187,17 @@ pub enum Expr {
         /// Whereto.
         to: Reg,
     },
-    /// Counts the packet. What it has counted is not told.
+    /// Counts the packet. What it has counted is told by [`PlacedRule`](super::rule::PlacedRule).
     Counter,
+    /// Ends the rule for packets beyond so many a second.
+    Limit {
+        /// How many.
+        per_second: u64,
+        /// How many more at once.
+        burst: u32,
+    },
+    /// Hands a copy of the packet to whoever listens to that group of nfnetlink_log.
+    Log(Log),
     /// A match or target of iptables, as iptables-nft writes those that nf_tables has no expression for.
     Extension(Extension),
     /// One that is here only because somebody else put it into the rule.
@@ -232,7 +259,7 @@ impl Comparison {
 }
 
 impl Verdict {
-    fn to_netlink(&self) -> Vec<VerdictAttribute> {
+    pub(super) fn to_netlink(&self) -> Vec<VerdictAttribute> {
         let (code, chain) = match self {
             Self::Accept => (VerdictCode::Other(NF_ACCEPT), None),
             Self::Drop => (VerdictCode::Other(NF_DROP), None),
@@ -287,6 +314,11 @@ impl Expr {
                 attributes.extend(data.map(|data| Lookup::DestinationRegister(data.to_netlink())));
                 Expressions::Lookup(attributes)
             }
+            Self::LookupVerdict { set, key } => Expressions::Lookup(vec![
+                Lookup::Set(set.clone()),
+                Lookup::SourceRegister(key.to_netlink()),
+                Lookup::DestinationRegister(Register::Verdict),
+            ]),
             Self::Verdict(verdict) => Expressions::Immediate(vec![
                 Immediate::DestinationRegister(Register::Verdict),
                 Immediate::Data(DataAttribute::Verdict(verdict.to_netlink())),
@@ -332,6 +364,8 @@ impl Expr {
                 other("ct", &[(NFTA_CT_KEY, NFT_CT_STATUS), (NFTA_CT_DREG, to.number())])
             }
             Self::Counter => other("counter", &[]),
+            Self::Limit { per_second, burst } => log::limit(*per_second, *burst),
+            Self::Log(log) => log.to_netlink(),
             Self::Extension(extension) => extension.to_netlink(),
             Self::Foreign(name) => other(name, &[]),
         };

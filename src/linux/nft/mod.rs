@@ -12,12 +12,14 @@
 //! | [`rule`]      | [`rule::Rule`]                                                                   |
 //! | [`change`]    | [`change::Change`], and how several are made at once or not at all               |
 //! | [`query`]     | what there is                                                                    |
+//! | [`listing`]   | all that there is in a table                                                     |
 
 pub mod change;
 pub mod element;
 pub mod expr;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod listing;
 pub mod query;
 pub mod rule;
 pub mod set;

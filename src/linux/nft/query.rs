@@ -105,9 +105,7 @@ impl Nfnetlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn chain_rules(&self, table: &Table, chain: &str) -> Result<Vec<PlacedRule>, KernelError> {
-        let attributes =
-            vec![RuleAttribute::Table(table.name.clone()), RuleAttribute::Chain(chain.to_owned())];
-        let question = message(table.family, NfTablesMessage::GetRule(RuleMessage { attributes }));
+        let question = message(table.family, NfTablesMessage::GetRule(Rule::to_question(table, chain)));
         let answers = match self.dump(&question, format!("list rules of chain {table} {chain}")).await {
             Err(refusal) if refusal.is_not_found() => return Ok(Vec::new()),
             answers => answers?,
@@ -223,7 +221,7 @@ impl Nfnetlink {
 
 /// Asks for the element under this key.
 fn question_about(table: &Table, element: &Element) -> NetfilterMessage {
-    let key = Element { data: None, comment: None, ..element.clone() };
+    let key = Element { data: None, verdict: None, comment: None, ..element.clone() };
     message(table.family, NfTablesMessage::GetSetElement(message_about(table, &element.set, &[key])))
 }
 

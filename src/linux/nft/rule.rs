@@ -3,7 +3,7 @@
 use netlink_packet_netfilter::nftables::{RuleAttribute, RuleMessage};
 
 use super::super::attributes::Attributes;
-use super::expr::Expr;
+use super::expr::{Counted, Expr};
 use super::table::Table;
 use super::userdata;
 
@@ -32,12 +32,15 @@ pub struct PlacedRule {
     pub handle: u64,
     /// What it says.
     pub rule: Rule,
+    /// What its counter has counted, if it has one.
+    pub counted: Option<Counted>,
 }
 
 impl PlacedRule {
     pub(super) fn read(attributes: Attributes<'_>) -> Option<Self> {
         let handle = attributes.value(NFTA_RULE_HANDLE)?.first_chunk::<8>()?;
-        Some(Self { handle: u64::from_be_bytes(*handle), rule: Rule::read(attributes).1 })
+        let counted = attributes.list(NFTA_RULE_EXPRESSIONS).find_map(Counted::read);
+        Some(Self { handle: u64::from_be_bytes(*handle), rule: Rule::read(attributes).1, counted })
     }
 
     /// The place of the rule with that handle.
@@ -47,6 +50,11 @@ impl PlacedRule {
             attributes: vec![RuleAttribute::Table(table.name.clone()), name, RuleAttribute::Handle(handle)],
         }
     }
+}
+
+/// As much of a comment as is kept.
+pub fn kept_comment(comment: &str) -> &str {
+    userdata::cut(comment)
 }
 
 impl Rule {
@@ -60,6 +68,12 @@ impl Rule {
         let comment = self.comment.as_ref();
         attributes.extend(comment.map(|comment| RuleAttribute::UserData(userdata::from_comment(comment))));
         RuleMessage { attributes }
+    }
+
+    /// The rules of a chain, all of them.
+    pub(super) fn to_question(table: &Table, chain: &str) -> RuleMessage {
+        let chain = RuleAttribute::Chain(chain.to_owned());
+        RuleMessage { attributes: vec![RuleAttribute::Table(table.name.clone()), chain] }
     }
 
     /// Reads what the kernel lists, and which table it is of.

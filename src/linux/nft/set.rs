@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use netlink_packet_netfilter::nftables::{SetAttribute, SetDescription, SetFlags, SetMessage};
 use rtnetlink::packet_core::{DefaultNla, NLA_F_NESTED};
 
+use super::super::attributes::Attributes;
 use super::element::Element;
 use super::table::Table;
 use super::userdata;
@@ -15,6 +16,10 @@ const TYPE_BITS: u32 = 6;
 /// `NFTA_LIST_ELEM` and `NFTA_SET_FIELD_LEN` (include/uapi/linux/netfilter/nf_tables.h).
 const LIST_ELEMENT: u16 = 1;
 const FIELD_LENGTH: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_FLAGS: u16 = 3;
+const NFTA_SET_KEY_TYPE: u16 = 4;
+const NFTA_SET_DATA_TYPE: u16 = 6;
 
 /// `NFTNL_UDATA_SET_KEYBYTEORDER` (libnftnl, include/libnftnl/udata.h) and `BYTEORDER_HOST_ENDIAN` (nftables,
 /// include/datatype.h): without them `nft list` takes a link's name for a number and prints nothing.
@@ -36,6 +41,8 @@ pub enum Type {
     LinkName,
     /// A link's group.
     LinkGroup,
+    /// What becomes of a packet: data of a verdict map, alone.
+    Verdict,
 }
 
 impl Type {
@@ -48,6 +55,8 @@ impl Type {
             Self::Port => 13,
             Self::LinkGroup => 35,
             Self::LinkName => 41,
+            // `NFT_DATA_VERDICT` (include/uapi/linux/netfilter/nf_tables.h)
+            Self::Verdict => 0xffff_ff00,
         }
     }
 
@@ -58,6 +67,7 @@ impl Type {
             Self::Port => 2,
             Self::Ipv4 | Self::LinkGroup => 4,
             Self::Ipv6 | Self::LinkName => 16,
+            Self::Verdict => 0,
         }
     }
 
@@ -79,6 +89,7 @@ impl Type {
                     132 => "sctp".to_owned(),
                     number => number.to_string(),
                 },
+                Self::Verdict => String::new(),
             })
         };
         show().unwrap_or_default()
@@ -101,7 +112,8 @@ pub struct Set {
     pub key: Vec<Type>,
     /// The fields of a map's data; empty for a set.
     pub data: Vec<Type>,
-    /// Whether keys are ranges. Of concatenations only: Linux 5.6 or later.
+    /// Whether keys are ranges: an element with [`Element::key_end`] where they have several fields (Linux 5.6 or later),
+    /// and [`Element::range`] where they have one.
     pub interval: bool,
     /// Whether elements may be given an end, see [`Change::ExpireElements`](super::change::Change::ExpireElements).
     pub expires: bool,
@@ -113,7 +125,8 @@ impl Set {
         let length = |fields: &[Type]| fields.iter().map(|field| field.padded_length()).sum::<usize>();
         element.key.0.len() == length(&self.key)
             && element.data.as_ref().map_or(0, |data| data.0.len()) == length(&self.data)
-            && element.key_end.is_some() == self.interval
+            && element.key_end.is_some() == (self.interval && self.key.len() > 1)
+            && element.verdict.is_some() == (self.data == [Type::Verdict])
     }
 
     /// An element as `nft` prints it: `NAME { KEY . KEY : DATA . DATA }`.
@@ -122,6 +135,13 @@ impl Set {
         let end = element.key_end.as_ref().unwrap_or(&element.key);
         let key = show(&self.key, &element.key.0, &end.0);
         format!("{} {{ {key}{} }}", self.name, data.unwrap_or_default())
+    }
+
+    /// The set's table and name: enough to find it.
+    pub(super) fn to_question(table: &Table, name: &str) -> SetMessage {
+        SetMessage {
+            attributes: vec![SetAttribute::Table(table.name.clone()), SetAttribute::Name(name.to_owned())],
+        }
     }
 
     /// `id` tells it from other sets that are made in the same transaction.
@@ -142,7 +162,10 @@ impl Set {
         ];
         if !self.data.is_empty() {
             attributes.push(SetAttribute::DataType(type_of(&self.data)));
-            attributes.push(SetAttribute::DataLen(length_of(&self.data)));
+            // The kernel knows how long a verdict is.
+            if self.data != [Type::Verdict] {
+                attributes.push(SetAttribute::DataLen(length_of(&self.data)));
+            }
         }
         if self.key == [Type::LinkName] {
             attributes.push(SetAttribute::UserData(userdata::from_number(KEY_BYTE_ORDER, HOST_ORDER)));
@@ -153,6 +176,40 @@ impl Set {
         }
         SetMessage { attributes }
     }
+}
+
+impl Set {
+    /// Reads what the kernel lists; its name if it is of a kind that there is no word for.
+    pub(super) fn read(attributes: Attributes<'_>) -> Result<Self, String> {
+        let name = attributes.text(NFTA_SET_NAME).unwrap_or_default();
+        let read = || -> Option<(Vec<Type>, Vec<Type>, SetFlags)> {
+            let flags = SetFlags::from_bits_retain(attributes.number(NFTA_SET_FLAGS).unwrap_or(0));
+            let known = SetFlags::Interval | SetFlags::Concat | SetFlags::Map | SetFlags::Timeout;
+            let data = attributes.number(NFTA_SET_DATA_TYPE);
+            let data = if flags.contains(SetFlags::Map) { types_of(data?)? } else { Vec::new() };
+            let key = types_of(attributes.number(NFTA_SET_KEY_TYPE)?)?;
+            known.contains(flags).then_some((key, data, flags))
+        };
+        let Some((key, data, flags)) = read() else { return Err(name) };
+        let (interval, expires) = (flags.contains(SetFlags::Interval), flags.contains(SetFlags::Timeout));
+        Ok(Self { name, key, data, interval, expires })
+    }
+}
+
+/// The fields of a concatenation; `None` if there is no word for one of them.
+fn types_of(mut number: u32) -> Option<Vec<Type>> {
+    const KNOWN: [Type; 7] =
+        [Type::Ipv4, Type::Ipv6, Type::Protocol, Type::Port, Type::LinkName, Type::LinkGroup, Type::Verdict];
+    if number == Type::Verdict.number() {
+        return Some(vec![Type::Verdict]);
+    }
+    let mut fields = Vec::new();
+    while number != 0 {
+        let field = number & ((1 << TYPE_BITS) - 1);
+        fields.insert(0, KNOWN.into_iter().find(|known| known.number() == field)?);
+        number >>= TYPE_BITS;
+    }
+    Some(fields)
 }
 
 /// Values of a concatenation, those that begin and end differently as ranges.

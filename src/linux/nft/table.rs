@@ -80,6 +80,8 @@ pub struct Chain {
     pub name: String,
     /// Where packets enter it; `None` if only other chains send them here.
     pub base: Option<Base>,
+    /// For people. At most 127 bytes are kept; none before Linux 5.10.
+    pub comment: Option<String>,
 }
 
 /// Where packets enter a chain.
@@ -159,6 +161,9 @@ impl Chain {
 
     pub(super) fn to_message(&self, table: &Table) -> ChainMessage {
         let mut message = Self::to_question(table, &self.name);
+        let comment = self.comment.as_ref();
+        let comment = comment.map(|comment| ChainAttribute::UserData(userdata::from_comment(comment)));
+        message.attributes.extend(comment);
         if let Some(base) = self.base {
             message.attributes.extend([
                 ChainAttribute::Type(base.kind.name().to_owned()),
@@ -174,17 +179,18 @@ impl Chain {
 
     /// Reads what the kernel lists; `None` if it is of a kind that [`Chain`] has no word for.
     pub(super) fn read(message: &ChainMessage) -> Option<Self> {
-        let (mut name, mut kind, mut hooks, mut policy) = (None, None, None, ACCEPT);
+        let (mut name, mut kind, mut hooks, mut policy, mut comment) = (None, None, None, ACCEPT, None);
         for attribute in &message.attributes {
             match attribute {
                 ChainAttribute::Name(it) => name = Some(it.clone()),
                 ChainAttribute::Type(it) => kind = Some(it.as_str()),
                 ChainAttribute::Hook(it) => hooks = Some(it),
                 ChainAttribute::Policy(it) => policy = *it,
+                ChainAttribute::UserData(it) => comment = userdata::to_comment(it),
                 _ => {}
             }
         }
-        let Some(hooks) = hooks else { return Some(Self { name: name?, base: None }) };
+        let Some(hooks) = hooks else { return Some(Self { name: name?, base: None, comment }) };
         let hook = hooks.iter().find_map(|attribute| match attribute {
             HookAttribute::Number(number) => Hook::from_number(*number),
             _ => None,
@@ -195,6 +201,6 @@ impl Chain {
         });
         let kind = [ChainKind::Filter, ChainKind::Nat].into_iter().find(|it| Some(it.name()) == kind)?;
         let base = Base { kind, hook: hook?, priority: priority?, accept: policy == ACCEPT };
-        Some(Self { name: name?, base: Some(base) })
+        Some(Self { name: name?, base: Some(base), comment })
     }
 }

@@ -16,7 +16,7 @@ fn table() -> Table {
 }
 
 fn chain(name: &str) -> Change {
-    Change::AddChain(table(), Chain { name: name.into(), base: None })
+    Change::AddChain(table(), Chain { name: name.into(), base: None, comment: None })
 }
 
 fn ports(set: &str, elements: impl IntoIterator<Item = u16>) -> Vec<Element> {
@@ -64,7 +64,7 @@ fn what_was_decided_on_an_old_state_is_not_done() {
         let generation = nft.generation().await.unwrap();
         nft.commit(Some(generation), &[chain("a")]).await.unwrap();
         let found = nft.chains(&table(), &["a", "b"]).await.unwrap();
-        assert_eq!(found, [Some(Chain { name: "a".into(), base: None }), None]);
+        assert_eq!(found, [Some(Chain { name: "a".into(), base: None, comment: None }), None]);
     });
 }
 

@@ -4,8 +4,9 @@
 //! that a rule reads as it was written.
 
 use super::super::super::attributes::Attributes;
+use super::log::read_limit;
 use super::uapi::*;
-use super::{Comparison, Expr, Extension, Header, MetaField, Reg, Verdict};
+use super::{Comparison, Counted, Expr, Extension, Header, Log, MetaField, Reg, Verdict};
 
 impl Expr {
     /// Reads one expression. [`Expr::Foreign`] if it is none that [`Expr`] has a word for.
@@ -25,6 +26,8 @@ impl Expr {
             "fib" => fields.read_fib(),
             "ct" => fields.read_flow(),
             "counter" => Some(Self::Counter),
+            "limit" => read_limit(fields.0),
+            "log" => Log::read(fields.0).map(Self::Log),
             "match" => fields.read_extension(false).map(Self::Extension),
             "target" => fields.read_extension(true).map(Self::Extension),
             _ => None,
@@ -46,6 +49,18 @@ impl Verdict {
             NFT_GOTO => chain().map(Self::Goto),
             _ => None,
         }
+    }
+}
+
+impl Counted {
+    /// Reads what an expression has counted, if it is a counter.
+    pub(in super::super) fn read(expression: Attributes<'_>) -> Option<Self> {
+        if expression.text(NFTA_EXPR_NAME)? != "counter" {
+            return None;
+        }
+        let fields = expression.nested(NFTA_EXPR_DATA)?;
+        let long = |kind| fields.value(kind)?.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+        Some(Self { packets: long(NFTA_COUNTER_PACKETS)?, bytes: long(NFTA_COUNTER_BYTES)? })
     }
 }
 
@@ -117,6 +132,7 @@ impl Fields<'_> {
         let (set, key) = (self.0.text(NFTA_LOOKUP_SET)?, self.register(NFTA_LOOKUP_SREG)?);
         Some(match self.0.number(NFTA_LOOKUP_DREG) {
             None => Expr::Lookup { set, key, data: None },
+            Some(NFT_REG_VERDICT) => Expr::LookupVerdict { set, key },
             Some(data) => Expr::Lookup { set, key, data: Some(Reg::from_number(data)?) },
         })
     }
@@ -224,7 +240,10 @@ mod tests {
                 revision: 0,
                 info: vec![3; 4],
             }),
-            Expr::Foreign("limit".into()),
+            Expr::LookupVerdict { set: "v".into(), key: a },
+            Expr::Limit { per_second: 10, burst: 5 },
+            Expr::Log(Log { group: 102, prefix: "ferrule denied in: ".into(), length: 128 }),
+            Expr::Foreign("quota".into()),
         ];
         for expr in written {
             assert_eq!(read(expr.to_netlink()), expr);

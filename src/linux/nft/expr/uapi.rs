@@ -1,5 +1,6 @@
 //! Numbers of include/uapi/linux/netfilter/nf_tables.h.
 
+pub const NFT_REG_VERDICT: u32 = 0;
 pub const NFT_REG32_00: u32 = 8;
 
 pub const NF_DROP: u32 = 0;
@@ -72,6 +73,19 @@ pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_STATUS: u32 = 2;
 pub const NFT_CT_SRC_IP: u32 = 19;
 pub const NFT_CT_SRC_IP6: u32 = 21;
+
+pub const NFTA_COUNTER_BYTES: u16 = 1;
+pub const NFTA_COUNTER_PACKETS: u16 = 2;
+
+pub const NFTA_LIMIT_RATE: u16 = 1;
+pub const NFTA_LIMIT_UNIT: u16 = 2;
+pub const NFTA_LIMIT_BURST: u16 = 3;
+pub const NFTA_LIMIT_TYPE: u16 = 4;
+pub const NFTA_LIMIT_FLAGS: u16 = 5;
+
+pub const NFTA_LOG_GROUP: u16 = 1;
+pub const NFTA_LOG_PREFIX: u16 = 2;
+pub const NFTA_LOG_SNAPLEN: u16 = 3;
 
 /// The same numbers as those of `NFTA_TARGET_*`.
 pub const NFTA_MATCH_NAME: u16 = 1;

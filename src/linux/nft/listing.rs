@@ -1,0 +1,135 @@
+//! All that a table holds, for whoever compares the whole of it: names and kinds of chains and sets, rules with what they
+//! have counted, and the keys of sets that may be large.
+
+use netlink_packet_netfilter::NetfilterMessage;
+use netlink_packet_netfilter::nftables::{
+    ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetMessage,
+};
+use rtnetlink::packet_core::Parseable;
+
+use super::super::attributes::Attributes;
+use super::super::error::KernelError;
+use super::super::message::Object;
+use super::super::nfnetlink::Nfnetlink;
+use super::element::{Bytes, Element, message_about};
+use super::message;
+use super::rule::PlacedRule;
+use super::set::Set;
+use super::table::{Chain, Table};
+
+/// include/uapi/linux/netfilter/nf_tables.h
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_USE: u16 = 6;
+const NFTA_RULE_TABLE: u16 = 1;
+
+/// A chain that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedChain {
+    /// What it is.
+    pub chain: Chain,
+    /// How many rules are in it, and how many rules and elements send packets to it, those that have expired and are not
+    /// freed yet among them.
+    pub uses: u32,
+}
+
+impl Nfnetlink {
+    /// All chains of a table that [`Chain`] has words for. The kernel lists those of all tables of its family.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn all_chains(&self, table: &Table) -> Result<Vec<PlacedChain>, KernelError> {
+        let question = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let is_of_table = |answer: &Object| {
+            Attributes(answer.netfilter_body()).text(NFTA_CHAIN_TABLE).as_ref() == Some(&table.name)
+        };
+        let operation = format!("list chains of table {table}");
+        let answers = self.dump_some(&message(table.family, question), operation, &is_of_table).await?;
+        Ok(answers.iter().filter_map(read_chain).collect())
+    }
+
+    /// Those of the chains that are there; of the others `None`. Asked in one datagram.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn find_chains(
+        &self,
+        table: &Table,
+        names: &[String],
+    ) -> Result<Vec<Option<PlacedChain>>, KernelError> {
+        let question =
+            |name: &String| message(table.family, NfTablesMessage::GetChain(Chain::to_question(table, name)));
+        let mut chains = Vec::new();
+        for (answer, name) in self.ask(names.iter().map(question).collect()).await.into_iter().zip(names) {
+            chains.push(match answer {
+                Ok(answer) => answer.as_ref().and_then(read_chain),
+                Err(reason) if reason.is_not_found() => None,
+                Err(reason) => return Err(reason.of(format!("look for chain {table} {name}"))),
+            });
+        }
+        Ok(chains)
+    }
+
+    /// All sets and maps of a table that [`Set`] has words for, and the names of the others.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn all_sets(&self, table: &Table) -> Result<(Vec<Set>, Vec<String>), KernelError> {
+        let question = SetMessage { attributes: vec![SetAttribute::Table(table.name.clone())] };
+        let question = message(table.family, NfTablesMessage::GetSet(question));
+        let operation = format!("list sets of table {table}");
+        let (mut sets, mut others) = (Vec::new(), Vec::new());
+        for answer in self.dump_or_nothing(&question, operation).await? {
+            match Set::read(Attributes(answer.netfilter_body())) {
+                Ok(set) => sets.push(set),
+                Err(name) => others.push(name),
+            }
+        }
+        Ok((sets, others))
+    }
+
+    /// All rules of a table, those of a chain in their order.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn placed_rules(&self, table: &Table) -> Result<Vec<PlacedRule>, KernelError> {
+        let question = RuleMessage { attributes: vec![RuleAttribute::Table(table.name.clone())] };
+        let question = message(table.family, NfTablesMessage::GetRule(question));
+        let answers = self.dump_or_nothing(&question, format!("list rules of table {table}")).await?;
+        // Older kernels list the rules of all tables of the family.
+        let of_table = answers.iter().map(|answer| Attributes(answer.netfilter_body()));
+        let of_table = of_table.filter(|it| it.text(NFTA_RULE_TABLE).as_ref() == Some(&table.name));
+        Ok(of_table.filter_map(PlacedRule::read).collect())
+    }
+
+    /// The keys of a set that has nothing but keys, each with whether it is behind a range. A set may have a hundred
+    /// thousand of them, so they do not become [`Element`]s.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn keys(&self, table: &Table, set: &str) -> Result<Vec<(Bytes, bool)>, KernelError> {
+        let question = NfTablesMessage::GetSetElement(message_about(table, set, &[]));
+        let operation = format!("list elements of set {table} {set}");
+        let answers = self.dump_or_nothing(&message(table.family, question), operation).await?;
+        let keys =
+            answers.into_iter().flat_map(|answer| Element::read_keys(Attributes(answer.netfilter_body())));
+        Ok(keys.collect())
+    }
+
+    /// A list; nothing where there is no such table or set.
+    async fn dump_or_nothing(
+        &self,
+        question: &NetfilterMessage,
+        operation: String,
+    ) -> Result<Vec<Object>, KernelError> {
+        match self.dump(question, operation).await {
+            Err(refusal) if refusal.is_not_found() => Ok(Vec::new()),
+            answers => answers,
+        }
+    }
+}
+
+fn read_chain(answer: &Object) -> Option<PlacedChain> {
+    let chain = Chain::read(&ChainMessage::parse(answer.netfilter_body()).ok()?)?;
+    let uses = Attributes(answer.netfilter_body()).number(NFTA_CHAIN_USE)?;
+    Some(PlacedChain { chain, uses })
+}
