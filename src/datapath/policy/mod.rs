@@ -16,81 +16,23 @@
 //! | `skeleton.rs` | what the table has whatever the policies are                                                  |
 //! | `layout.rs`   | what a plan is in the kernel                                                                  |
 //! | `bindings.rs` | the elements of pods                                                                          |
+//! | `mirror.rs`   | what is in the kernel                                                                         |
+//! | `compare.rs`  | what of a plan that is not                                                                    |
+//! | `apply.rs`    | the order in which it is made so                                                              |
+//! | `lead.rs`     | the same for the elements of pods                                                             |
+//! | `write.rs`    | changes, in transactions that are not too large                                               |
 
+mod apply;
 mod bindings;
+mod compare;
 mod layout;
+mod lead;
+mod mirror;
 mod skeleton;
+mod write;
 
-use crate::datapath::nftables::NftError;
-use crate::linux::nfnetlink::Nfnetlink;
-use crate::policy::plan::{Plan, Touched};
-
+pub use apply::{Applied, apply, remove, restore};
 pub use bindings::{Attached, Bindings, Bound, Unknown, bind, bound, chains_of, elements, places};
 pub use layout::table;
+pub use mirror::{Mirror, read};
 pub use skeleton::{LOG_GROUP, log_prefix};
-
-/// What is in the kernel, as far as it is known. At first nothing is.
-#[derive(Debug, Default)]
-pub struct Mirror {}
-
-/// What [`apply`] did.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// Transactions that changed something.
-    pub transactions: usize,
-    /// Whether something that was allowed may be denied now: flows that exist are to be judged again.
-    pub taken_away: bool,
-    /// Whether something that nothing needs any more could not be removed yet, because an element that leads to it has
-    /// expired and is not freed yet: apply again in a second, touched or not.
-    pub left_over: bool,
-}
-
-/// Reads the whole table; that there is none is no error.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn read(_nft: &Nfnetlink) -> Result<Mirror, NftError> {
-    Ok(Mirror {})
-}
-
-/// Makes the table what `plan` says, as far as `touched` says that it may differ, and leads the packets of `attached` pods
-/// to their chains. Idempotent. A plan without pods and holds is no table.
-///
-/// A pod that is in the plan is led to its own chains, one that is not stays in the hold. Records are to be read before
-/// this, and again after it: an ADD that came in between found no chains; apply again if there is a new one.
-///
-/// # Errors
-/// What the kernel refused. What was done until then stays, and is right by itself.
-pub async fn apply(
-    _nft: &Nfnetlink,
-    _mirror: &mut Mirror,
-    _plan: &Plan,
-    _touched: &Touched,
-    _attached: &[Attached],
-) -> Result<Applied, NftError> {
-    Ok(Applied::default())
-}
-
-/// Makes the table from `plan`, which was on disk, if there is none; returns whether it did. Pods of the plan are led to
-/// their chains, others to the hold of their namespace, as `unknown` says. Without `with_members` sets of pods are empty:
-/// addresses of before a reboot are nobody's.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn restore(
-    _nft: &Nfnetlink,
-    _plan: &Plan,
-    _attached: &[Attached],
-    _unknown: Unknown,
-    _with_members: bool,
-) -> Result<bool, NftError> {
-    Ok(false)
-}
-
-/// Removes the table. Not there is a success.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn remove(_nft: &Nfnetlink) -> Result<(), NftError> {
-    Ok(())
-}

@@ -189,15 +189,6 @@ impl Element {
         elements.filter_map(|element| Self::read(&set, element)).collect()
     }
 
-    /// The keys that a message lists, each with whether it [ends a range](Self::ends_range).
-    pub(super) fn read_keys(message: Attributes<'_>) -> Vec<(Bytes, bool)> {
-        let read = |element: Attributes<'_>| {
-            let key = element.nested(NFTA_SET_ELEM_KEY)?.value(DATA_VALUE)?;
-            Some((Bytes(key.to_vec()), ends_range(element)))
-        };
-        message.list(NFTA_SET_ELEM_LIST_ELEMENTS).filter_map(read).collect()
-    }
-
     fn read(set: &str, attributes: Attributes<'_>) -> Option<Self> {
         let data = |kind| attributes.nested(kind)?.value(DATA_VALUE).map(|bytes| Bytes(bytes.to_vec()));
         Some(Self {
@@ -214,6 +205,15 @@ impl Element {
 
 fn ends_range(element: Attributes<'_>) -> bool {
     element.number(NFTA_SET_ELEM_FLAGS).is_some_and(|flags| flags & NFT_SET_ELEM_INTERVAL_END != 0)
+}
+
+/// The keys that a message lists, each with whether it [ends a range](Element::ends_range).
+pub(super) fn element_keys<'a>(message: Attributes<'a>) -> impl Iterator<Item = (&'a [u8], bool)> {
+    let read = |element: Attributes<'a>| {
+        let key = element.nested(NFTA_SET_ELEM_KEY)?.value(DATA_VALUE)?;
+        Some((key, ends_range(element)))
+    };
+    message.list(NFTA_SET_ELEM_LIST_ELEMENTS).filter_map(read)
 }
 
 /// A message about `elements` of a set; about the set as a whole if there are none.

@@ -11,7 +11,7 @@ use super::super::attributes::Attributes;
 use super::super::error::KernelError;
 use super::super::message::Object;
 use super::super::nfnetlink::Nfnetlink;
-use super::element::{Bytes, Element, message_about};
+use super::element::{element_keys, message_about};
 use super::message;
 use super::rule::PlacedRule;
 use super::set::Set;
@@ -101,18 +101,26 @@ impl Nfnetlink {
         Ok(of_table.filter_map(PlacedRule::read).collect())
     }
 
-    /// The keys of a set that has nothing but keys, each with whether it is behind a range. A set may have a hundred
-    /// thousand of them, so they do not become [`Element`]s.
+    /// What `read` makes of the keys of a set that has nothing but keys, given whether a key is
+    /// [behind a range](super::element::Element::ends_range). A set may have a hundred thousand of them, so none becomes an
+    /// [`Element`](super::element::Element).
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub async fn keys(&self, table: &Table, set: &str) -> Result<Vec<(Bytes, bool)>, KernelError> {
+    pub async fn keys<T>(
+        &self,
+        table: &Table,
+        set: &str,
+        read: impl Fn(&[u8], bool) -> Option<T>,
+    ) -> Result<Vec<T>, KernelError> {
         let question = NfTablesMessage::GetSetElement(message_about(table, set, &[]));
         let operation = format!("list elements of set {table} {set}");
-        let answers = self.dump_or_nothing(&message(table.family, question), operation).await?;
-        let keys =
-            answers.into_iter().flat_map(|answer| Element::read_keys(Attributes(answer.netfilter_body())));
-        Ok(keys.collect())
+        let mut keys = Vec::new();
+        for answer in self.dump_or_nothing(&message(table.family, question), operation).await? {
+            let found = element_keys(Attributes(answer.netfilter_body()));
+            keys.extend(found.filter_map(|(key, ends_range)| read(key, ends_range)));
+        }
+        Ok(keys)
     }
 
     /// A list; nothing where there is no such table or set.

@@ -1,0 +1,421 @@
+//! Makes the table what a plan says, in pieces of which each leaves a right state.
+//!
+//! Sets are filled before a chain looks into them, chains are complete before one rule or element leads to them, and what
+//! leads to something else by then goes last:
+//!
+//! ```text
+//! skeleton -> sets: new members -> chains of rules -> chains of pods and holds: the switch -> elements of pods
+//!          -> sets: members that went -> chains of pods and holds -> chains of rules and their maps -> sets
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use crate::datapath::nftables::{Attempts, NftError};
+use crate::datapath::policy::bindings::{Attached, Unknown, is_passing};
+use crate::datapath::policy::compare::{Differences, is_leading};
+use crate::datapath::policy::layout::{
+    Made, content_of, elements_of, owner, pod_element, port_element, port_map_name, set, table,
+};
+use crate::datapath::policy::lead::Leading;
+use crate::datapath::policy::mirror::{Mirror, read};
+use crate::datapath::policy::skeleton;
+use crate::datapath::policy::write::Writer;
+use crate::linux::error::KernelError;
+use crate::linux::nfnetlink::Nfnetlink;
+use crate::linux::nft::change::Change;
+use crate::linux::nft::element::Element;
+use crate::linux::nft::listing::PlacedChain;
+use crate::policy::plan::{Isolation, Members, Plan, Touched};
+
+/// What [`apply`] did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Transactions that changed something.
+    pub transactions: usize,
+    /// Whether something that was allowed may be denied now: flows that exist are to be judged again.
+    pub taken_away: bool,
+    /// Whether something that nothing needs any more could not be removed yet, because an element that leads to it has
+    /// expired and is not freed yet: apply again in a second, touched or not.
+    pub left_over: bool,
+}
+
+/// Makes the table what `plan` says, as far as `touched` says that it may differ, and leads the packets of `attached` pods
+/// to their chains. Idempotent. A plan without pods and holds is no table.
+///
+/// A pod that is in the plan is led to its own chains, one that is not stays in the hold. Records are to be read before
+/// this, and again after it: an ADD that came in between found no chains; apply again if there is a new one.
+///
+/// # Errors
+/// What the kernel refused. What was done until then stays, and is right by itself.
+pub async fn apply(
+    nft: &Nfnetlink,
+    mirror: &mut Mirror,
+    plan: &Plan,
+    touched: &Touched,
+    attached: &[Attached],
+) -> Result<Applied, NftError> {
+    apply_with(nft, mirror, plan, touched, attached, None).await
+}
+
+/// Makes the table from `plan`, which was on disk, if there is none; returns whether it did. Pods of the plan are led to
+/// their chains, others to the hold of their namespace, as `unknown` says. Without `with_members` sets of pods are empty:
+/// addresses of before a reboot are nobody's.
+///
+/// At first all are closed: an ADD that finds the table half made finds its chains.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn restore(
+    nft: &Nfnetlink,
+    plan: &Plan,
+    attached: &[Attached],
+    unknown: Unknown,
+    with_members: bool,
+) -> Result<bool, NftError> {
+    if is_empty(plan) || nft.has_table(&table()).await? {
+        return Ok(false);
+    }
+    let mut mirror = Mirror::of_no_table();
+    let all = Touched { all: true, ..Touched::default() };
+    match attempt(nft, &mut mirror, &closed(plan), &all, attached, Some(unknown)).await {
+        Ok(_) => {}
+        // Somebody else makes it.
+        Err(NftError::Rejected(rejection)) if rejection.is_because(KernelError::is_exists) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    }
+    let mut plan = plan.clone();
+    for members in plan.sets.values_mut().filter(|_| !with_members) {
+        match members {
+            Members::Pods(pods) => pods.clear(),
+            Members::Ports(ports) => ports.clear(),
+            Members::Blocks(_) => {}
+        }
+    }
+    apply_with(nft, &mut mirror, &plan, &all, attached, Some(unknown)).await?;
+    Ok(true)
+}
+
+/// Removes the table. Not there is a success.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn remove(nft: &Nfnetlink) -> Result<(), NftError> {
+    if !nft.has_table(&table()).await? {
+        return Ok(());
+    }
+    match nft.commit(None, &[Change::DeleteTable(table())]).await {
+        Err(rejection) if rejection.is_because(KernelError::is_not_found) => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+impl Mirror {
+    /// Where the table is not what `plan` says, in `nft`'s words; the elements of pods aside.
+    pub fn differences(&self, plan: &Plan) -> Vec<String> {
+        match (is_empty(plan), self.exists) {
+            (true, false) => Vec::new(),
+            (true, true) => vec!["the table, which nothing needs".to_owned()],
+            (false, _) => {
+                let all = Touched { all: true, ..Touched::default() };
+                Differences::between(self, plan, &all).in_words()
+            }
+        }
+    }
+}
+
+fn is_empty(plan: &Plan) -> bool {
+    plan.pods.is_empty() && plan.holds.is_empty()
+}
+
+/// The plan in which all are closed that some rule restricts.
+fn closed(plan: &Plan) -> Plan {
+    let close = |isolation: &mut Isolation| {
+        if matches!(isolation, Isolation::Rules(_)) {
+            *isolation = Isolation::Closed;
+        }
+    };
+    let mut closed = Plan { pods: plan.pods.clone(), holds: plan.holds.clone(), ..Plan::default() };
+    closed.pods.values_mut().for_each(|pod| [&mut pod.ingress, &mut pod.egress].into_iter().for_each(close));
+    closed.holds.values_mut().for_each(|it| [&mut it.ingress, &mut it.egress].into_iter().for_each(close));
+    closed
+}
+
+async fn apply_with(
+    nft: &Nfnetlink,
+    mirror: &mut Mirror,
+    plan: &Plan,
+    touched: &Touched,
+    attached: &[Attached],
+    unknown: Option<Unknown>,
+) -> Result<Applied, NftError> {
+    let all = Touched { all: true, ..Touched::default() };
+    let mut attempts = Attempts::default();
+    loop {
+        let touched = if mirror.known { touched } else { &all };
+        match attempt(nft, mirror, plan, touched, attached, unknown).await {
+            // Somebody else changed the table: it is read again.
+            Err(NftError::Rejected(rejection)) if is_passing(&rejection) => attempts.count(rejection)?,
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attempt(
+    nft: &Nfnetlink,
+    mirror: &mut Mirror,
+    plan: &Plan,
+    touched: &Touched,
+    attached: &[Attached],
+    unknown: Option<Unknown>,
+) -> Result<Applied, NftError> {
+    if !mirror.known {
+        *mirror = read(nft).await?;
+    }
+    if is_empty(plan) {
+        let transactions = usize::from(mirror.exists);
+        if mirror.exists {
+            remove(nft).await?;
+            *mirror = Mirror::of_no_table();
+        }
+        return Ok(Applied { transactions, ..Applied::default() });
+    }
+    let mut differences = Differences::between(mirror, plan, touched);
+    // Until all is done it is not known what was.
+    mirror.known = false;
+    if differences.hopeless {
+        nft.commit(None, &[Change::DeleteTable(table())]).await?;
+        *mirror = Mirror::default();
+        differences = Differences::between(mirror, plan, touched);
+    }
+    let all = Touched { all: true, ..Touched::default() };
+    let touched = if differences.skeleton { &all } else { touched };
+    let mut applying = Applying { mirror, plan, writer: Writer::new(nft), applied: Applied::default() };
+    applying.make(&differences).await?;
+    let any_goes = differences.stale_chains.iter().any(|name| is_leading(name));
+    let led = Leading { plan, attached, touched, any_goes, unknown }.lead(nft).await?;
+    applying.remove_members(&differences).await?;
+    applying.remove_chains(nft, &differences).await?;
+    applying.remove_sets(&differences.stale_sets).await?;
+    let mut applied = applying.applied;
+    applied.transactions = applying.writer.transactions + led.transactions;
+    applied.taken_away |= led.taken_away;
+    mirror.known = true;
+    Ok(applied)
+}
+
+struct Applying<'m, 'n> {
+    mirror: &'m mut Mirror,
+    plan: &'m Plan,
+    writer: Writer<'n>,
+    applied: Applied,
+}
+
+impl Applying<'_, '_> {
+    /// All that is added or switched over.
+    async fn make(&mut self, differences: &Differences) -> Result<(), NftError> {
+        if differences.skeleton {
+            let changes = if self.mirror.exists { self.mend_skeleton() } else { skeleton::changes() };
+            self.writer.add(changes).await?;
+            self.mirror.exists = true;
+            self.mirror.skeleton_differs = false;
+        }
+        for (name, nothing) in &differences.sets {
+            let Some(wanted) = self.plan.sets.get(name).or(nothing.as_ref()) else { continue };
+            self.fill(name, wanted).await?;
+        }
+        for planned in &differences.chains {
+            let mut changes = Vec::new();
+            let (of_ports, chain) = planned.chains.split_at(planned.chains.len().saturating_sub(1));
+            changes.extend(of_ports.iter().flat_map(Made::changes));
+            if let Some((set, elements)) = &planned.map {
+                // Of a map that somebody has changed nothing stays, so that no ranges overlap.
+                if self.mirror.maps.contains_key(&set.name) {
+                    changes.push(Change::FlushChain(table(), chain_name(chain)));
+                    changes.push(Change::DeleteSet(table(), set.name.clone()));
+                }
+                changes.push(Change::AddSet(table(), set.clone()));
+                changes.push(Change::AddElements(table(), elements.clone()));
+                self.mirror.maps.insert(set.name.clone(), content_of(elements));
+            }
+            changes.extend(chain.iter().flat_map(Made::changes));
+            self.made(&planned.chains);
+            self.writer.add(changes).await?;
+        }
+        for made in &differences.leading {
+            self.writer.add(made.changes()).await?;
+        }
+        self.made(&differences.leading);
+        Ok(self.writer.flush().await?)
+    }
+
+    fn made(&mut self, chains: &[Made]) {
+        for made in chains {
+            // One that was there led elsewhere, or was changed by somebody.
+            let before = self.mirror.chains.insert(made.chain.name.clone(), made.content());
+            self.applied.taken_away |= before.is_some();
+        }
+    }
+
+    /// In one transaction, so that no packet sees it without a chain.
+    fn mend_skeleton(&mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let (wrong_sets, wrong_chains) =
+            (std::mem::take(&mut self.mirror.wrong_sets), std::mem::take(&mut self.mirror.wrong_chains));
+        for made in skeleton::chains().iter().rev() {
+            changes.push(Change::AddChain(table(), made.chain.clone()));
+            changes.push(Change::FlushChain(table(), made.chain.name.clone()));
+        }
+        // Those were of another kind, so that nothing was added to them.
+        changes.retain(
+            |change| !matches!(change, Change::AddChain(_, chain) if wrong_chains.contains(&chain.name)),
+        );
+        changes.extend(wrong_chains.into_iter().map(|name| Change::DeleteChain(table(), name)));
+        changes.extend(wrong_sets.into_iter().map(|name| Change::DeleteSet(table(), name)));
+        changes.extend(skeleton::sets().into_iter().map(|set| Change::AddSet(table(), set)));
+        changes.extend(skeleton::chains().iter().flat_map(Made::changes));
+        changes
+    }
+
+    /// Makes a set, and adds what is missing in it.
+    async fn fill(&mut self, name: &str, wanted: &Members) -> Result<(), NftError> {
+        let there = self.mirror.sets.get(name);
+        if there.is_none() {
+            self.writer.add(vec![Change::AddSet(table(), set(name, wanted))]).await?;
+        }
+        if let (Some(Members::Blocks(there)), Members::Blocks(wanted)) = (there, wanted) {
+            // Somebody has changed it. What is wrong may overlap with what is missing, so it goes before.
+            self.writer.delete_elements(&ranges_of(name, &without(there, wanted))).await?;
+            self.writer.flush().await?;
+            self.writer.add_elements(&ranges_of(name, &without(wanted, there))).await?;
+            self.mirror.sets.insert(name.to_owned(), Members::Blocks(wanted.clone()));
+            return Ok(());
+        }
+        let missing = match there {
+            Some(there) => added(name, there, wanted),
+            None => elements_of(name, wanted),
+        };
+        self.writer.add_elements(&missing).await?;
+        match (self.mirror.sets.get_mut(name), wanted) {
+            (Some(Members::Pods(there)), Members::Pods(wanted)) => there.extend(wanted),
+            (Some(Members::Ports(there)), Members::Ports(wanted)) => there.extend(wanted),
+            _ => {
+                self.mirror.sets.insert(name.to_owned(), wanted.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes from sets what should not be in them any more.
+    async fn remove_members(&mut self, differences: &Differences) -> Result<(), NftError> {
+        for (name, nothing) in &differences.sets {
+            let (Some(wanted), Some(there)) =
+                (self.plan.sets.get(name).or(nothing.as_ref()), self.mirror.sets.get(name))
+            else {
+                continue;
+            };
+            let stale = added(name, wanted, there);
+            if stale.is_empty() {
+                continue;
+            }
+            self.applied.taken_away = true;
+            self.writer.delete_elements(&stale).await?;
+            self.mirror.sets.insert(name.clone(), wanted.clone());
+        }
+        Ok(self.writer.flush().await?)
+    }
+
+    /// Removes chains to which nothing leads any more, those of pods first. A transaction that is refused costs
+    /// milliseconds, so the kernel is asked before.
+    async fn remove_chains(&mut self, nft: &Nfnetlink, differences: &Differences) -> Result<(), NftError> {
+        let mut groups: BTreeMap<(bool, &str), Vec<String>> = BTreeMap::new();
+        for name in &differences.stale_chains {
+            let key = if is_leading(name) { (false, name.as_str()) } else { (true, owner(name)) };
+            groups.entry(key).or_default().push(name.clone());
+        }
+        for pass in [false, true] {
+            for ((_, of), names) in groups.iter().filter(|((second, _), _)| *second == pass) {
+                let map = port_map_name(of);
+                let map = differences.stale_sets.contains(&map).then_some(map);
+                let found = nft.find_chains(&table(), names).await?;
+                let is_free = |(name, found): (&String, &Option<PlacedChain>)| {
+                    let rules = self.mirror.chains.get(name).map_or(0, |content| content.rules);
+                    // The map leads to a chain of a port, and goes with it.
+                    let by_map = u32::from(map.is_some() && name != of);
+                    found.as_ref().is_none_or(|found| found.uses <= rules + by_map)
+                };
+                if names.iter().zip(&found).all(is_free) {
+                    let there = names.iter().zip(found).filter(|(_, found)| found.is_some());
+                    self.remove_group(of, there.map(|(name, _)| name.clone()).collect(), map).await?;
+                } else {
+                    self.applied.left_over = true;
+                }
+            }
+            self.writer.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Removes a chain with its map and its chains by port.
+    async fn remove_group(
+        &mut self,
+        of: &str,
+        mut names: Vec<String>,
+        map: Option<String>,
+    ) -> Result<(), NftError> {
+        names.sort_by_key(|name| name != of);
+        let mut changes: Vec<Change> =
+            names.iter().map(|name| Change::DeleteChain(table(), name.clone())).collect();
+        let after_the_first = usize::from(names.first().is_some_and(|name| name == of));
+        if let Some(map) = map.filter(|map| self.mirror.maps.remove(map).is_some()) {
+            changes.insert(after_the_first, Change::DeleteSet(table(), map));
+        }
+        for name in &names {
+            self.mirror.chains.remove(name);
+        }
+        Ok(self.writer.add(changes).await?)
+    }
+
+    /// Removes sets that no chain looks into any more.
+    async fn remove_sets(&mut self, stale: &[String]) -> Result<(), NftError> {
+        // What is left over may be one that does.
+        for name in stale.iter().filter(|_| !self.applied.left_over) {
+            let strange = self.mirror.strange_sets.iter().position(|it| it == name);
+            let strange = strange.map(|at| self.mirror.strange_sets.remove(at)).is_some();
+            if self.mirror.sets.remove(name).is_some() || self.mirror.maps.remove(name).is_some() || strange {
+                self.writer.add(vec![Change::DeleteSet(table(), name.clone())]).await?;
+            }
+        }
+        Ok(self.writer.flush().await?)
+    }
+}
+
+fn chain_name(chain: &[Made]) -> String {
+    chain.first().map(|made| made.chain.name.clone()).unwrap_or_default()
+}
+
+/// The elements of what `there` has more than `base`.
+fn added(name: &str, base: &Members, there: &Members) -> Vec<Element> {
+    match (base, there) {
+        (Members::Pods(base), Members::Pods(there)) => {
+            there.difference(base).map(|it| pod_element(name, *it)).collect()
+        }
+        (Members::Ports(base), Members::Ports(there)) => {
+            there.difference(base).map(|it| port_element(name, *it)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+type Block = RangeInclusive<IpAddr>;
+
+fn without(blocks: &[Block], others: &[Block]) -> Vec<Block> {
+    blocks.iter().filter(|block| !others.contains(block)).cloned().collect()
+}
+
+fn ranges_of(name: &str, blocks: &[Block]) -> Vec<Element> {
+    blocks.iter().flat_map(|block| Element::range(name, *block.start(), *block.end())).collect()
+}

@@ -1,0 +1,175 @@
+//! What of a plan the table is not. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::datapath::policy::bindings::DIRECTIONS;
+use crate::datapath::policy::layout::{
+    Made, Planned, chain, content_of, leading, owner, port_chain, port_map_name, sets_of,
+};
+use crate::datapath::policy::mirror::Mirror;
+use crate::policy::names::{hold_chain, pod_chain};
+use crate::policy::plan::{self, Direction, Isolation, Members, Plan, Touched};
+
+/// What is missing, wrong, or needed no more.
+#[derive(Debug, Default)]
+pub(super) struct Differences {
+    /// Something that no rule and no policy decides about.
+    pub(super) skeleton: bool,
+    /// A set has the name of one of the plan and another kind: nothing but a new table helps.
+    pub(super) hopeless: bool,
+    /// Sets, with what should be in those that the plan does not have, which is nothing.
+    pub(super) sets: Vec<(String, Option<Members>)>,
+    /// Chains of the plan.
+    pub(super) chains: Vec<Planned>,
+    /// Chains of pods and of holds.
+    pub(super) leading: Vec<Made>,
+    /// Chains that nothing needs.
+    pub(super) stale_chains: Vec<String>,
+    /// Sets and maps that nothing needs.
+    pub(super) stale_sets: Vec<String>,
+}
+
+impl Differences {
+    pub(super) fn between(mirror: &Mirror, plan: &Plan, touched: &Touched) -> Self {
+        let all = touched.all || !mirror.exists;
+        let mut found = Self { skeleton: mirror.skeleton_differs || !mirror.exists, ..Self::default() };
+        let mut looked_at = BTreeSet::new();
+        let mut needed_chains = BTreeSet::new();
+        let mut lead = |direction, name: String, who: &str, isolation: &Isolation| {
+            if let Isolation::Rules(chain) = isolation {
+                needed_chains.insert(chain.clone());
+            }
+            let made = leading(direction, &name, who, isolation);
+            made.filter(|made| mirror.chains.get(&name) != Some(&made.content()))
+        };
+        for (uid, pod) in plan.pods.iter().filter(|(uid, _)| all || touched.pods.contains(*uid)) {
+            let of = |it| lead(it, pod_chain(it, uid), &pod.name, pod.of(it));
+            found.leading.extend(DIRECTIONS.into_iter().filter_map(of));
+        }
+        for (namespace, hold) in plan.holds.iter().filter(|(it, _)| all || touched.holds.contains(*it)) {
+            let who = format!("{namespace}, pods that are not known yet");
+            let of = |it| lead(it, hold_chain(it, namespace), &who, hold.of(it));
+            found.leading.extend(DIRECTIONS.into_iter().filter_map(of));
+        }
+        let needed: Vec<&String> =
+            if all { plan.chains.keys().collect() } else { needed_chains.iter().collect() };
+        for name in needed {
+            let Some(planned) = plan.chains.get(name) else { continue };
+            if !all && mirror.chains.contains_key(name) {
+                continue;
+            }
+            for (set, nothing) in sets_of(planned, &plan.sets) {
+                found.look_at_set(&set, Some(nothing), mirror, plan, &mut looked_at);
+            }
+            let planned = chain(name, planned, &plan.sets);
+            if !planned.is_in(mirror) {
+                found.chains.push(planned);
+            }
+        }
+        for set in plan.sets.keys().filter(|it| all || touched.sets.contains(*it)) {
+            found.look_at_set(set, None, mirror, plan, &mut looked_at);
+        }
+        let went = touched.sets.iter().any(|set| !plan.sets.contains_key(set));
+        if all || went || !touched.pods.is_empty() || !touched.holds.is_empty() {
+            found.look_for_stale(mirror, plan, all);
+        }
+        found
+    }
+
+    /// Whether the table is as the plan says, but for the elements of pods.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.in_words().is_empty()
+    }
+
+    /// What differs, in `nft`'s words.
+    pub(super) fn in_words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.skeleton || self.hopeless {
+            words.push("the table or one of its own chains and maps".to_owned());
+        }
+        words.extend(self.sets.iter().map(|(name, _)| format!("set {name}")));
+        let made = self.chains.iter().filter_map(|planned| planned.chains.last()).chain(&self.leading);
+        words.extend(made.map(|made| format!("chain {}", made.chain.name)));
+        words.extend(self.stale_chains.iter().map(|name| format!("chain {name}, which nothing needs")));
+        words.extend(self.stale_sets.iter().map(|name| format!("set {name}, which nothing needs")));
+        words
+    }
+
+    fn look_at_set(
+        &mut self,
+        name: &str,
+        nothing: Option<Members>,
+        mirror: &Mirror,
+        plan: &Plan,
+        looked_at: &mut BTreeSet<String>,
+    ) {
+        let Some(wanted) = plan.sets.get(name).or(nothing.as_ref()) else { return };
+        if !looked_at.insert(name.to_owned()) {
+            return;
+        }
+        let there = mirror.sets.get(name);
+        let same_kind = there.is_none_or(|it| std::mem::discriminant(it) == std::mem::discriminant(wanted));
+        self.hopeless |= !same_kind || mirror.strange_sets.iter().any(|it| it == name);
+        if there != Some(wanted) {
+            self.sets.push((name.to_owned(), nothing));
+        }
+    }
+
+    fn look_for_stale(&mut self, mirror: &Mirror, plan: &Plan, all: bool) {
+        let stale = mirror.chains.keys().filter(|name| !is_wanted(name, plan));
+        self.stale_chains.extend(stale.cloned());
+        if all {
+            // One that somebody else has made, under the name of a chain of ours and something behind it.
+            let of_ports = |(name, chain): (&String, &plan::Chain)| -> Vec<String> {
+                chain.ports.iter().map(|ports| port_chain(name, ports)).collect()
+            };
+            let by_port: BTreeSet<String> = plan.chains.iter().flat_map(of_ports).collect();
+            let is_strange = |name: &&String| {
+                is_wanted(name, plan) && !is_leading(name) && owner(name) != *name && !by_port.contains(*name)
+            };
+            self.stale_chains.extend(mirror.chains.keys().filter(is_strange).cloned());
+        }
+        let has_map = |name: &String| {
+            let of = plan.chains.get(owner(name));
+            of.is_some_and(|chain| !chain.ports.is_empty() && *name == port_map_name(owner(name)))
+        };
+        self.stale_sets.extend(mirror.maps.keys().filter(|name| !has_map(name)).cloned());
+        self.stale_sets.extend(mirror.strange_sets.iter().cloned());
+        let mut unplanned = mirror.sets.keys().filter(|name| !plan.sets.contains_key(*name)).peekable();
+        if unplanned.peek().is_some() {
+            let looked_into: BTreeSet<String> =
+                plan.chains.values().flat_map(|it| sets_of(it, &plan.sets)).map(|(name, _)| name).collect();
+            self.stale_sets.extend(unplanned.filter(|name| !looked_into.contains(*name)).cloned());
+        }
+    }
+}
+
+impl Planned {
+    fn is_in(&self, mirror: &Mirror) -> bool {
+        let is_there = |made: &Made| mirror.chains.get(&made.chain.name) == Some(&made.content());
+        let map = self.map.as_ref();
+        self.chains.iter().all(is_there)
+            && map.is_none_or(|(set, elements)| mirror.maps.get(&set.name) == Some(&content_of(elements)))
+    }
+}
+
+/// Whether a chain of that name belongs into the table: that of a pod, of a hold, or one of a chain of the plan.
+pub(super) fn is_wanted(name: &str, plan: &Plan) -> bool {
+    if let Some((direction, uid)) = rest_of(name, pod_chain) {
+        return plan.pods.get(uid).is_some_and(|pod| *pod.of(direction) != Isolation::None);
+    }
+    if let Some((direction, namespace)) = rest_of(name, hold_chain) {
+        return plan.holds.get(namespace).is_some_and(|hold| *hold.of(direction) != Isolation::None);
+    }
+    plan.chains.contains_key(owner(name))
+}
+
+/// Whether a chain is that of a pod or a hold.
+pub(super) fn is_leading(name: &str) -> bool {
+    rest_of(name, pod_chain).is_some() || rest_of(name, hold_chain).is_some()
+}
+
+/// The direction and what follows, of a name that `form` has made.
+fn rest_of(name: &str, form: fn(Direction, &str) -> String) -> Option<(Direction, &str)> {
+    DIRECTIONS.into_iter().find_map(|it| Some((it, name.strip_prefix(form(it, "").as_str())?)))
+}

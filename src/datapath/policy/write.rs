@@ -1,0 +1,76 @@
+//! Changes, in transactions that are not too large.
+
+use crate::datapath::policy::layout::table;
+use crate::linux::nfnetlink::Nfnetlink;
+use crate::linux::nft::change::{Change, Rejection};
+use crate::linux::nft::element::Element;
+
+/// About how many bytes one transaction has: nobody else changes a table meanwhile, an ADD neither. The socket's buffer
+/// takes eight times as much.
+const TRANSACTION: usize = 512 << 10;
+
+/// Elements of a set that travel together.
+const ELEMENTS: usize = 4096;
+
+/// Gathers changes and makes them.
+pub(super) struct Writer<'n> {
+    nft: &'n Nfnetlink,
+    pending: Vec<Change>,
+    bytes: usize,
+    /// Transactions so far.
+    pub(super) transactions: usize,
+}
+
+impl<'n> Writer<'n> {
+    pub(super) fn new(nft: &'n Nfnetlink) -> Self {
+        Self { nft, pending: Vec::new(), bytes: 0, transactions: 0 }
+    }
+
+    /// Makes `changes` at one moment, together with others or not, and after all that came before.
+    pub(super) async fn add(&mut self, changes: Vec<Change>) -> Result<(), Rejection> {
+        let bytes = changes.iter().map(bytes_of).sum::<usize>();
+        if self.bytes + bytes > TRANSACTION {
+            self.flush().await?;
+        }
+        self.bytes += bytes;
+        self.pending.extend(changes);
+        Ok(())
+    }
+
+    /// Adds elements of one set, in several transactions if they are many.
+    pub(super) async fn add_elements(&mut self, elements: &[Element]) -> Result<(), Rejection> {
+        for some in elements.chunks(ELEMENTS) {
+            self.add(vec![Change::AddElements(table(), some.to_vec())]).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes elements of one set likewise.
+    pub(super) async fn delete_elements(&mut self, elements: &[Element]) -> Result<(), Rejection> {
+        // Both ends of a range go together.
+        for some in elements.chunks(ELEMENTS) {
+            self.add(vec![Change::DeleteElements(table(), some.to_vec())]).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was added and is not made yet.
+    pub(super) async fn flush(&mut self) -> Result<(), Rejection> {
+        let changes = std::mem::take(&mut self.pending);
+        self.bytes = 0;
+        if !changes.is_empty() {
+            self.nft.commit(None, &changes).await?;
+            self.transactions += 1;
+        }
+        Ok(())
+    }
+}
+
+/// About as much as the change takes in a message.
+fn bytes_of(change: &Change) -> usize {
+    match change {
+        Change::AddElements(_, elements) | Change::DeleteElements(_, elements) => elements.len() * 64,
+        Change::AddRule(..) => 600,
+        _ => 200,
+    }
+}
