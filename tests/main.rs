@@ -6,6 +6,7 @@
 //! | `protocol`                            | environment, stdin, stdout, versions, log                         |
 //! | `ipam_role` `delegation` `chaining`   | ferrule among other plugins                                       |
 //! | `nftables` `overlay` `static_peers`   | traffic: masquerade, hostPorts, spoofing, other nodes             |
+//! | `policy`                              | NetworkPolicy's table, under traffic                              |
 //! | `linux`                               | that layer alone, against `ip`                                    |
 //! | `loopback`                            | ferrule in the place of the reference plugin of that name         |
 //! | `agent` `cli` `foreign_firewall`      | the node agent, the verbs, other people's firewalls               |
@@ -38,6 +39,7 @@ mod linux;
 mod loopback;
 mod nftables;
 mod overlay;
+mod policy;
 mod protocol;
 mod security;
 mod static_peers;

@@ -7,4 +7,4 @@ mod life;
 mod masquerade;
 mod node_addresses;
 mod source;
-mod table;
+pub mod table;

@@ -4,4 +4,4 @@ mod content;
 mod flows;
 mod rebuild;
 mod transaction;
-mod world;
+pub mod world;

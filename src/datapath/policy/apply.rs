@@ -119,7 +119,8 @@ impl Mirror {
         match (is_empty(plan), self.exists) {
             (true, false) => Vec::new(),
             (true, true) => vec!["the table, which nothing needs".to_owned()],
-            (false, _) => {
+            (false, false) => vec!["the table, which is missing".to_owned()],
+            (false, true) => {
                 let all = Touched { all: true, ..Touched::default() };
                 Differences::between(self, plan, &all).in_words()
             }

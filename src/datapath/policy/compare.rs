@@ -76,11 +76,6 @@ impl Differences {
         found
     }
 
-    /// Whether the table is as the plan says, but for the elements of pods.
-    pub(super) fn is_nothing(&self) -> bool {
-        self.in_words().is_empty()
-    }
-
     /// What differs, in `nft`'s words.
     pub(super) fn in_words(&self) -> Vec<String> {
         let mut words = Vec::new();

@@ -1,0 +1,68 @@
+//! What a DEL leaves: elements that expire, and chains that go when nothing leads to them any more.
+
+use std::time::Duration;
+
+use ferrule::datapath::policy::{self, table};
+use ferrule::linux::nft::change::Change;
+use ferrule::policy::plan::Touched;
+
+use super::content::everything;
+use super::scene::{Scene, attached, uid};
+use kit::block_on;
+
+/// Ends the elements of a pod as a DEL does.
+fn expire(scene: &Scene, after: Duration) {
+    let places = policy::places(&attached(&scene.b));
+    block_on(async {
+        let found = scene.nft.find_elements(&table(), &places).await.unwrap();
+        let elements: Vec<_> = found.into_iter().flatten().collect();
+        assert_eq!(elements.len(), 4, "{elements:?}");
+        let change = Change::ExpireElements { table: table(), elements, after };
+        scene.nft.commit(None, &[change]).await.unwrap();
+    });
+}
+
+#[test]
+fn chains_go_when_their_elements_have_expired() {
+    let mut scene = Scene::new();
+    scene.apply(&everything().0);
+    expire(&scene, Duration::from_millis(10));
+    let mut plan = everything().0;
+    plan.pods.remove(&uid("b"));
+    let touched = Touched { pods: [uid("b")].into(), ..Touched::default() };
+    let attached = [attached(&scene.a), attached(&scene.c)];
+    let mut mirror = block_on(policy::read(&scene.nft)).unwrap();
+    for _ in 0..200 {
+        let applied = block_on(policy::apply(&scene.nft, &mut mirror, &plan, &touched, &attached)).unwrap();
+        if !applied.left_over {
+            break;
+        }
+        // The kernel collects what has expired once a second.
+        scene.node().sh("sleep 0.05");
+    }
+    assert_eq!(scene.differences(&plan), [""; 0]);
+    assert!(!scene.list("").contains(&uid("b")), "{}", scene.list(""));
+}
+
+/// A pod that is gone at the API server, whose DEL never came.
+#[test]
+fn elements_that_lead_to_what_goes_go_before() {
+    let mut scene = Scene::new();
+    scene.apply(&everything().0);
+    let mut plan = everything().0;
+    plan.pods.remove(&uid("b"));
+    let touched = Touched { pods: [uid("b")].into(), ..Touched::default() };
+    let attached = [attached(&scene.a), attached(&scene.c)];
+    let mut mirror = block_on(policy::read(&scene.nft)).unwrap();
+    let applied = block_on(policy::apply(&scene.nft, &mut mirror, &plan, &touched, &attached)).unwrap();
+    assert!(!applied.left_over);
+    assert!(!scene.list("").contains(&uid("b")), "{}", scene.list(""));
+    // One whose record is still there is held: nobody says what it may.
+    scene.apply(&everything().0);
+    let applied = scene.apply_touched(&plan, &touched);
+    assert!(!applied.left_over);
+    let bound = block_on(policy::bound(&scene.nft)).unwrap();
+    let of_b: Vec<_> = bound.iter().filter(|it| it.link == "vethb").collect();
+    assert_eq!(of_b.len(), 2);
+    assert!(of_b.iter().all(|it| it.is_held() && it.chain.starts_with("hold-")), "{of_b:?}");
+}

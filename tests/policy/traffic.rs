@@ -1,0 +1,168 @@
+//! Who reaches whom under a plan, by real packets.
+
+use ferrule::policy::plan::{ChainRule, PeerMatch, PortRules};
+
+use super::scene::{Planning, Scene, TCP, UDP, anyone, connects, denied, peers, port};
+use kit::packets::{answers_ping, answers_ping_at_once};
+use kit::traffic::{Server, UdpClient, tcp_from};
+
+const A: [&str; 2] = ["10.244.1.10", "fd00:1::10"];
+const B: [&str; 2] = ["10.244.1.11", "fd00:1::11"];
+const NODE: [&str; 2] = ["192.0.2.10", "fd00:aa::10"];
+const OUTSIDE: [&str; 2] = ["192.0.2.1", "fd00:aa::1"];
+
+#[test]
+fn ingress_is_what_ports_and_peers_allow() {
+    let mut scene = Scene::new();
+    let _servers = [80, 81].map(|port| Server::tcp(&scene.b.namespace, port, "b"));
+    let plan = Planning::default()
+        .pods("peers-1", &A)
+        .chain("pi-1", &[port(TCP, 80, &[peers("peers-1")])], &[])
+        .pod("a", "", "")
+        .pod("b", "pi-1", "");
+    scene.apply(&plan.0);
+    let Scene { a, b, c, world, .. } = &scene;
+    for to in B {
+        assert!(connects(&a.namespace, to, 80), "a to {to}");
+        assert!(denied(&a.namespace, to, 81), "a to another port of {to}");
+        assert!(denied(&c.namespace, to, 80), "c to {to}");
+        assert!(denied(&world.outside, to, 80), "from outside to {to}");
+        assert!(!answers_ping_at_once(&a.namespace, to), "no rule is for all protocols");
+        // The node may always, whoever is at work there.
+        assert!(connects(&world.node, to, 80) && connects(&world.node, to, 81), "node to {to}");
+        let host = if to.contains(':') { format!("[{to}]") } else { to.to_owned() };
+        world
+            .node
+            .sh(&format!("setpriv --reuid 12345 --clear-groups curl -s -m 5 --http0.9 http://{host}:81/"));
+    }
+    // b itself is restricted in what it gets, not in what it sends: answers come back.
+    let _outside = Server::tcp(&world.outside, 9000, "outside");
+    assert!(OUTSIDE.iter().all(|to| connects(&b.namespace, to, 9000)));
+    assert!(A.iter().all(|to| answers_ping(&b.namespace, to)));
+}
+
+#[test]
+fn egress_is_judged_to_pods_node_and_world() {
+    let mut scene = Scene::new();
+    let servers = [&scene.b.namespace, &scene.c.namespace, scene.node(), &scene.world.outside];
+    let _servers = servers.map(|at| [80, 9000].map(|port| Server::tcp(at, port, "server")));
+    let to_b = ChainRule { peer: PeerMatch::AddressAndPort("named-1".into()), comment: "named".into() };
+    let plan = Planning::default()
+        .named_ports("named-1", &[(B[0], TCP, 80), (B[1], TCP, 80)])
+        .blocks("blocks-14", &[(OUTSIDE[0], OUTSIDE[0]), (NODE[0], NODE[0])])
+        .blocks("blocks-16", &[(OUTSIDE[1], OUTSIDE[1]), (NODE[1], NODE[1])])
+        .chain("po-1", &[port(TCP, 9000, &[peers("blocks-1")])], &[to_b])
+        .pod("a", "", "po-1");
+    scene.apply(&plan.0);
+    let Scene { a, b, .. } = &scene;
+    for family in [0, 1] {
+        assert!(connects(&a.namespace, B[family], 80), "by its name");
+        assert!(denied(&a.namespace, B[family], 9000));
+        assert!(connects(&a.namespace, OUTSIDE[family], 9000), "to a block");
+        assert!(denied(&a.namespace, OUTSIDE[family], 80));
+        assert!(connects(&a.namespace, NODE[family], 9000), "to the node, at the input hook");
+        assert!(denied(&a.namespace, NODE[family], 80));
+        assert!(connects(&b.namespace, OUTSIDE[family], 80), "b is not isolated");
+    }
+}
+
+#[test]
+fn ranges_datagrams_and_icmp_are_judged() {
+    let mut scene = Scene::new();
+    let range = PortRules { protocol: UDP, first: 5000, last: 5003, rules: vec![anyone()] };
+    let plan = Planning::default()
+        .pods("peers-1", &A)
+        .chain("pi-1", &[range, port(UDP, 6000, &[peers("peers-1")])], &[peers("peers-1")])
+        .chain("po-1", &[port(UDP, 53, &[anyone()])], &[])
+        .pod("b", "pi-1", "po-1");
+    scene.apply(&plan.0);
+    let Scene { a, b, c, world, .. } = &scene;
+    for (family, any) in ["0.0.0.0", "::"].into_iter().enumerate() {
+        let to = B[family];
+        let _servers = [4999, 5000, 5003, 5004, 6000].map(|port| Server::udp(&b.namespace, to, port, "b"));
+        let (client, other) = (UdpClient::new(&a.namespace, any), UdpClient::new(&c.namespace, any));
+        for port in [4999, 5000, 5003, 5004, 6000] {
+            assert!(client.ask(to, port).is_some(), "a may all, to {port}");
+            assert_eq!(!other.asks_in_vain(to, port), (5000..=5003).contains(&port), "c to {port}");
+        }
+        assert!(answers_ping(&a.namespace, to), "a rule without ports is for all protocols");
+        assert!(!answers_ping_at_once(&c.namespace, to));
+        let _dns = [53, 54].map(|port| Server::udp(&world.outside, OUTSIDE[family], port, "dns"));
+        let client = UdpClient::new(&b.namespace, any);
+        assert!(client.ask(OUTSIDE[family], 53).is_some());
+        assert!(client.asks_in_vain(OUTSIDE[family], 54));
+    }
+}
+
+/// A pod cannot block access to itself, by its own Service either.
+#[test]
+fn a_pod_reaches_itself_by_its_own_service() {
+    let mut scene = Scene::new();
+    kit::nft::load(
+        scene.node(),
+        "table inet service {
+            chain to { type nat hook prerouting priority dstnat;
+                ip daddr 10.96.0.1 tcp dport 80 dnat ip to 10.244.1.10:8080
+                ip daddr 10.96.0.2 tcp dport 80 dnat ip to 10.244.1.11:8080
+                ip6 daddr fd00:96::1 tcp dport 80 dnat ip6 to [fd00:1::10]:8080 }
+            chain from { type nat hook postrouting priority srcnat;
+                oifname vetha ip saddr 10.244.1.10 masquerade
+                oifname vetha ip6 saddr fd00:1::10 masquerade }
+        }",
+    );
+    let _servers = [&scene.a, &scene.b].map(|pod| Server::tcp(&pod.namespace, 8080, "pod"));
+    scene.apply(&Planning::default().pod("a", "closed", "closed").0);
+    assert!(connects(&scene.a.namespace, "10.96.0.1", 80));
+    assert!(connects(&scene.a.namespace, "fd00:96::1", 80));
+    assert!(denied(&scene.a.namespace, "10.96.0.2", 80), "another's Service");
+    assert!(denied(&scene.b.namespace, "10.96.0.1", 80), "from another pod");
+}
+
+/// Destinations were rewritten before, sources are not yet: the client is judged, and the pod behind the port.
+#[test]
+fn a_node_port_is_judged_by_client_and_pod() {
+    let mut scene = Scene::new();
+    kit::nft::load(
+        scene.node(),
+        "table ip service { chain to { type nat hook prerouting priority dstnat;
+            ip daddr 192.0.2.10 tcp dport 30080 dnat to 10.244.1.11:8080 } }",
+    );
+    let _server = Server::tcp(&scene.b.namespace, 8080, "b");
+    let plan = Planning::default()
+        .blocks("blocks-14", &[("192.0.2.0", "192.0.2.10")])
+        .chain("pi-1", &[port(TCP, 8080, &[peers("blocks-1")])], &[])
+        .pod("b", "pi-1", "");
+    scene.apply(&plan.0);
+    assert!(tcp_from(&scene.world.outside, "192.0.2.1", "192.0.2.10", 30080).is_some());
+    assert!(super::scene::denied_from(&scene.world.outside, "192.0.2.11", "192.0.2.10", 30080));
+}
+
+/// Both ends must allow it, and a flow that was allowed goes on: policies are for what begins.
+#[test]
+fn both_ends_must_allow_what_begins() {
+    let mut scene = Scene::new();
+    let _server = Server::tcp(&scene.b.namespace, 80, "b");
+    let plan = |egress: &str, ingress: &str| {
+        Planning::default()
+            .pods("peers-1", &[A, B].concat())
+            .chain("pi-1", &[], &[peers("peers-1")])
+            .chain("po-1", &[], &[peers("peers-1")])
+            .pod("a", "", egress)
+            .pod("b", ingress, "")
+            .0
+    };
+    for (egress, ingress, allowed) in [
+        ("po-1", "pi-1", true),
+        ("po-1", "closed", false),
+        ("closed", "pi-1", false),
+        ("", "pi-1", true),
+        ("po-1", "", true),
+        ("none", "none", true),
+    ] {
+        scene.apply(&plan(egress, ingress));
+        for to in B {
+            let is = if allowed { connects } else { denied };
+            assert!(is(&scene.a.namespace, to, 80), "{egress:?} {ingress:?} to {to}");
+        }
+    }
+}
