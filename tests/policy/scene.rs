@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use ferrule::datapath::policy::{self, Applied, Attached, Mirror};
 use ferrule::linux::nfnetlink::Nfnetlink;
@@ -14,7 +13,7 @@ use ferrule::policy::plan::{
 use crate::nftables::table::world::{Pod, World};
 use kit::block_on;
 use kit::netns::{Namespace, inside};
-use kit::traffic::{BRIEF, PATIENT, tcp};
+use kit::traffic::{BRIEF, tcp};
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -129,12 +128,6 @@ pub fn denied_from(from: &Namespace, source: &str, to: &str, port: u16) -> bool 
             tokio::time::timeout(BRIEF, socket.connect(to)).await.is_err()
         })
     })
-}
-
-/// Whether a connection is made, at the first attempt or at a later one; `None` if it takes longer.
-pub fn connect_within(from: &Namespace, to: &str, port: u16, patience: Duration) -> bool {
-    let to = SocketAddr::new(to.parse().unwrap(), port);
-    inside(from, || TcpStream::connect_timeout(&to, patience.min(PATIENT)).is_ok())
 }
 
 /// A rule for whoever.

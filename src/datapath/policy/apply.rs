@@ -8,16 +8,13 @@
 //!          -> sets: members that went -> chains of pods and holds -> chains of rules and their maps -> sets
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::datapath::nftables::{Attempts, NftError};
 use crate::datapath::policy::bindings::{Attached, Unknown, is_passing};
 use crate::datapath::policy::compare::{Differences, is_leading};
-use crate::datapath::policy::layout::{
-    Made, content_of, elements_of, owner, pod_element, port_element, port_map_name, set, table,
-};
+use crate::datapath::policy::layout::{Made, content_of, elements_of, pod_element, port_element, set, table};
 use crate::datapath::policy::lead::Leading;
 use crate::datapath::policy::mirror::{Mirror, read};
 use crate::datapath::policy::skeleton;
@@ -26,7 +23,6 @@ use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::Change;
 use crate::linux::nft::element::Element;
-use crate::linux::nft::listing::PlacedChain;
 use crate::policy::plan::{Isolation, Members, Plan, Touched};
 
 /// What [`apply`] did.
@@ -208,11 +204,11 @@ async fn attempt(
     Ok(applied)
 }
 
-struct Applying<'m, 'n> {
-    mirror: &'m mut Mirror,
-    plan: &'m Plan,
-    writer: Writer<'n>,
-    applied: Applied,
+pub(super) struct Applying<'m, 'n> {
+    pub(super) mirror: &'m mut Mirror,
+    pub(super) plan: &'m Plan,
+    pub(super) writer: Writer<'n>,
+    pub(super) applied: Applied,
 }
 
 impl Applying<'_, '_> {
@@ -309,89 +305,6 @@ impl Applying<'_, '_> {
         }
         Ok(())
     }
-
-    /// Removes from sets what should not be in them any more.
-    async fn remove_members(&mut self, differences: &Differences) -> Result<(), NftError> {
-        for (name, nothing) in &differences.sets {
-            let (Some(wanted), Some(there)) =
-                (self.plan.sets.get(name).or(nothing.as_ref()), self.mirror.sets.get(name))
-            else {
-                continue;
-            };
-            let stale = added(name, wanted, there);
-            if stale.is_empty() {
-                continue;
-            }
-            self.applied.taken_away = true;
-            self.writer.delete_elements(&stale).await?;
-            self.mirror.sets.insert(name.clone(), wanted.clone());
-        }
-        Ok(self.writer.flush().await?)
-    }
-
-    /// Removes chains to which nothing leads any more, those of pods first. A transaction that is refused costs
-    /// milliseconds, so the kernel is asked before.
-    async fn remove_chains(&mut self, nft: &Nfnetlink, differences: &Differences) -> Result<(), NftError> {
-        let mut groups: BTreeMap<(bool, &str), Vec<String>> = BTreeMap::new();
-        for name in &differences.stale_chains {
-            let key = if is_leading(name) { (false, name.as_str()) } else { (true, owner(name)) };
-            groups.entry(key).or_default().push(name.clone());
-        }
-        for pass in [false, true] {
-            for ((_, of), names) in groups.iter().filter(|((second, _), _)| *second == pass) {
-                let map = port_map_name(of);
-                let map = differences.stale_sets.contains(&map).then_some(map);
-                let found = nft.find_chains(&table(), names).await?;
-                let is_free = |(name, found): (&String, &Option<PlacedChain>)| {
-                    let rules = self.mirror.chains.get(name).map_or(0, |content| content.rules);
-                    // The map leads to a chain of a port, and goes with it.
-                    let by_map = u32::from(map.is_some() && name != of);
-                    found.as_ref().is_none_or(|found| found.uses <= rules + by_map)
-                };
-                if names.iter().zip(&found).all(is_free) {
-                    let there = names.iter().zip(found).filter(|(_, found)| found.is_some());
-                    self.remove_group(of, there.map(|(name, _)| name.clone()).collect(), map).await?;
-                } else {
-                    self.applied.left_over = true;
-                }
-            }
-            self.writer.flush().await?;
-        }
-        Ok(())
-    }
-
-    /// Removes a chain with its map and its chains by port.
-    async fn remove_group(
-        &mut self,
-        of: &str,
-        mut names: Vec<String>,
-        map: Option<String>,
-    ) -> Result<(), NftError> {
-        names.sort_by_key(|name| name != of);
-        let mut changes: Vec<Change> =
-            names.iter().map(|name| Change::DeleteChain(table(), name.clone())).collect();
-        let after_the_first = usize::from(names.first().is_some_and(|name| name == of));
-        if let Some(map) = map.filter(|map| self.mirror.maps.remove(map).is_some()) {
-            changes.insert(after_the_first, Change::DeleteSet(table(), map));
-        }
-        for name in &names {
-            self.mirror.chains.remove(name);
-        }
-        Ok(self.writer.add(changes).await?)
-    }
-
-    /// Removes sets that no chain looks into any more.
-    async fn remove_sets(&mut self, stale: &[String]) -> Result<(), NftError> {
-        // What is left over may be one that does.
-        for name in stale.iter().filter(|_| !self.applied.left_over) {
-            let strange = self.mirror.strange_sets.iter().position(|it| it == name);
-            let strange = strange.map(|at| self.mirror.strange_sets.remove(at)).is_some();
-            if self.mirror.sets.remove(name).is_some() || self.mirror.maps.remove(name).is_some() || strange {
-                self.writer.add(vec![Change::DeleteSet(table(), name.clone())]).await?;
-            }
-        }
-        Ok(self.writer.flush().await?)
-    }
 }
 
 fn chain_name(chain: &[Made]) -> String {
@@ -399,7 +312,7 @@ fn chain_name(chain: &[Made]) -> String {
 }
 
 /// The elements of what `there` has more than `base`.
-fn added(name: &str, base: &Members, there: &Members) -> Vec<Element> {
+pub(super) fn added(name: &str, base: &Members, there: &Members) -> Vec<Element> {
     match (base, there) {
         (Members::Pods(base), Members::Pods(there)) => {
             there.difference(base).map(|it| pod_element(name, *it)).collect()

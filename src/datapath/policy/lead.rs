@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::datapath::nftables::{Attempts, NftError};
-use crate::datapath::policy::bindings::{Attached, Bindings, Unknown, elements, is_passing, link_of, places};
+use crate::datapath::policy::bindings::{Attached, Bindings, Unknown, elements, link_of, places};
 use crate::datapath::policy::compare::{is_leading, is_wanted};
 use crate::datapath::policy::layout::table;
 use crate::datapath::policy::skeleton;
@@ -57,10 +57,10 @@ impl Leading<'_> {
             }
             match nft.commit(Some(generation), &changes).await {
                 Ok(()) => return Ok(Led { transactions: 1, taken_away }),
-                // A table that is gone is no matter of another attempt.
-                Err(rejection) if is_passing(&rejection) && nft.has_table(&table()).await? => {
-                    attempts.count(rejection)?;
+                Err(rejection) if rejection.is_because(KernelError::is_outrun) => {
+                    attempts.count(rejection)?
                 }
+                // A chain is gone that should be there.
                 Err(rejection) => return Err(rejection.into()),
             }
         }

@@ -19,6 +19,7 @@
 //! | `mirror.rs`   | what is in the kernel                                                                         |
 //! | `compare.rs`  | what of a plan that is not                                                                    |
 //! | `apply.rs`    | the order in which it is made so                                                              |
+//! | `remove.rs`   | what goes last                                                                                |
 //! | `lead.rs`     | the same for the elements of pods                                                             |
 //! | `write.rs`    | changes, in transactions that are not too large                                               |
 
@@ -28,6 +29,7 @@ mod compare;
 mod layout;
 mod lead;
 mod mirror;
+mod remove;
 mod skeleton;
 mod write;
 
