@@ -162,6 +162,9 @@ pub struct Touched {
     pub all: bool,
     /// Names of sets whose members changed, that came, or that went.
     pub sets: BTreeSet<String>,
+    /// Of sets of pods among them, the addresses that came or went; of a set that is not here any may have. So that a change
+    /// of one of 150,000 costs what one costs.
+    pub moved: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Uids of pods.
     pub pods: BTreeSet<String>,
     /// Namespaces whose hold changed.
