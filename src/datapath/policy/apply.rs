@@ -220,9 +220,9 @@ impl Applying<'_, '_> {
             self.mirror.exists = true;
             self.mirror.skeleton_differs = false;
         }
-        for (name, nothing) in &differences.sets {
-            let Some(wanted) = self.plan.sets.get(name).or(nothing.as_ref()) else { continue };
-            self.fill(name, wanted).await?;
+        for set in &differences.sets {
+            let Some(wanted) = set.wanted(self.plan) else { continue };
+            self.fill(&set.name, wanted, set.moved.as_deref()).await?;
         }
         for planned in &differences.chains {
             let mut changes = Vec::new();
@@ -278,7 +278,7 @@ impl Applying<'_, '_> {
     }
 
     /// Makes a set, and adds what is missing in it.
-    async fn fill(&mut self, name: &str, wanted: &Members) -> Result<(), NftError> {
+    async fn fill(&mut self, name: &str, wanted: &Members, moved: Option<&[IpAddr]>) -> Result<(), NftError> {
         let there = self.mirror.sets.get(name);
         if there.is_none() {
             self.writer.add(vec![Change::AddSet(table(), set(name, wanted))]).await?;
@@ -291,17 +291,19 @@ impl Applying<'_, '_> {
             self.mirror.sets.insert(name.to_owned(), Members::Blocks(wanted.clone()));
             return Ok(());
         }
-        let missing = match there {
-            Some(there) => added(name, there, wanted),
-            None => elements_of(name, wanted),
+        let Some(there) = there else {
+            self.writer.add_elements(&elements_of(name, wanted)).await?;
+            self.mirror.sets.insert(name.to_owned(), wanted.clone());
+            return Ok(());
         };
-        self.writer.add_elements(&missing).await?;
-        match (self.mirror.sets.get_mut(name), wanted) {
-            (Some(Members::Pods(there)), Members::Pods(wanted)) => there.extend(wanted),
-            (Some(Members::Ports(there)), Members::Ports(wanted)) => there.extend(wanted),
-            _ => {
-                self.mirror.sets.insert(name.to_owned(), wanted.clone());
+        self.writer.add_elements(&added(name, there, wanted, moved)).await?;
+        match (self.mirror.sets.get_mut(name), wanted, moved) {
+            (Some(Members::Pods(there)), Members::Pods(wanted), Some(moved)) => {
+                there.extend(moved.iter().filter(|it| wanted.contains(*it)));
             }
+            (Some(Members::Pods(there)), Members::Pods(wanted), None) => there.extend(wanted),
+            (Some(Members::Ports(there)), Members::Ports(wanted), _) => there.extend(wanted),
+            _ => {}
         }
         Ok(())
     }
@@ -311,13 +313,17 @@ fn chain_name(chain: &[Made]) -> String {
     chain.first().map(|made| made.chain.name.clone()).unwrap_or_default()
 }
 
-/// The elements of what `there` has more than `base`.
-pub(super) fn added(name: &str, base: &Members, there: &Members) -> Vec<Element> {
-    match (base, there) {
-        (Members::Pods(base), Members::Pods(there)) => {
+/// The elements of what `there` has more than `base`, as far as that is known to be among `moved`.
+pub(super) fn added(name: &str, base: &Members, there: &Members, moved: Option<&[IpAddr]>) -> Vec<Element> {
+    match (base, there, moved) {
+        (Members::Pods(base), Members::Pods(there), Some(moved)) => {
+            let more = moved.iter().filter(|it| there.contains(*it) && !base.contains(*it));
+            more.map(|it| pod_element(name, *it)).collect()
+        }
+        (Members::Pods(base), Members::Pods(there), None) => {
             there.difference(base).map(|it| pod_element(name, *it)).collect()
         }
-        (Members::Ports(base), Members::Ports(there)) => {
+        (Members::Ports(base), Members::Ports(there), _) => {
             there.difference(base).map(|it| port_element(name, *it)).collect()
         }
         _ => Vec::new(),

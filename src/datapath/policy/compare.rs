@@ -1,6 +1,7 @@
 //! What of a plan the table is not. Pure.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use crate::datapath::policy::bindings::DIRECTIONS;
 use crate::datapath::policy::layout::{
@@ -17,8 +18,8 @@ pub(super) struct Differences {
     pub(super) skeleton: bool,
     /// A set has the name of one of the plan and another kind: nothing but a new table helps.
     pub(super) hopeless: bool,
-    /// Sets, with what should be in those that the plan does not have, which is nothing.
-    pub(super) sets: Vec<(String, Option<Members>)>,
+    /// Sets.
+    pub(super) sets: Vec<SetDifference>,
     /// Chains of the plan.
     pub(super) chains: Vec<Planned>,
     /// Chains of pods and of holds.
@@ -27,6 +28,23 @@ pub(super) struct Differences {
     pub(super) stale_chains: Vec<String>,
     /// Sets and maps that nothing needs.
     pub(super) stale_sets: Vec<String>,
+}
+
+/// A set that is missing or wrong.
+#[derive(Debug)]
+pub(super) struct SetDifference {
+    pub(super) name: String,
+    /// What should be in one that the plan does not have, which is nothing.
+    nothing: Option<Members>,
+    /// The addresses of pods that may be missing or wrong; `None`: any.
+    pub(super) moved: Option<Vec<IpAddr>>,
+}
+
+impl SetDifference {
+    /// What should be in it.
+    pub(super) fn wanted<'w>(&'w self, plan: &'w Plan) -> Option<&'w Members> {
+        plan.sets.get(&self.name).or(self.nothing.as_ref())
+    }
 }
 
 impl Differences {
@@ -59,15 +77,17 @@ impl Differences {
                 continue;
             }
             for (set, nothing) in sets_of(planned, &plan.sets) {
-                found.look_at_set(&set, Some(nothing), mirror, plan, &mut looked_at);
+                found.look_at_set(&set, Some(nothing), None, mirror, plan, &mut looked_at);
             }
             let planned = chain(name, planned, &plan.sets);
             if !planned.is_in(mirror) {
                 found.chains.push(planned);
             }
         }
-        for set in plan.sets.keys().filter(|it| all || touched.sets.contains(*it)) {
-            found.look_at_set(set, None, mirror, plan, &mut looked_at);
+        let sets: Vec<&String> = if all { plan.sets.keys().collect() } else { touched.sets.iter().collect() };
+        for set in sets {
+            let moved = touched.moved.get(set).filter(|_| !all);
+            found.look_at_set(set, None, moved, mirror, plan, &mut looked_at);
         }
         let went = touched.sets.iter().any(|set| !plan.sets.contains_key(set));
         if all || went || !touched.pods.is_empty() || !touched.holds.is_empty() {
@@ -82,7 +102,7 @@ impl Differences {
         if self.skeleton || self.hopeless {
             words.push("the table or one of its own chains and maps".to_owned());
         }
-        words.extend(self.sets.iter().map(|(name, _)| format!("set {name}")));
+        words.extend(self.sets.iter().map(|set| format!("set {}", set.name)));
         let made = self.chains.iter().filter_map(|planned| planned.chains.last()).chain(&self.leading);
         words.extend(made.map(|made| format!("chain {}", made.chain.name)));
         words.extend(self.stale_chains.iter().map(|name| format!("chain {name}, which nothing needs")));
@@ -94,6 +114,7 @@ impl Differences {
         &mut self,
         name: &str,
         nothing: Option<Members>,
+        moved: Option<&BTreeSet<IpAddr>>,
         mirror: &Mirror,
         plan: &Plan,
         looked_at: &mut BTreeSet<String>,
@@ -105,8 +126,15 @@ impl Differences {
         let there = mirror.sets.get(name);
         let same_kind = there.is_none_or(|it| std::mem::discriminant(it) == std::mem::discriminant(wanted));
         self.hopeless |= !same_kind || mirror.strange_sets.iter().any(|it| it == name);
-        if there != Some(wanted) {
-            self.sets.push((name.to_owned(), nothing));
+        let name = name.to_owned();
+        if let (Some(moved), Some(Members::Pods(there)), Members::Pods(wanted)) = (moved, there, wanted) {
+            let differs = |it: &&IpAddr| there.contains(*it) != wanted.contains(*it);
+            let moved: Vec<IpAddr> = moved.iter().filter(differs).copied().collect();
+            if !moved.is_empty() {
+                self.sets.push(SetDifference { name, nothing, moved: Some(moved) });
+            }
+        } else if there != Some(wanted) {
+            self.sets.push(SetDifference { name, nothing, moved: None });
         }
     }
 

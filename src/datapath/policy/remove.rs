@@ -9,23 +9,30 @@ use crate::datapath::policy::layout::{owner, port_map_name, table};
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::Change;
 use crate::linux::nft::listing::PlacedChain;
+use crate::policy::plan::Members;
 
 impl Applying<'_, '_> {
     /// Removes from sets what should not be in them any more.
     pub(super) async fn remove_members(&mut self, differences: &Differences) -> Result<(), NftError> {
-        for (name, nothing) in &differences.sets {
-            let (Some(wanted), Some(there)) =
-                (self.plan.sets.get(name).or(nothing.as_ref()), self.mirror.sets.get(name))
+        for set in &differences.sets {
+            let (Some(wanted), Some(there)) = (set.wanted(self.plan), self.mirror.sets.get_mut(&set.name))
             else {
                 continue;
             };
-            let stale = added(name, wanted, there);
+            let stale = added(&set.name, wanted, there, set.moved.as_deref());
             if stale.is_empty() {
                 continue;
             }
             self.applied.taken_away = true;
+            match (there, wanted) {
+                (Members::Pods(there), Members::Pods(wanted)) if set.moved.is_some() => {
+                    set.moved.iter().flatten().filter(|it| !wanted.contains(*it)).for_each(|it| {
+                        there.remove(it);
+                    });
+                }
+                (there, wanted) => there.clone_from(wanted),
+            }
             self.writer.delete_elements(&stale).await?;
-            self.mirror.sets.insert(name.clone(), wanted.clone());
         }
         Ok(self.writer.flush().await?)
     }
