@@ -1,8 +1,10 @@
 //! What a DEL leaves: elements that expire, and chains that go when nothing leads to them any more.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use ferrule::datapath::policy::{self, table};
+use ferrule::datapath::policy::{self, Unknown, table};
 use ferrule::linux::nft::change::Change;
 use ferrule::policy::plan::Touched;
 
@@ -65,4 +67,45 @@ fn elements_that_lead_to_what_goes_go_before() {
     let of_b: Vec<_> = bound.iter().filter(|it| it.link == "vethb").collect();
     assert_eq!(of_b.len(), 2);
     assert!(of_b.iter().all(|it| it.is_held() && it.chain.starts_with("hold-")), "{of_b:?}");
+}
+
+/// ADDs, DELs and other programs change tables at the same time: whoever loses reads again.
+#[test]
+fn what_others_do_meanwhile_makes_no_apply_fail() {
+    let mut scene = Scene::new();
+    let known = everything().0;
+    let mut unknown = everything().0;
+    unknown.pods.remove(&uid("a"));
+    scene.apply(&known);
+    let done = AtomicBool::new(false);
+    let (theirs, c) = (scene.world.nft(), attached(&scene.c));
+    let node = kit::netns::Namespace::at(scene.node().path());
+    let touched = Touched { pods: [uid("a")].into(), ..Touched::default() };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                kit::nft::load(&node, "add table ip other\ndelete table ip other\n");
+            }
+        });
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                kit::nft::load(&node, "add table ip pace\ndelete table ip pace\n");
+                block_on(policy::bind(&theirs, &c, "shop", Unknown::Hold)).unwrap();
+                let elements = policy::places(&c);
+                let found = block_on(theirs.find_elements(&table(), &elements)).unwrap();
+                let elements: Vec<_> = found.into_iter().flatten().collect();
+                let after = Duration::from_millis(10);
+                let change = Change::ExpireElements { table: table(), elements, after };
+                // The agent may have been faster.
+                let _ = block_on(theirs.commit(None, &[change]));
+            }
+        });
+        for round in 0..60 {
+            scene.apply_touched(if round % 2 == 0 { &unknown } else { &known }, &touched);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    scene.read();
+    scene.apply(&known);
+    assert_eq!(scene.differences(&known), [""; 0]);
 }

@@ -1,6 +1,7 @@
 //! Who reaches whom under a plan, by real packets.
 
-use ferrule::policy::plan::{ChainRule, PeerMatch, PortRules};
+use ferrule::datapath::policy;
+use ferrule::policy::plan::{ChainRule, Direction, PeerMatch, PortRules};
 
 use super::scene::{Planning, Scene, TCP, UDP, anyone, connects, denied, peers, port};
 use kit::packets::{answers_ping, answers_ping_at_once};
@@ -165,4 +166,32 @@ fn both_ends_must_allow_what_begins() {
             assert!(is(&scene.a.namespace, to, 80), "{egress:?} {ingress:?} to {to}");
         }
     }
+}
+
+/// By which rule what began was allowed, and how much was denied.
+#[test]
+fn rules_count_what_begins_and_what_is_denied() {
+    let mut scene = Scene::new();
+    let _server = Server::tcp(&scene.b.namespace, 80, "b");
+    let plan = Planning::default()
+        .pods("peers-1", &A)
+        .chain("pi-1", &[port(TCP, 80, &[peers("peers-1")])], &[])
+        .pod("b", "pi-1", "");
+    scene.apply(&plan.0);
+    for _ in 0..3 {
+        assert!(connects(&scene.a.namespace, B[0], 80));
+    }
+    assert!(denied(&scene.c.namespace, B[0], 80));
+    let counted = policy::counted(&scene.nft, Direction::Ingress, "pi-1");
+    let counted = kit::block_on(counted).unwrap();
+    let shown: Vec<_> = counted.iter().map(|it| (it.chain.as_str(), it.counted.packets)).collect();
+    let [four, six, (last, denied)] = shown[..] else { panic!("{counted:?}") };
+    assert_eq!((four, six, last), (("pi-1-tcp-80", 3), ("pi-1-tcp-80", 0), "denied_in"));
+    assert!(denied >= 1, "{counted:?}");
+    assert_eq!(counted[0].comment, "shop/peers ingress[0]");
+    // A chain that stays goes on counting, whatever changes beside it.
+    scene.read();
+    scene.apply(&plan.pods("peers-2", &A).chain("pi-2", &[], &[peers("peers-2")]).pod("c", "pi-2", "").0);
+    let counted = kit::block_on(policy::counted(&scene.nft, Direction::Ingress, "pi-1")).unwrap();
+    assert_eq!(counted[0].counted.packets, 3);
 }

@@ -9,6 +9,7 @@
 //! | [`elements`]    | what leads a pod's packets to them                                                          |
 //! | [`bind`]        | adds that, in a transaction of its own                                                      |
 //! | [`bound`]       | tells where packets of pods are led now                                                     |
+//! | [`counted`]     | tells what the rules of a chain have counted                                                |
 //! | [`remove`]      | removes all of it                                                                           |
 //!
 //! | file          | holds                                                                                         |
@@ -26,6 +27,7 @@
 mod apply;
 mod bindings;
 mod compare;
+mod counted;
 mod layout;
 mod lead;
 mod mirror;
@@ -35,6 +37,7 @@ mod write;
 
 pub use apply::{Applied, apply, remove, restore};
 pub use bindings::{Attached, Bindings, Bound, Unknown, bind, bound, chains_of, elements, places};
+pub use counted::{CountedRule, counted};
 pub use layout::table;
 pub use mirror::{Mirror, read};
 pub use skeleton::{LOG_GROUP, log_prefix};
