@@ -178,13 +178,16 @@ impl Planned {
 
 /// Whether a chain of that name belongs into the table: that of a pod, of a hold, or one of a chain of the plan.
 pub(super) fn is_wanted(name: &str, plan: &Plan) -> bool {
+    // First, because most are of that kind.
+    if plan.chains.contains_key(owner(name)) {
+        return true;
+    }
     if let Some((direction, uid)) = rest_of(name, pod_chain) {
         return plan.pods.get(uid).is_some_and(|pod| *pod.of(direction) != Isolation::None);
     }
-    if let Some((direction, namespace)) = rest_of(name, hold_chain) {
-        return plan.holds.get(namespace).is_some_and(|hold| *hold.of(direction) != Isolation::None);
-    }
-    plan.chains.contains_key(owner(name))
+    rest_of(name, hold_chain).is_some_and(|(direction, namespace)| {
+        plan.holds.get(namespace).is_some_and(|hold| *hold.of(direction) != Isolation::None)
+    })
 }
 
 /// Whether a chain is that of a pod or a hold.
