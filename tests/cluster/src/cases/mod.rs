@@ -7,6 +7,7 @@ mod conformance;
 mod containers;
 mod documents;
 mod first;
+mod helm;
 mod host_ports;
 mod leaving;
 mod masquerade;
@@ -44,8 +45,10 @@ impl Case {
         if any_plugin && self.network == Network::Ferrule {
             return Some("asked of ferrule only");
         }
-        let is_without = self.name.starts_with("conformance::") && conformance::directory().is_none();
-        is_without.then_some("E2E_DIR names no directory with Kubernetes' e2e.test and ginkgo")
+        if self.name.starts_with("conformance::") && conformance::directory().is_none() {
+            return Some("E2E_DIR names no directory with Kubernetes' e2e.test and ginkgo");
+        }
+        (self.name.starts_with("helm::") && helm::program().is_none()).then_some("HELM names no helm")
     }
 }
 
@@ -117,6 +120,7 @@ pub fn all() -> Vec<Case> {
         Ferrule, None: agent::listening_on_the_loopback_it_is_ready,
         Ferrule, None: agent::settings_come_from_a_config_map,
         Ferrule, None: agent::forced_into_tunnels_all_reach_all,
+        Ferrule, None: helm::a_release_is_installed_upgraded_rolled_back_and_removed,
         Ferrule, None: neighbours::a_chained_plugin_stays_through_restart_and_upgrade,
         Ferrule, None: neighbours::multus_in_front_stays_there_and_pods_start,
         Ferrule, None: attack::routes_that_were_flushed_are_back,
