@@ -1,17 +1,29 @@
 #!/usr/bin/env bash
 # Builds what goes onto a node, and leaves it in DIR:
 #
-#     scripts/build.sh [DIR [BINARY...]]          default: dist/, and all of them (scripts/workspace.sh)
+#     scripts/build.sh [--target TRIPLE] [DIR [BINARY...]]
+#
+#   TRIPLE         default: this machine, static against musl where that target is installed
+#                  (rustup target add "$(uname -m)-unknown-linux-musl"), else against glibc. For another machine, for
+#                  example aarch64-unknown-linux-gnu, Debian's cross compiler is used, and what it lacks is installed.
+#   DIR BINARY...  default: dist/, and all of them (scripts/workspace.sh)
 #
 # With ferrulectl come its shell completions (DIR/completions) and man pages (DIR/man).
 #
-# Release binaries that need nothing of the machine they run on: static against musl where that target is installed
-# (rustup target add "$(uname -m)-unknown-linux-musl"), else against glibc.
+# Release binaries that need nothing of the machine they run on. The same commit gives the same bytes in any directory
+# (scripts/reproducible.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
 . scripts/workspace.sh
 
+usage() { die "usage: scripts/build.sh [--target TRIPLE] [DIR [BINARY...]]"; }
+
+target=
+case ${1:-} in
+    --target) [ -n "${2:-}" ] || usage; target=$2; shift 2 ;;
+    -*) usage ;;
+esac
 dir=${1:-dist}
 [ $# -lt 2 ] || binaries=("${@:2}")
 for binary in "${binaries[@]}"; do
@@ -22,19 +34,29 @@ need_rust
 command -v readelf >/dev/null || need_packages binutils
 
 host=$(rustc -vV | sed -n 's/^host: //p')
-target=${host%%-*}-unknown-linux-musl
-# rustc names a target's directory whether or not it is there.
-[ -d "$(rustc --print target-libdir --target "$target")" ] || target=$host
+if [ -z "$target" ]; then
+    target=${host%%-*}-unknown-linux-musl
+    # rustc names a target's directory whether or not it is there.
+    has_std "$target" || target=$host
+else
+    need_target "$target"
+fi
 
-# Not position-independent: nothing is relocated at each start, which a plugin makes for every pod.
+built=$(target_directory)
+# Not position-independent: nothing is relocated at each start, which a plugin makes for every pod. No directory of this
+# machine gets into a binary, where panics and logs name source files.
 # Without --target the flags would reach procedural macros too, and those are dynamic libraries.
-export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static"
+read -ra flags <<<"${RUSTFLAGS:-}"
+flags+=(-C target-feature=+crt-static -C relocation-model=static
+    "--remap-path-prefix=${CARGO_HOME:-${HOME:-/root}/.cargo}=/cargo" "--remap-path-prefix=$built=/target"
+    "--remap-path-prefix=$PWD=/ferrule")
+CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}")
+export CARGO_ENCODED_RUSTFLAGS
 for binary in "${binaries[@]}"; do
     cargo build --profile "${profile_of[$binary]}" --locked --target "$target" --bin "$binary" \
         --features "${features_of[$binary]}"
 done
 
-built=$(target_directory)
 for binary in "${binaries[@]}"; do
     install -D --mode=0755 "$built/$target/${profile_of[$binary]}/$binary" "$dir/$binary"
     if readelf --wide --program-headers "$dir/$binary" | grep --quiet INTERP; then
@@ -42,5 +64,5 @@ for binary in "${binaries[@]}"; do
     fi
     size=$(stat --format=%s "$dir/$binary")
     say "$dir/$binary: static, $target, $((size / 1024)) KiB"
-    if [ "$binary" = ferrulectl ]; then "$dir/$binary" generate "$dir"; fi
+    if [ "$binary" = ferrulectl ]; then "${runner[@]}" "$dir/$binary" generate "$dir"; fi
 done

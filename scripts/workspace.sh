@@ -6,6 +6,8 @@
 #     need_rust                              # cargo in PATH, and what it links with; else ends with a message
 #     cargo clippy --features "$features"
 #     cd "$(target_directory)"
+#     need_target aarch64-unknown-linux-gnu  # std, linker and C compiler for another machine, and what executes its
+#     "${runner[@]}" dist/ferrule --version  # programs here: nothing, where this machine does so itself
 
 # With all doors: what clippy and the tests are built with.
 features=ferrule/agent,ferrule/cli
@@ -30,4 +32,28 @@ need_rust() {
 # Where cargo leaves what it builds: CARGO_TARGET_DIR and cargo's own settings may say so.
 target_directory() {
     cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
+
+has_std() { [ -d "$(rustc --print target-libdir --target "$1")" ]; }
+
+runner=()
+# Exit status 3 where no std for that target can be had: a toolchain of a distribution has none for others.
+need_target() {
+    local machine=${1%%-*} variable
+    [[ $1 =~ ^(x86_64|aarch64)-unknown-linux-(gnu|musl)$ ]] || die "no such target: $1"
+    if ! has_std "$1" && ! { command -v rustup >/dev/null && rustup target add "$1" >&2; }; then
+        say "no std for $1 can be had"
+        exit 3
+    fi
+    [ "$machine" != "$(uname --machine)" ] || return 0
+    case $machine in
+        aarch64) need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static ;;
+        x86_64) need_packages gcc-x86-64-linux-gnu libc6-dev-amd64-cross qemu-user-static ;;
+    esac
+    # Of musl rustc brings its own start files and libc; Debian's compiler only links them.
+    variable=${1//-/_}
+    export "CC_$variable=$machine-linux-gnu-gcc" "AR_$variable=$machine-linux-gnu-ar"
+    variable=CARGO_TARGET_${variable^^}
+    runner=("qemu-$machine-static")
+    export "${variable}_LINKER=$machine-linux-gnu-gcc" "${variable}_RUNNER=${runner[*]}"
 }

@@ -203,7 +203,10 @@ fn the_image_has_three_programs_and_no_shell() {
     let file = deployed("Containerfile");
     let says_what_it_is = |line: &&str| ["#", "ARG ", "LABEL ", " "].iter().any(|it| line.starts_with(it));
     let lines: Vec<&str> = file.lines().filter(|line| !says_what_it_is(line) && !line.is_empty()).collect();
-    assert_eq!(lines, ["FROM scratch", "COPY ferrule ferruled ferrulectl /", "ENTRYPOINT [\"/ferruled\"]"]);
+    assert_eq!(
+        lines,
+        ["FROM scratch", "COPY $DIR/ferrule $DIR/ferruled $DIR/ferrulectl /", "ENTRYPOINT [\"/ferruled\"]"]
+    );
 }
 
 /// What `kubectl apply -f` puts there is what `-k` does.
