@@ -89,12 +89,19 @@ test_everything() {
     return "$status"
 }
 
+# unless_missing WHAT COMMAND...: whose exit status 3 says that it lacks something which cannot be had here.
+unless_missing() {
+    local what=$1 status=0
+    shift
+    "$@" || status=$?
+    [ "$status" -eq 3 ] || return "$status"
+    skipped+=("$what")
+}
+
 # Some executions of each target, to see that every promise still holds; many find more (docs/adversarial.md).
 fuzz_briefly() {
-    local status=0
-    scripts/fuzz.sh 20000 || status=$?
-    [ "$status" -eq 3 ] || return "$status"
-    skipped+=("fuzzing: no nightly Rust can be had; each corpus was read once, by a stable one")
+    unless_missing "fuzzing: no nightly Rust can be had; each corpus was read once, by a stable one" \
+        scripts/fuzz.sh 20000
 }
 
 bench_briefly() {
@@ -105,8 +112,14 @@ part "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 part "formatting, clippy" scripts/check.sh --without-tests
 part "static binaries" build_and_run_alone
 part "alerts" scripts/alerts.sh
+part "workflows" unless_missing "workflows: actionlint cannot be had; only the pins were checked" scripts/workflows.sh
+part "chart" unless_missing "chart: helm, kustomize or kubeconform cannot be had; only its copies were compared" \
+    scripts/chart.sh
 part "tests" test_everything
 if [ -n "$all" ]; then
+    # The others take five times as long.
+    part "plugin for arm64" unless_missing "arm64: rustup is needed for its standard library" \
+        scripts/arm64.sh "$scratch/arm64" ferrule
     part "fuzzing, briefly" fuzz_briefly
     # Half a minute of what is run for hours by hand.
     part "soak" scripts/soak.sh --plugin "$scratch/root/ferrule" --callers 8 0.5

@@ -18,6 +18,8 @@ const EXECUTED: &[(&str, &str, &str)] = &[
     ("scripts/demo.sh", ".ci/run", "scripts/bare-root.sh scripts/demo.sh"),
     ("scripts/test.sh", ".ci/run", "scripts/test.sh --all --again"),
     ("scripts/check.sh", "scripts/test.sh", "scripts/check.sh --without-tests"),
+    ("scripts/build.sh --target aarch64-", "scripts/arm64.sh", "scripts/build.sh --target \"$target\""),
+    ("scripts/build.sh --target x86_64-", "scripts/build.sh", "need_target \"$target\""),
     ("scripts/build.sh", "scripts/test.sh", "scripts/build.sh \"$scratch/root\""),
     ("dist/ferrulectl --version", "scripts/test.sh", "\"/$binary\" --version"),
     ("scripts/fuzz.sh", "scripts/test.sh", "scripts/fuzz.sh 20000"),
@@ -58,6 +60,12 @@ const EXECUTED: &[(&str, &str, &str)] = &[
         "tests/cluster/src/cases/agent.rs",
         "\"rollout\", \"restart\", AGENT",
     ),
+    // scripts/chart.sh compares what it has written.
+    ("scripts/chart.sh --write", "scripts/chart.sh", "lay \"$scratch/files\""),
+    ("helm install ferrule deploy/chart/ferrule ", "tests/cluster/src/cases/helm.rs", "&[\"install\"]"),
+    ("helm upgrade ferrule deploy/chart/ferrule ", "tests/cluster/src/cases/helm.rs", "&[\"upgrade\"]"),
+    ("helm rollback ferrule 1 ", "tests/cluster/src/cases/helm.rs", "\"rollback\", \"ferrule\", \"1\""),
+    ("helm uninstall ferrule ", "tests/cluster/src/cases/helm.rs", "\"uninstall\", \"ferrule\", \"--wait\""),
     // Into a registry that only its user has.
     ("docker push $REGISTRY/ferrule:", "scripts/kind.sh", "kind load docker-image \"$image\""),
     (
@@ -144,4 +152,30 @@ fn the_plot_is_that_of_the_figures() {
         text(&repository().join("docs/benchmarks.svg")),
         "scripts/plot.sh docs/benchmarks.tsv docs/benchmarks.svg"
     );
+}
+
+/// Without the codes of colours.
+fn plain(text: &str) -> String {
+    let mut pieces = text.split("\u{1b}[");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    first
+        + &pieces
+            .map(|it| it.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').get(1..).unwrap_or(""))
+            .collect::<String>()
+}
+
+/// scripts/record.sh makes it; what README quotes of the demo is in it.
+#[test]
+fn the_recording_shows_what_the_readme_quotes() {
+    let recording = fs::read_to_string(repository().join("docs/demo.cast")).unwrap();
+    let mut lines = recording.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let header = lines.next().unwrap();
+    assert_eq!(header["version"], 2);
+    assert!(header.get("timestamp").is_none() && header.get("env").is_none(), "{header}");
+    let shown: String = lines.map(|event| plain(event[2].as_str().unwrap())).collect();
+    let quoted = fences().into_iter().find(|it| it.document == "README.md" && it.info == "text").unwrap();
+    assert!(quoted.lines().count() > 8);
+    for line in quoted.lines() {
+        assert!(shown.contains(line), "docs/demo.cast has not: {line}");
+    }
 }
