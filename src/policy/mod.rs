@@ -1,18 +1,48 @@
 //! NetworkPolicy, without a kernel and without an API server: what policies, namespaces and pods say, what the table
 //! `inet ferrule-policy` of this node must be for it, and why a connection is allowed or denied. Pure.
 //!
+//! ```text
+//! Event -> planner -> index: namespaces, pods        -> Plan -> the table, by src/datapath/policy
+//!                     compile: policies, once each      |
+//!                     build: a pod's rules -> a chain   walk: what the kernel would do
+//!                     live: chains and sets in use
+//!                     judge: what policies say, and why
+//! ```
+//!
 //! | file         | what it is                                                                  |
 //! |--------------|-----------------------------------------------------------------------------|
 //! | [`object`]   | policies, namespaces and pods as far as they matter, as the API writes them |
-//! | [`planner`]  | from what the API server says to the plan, event by event                   |
+//! | [`planner`]  | from what the API server says to the plan, event by event; why a flow passes |
+//! | [`selector`] | selectors of labels, compiled                                               |
+//! | [`blocks`]   | ipBlocks with exceptions, as disjoint intervals                             |
+//! | [`compile`]  | a policy, checked and compiled                                              |
+//! | [`index`]    | namespaces and pods in little room; [`pool`]: contents that many share      |
+//! | [`set_spec`] | what is to be in a set, and the set's name                                  |
+//! | [`build`]    | from the policies that select a pod to its chain of rules                   |
+//! | [`live`]     | chains and sets that something refers to, and who is in them                |
 //! | [`plan`]     | what the table must be, as data                                             |
-//! | [`names`]    | names of the table's chains and sets                                        |
-//! | [`evaluate`] | why a connection is allowed or denied                                       |
 //! | [`walk`]     | a plan, walked as the kernel walks the table                                |
+//! | [`evaluate`] | a flow, and what is said of it                                              |
+//! | [`names`]    | names of the table's chains and sets; [`digest`]: those of content          |
+//!
+//! Tiers (ClusterNetworkPolicy) come in front of a pod's chain of rules or behind it, as chains of their own: [`build`]
+//! makes a chain from rules in order, [`set_spec`] describes any peers.
 
+pub mod blocks;
+pub mod build;
+pub mod compile;
+pub mod digest;
 pub mod evaluate;
+pub mod index;
+pub mod live;
 pub mod names;
 pub mod object;
 pub mod plan;
 pub mod planner;
+pub mod pool;
+pub mod selector;
+pub mod set_spec;
 pub mod walk;
+
+#[cfg(test)]
+mod tests;

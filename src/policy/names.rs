@@ -49,3 +49,20 @@ fn word(direction: Direction) -> &'static str {
         Direction::Ingress => "in",
     }
 }
+
+/// The chain of rules with this digest: `pi-<digest>` of ingress, `po-<digest>` of egress.
+pub fn rules_chain(direction: Direction, digest: &str) -> String {
+    match direction {
+        Direction::Egress => format!("po-{digest}"),
+        Direction::Ingress => format!("pi-{digest}"),
+    }
+}
+
+/// `IPPROTO_TCP`
+pub const TCP: u8 = 6;
+
+/// `IPPROTO_UDP`
+pub const UDP: u8 = 17;
+
+/// `IPPROTO_SCTP`
+pub const SCTP: u8 = 132;

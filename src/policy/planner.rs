@@ -1,40 +1,53 @@
 //! From what the API server says to what the table must be.
+//!
+//! ```text
+//! event -> index, policies -> a pod of this node: which policies select it -> its chains
+//!                          -> any pod: which sets in use it is in, before and after
+//! ```
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::policy::evaluate::{Flow, Judgement, Verdict};
-use crate::policy::object::{Event, ObjectName};
+use crate::policy::compile::Compiled;
+use crate::policy::index::{Index, OwnPod};
+use crate::policy::live::{Claims, Live};
+use crate::policy::object::{Event, Feed, Namespace, ObjectName, Pod, Policy};
 use crate::policy::plan::{Plan, Touched};
+
+mod isolation;
+mod judge;
+mod problems;
+
+pub use problems::{Problem, What};
 
 /// All that is known of policies, namespaces and pods, and the plan that follows. Incremental: a pod's event costs the
 /// selectors in use on this node, never all pods.
 #[derive(Debug, Default)]
 pub struct Planner {
+    index: Index,
+    policies: BTreeMap<ObjectName, (Compiled, u16)>,
     plan: Plan,
+    live: Live,
     touched: Touched,
+    /// Whether the plan follows. It does from the first moment on at which everything is known.
+    follows: bool,
+    policy_list: Listing,
+    namespace_list: Listing,
+    own_list: Listing,
+    any_list: Listing,
 }
 
-/// Something about a policy that its author should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Which policy.
-    pub policy: ObjectName,
-    /// What about it.
-    pub what: What,
+/// How far the complete lists of a kind have come.
+#[derive(Debug, Default, Clone, Copy)]
+struct Listing {
+    generation: u16,
+    is_listed: bool,
 }
 
-/// What may be about a policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
-    /// It cannot be compiled; its pods are closed.
-    Invalid {
-        /// The field, as `spec.ingress[0].from[1].ipBlock.cidr`.
-        field: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No pod of the cluster that has an address and is not in a node's network.
-    SelectsNobody,
+impl Listing {
+    fn begin(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
 }
 
 impl Planner {
@@ -44,23 +57,44 @@ impl Planner {
     }
 
     /// Takes in what the API server says.
-    pub fn apply(&mut self, _event: Event) {}
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Policy(feed) => self.on_policy(feed),
+            Event::Namespace(feed) => self.on_namespace(feed),
+            Event::OwnPod(feed) => self.on_own_pod(feed),
+            Event::AnyPod(feed) => self.on_any_pod(feed),
+        }
+        self.follow();
+    }
 
     /// What addresses this node's records say a pod has. They count at once, and instead of those of the API; none: the
     /// pod has no record any more. May be said before the API tells of the pod.
-    pub fn set_own_addresses(&mut self, _uid: &str, _addresses: &[IpAddr]) {}
+    pub fn set_own_addresses(&mut self, uid: &str, addresses: &[IpAddr]) {
+        let name = self.index.own_by_uid(uid).cloned();
+        let before = name.as_ref().map(|name| self.claims_of_own(name)).unwrap_or_default();
+        self.index.set_recorded(uid, addresses);
+        let after = name.as_ref().map(|name| self.claims_of_own(name)).unwrap_or_default();
+        self.change_claims(&before, &after);
+    }
 
     /// Forgets the pods of all nodes, and that they were listed: for whoever ends that watch.
-    pub fn forget_any_pods(&mut self) {}
+    pub fn forget_any_pods(&mut self) {
+        self.any_list.is_listed = false;
+        // Without a policy the plan is empty, and goes on being followed. With one it stays as it is until they are
+        // listed again.
+        self.follows &= self.is_complete();
+        self.index.clear_any();
+    }
 
     /// Whether everything that the plan needs has been listed once. Before, the plan stays as it was.
     pub fn is_complete(&self) -> bool {
-        false
+        let always = [self.policy_list, self.namespace_list, self.own_list].iter().all(|list| list.is_listed);
+        always && (self.any_list.is_listed || !self.needs_any_pods())
     }
 
     /// Whether the pods of all nodes are needed: a NetworkPolicy exists.
     pub fn needs_any_pods(&self) -> bool {
-        false
+        !self.policies.is_empty()
     }
 
     /// What the table must be.
@@ -73,13 +107,175 @@ impl Planner {
         std::mem::take(&mut self.touched)
     }
 
-    /// Policies that cannot be compiled, and those that select no pod. Looks at all pods of their namespaces.
-    pub fn problems(&self) -> Vec<Problem> {
-        Vec::new()
+    /// From now on, if everything is known and was not before; not any more, if a first policy needs more.
+    fn follow(&mut self) {
+        let is_complete = self.is_complete();
+        if is_complete && !self.follows {
+            self.follows = true;
+            self.plan_anew();
+        }
+        self.follows = is_complete;
     }
 
-    /// What policies say of a flow, and why. Looks at all pods: for people, not for each packet (see [`Plan::walk`]).
-    pub fn judge(&self, _flow: &Flow) -> Judgement {
-        Judgement { egress: Verdict::NotOfThisNode, ingress: Verdict::NotOfThisNode }
+    fn plan_anew(&mut self) {
+        (self.plan, self.live) = (Plan::default(), Live::default());
+        self.touched.all = true;
+        let mut namespaces: Vec<String> = self.policies.keys().map(|name| name.namespace.clone()).collect();
+        namespaces.dedup();
+        for namespace in namespaces {
+            self.plan_namespace(&namespace, false, |_| true);
+        }
+        // All sets are there: each pod is looked at once, however many they are.
+        for member in self.index.all_any().chain(self.index.all_own().map(|own| own.member)) {
+            let claims = self.live.claims(&member);
+            self.live.change(&mut self.plan, &mut self.touched, &Claims::new(), &claims);
+        }
+    }
+
+    fn on_policy(&mut self, feed: Feed<Policy>) {
+        match feed {
+            Feed::ListBegins => self.policy_list.begin(),
+            Feed::Listed(policy) | Feed::Changed(policy) => {
+                let compiled = Compiled::new(&policy);
+                self.change_policy(policy.name, Some(compiled));
+            }
+            Feed::Gone(name) => self.change_policy(name, None),
+            Feed::ListEnds => {
+                let now = self.policy_list.generation;
+                let stale = self.policies.iter().filter(|(_, it)| it.1 != now).map(|(name, _)| name.clone());
+                for name in stale.collect::<Vec<_>>() {
+                    self.change_policy(name, None);
+                }
+                self.policy_list.is_listed = true;
+            }
+        }
+    }
+
+    fn change_policy(&mut self, name: ObjectName, after: Option<Compiled>) {
+        let namespace = name.namespace.clone();
+        let directions = self.directions(&namespace);
+        let generation = self.policy_list.generation;
+        let before = match &after {
+            Some(after) => self.policies.insert(name, (after.clone(), generation)),
+            None => self.policies.remove(&name),
+        };
+        let before = before.map(|(compiled, _)| compiled);
+        // A first policy may need pods of which nothing is known yet: the plan is to wait for them.
+        if !self.follows || !self.is_complete() || before == after {
+            return;
+        }
+        let all = directions != self.directions(&namespace);
+        let concerns = |own: &OwnPod<'_>| {
+            let mut both = [&before, &after].into_iter().flatten();
+            all || both.any(|it| it.selector.matches(own.member.labels))
+        };
+        self.plan_namespace(&namespace, true, concerns);
+    }
+
+    fn on_namespace(&mut self, feed: Feed<Namespace>) {
+        match feed {
+            Feed::ListBegins => self.namespace_list.begin(),
+            Feed::Listed(namespace) | Feed::Changed(namespace) => {
+                let generation = self.namespace_list.generation;
+                let name = namespace.name.clone();
+                self.change_namespace(&name, |index| index.put_namespace(&namespace, generation));
+            }
+            Feed::Gone(name) => self.change_namespace(&name.name, |index| index.remove_namespace(&name.name)),
+            Feed::ListEnds => {
+                for name in self.index.stale_namespaces(self.namespace_list.generation) {
+                    self.change_namespace(&name, |index| index.remove_namespace(&name));
+                }
+                self.namespace_list.is_listed = true;
+            }
+        }
+    }
+
+    /// Its pods are in other sets if its labels are others.
+    fn change_namespace(&mut self, name: &str, change: impl FnOnce(&mut Index)) {
+        let before: Option<Vec<_>> = self.index.namespace_labels(name).map(<[_]>::to_vec);
+        let claims: Vec<Claims> = if self.follows { self.claims_in(name) } else { Vec::new() };
+        change(&mut self.index);
+        if !self.follows || self.index.namespace_labels(name) == before.as_deref() {
+            return;
+        }
+        for (before, after) in claims.iter().zip(self.claims_in(name)) {
+            self.change_claims(before, &after);
+        }
+    }
+
+    fn claims_in(&self, namespace: &str) -> Vec<Claims> {
+        let own = self.index.own_of(namespace).map(|own| own.member);
+        self.index.any_of(namespace).chain(own).map(|member| self.live.claims(&member)).collect()
+    }
+
+    fn on_own_pod(&mut self, feed: Feed<Pod>) {
+        match feed {
+            Feed::ListBegins => self.own_list.begin(),
+            Feed::Listed(pod) | Feed::Changed(pod) => {
+                let generation = self.own_list.generation;
+                self.change_own(&pod.name, |index| index.put_own(&pod, generation));
+            }
+            Feed::Gone(name) => self.change_own(&name, |index| index.remove_own(&name)),
+            Feed::ListEnds => {
+                for name in self.index.stale_own(self.own_list.generation) {
+                    self.change_own(&name, |index| index.remove_own(&name));
+                }
+                self.own_list.is_listed = true;
+            }
+        }
+    }
+
+    fn change_own(&mut self, name: &ObjectName, change: impl FnOnce(&mut Index)) {
+        let claims = self.claims_of_own(name);
+        let before = self.index.own(name).map(|own| own.uid.to_owned());
+        change(&mut self.index);
+        if !self.follows {
+            return;
+        }
+        // Before its chains change: sets that come with them find the pod in the index.
+        let after = self.claims_of_own(name);
+        self.change_claims(&claims, &after);
+        self.plan_pod(name, before.as_deref());
+    }
+
+    fn on_any_pod(&mut self, feed: Feed<Pod>) {
+        match feed {
+            Feed::ListBegins => self.any_list.begin(),
+            Feed::Listed(pod) | Feed::Changed(pod) => {
+                let generation = self.any_list.generation;
+                self.change_any(&pod.name, |index| index.put_any(&pod, generation));
+            }
+            Feed::Gone(name) => self.change_any(&name, |index| index.remove_any(&name)),
+            Feed::ListEnds => {
+                for key in self.index.stale_rows(self.any_list.generation) {
+                    let before = self.index.row(key).filter(|_| self.follows);
+                    let before = before.map(|member| self.live.claims(&member)).unwrap_or_default();
+                    self.index.remove_row(key);
+                    self.change_claims(&before, &Claims::new());
+                }
+                self.any_list.is_listed = true;
+            }
+        }
+    }
+
+    fn change_any(&mut self, name: &ObjectName, change: impl FnOnce(&mut Index)) {
+        let before = self.claims_of_any(name);
+        change(&mut self.index);
+        let after = self.claims_of_any(name);
+        self.change_claims(&before, &after);
+    }
+
+    fn claims_of_own(&self, name: &ObjectName) -> Claims {
+        let own = self.index.own(name).filter(|_| self.follows);
+        own.map(|own| self.live.claims(&own.member)).unwrap_or_default()
+    }
+
+    fn claims_of_any(&self, name: &ObjectName) -> Claims {
+        let any = self.index.any(name).filter(|_| self.follows);
+        any.map(|member| self.live.claims(&member)).unwrap_or_default()
+    }
+
+    fn change_claims(&mut self, before: &Claims, after: &Claims) {
+        self.live.change(&mut self.plan, &mut self.touched, before, after);
     }
 }

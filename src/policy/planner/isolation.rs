@@ -1,0 +1,186 @@
+//! Which chains the pods of this node have, and those that are held.
+
+use std::collections::HashMap;
+
+use crate::policy::build::{Built, Named, build};
+use crate::policy::index::OwnPod;
+use crate::policy::object::{NamedPort, ObjectName};
+use crate::policy::plan::{Direction, HoldPlan, Isolation, PodPlan};
+use crate::policy::planner::Planner;
+
+const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+
+/// What a pod has in one direction, with the chain.
+enum Way {
+    Plain(Isolation),
+    Rules(Built),
+}
+
+/// Of ingress and egress.
+type Ways = [Way; 2];
+
+/// Chains that were built already: by direction, the policies' places, and what the pod calls its ports.
+type Memo<'a> = HashMap<(Direction, Vec<usize>, &'a [NamedPort]), Built>;
+
+impl Way {
+    fn isolation(&self) -> Isolation {
+        match self {
+            Self::Plain(isolation) => isolation.clone(),
+            Self::Rules(built) => Isolation::Rules(built.name.clone()),
+        }
+    }
+}
+
+impl Planner {
+    /// In which directions a policy of the namespace isolates somebody.
+    pub(super) fn directions(&self, namespace: &str) -> [bool; 2] {
+        let policies = self.policies_of(namespace);
+        BOTH.map(|direction| policies.iter().any(|(_, it)| it.isolates(direction)))
+    }
+
+    pub(super) fn policies_of(&self, namespace: &str) -> Vec<Named<'_>> {
+        let first = ObjectName { namespace: namespace.to_owned(), name: String::new() };
+        let range = self.policies.range(first..).take_while(|(name, _)| name.namespace == namespace);
+        range.map(|(name, (compiled, _))| (name, compiled)).collect()
+    }
+
+    /// Plans the hold of a namespace, and those of its pods that are `concerned`. `fill`: sets that are new get their
+    /// members now.
+    pub(super) fn plan_namespace(
+        &mut self,
+        namespace: &str,
+        fill: bool,
+        concerned: impl Fn(&OwnPod<'_>) -> bool,
+    ) {
+        let policies = self.policies_of(namespace);
+        let mut memo = Memo::new();
+        let pods = self.index.own_of(namespace).filter(|own| concerned(own)).map(|own| {
+            (
+                own.uid.to_owned(),
+                format!("{namespace}/{}", own.name.name),
+                pod_ways(&own, &policies, &mut memo),
+            )
+        });
+        let pods: Vec<_> = pods.collect();
+        let hold = hold_ways(&policies);
+        for (uid, name, ways) in pods {
+            self.put_pod(&uid, name, ways, fill);
+        }
+        self.put_hold(namespace, hold, fill);
+    }
+
+    /// Plans one pod, which had the uid `before`.
+    pub(super) fn plan_pod(&mut self, name: &ObjectName, before: Option<&str>) {
+        let planned = self.index.own(name).map(|own| {
+            let ways = pod_ways(&own, &self.policies_of(&name.namespace), &mut Memo::new());
+            (own.uid.to_owned(), ways)
+        });
+        if let Some(before) = before.filter(|it| planned.as_ref().is_none_or(|(uid, _)| uid != it)) {
+            self.put_pod(before, String::new(), None, true);
+        }
+        if let Some((uid, ways)) = planned {
+            self.put_pod(&uid, format!("{}/{}", name.namespace, name.name), ways, true);
+        }
+    }
+
+    fn put_pod(&mut self, uid: &str, name: String, ways: Option<Ways>, fill: bool) {
+        let after = ways.as_ref().map(|[ingress, egress]| PodPlan {
+            name,
+            ingress: ingress.isolation(),
+            egress: egress.isolation(),
+        });
+        if self.plan.pods.get(uid) == after.as_ref() {
+            return;
+        }
+        self.acquire(ways, fill);
+        let before = match after {
+            Some(after) => self.plan.pods.insert(uid.to_owned(), after),
+            None => self.plan.pods.remove(uid),
+        };
+        if let Some(before) = before {
+            self.release([before.ingress, before.egress]);
+        }
+        self.touched.pods.insert(uid.to_owned());
+    }
+
+    fn put_hold(&mut self, namespace: &str, ways: Option<Ways>, fill: bool) {
+        let after = ways
+            .as_ref()
+            .map(|[ingress, egress]| HoldPlan { ingress: ingress.isolation(), egress: egress.isolation() });
+        if self.plan.holds.get(namespace) == after.as_ref() {
+            return;
+        }
+        self.acquire(ways, fill);
+        let before = match after {
+            Some(after) => self.plan.holds.insert(namespace.to_owned(), after),
+            None => self.plan.holds.remove(namespace),
+        };
+        if let Some(before) = before {
+            self.release([before.ingress, before.egress]);
+        }
+        self.touched.holds.insert(namespace.to_owned());
+    }
+
+    fn acquire(&mut self, ways: Option<Ways>, fill: bool) {
+        for way in ways.into_iter().flatten() {
+            if let Way::Rules(built) = way {
+                let index = fill.then_some(&self.index);
+                self.live.acquire(&mut self.plan, &mut self.touched, built, index);
+            }
+        }
+    }
+
+    fn release(&mut self, before: [Isolation; 2]) {
+        for isolation in before {
+            if let Isolation::Rules(name) = isolation {
+                self.live.release(&mut self.plan, &mut self.touched, &name);
+            }
+        }
+    }
+}
+
+/// None where no policy isolates anybody.
+fn pod_ways<'a>(own: &OwnPod<'a>, policies: &[Named<'_>], memo: &mut Memo<'a>) -> Option<Ways> {
+    if policies.is_empty() {
+        return None;
+    }
+    let selecting = policies.iter().enumerate().filter(|(_, (_, it))| it.selector.matches(own.member.labels));
+    let selecting: Vec<usize> = selecting.map(|(place, _)| place).collect();
+    Some(BOTH.map(|direction| {
+        if !policies.iter().any(|(_, it)| it.isolates(direction)) {
+            return Way::Plain(Isolation::None);
+        }
+        let places = selecting.iter().copied().filter(|place| policies[*place].1.isolates(direction));
+        let places: Vec<usize> = places.collect();
+        let isolating: Vec<Named<'_>> = places.iter().map(|place| policies[*place]).collect();
+        if isolating.is_empty() {
+            Way::Plain(Isolation::Open)
+        } else if isolating.iter().any(|(_, it)| it.rules.is_err()) {
+            Way::Plain(Isolation::Closed)
+        } else {
+            // Of egress the destinations' names count.
+            let ports = if direction == Direction::Ingress { own.member.ports } else { &[] };
+            let built = memo.entry((direction, places, ports));
+            Way::Rules(built.or_insert_with(|| build(direction, &isolating, ports)).clone())
+        }
+    }))
+}
+
+/// What is certain of a pod that is not known yet: policies that select all pods select it.
+fn hold_ways(policies: &[Named<'_>]) -> Option<Ways> {
+    if policies.is_empty() {
+        return None;
+    }
+    Some(BOTH.map(|direction| {
+        if !policies.iter().any(|(_, it)| it.isolates(direction)) {
+            return Way::Plain(Isolation::None);
+        }
+        let certain = policies.iter().filter(|(_, it)| it.isolates(direction) && it.selector.is_empty());
+        let certain: Vec<Named<'_>> = certain.copied().collect();
+        if certain.iter().any(|(_, it)| it.rules.is_err()) {
+            Way::Plain(Isolation::Closed)
+        } else {
+            Way::Rules(build(direction, &certain, &[]))
+        }
+    }))
+}

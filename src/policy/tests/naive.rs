@@ -1,0 +1,140 @@
+//! A second reading of the specification, from its text and on the objects as they are written. It shares nothing with
+//! what it is compared with.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::cluster::Cluster;
+use crate::policy::evaluate::Flow;
+use crate::policy::object::*;
+
+/// Whether egress of the source, and ingress of the destination, is allowed.
+pub fn allowed(cluster: &Cluster, flow: &Flow) -> (bool, bool) {
+    let own = |address: IpAddr| {
+        let pods = cluster.pods.iter().filter(|(is_own, pod)| *is_own && !pod.host_network);
+        pods.map(|(_, pod)| pod).find(|pod| pod.addresses.contains(&address))
+    };
+    let (source, destination) = (own(flow.source), own(flow.destination));
+    // "A Pod cannot block access to itself."
+    if let (Some(a), Some(b)) = (source, destination)
+        && a.name == b.name
+    {
+        return (true, true);
+    }
+    (
+        source.is_none_or(|pod| one_way(cluster, flow, pod, "Egress")),
+        destination.is_none_or(|pod| one_way(cluster, flow, pod, "Ingress")),
+    )
+}
+
+fn one_way(cluster: &Cluster, flow: &Flow, pod: &Pod, direction: &str) -> bool {
+    // "isolated ... if there is any NetworkPolicy that both selects the pod and has [the direction] in its policyTypes"
+    let mut isolated = false;
+    for policy in &cluster.policies {
+        if policy.name.namespace != pod.name.namespace || !selects(&policy.spec.pod_selector, &pod.labels) {
+            continue;
+        }
+        // "If no policyTypes are specified on a NetworkPolicy then by default Ingress will always be set and Egress will
+        // be set if the NetworkPolicy has any egress rules."
+        let has_type = match policy.spec.policy_types.len() {
+            0 => direction == "Ingress" || !policy.spec.egress.is_empty(),
+            _ => policy.spec.policy_types.iter().any(|it| it == direction),
+        };
+        if !has_type {
+            continue;
+        }
+        isolated = true;
+        let rules = if direction == "Ingress" { &policy.spec.ingress } else { &policy.spec.egress };
+        if rules.iter().any(|rule| rule_allows(cluster, flow, pod, rule, direction, &policy.name.namespace)) {
+            return true;
+        }
+    }
+    !isolated
+}
+
+fn rule_allows(
+    cluster: &Cluster,
+    flow: &Flow,
+    pod: &Pod,
+    rule: &Rule,
+    direction: &str,
+    namespace: &str,
+) -> bool {
+    let other = if direction == "Ingress" { flow.source } else { flow.destination };
+    // Whoever may have the address: no pod, or one of these.
+    let mut candidates: Vec<Option<&Pod>> = vec![None];
+    for (_, it) in &cluster.pods {
+        if !it.host_network && it.addresses.contains(&other) {
+            candidates.push(Some(it));
+        }
+    }
+    for candidate in candidates {
+        // "This field ... If this field is empty or missing, this rule matches all sources"
+        let mut is_peer = rule.peers.is_empty();
+        for peer in &rule.peers {
+            is_peer |= match (&peer.ip_block, candidate) {
+                (Some(block), _) => in_block(block, other),
+                (None, None) => false,
+                (None, Some(it)) => {
+                    let in_namespace = match &peer.namespace_selector {
+                        None => it.name.namespace == namespace,
+                        Some(selector) => cluster.namespaces.iter().any(|namespace| {
+                            namespace.name == it.name.namespace && selects(selector, &namespace.labels)
+                        }),
+                    };
+                    in_namespace
+                        && peer.pod_selector.as_ref().is_none_or(|selector| selects(selector, &it.labels))
+                }
+            };
+        }
+        // "If this field is empty or missing, this rule matches all ports"
+        let mut is_port = rule.ports.is_empty();
+        for port in &rule.ports {
+            let protocol = match port.protocol.as_deref().unwrap_or("TCP") {
+                "TCP" => 6,
+                "UDP" => 17,
+                _ => 132,
+            };
+            is_port |= protocol == flow.protocol
+                && match (&port.port, port.end_port) {
+                    (None, _) => true,
+                    (Some(NumberOrName::Number(first)), None) => *first == i64::from(flow.port),
+                    (Some(NumberOrName::Number(first)), Some(last)) => {
+                        *first <= i64::from(flow.port) && i64::from(flow.port) <= last
+                    }
+                    // The name is the destination's.
+                    (Some(NumberOrName::Name(name)), _) => {
+                        let destination = if direction == "Ingress" { Some(pod) } else { candidate };
+                        destination.is_some_and(|it| {
+                            let mut ports = it.ports.iter();
+                            ports
+                                .any(|it| it.name == *name && it.protocol == protocol && it.port == flow.port)
+                        })
+                    }
+                };
+        }
+        if is_peer && is_port {
+            return true;
+        }
+    }
+    false
+}
+
+fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let exact = selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+    exact
+        && selector.match_expressions.iter().all(|it| {
+            let value = labels.get(&it.key);
+            match it.operator.as_str() {
+                "In" => value.is_some_and(|value| it.values.contains(value)),
+                "NotIn" => value.is_none_or(|value| !it.values.contains(value)),
+                "Exists" => value.is_some(),
+                _ => value.is_none(),
+            }
+        })
+}
+
+fn in_block(block: &IpBlock, address: IpAddr) -> bool {
+    let inside = |cidr: &String| cidr.parse::<ipnetwork::IpNetwork>().unwrap().contains(address);
+    inside(&block.cidr) && !block.except.iter().any(inside)
+}
