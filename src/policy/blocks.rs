@@ -1,4 +1,5 @@
-//! ipBlocks with exceptions as intervals: disjoint, not adjacent, in order. The kernel's interval sets get nothing else.
+//! ipBlocks with exceptions as intervals: disjoint, not adjacent, in order. The kernel's interval sets get nothing
+//! else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;

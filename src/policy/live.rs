@@ -42,7 +42,7 @@ struct Anchored {
 
 impl Live {
     /// One user more of a chain. If the index is given, its pods are put into sets that are new.
-    pub fn acquire(&mut self, plan: &mut Plan, touched: &mut Touched, built: Built, index: Option<&Index>) {
+    pub fn acquire(&mut self, plan: &mut Plan, touched: &mut Touched, built: &Built, index: Option<&Index>) {
         if let Some(chain) = self.chains.get_mut(&built.name) {
             chain.users += 1;
             return;
@@ -66,8 +66,8 @@ impl Live {
                 });
             }
         }
-        plan.chains.insert(built.name.clone(), built.chain);
-        self.chains.insert(built.name, LiveChain { users: 1, sets: built.sets });
+        plan.chains.insert(built.name.clone(), built.chain.clone());
+        self.chains.insert(built.name.clone(), LiveChain { users: 1, sets: built.sets.clone() });
     }
 
     /// One user less of a chain.

@@ -278,4 +278,9 @@ impl Planner {
     fn change_claims(&mut self, before: &Claims, after: &Claims) {
         self.live.change(&mut self.plan, &mut self.touched, before, after);
     }
+
+    #[cfg(test)]
+    pub(super) fn index_bytes(&self) -> usize {
+        self.index.bytes()
+    }
 }

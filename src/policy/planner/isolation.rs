@@ -1,6 +1,7 @@
 //! Which chains the pods of this node have, and those that are held.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::policy::build::{Built, Named, build};
 use crate::policy::index::OwnPod;
@@ -13,14 +14,14 @@ const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 /// What a pod has in one direction, with the chain.
 enum Way {
     Plain(Isolation),
-    Rules(Built),
+    Rules(Rc<Built>),
 }
 
 /// Of ingress and egress.
 type Ways = [Way; 2];
 
 /// Chains that were built already: by direction, the policies' places, and what the pod calls its ports.
-type Memo<'a> = HashMap<(Direction, Vec<usize>, &'a [NamedPort]), Built>;
+type Memo<'a> = HashMap<(Direction, Vec<usize>, &'a [NamedPort]), Rc<Built>>;
 
 impl Way {
     fn isolation(&self) -> Isolation {
@@ -125,7 +126,7 @@ impl Planner {
         for way in ways.into_iter().flatten() {
             if let Way::Rules(built) = way {
                 let index = fill.then_some(&self.index);
-                self.live.acquire(&mut self.plan, &mut self.touched, built, index);
+                self.live.acquire(&mut self.plan, &mut self.touched, &built, index);
             }
         }
     }
@@ -161,7 +162,7 @@ fn pod_ways<'a>(own: &OwnPod<'a>, policies: &[Named<'_>], memo: &mut Memo<'a>) -
             // Of egress the destinations' names count.
             let ports = if direction == Direction::Ingress { own.member.ports } else { &[] };
             let built = memo.entry((direction, places, ports));
-            Way::Rules(built.or_insert_with(|| build(direction, &isolating, ports)).clone())
+            Way::Rules(built.or_insert_with(|| Rc::new(build(direction, &isolating, ports))).clone())
         }
     }))
 }
@@ -180,7 +181,7 @@ fn hold_ways(policies: &[Named<'_>]) -> Option<Ways> {
         if certain.iter().any(|(_, it)| it.rules.is_err()) {
             Way::Plain(Isolation::Closed)
         } else {
-            Way::Rules(build(direction, &certain, &[]))
+            Way::Rules(Rc::new(build(direction, &certain, &[])))
         }
     }))
 }

@@ -230,8 +230,14 @@ fn check_references(plan: &Plan) {
     assert!(plan.sets.keys().all(|name| named.contains(&name[..name.len() - 1])));
 }
 
+/// A case has many steps. `PROPTEST_CASES` counts as elsewhere, by the quarter.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases / 4, max_shrink_iters: 20_000, ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn events_give_the_plan_of_their_last_state(

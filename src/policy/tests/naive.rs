@@ -34,8 +34,8 @@ fn one_way(cluster: &Cluster, flow: &Flow, pod: &Pod, direction: &str) -> bool {
         if policy.name.namespace != pod.name.namespace || !selects(&policy.spec.pod_selector, &pod.labels) {
             continue;
         }
-        // "If no policyTypes are specified on a NetworkPolicy then by default Ingress will always be set and Egress will
-        // be set if the NetworkPolicy has any egress rules."
+        // "If no policyTypes are specified on a NetworkPolicy then by default Ingress will always be set and Egress
+        // will be set if the NetworkPolicy has any egress rules."
         let has_type = match policy.spec.policy_types.len() {
             0 => direction == "Ingress" || !policy.spec.egress.is_empty(),
             _ => policy.spec.policy_types.iter().any(|it| it == direction),
