@@ -95,7 +95,10 @@ pub fn pod(n: u8) -> impl Strategy<Value = Pod> {
         let port = |(name, protocol, port): (&str, u8, u16)| NamedPort { name: name.into(), protocol, port };
         Pod {
             // Names by which pods share their first part, and others.
-            name: object_name(namespace, &if n % 2 == 0 { format!("web-{n}") } else { format!("pod{n}") }),
+            name: object_name(
+                namespace,
+                &if n.is_multiple_of(2) { format!("web-{n}") } else { format!("pod{n}") },
+            ),
             uid: format!("uid-{n}"),
             labels,
             addresses,

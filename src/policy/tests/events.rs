@@ -150,10 +150,10 @@ impl State {
 
     fn relist(&mut self, kind: u8, each: usize, planner: &mut Planner) {
         fn part<K: Clone + Ord, T: Clone>(map: &mut BTreeMap<K, T>, each: usize) -> Vec<T> {
-            let mut n = 0;
+            let mut n = 0_usize;
             map.retain(|_, _| {
                 n += 1;
-                n % (each + 1) != 0
+                !n.is_multiple_of(each + 1)
             });
             map.values().cloned().collect()
         }

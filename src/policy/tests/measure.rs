@@ -81,7 +81,10 @@ fn thirty_thousand_pods_and_a_thousand_policies() {
     let mut planner = Planner::new();
     let namespaces = (0..SPACES).map(|n| Namespace {
         name: format!("team-{n}"),
-        labels: BTreeMap::from([("team".to_owned(), if n % 10 == 0 { "shop" } else { "other" }.to_owned())]),
+        labels: BTreeMap::from([(
+            "team".to_owned(),
+            if n.is_multiple_of(10) { "shop" } else { "other" }.to_owned(),
+        )]),
     });
     list(&mut planner, Event::Namespace, namespaces.collect());
     let (before, begin) = (resident(), Instant::now());
@@ -132,8 +135,9 @@ fn thirty_thousand_pods_and_a_thousand_policies() {
     time("another policy of a pod of this node", 100, |n| {
         planner.apply(Event::Policy(Feed::Changed(policy(n, 7070 + n))));
     });
-    let labels =
-        |n: usize| BTreeMap::from([("team".to_owned(), if n % 2 == 0 { "shop" } else { "no" }.to_owned())]);
+    let labels = |n: usize| {
+        BTreeMap::from([("team".to_owned(), if n.is_multiple_of(2) { "shop" } else { "no" }.to_owned())])
+    };
     time("labels of a namespace of 300 pods", 20, |n| {
         let namespace = Namespace { name: "team-7".into(), labels: labels(n) };
         planner.apply(Event::Namespace(Feed::Changed(namespace)));
