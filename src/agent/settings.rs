@@ -11,6 +11,7 @@ use ipnetwork::IpNetwork;
 use crate::agent::install::conflist::ConfOptions;
 use crate::cni::ids::NetworkName;
 use crate::cni::version::SpecVersion;
+use crate::config::policy::PolicyUnknown;
 use crate::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, MAX_ID, Routing};
 
 /// The flags of `ferruled`.
@@ -80,6 +81,10 @@ pub struct Settings {
     /// Where iptables' FORWARD drops (docker): auto inserts accept rules for this node's pods, off only reports it
     #[arg(long, env = "FERRULE_FORWARD_ACCEPT", default_value = "auto", num_args = 0..=1, default_missing_value = "auto")]
     pub forward_accept: ForwardAccept,
+
+    /// What a pod starts with whose NetworkPolicies are not known yet: hold allows what its namespace's policies allow all of its pods, open allows all
+    #[arg(long, env = "FERRULE_POLICY_UNKNOWN", default_value = "hold", value_name = "hold|open", value_parser = parse_policy_unknown)]
+    pub policy_unknown: PolicyUnknown,
 
     /// The node's /run: write drop-ins there that keep systemd-networkd and NetworkManager off routes and links
     #[arg(long, env = "FERRULE_DROP_INS", value_name = "DIR")]
@@ -153,6 +158,7 @@ impl Settings {
             non_masquerade: self.non_masquerade_cidrs.clone(),
             cni_versions: self.cni_versions.clone(),
             forward_accept: self.forward_accept == ForwardAccept::Auto,
+            policy_unknown: self.policy_unknown,
         }
     }
 }
@@ -167,6 +173,10 @@ fn parse_port(text: &str) -> Result<u16, String> {
 
 fn parse_version(text: &str) -> Result<SpecVersion, String> {
     SpecVersion::parse(text).ok_or_else(|| format!("{text:?} is no version that ferrule speaks"))
+}
+
+fn parse_policy_unknown(text: &str) -> Result<PolicyUnknown, String> {
+    PolicyUnknown::parse(text)
 }
 
 fn parse_network(text: &str) -> Result<NetworkName, String> {
@@ -196,6 +206,7 @@ mod tests {
         assert_eq!(settings.listen, "[::]:9690".parse().unwrap());
         assert!(settings.masquerade && !settings.uninstall);
         assert_eq!(settings.forward_accept, ForwardAccept::Auto);
+        assert_eq!(settings.policy_unknown, PolicyUnknown::Hold);
         assert_eq!(settings.conf_options(Some(1450)).mtu, Some(1450));
     }
 
@@ -247,6 +258,7 @@ mod tests {
             vec!["--listen", "9690"],
             vec!["--vxlan-id", "16777216"],
             vec!["--masquerade", "maybe"],
+            vec!["--policy-unknown", "deny"],
             vec!["--cni-versions", "1.0.0,2.0.0"],
         ] {
             let all = ["ferruled", "--node-name", "a"].into_iter().chain(words.iter().copied());

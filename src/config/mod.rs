@@ -10,6 +10,7 @@ pub mod loopback;
 pub mod masquerade;
 pub mod network;
 pub mod peer;
+pub mod policy;
 pub mod range;
 pub mod removal;
 pub mod role;

@@ -10,6 +10,7 @@ use super::host_port::{HostPort, read_host_ports};
 use super::log::LogConf;
 use super::masquerade::Masquerade;
 use super::peer::{Peers, read_own_addresses, read_peers};
+use super::policy::PolicyUnknown;
 use super::range::RangeSet;
 use super::role::{Role, Types, read_data_dir};
 use super::sets::read_sets;
@@ -72,6 +73,8 @@ pub struct Network {
     /// `forwardAccept`: iptables' chain FORWARD, where it drops, may be given a rule that lets the pods pass. Never by
     /// a command of the protocol.
     pub forward_accept: bool,
+    /// `policyUnknown`: what a pod starts with whose NetworkPolicies are not known yet.
+    pub policy_unknown: PolicyUnknown,
     /// `nodeIPs`: this node's own address, one of a family at most.
     pub node_ips: Vec<IpAddr>,
     /// Addresses asked for, each once: `runtimeConfig.ips`, `args.cni.ips`, `IP` of `CNI_ARGS`; where none of these
@@ -133,6 +136,7 @@ impl Network {
             resolv_conf,
             peers: main.peers,
             forward_accept: main.forward_accept,
+            policy_unknown: main.policy_unknown,
             node_ips: main.node_ips,
             requested,
             prev_result,
@@ -170,6 +174,7 @@ struct Main {
     dns: Dns,
     peers: Peers,
     forward_accept: bool,
+    policy_unknown: PolicyUnknown,
     node_ips: Vec<IpAddr>,
     log: LogConf,
 }
@@ -189,6 +194,7 @@ impl Main {
                 dns: Dns::read_member(root),
                 peers: read_peers(root, sets),
                 forward_accept: root.member("forwardAccept").and_then(|node| node.as_bool()).unwrap_or(false),
+                policy_unknown: PolicyUnknown::read(root),
                 node_ips: read_own_addresses(root),
                 log: LogConf::read(root),
             },

@@ -11,6 +11,7 @@ use crate::cni::env::Environment;
 use crate::cni::ids::NetworkName;
 use crate::cni::version::SpecVersion;
 use crate::config::Network;
+use crate::config::policy::PolicyUnknown;
 
 /// What the settings say about the conf.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct ConfOptions {
     pub cni_versions: Vec<SpecVersion>,
     /// Whether `ferrulectl sync` inserts accept rules where iptables' FORWARD drops.
     pub forward_accept: bool,
+    /// What a pod starts with whose NetworkPolicies this agent does not know yet.
+    pub policy_unknown: PolicyUnknown,
 }
 
 /// The conflist with our entry alone. The same for the same input.
@@ -66,6 +69,9 @@ pub fn render(options: &ConfOptions, own: &OwnNode) -> Value {
     }
     if options.forward_accept {
         plugin["forwardAccept"] = json!(true);
+    }
+    if options.policy_unknown != PolicyUnknown::default() {
+        plugin["policyUnknown"] = json!(options.policy_unknown.as_str());
     }
     if let Some(mtu) = options.mtu {
         plugin["mtu"] = json!(mtu);
@@ -127,6 +133,7 @@ mod tests {
             non_masquerade: vec![],
             cni_versions: vec![SpecVersion::V0_4_0, SpecVersion::V1_0_0, SpecVersion::V1_1_0],
             forward_accept: false,
+            policy_unknown: PolicyUnknown::Hold,
         }
     }
 
@@ -157,8 +164,17 @@ mod tests {
         assert_eq!(plugin["ipam"]["routes"], json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]));
         assert_eq!(plugin["nodeIPs"], json!(["172.18.0.2", "fd00::2"]));
         assert_eq!((&plugin["peers"], &plugin["ipMasq"]), (&json!("agent"), &json!(true)));
-        for absent in ["mtu", "nonMasqueradeCIDRs", "forwardAccept"] {
+        for absent in ["mtu", "nonMasqueradeCIDRs", "forwardAccept", "policyUnknown"] {
             assert_eq!(plugin[absent], Value::Null);
+        }
+    }
+
+    #[test]
+    fn what_unknown_pods_start_with_is_read_as_it_was_set() {
+        for wanted in [PolicyUnknown::Hold, PolicyUnknown::Open] {
+            let options = ConfOptions { policy_unknown: wanted, ..options() };
+            let meaning = check(&render(&options, &own(&["10.244.1.0/24"]))).unwrap();
+            assert_eq!(meaning.policy_unknown, wanted);
         }
     }
 

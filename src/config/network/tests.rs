@@ -58,7 +58,7 @@ fn full() -> Value {
         "nodeIPs": ["192.168.1.10", "fd00:1::10"],
         "sysctl": { "net.core.somaxconn": "500", "net/ipv4/conf/eth0.5/arp_notify": 1 },
         "allowedSysctls": ["net.core.somaxconn", "net.ipv4.*"],
-        "forwardAccept": true,
+        "forwardAccept": true, "policyUnknown": "open",
         "log": { "level": "debug", "file": "/var/log/ferrule.log" },
         "capabilities": { "ips": true, "mac": true },
         "runtimeConfig": { "ips": ["10.244.1.20/24", "10.244.1.20"], "mac": "0a:58:00:00:00:01",
@@ -87,6 +87,7 @@ fn the_conf_of_the_design_is_read_whole() {
     let hops: Vec<_> = peer.pod_cidrs.iter().map(|cidr| peer.next_hop(*cidr).unwrap().to_string()).collect();
     assert_eq!(hops, ["192.168.1.11", "fd00:1::11"]);
     assert_eq!((network.node_ips.len(), network.forward_accept), (2, true));
+    assert_eq!(network.policy_unknown, PolicyUnknown::Open);
     let requested: Vec<_> = network.requested.iter().map(ToString::to_string).collect();
     assert_eq!(requested, ["10.244.1.20", "fd00:10:244:1::20"]);
     let sysctls: Vec<_> =
@@ -111,6 +112,7 @@ fn the_smallest_conf_has_defaults() {
     assert_eq!(network.data_dir, PathBuf::from("/var/lib/cni/ferrule"));
     assert_eq!((network.log.level, network.range_sets().len()), (LogLevel::Warn, 1));
     assert!(!network.forward_accept);
+    assert_eq!(network.policy_unknown, PolicyUnknown::Hold);
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn a_missing_ipam_names_the_remedy() {
 fn every_problem_is_named_at_once() {
     let conf = json!({
         "cniVersion": "1.0.0", "name": "../n", "type": "ferrule", "mtu": 1200, "dns": [], "nodeIPs": ["10.0.0.1", "10.0.0.2", "::1"],
-        "forwardAccept": "yes",
+        "forwardAccept": "yes", "policyUnknown": "deny",
         "ipam": {
             "type": "ferrule", "dataDir": "var/lib", "resolvConf": 1,
             "ranges": [
@@ -196,6 +198,7 @@ fn every_problem_is_named_at_once() {
             "name",
             "nodeIPs",
             "nodeIPs[2]",
+            "policyUnknown",
             "prevResult.ips[0].address",
             "runtimeConfig.ips[0]",
             "runtimeConfig.ips[1]",
