@@ -85,8 +85,8 @@ impl Installation<'_> {
     /// Makes the table what the pod needs of it. Idempotent; its cost does not grow with pods, hostPorts or nodes
     /// as long as the table is there.
     ///
-    /// For after the pod's host link is there: whoever makes a flushed table again takes a record without a link for one
-    /// that a DEL is about to release.
+    /// For after the pod's host link is there, since whoever makes a flushed table again takes a record without a link for
+    /// one that a DEL is about to release; and before it is up, so that no packet passes that this forbids.
     ///
     /// # Errors
     /// [`InstallError::Clash`] if other pods have hostPorts of this one; else what kernel or store refuse. What was made

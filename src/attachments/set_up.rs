@@ -1,6 +1,8 @@
 //! Makes the kernel what a pod and its node need: the node's settings and routes, the pair, the elements of the nftables
 //! table.
 
+use std::time::Instant;
+
 use crate::attachments::claim::Claimed;
 use crate::attachments::node::NodeFacts;
 use crate::attachments::pod_rules::{InstallError, Installation};
@@ -88,11 +90,14 @@ impl SetUp<'_> {
         };
         let prepared = node::prepare(self.node, self.network, &standing, self.boot());
         self.steps.wait(Phase::Node, prepared).await?;
-        let attached = attach::attach(self.node, self.netns, &described);
-        let timing = self.steps.wait(Phase::MakeLinks, attached).await?;
-        self.steps.record("link", timing.link);
-        self.steps.record("addresses", timing.addresses);
+        let made = attach::make_links(self.node, self.netns, &described);
+        self.steps.time_async(Phase::MakeLinks, made).await?;
+        // Before the links are up: no packet of the pod passes before its policies are there.
         self.steps.time_async(Phase::Nftables, self.install(&installation)).await?;
+        let began = Instant::now();
+        let up = attach::bring_up(self.node, self.netns, &described);
+        self.steps.wait(Phase::MakeLinks, up).await?;
+        self.steps.record("addresses", began.elapsed());
         // The pod is there. That some other node cannot be reached is no reason to take it away.
         let routed = self.steps.wait(Phase::PeerRoutes, self.keep_routes(&state, &uplink, claimed)).await;
         if let Err(error) = routed {

@@ -1,19 +1,20 @@
 //! ADD's verb: makes an attachment's objects.
 //!
-//! Four stages, since each needs what the one before it made:
+//! Five stages, since each needs what the one before it made:
 //!
-//! 1. the pair, one message from the node, and the link that a limit of what the pod sends needs;
-//! 2. the sysctls that netlink cannot set, which must stand before a link goes up. One visit to the pod's namespace
-//!    writes those of the pod and opens the socket for the next stage;
-//! 3. everything else: one batch for each namespace, the node's first;
+//! 1. [`make_links`]: the pair, one message from the node, and the link that a limit of what the pod sends needs;
+//! 2. the caller's: what the pod has in the nftables tables, its policies among it. A link that is down carries nothing, so
+//!    all of it is there before the pod's first packet;
+//! 3. [`bring_up`]: the sysctls that netlink cannot set, which must stand before a link goes up. One visit to the pod's
+//!    namespace writes those of the pod and opens the socket for the next stage;
+//! 4. everything else: one batch for each namespace, the node's first;
 //!    In a pod that has another interface, rules by which each address answers by its own follow
 //!    ([`crate::datapath::interfaces`]);
-//! 4. the alias of the host link, by which an attachment that is whole is told from one that was cut short.
+//! 5. [`mark_complete`]: the alias of the host link, by which an attachment that is whole is told from one that was cut
+//!    short.
 //!
 //! A failure leaves what was made so far. The caller takes it back with [`crate::datapath::detach::detach`], the same
 //! verb that DEL uses.
-
-use std::time::{Duration, Instant};
 
 use crate::datapath::detach::is_marked;
 use crate::datapath::error::DatapathError;
@@ -28,35 +29,32 @@ use crate::linux::netns::Netns;
 use crate::linux::route::{AddMode, Route, RouteKind};
 use crate::linux::sysctl::{self, SysctlError};
 
-/// How long the stages took.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// The first: the links.
-    pub link: Duration,
-    /// The others: sysctls, addresses, neighbours, routes, queues.
-    pub addresses: Duration,
-}
-
-/// Makes everything that `attachment` describes, between the node of `node` and `sandbox`; all but the last step,
-/// [`mark_complete`].
+/// Makes the links that `attachment` describes, between the node of `node` and `sandbox`. Nothing passes them: they are
+/// down.
 ///
 /// # Errors
-/// All that the kernel refused. What was made stays, for the caller to remove.
-pub async fn attach(
+/// What the kernel refused. What was made stays, for the caller to remove.
+pub async fn make_links(
     node: &Netlink,
     sandbox: &Netns,
     attachment: &Attachment,
-) -> Result<Timing, DatapathError> {
-    let began = Instant::now();
-    let objects = attachment.objects();
-    for object in &objects {
+) -> Result<(), DatapathError> {
+    for object in &attachment.objects() {
         match object {
             Object::Pair(pair) => create_pair(node, sandbox, attachment, pair).await?,
             Object::Ifb(ifb) => create_ifb(node, attachment, ifb).await?,
             _ => {}
         }
     }
-    let link = began.elapsed();
+    Ok(())
+}
+
+/// Makes everything else that `attachment` describes, and sets its links up; all but the last step, [`mark_complete`].
+///
+/// # Errors
+/// All that the kernel refused. What was made stays, for the caller to remove.
+pub async fn bring_up(node: &Netlink, sandbox: &Netns, attachment: &Attachment) -> Result<(), DatapathError> {
+    let objects = attachment.objects();
     write_sysctls(&objects, Place::Node)?;
     let ends = Ends::on_node(attachment, &objects)?;
     let (socket, pod_end) = sandbox.run(|| {
@@ -74,8 +72,7 @@ pub async fn attach(
     if !others.is_empty() {
         interfaces::part(&pod, attachment, pod_end, &others).await?;
     }
-    await_carrier(node, ends.pair).await?;
-    Ok(Timing { link, addresses: began.elapsed().saturating_sub(link) })
+    await_carrier(node, ends.pair).await
 }
 
 /// A route that the pod has by another of its interfaces stays, and the new one comes behind it: a second network with a

@@ -2,7 +2,8 @@
 //!
 //! | verb                        | over an attachment's objects                                  |
 //! |-----------------------------|---------------------------------------------------------------|
-//! | [`attach::attach`]          | makes them, one batch for each namespace                      |
+//! | [`attach::make_links`]      | makes the links                                               |
+//! | [`attach::bring_up`]        | makes the rest, one batch for each namespace                  |
 //! | [`detach::detach`]          | removes them; what is not there is a success                  |
 //! | [`observe::observe`]        | reads what there is                                           |
 //! | [`compare::differences`]    | says what is missing or wrong                                 |
