@@ -10,7 +10,7 @@
 //! | [`config`]           | what a conf means: ranges, networks, problems                       | cni                  |
 //! | [`linux`]            | netns, netlink, nf_tables, sysctl. Knows nothing of ferrule         | nothing of ours      |
 //! | [`desired`]          | what must exist in the kernel, as data; in linux's plain types      | cni, config, linux   |
-//! | [`store`]            | which address, and remembering it                                   | cni, config, desired |
+//! | [`store`]            | which address, and remembering it                                   | cni, config, desired, policy |
 //! | [`datapath`]         | makes the kernel what `desired` says, and compares the two          | all above but store  |
 //! | [`log`]              | lines of `key=value`, to stderr or a file of bounded size           | config               |
 //! | [`foreign_firewall`] | the only place that knows of docker, ufw, firewalld                 | all above but store  |

@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("linux", &[]),
     ("desired", &["cni", "config", "linux"]),
     ("policy", &["linux"]),
-    ("store", &["cni", "config", "desired"]),
+    ("store", &["cni", "config", "desired", "policy"]),
     ("datapath", &["cni", "config", "desired", "linux", "policy"]),
     ("log", &["config"]),
     ("foreign_firewall", &["cni", "config", "desired", "linux", "datapath"]),

@@ -10,6 +10,7 @@
 //!   no_masquerade                    prefixes towards which the network's pods keep their source address
 //!   node_addresses                   links by which the node is reached, and its addresses
 //!   vxlan_peers                      UDP port of the overlay, and the nodes at its other ends
+//!   policy                           what the agent last made of the table of NetworkPolicies
 //!   sysctl_backup                    the node's sysctls that the network needs, and what they were before
 //!   by-id/<container id>@<ifname>    the record: JSON, one file per attachment
 //!   by-ip/<address>                  the same file again (hard link), once per address
@@ -49,6 +50,7 @@ mod handle;
 mod host_local;
 mod layout;
 mod lock;
+mod policy_file;
 mod probe;
 mod record;
 mod recovery;
@@ -61,6 +63,7 @@ pub use guard::{Released, StoreGuard};
 pub use handle::{Entry, Store, Usage};
 pub use host_local::{HostLocal, Reservation, Skipped};
 pub use lock::AttachmentLock;
+pub use policy_file::PolicyFile;
 pub use probe::probe;
 pub use record::{Claim, Record, RecordedNetns};
 pub use recovery::Repairs;

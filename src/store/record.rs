@@ -225,7 +225,7 @@ impl Record {
 const SUM: &str = ",\n  \"sum\": \"";
 
 /// 16 hexadecimal digits. FNV-1a at heart, of which each step can be undone: no change of a single byte goes unnoticed.
-fn checksum(bytes: &[u8]) -> String {
+pub(super) fn checksum(bytes: &[u8]) -> String {
     format!("{:016x}", stable_hash_of_bytes(bytes.iter().copied()))
 }
 

@@ -206,7 +206,7 @@ impl SysctlBackup {
 /// half of one. Does nothing where the file says the same already.
 ///
 /// The new file is in `tmp`: where its writer dies before the rename, the next holder of the lock removes it.
-fn replace_list(tmp: &Dir, root: &Dir, name: &str, text: &str) -> Result<(), StoreError> {
+pub(super) fn replace_list(tmp: &Dir, root: &Dir, name: &str, text: &str) -> Result<(), StoreError> {
     match root.read(name) {
         Ok(Some(known)) if known.bytes == text.as_bytes() => return Ok(()),
         // The rename below replaces a file or a link of any kind, but no directory.

@@ -11,6 +11,7 @@ mod damage;
 mod model;
 mod no_masquerade;
 mod node_addresses;
+mod policy;
 mod races;
 mod rot;
 mod sysctl_backup;
