@@ -13,6 +13,7 @@
 //! | [`reclaim`]      | finds the dead, and tears them down                                                   |
 //! | [`liveness`]     | whether a recorded attachment can still be using its addresses                        |
 //! | [`pod_rules`]    | what records say that the nftables table must hold                                    |
+//! | [`pod_policy`]   | the same of the table of NetworkPolicies                                              |
 //! | `imported`       | takes down what another plugin made                                                   |
 //! | [`node`]         | the node's own part of a network, and what is asked of the node                       |
 //! | [`networks`]     | which networks this node has, from its conflists and stores                           |
@@ -40,6 +41,7 @@ pub mod networks;
 pub mod node;
 mod node_addresses;
 pub mod node_view;
+pub mod pod_policy;
 pub mod pod_repair;
 pub mod pod_rules;
 pub mod reclaim;

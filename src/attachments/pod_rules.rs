@@ -15,6 +15,7 @@ use std::path::Path;
 
 use ipnetwork::IpNetwork;
 
+use crate::attachments::pod_policy::{self, PodPolicy};
 use crate::attachments::{LOCK_DEADLINE, liveness};
 use crate::cni::error::CniError;
 use crate::cni::ids::{AttachmentKey, NetworkName};
@@ -25,6 +26,7 @@ use crate::datapath::nftables;
 use crate::datapath::nftables::{Attempts, Clash, NftError, Wanted};
 use crate::datapath::node::Uplink;
 use crate::datapath::node_addresses::find_node_addresses;
+use crate::datapath::policy;
 use crate::desired::names;
 use crate::desired::nftables::element::{Element, NoMasquerade, PodRules};
 use crate::desired::nftables::node_addresses::NodeAddresses;
@@ -125,7 +127,8 @@ impl Installation<'_> {
         {
             return Ok(Err(gone));
         }
-        unless_taken_away(nftables::add_pod(nft, elements).await).map_err(InstallError::from)
+        let policy = PodPolicy { nft, network: self.network, boot: self.boot };
+        unless_taken_away(policy.add_pod(self.record, elements).await).map_err(InstallError::from)
     }
 
     /// Makes the table with what it must know of the network. The inner error as for [`Self::try_to_install`].
@@ -189,10 +192,11 @@ fn unless_taken_away(outcome: Result<(), NftError>) -> Result<Result<(), Rejecti
 /// is a matter of time only, all is left to [`remove_leftover_elements`]. Idempotent.
 pub async fn expire_elements(records: &[Record]) {
     let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
-    if !elements.is_empty()
+    let places = pod_policy::places(records);
+    if !(elements.is_empty() && places.is_empty())
         && let Ok(nft) = open()
     {
-        drop(nftables::expire_pod(&nft, &elements).await);
+        drop(nftables::expire_pod(&nft, &elements, &places).await);
     }
 }
 
@@ -203,11 +207,12 @@ pub async fn expire_elements(records: &[Record]) {
 /// What the kernel refused. That there is no table is none.
 pub async fn remove_leftover_elements(node: &Netlink, records: &[Record]) -> Result<(), CniError> {
     let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
-    if elements.is_empty() {
+    let places = pod_policy::places(records);
+    if elements.is_empty() && places.is_empty() {
         return Ok(());
     }
     let nft = open()?;
-    nftables::remove_rest(&nft, &elements).await?;
+    nftables::remove_rest(&nft, &elements, &places).await?;
     nftables::flows::forget_redirected(&nft, node, &elements).await?;
     Ok(())
 }
@@ -217,7 +222,9 @@ pub async fn remove_leftover_elements(node: &Netlink, records: &[Record]) -> Res
 /// # Errors
 /// As [`remove_leftover_elements`].
 pub async fn remove_elements_of_link(key: &AttachmentKey) -> Result<(), CniError> {
-    Ok(nftables::remove_link(&open()?, &key.network, &names::host_link(key)).await?)
+    let (nft, link) = (open()?, names::host_link(key));
+    nftables::remove_link(&nft, &key.network, &link).await?;
+    Ok(policy::remove_link(&nft, &link).await?)
 }
 
 /// What is missing or wrong in the table, for the pods of these records.
@@ -232,6 +239,7 @@ pub async fn differences(
     let nft = open()?;
     let elements: Vec<Element> = records.iter().flat_map(elements_of).collect();
     let mut found = nftables::differences(&nft, &elements).await?;
+    found.extend(pod_policy::differences(&nft, network, records).await?);
     let stands = match &network.peers {
         Peers::Listed(_) => {
             nftables::no_masquerade_matches(&nft, &describe_no_masquerade(network, uplink)).await?
@@ -268,7 +276,8 @@ pub async fn sync(
         let store = Store::open(&network.data_dir, own)?;
         store.lock(boot, LOCK_DEADLINE)?.remember_no_masquerade(&wanted.networks)?;
     }
-    let rebuilt = rebuild(&nft, &network.data_dir, own, boot).await?;
+    let mut rebuilt = rebuild(&nft, &network.data_dir, own, boot).await?;
+    rebuilt.added += PodPolicy { nft: &nft, network, boot }.repair().await?;
     if let Some(wanted) = &no_masquerade {
         // The marks' comments as well, by which an ADD tells that nothing is to be done.
         nftables::ensure_no_masquerade(&nft, wanted).await?;
@@ -281,8 +290,10 @@ pub async fn sync(
 /// # Errors
 /// What kernel or store refuse.
 pub async fn sweep(data_dir: &Path, network: &NetworkName, boot: &BootId) -> Result<(), CniError> {
-    nftables::sweep(&open()?, std::slice::from_ref(network), || recorded_elements(data_dir, network, boot))
-        .await
+    let nft = open()?;
+    let read = || recorded_elements(data_dir, network, boot);
+    nftables::sweep(&nft, std::slice::from_ref(network), read).await?;
+    Ok(pod_policy::sweep(&nft).await?)
 }
 
 /// All that the records of `network` ask for, whoever is working on them.

@@ -35,6 +35,7 @@ mod vxlan;
 use std::time::Duration;
 
 use crate::cni::ids::NetworkName;
+use crate::datapath::policy;
 use crate::desired::nftables::element::{Element, read_host_port};
 use crate::desired::nftables::table::{is_of_pods, sets, show, table};
 use crate::linux::error::KernelError;
@@ -46,7 +47,7 @@ pub use error::{Clash, NftError};
 pub use no_masquerade::{ensure_no_masquerade, no_masquerade_matches, remove_no_masquerade};
 pub use node_addresses::{ensure_node_addresses, node_address_differences};
 pub use plan::Wanted;
-use plan::{Plan, Present, additions, deletions, expirations};
+use plan::{Plan, Present, additions, deletions, deletions_in, expirations_in};
 use presence::{exists, look_up, table_differences};
 pub use presence::{has_network, has_network_as};
 pub use search::remove_link;
@@ -135,15 +136,32 @@ pub async fn rebuild<E: From<NftError>, W: Into<Wanted>>(
 /// [`NftError::HostPortTaken`] if a hostPort leads to another pod; else what the kernel refused, for example that
 /// there is no table.
 pub async fn add_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    let changes = additions(elements.iter().cloned());
+    add_pod_with(nft, None, Vec::new(), elements).await
+}
+
+/// The same, and `first` with them, which was decided on in `generation`, and changes another table.
+///
+/// # Errors
+/// As [`add_pod`]; and if somebody changed anything since that generation.
+pub async fn add_pod_with(
+    nft: &Nfnetlink,
+    generation: Option<u32>,
+    first: Vec<Change>,
+    elements: &[Element],
+) -> Result<(), NftError> {
+    let mut changes = first;
+    changes.extend(additions(elements.iter().cloned()));
     let mut attempts = Attempts::default();
     loop {
-        match nft.commit(None, &changes).await {
+        match nft.commit(generation, &changes).await {
             Ok(()) => return Ok(()),
             Err(rejection) if rejection.is_because(|refusal| refusal.is_exists() || refusal.is_taken()) => {
                 let clashes = find_clashes(nft, elements).await?;
                 if !clashes.is_empty() {
                     return Err(NftError::HostPortTaken(clashes));
+                }
+                if generation.is_some() {
+                    return Err(rejection.into());
                 }
                 // The holder let go of it in between.
                 attempts.count(rejection)?;
@@ -157,26 +175,32 @@ pub async fn add_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftErr
 /// that moment is over, finds nothing to remove, and nobody waits for the kernel (docs/design/nftables.md). Where the kernel
 /// cannot do this (before Linux 6.12) they stay, and [`remove_rest`] removes them.
 ///
+/// `places` are those of the pod in the table of policies: whatever stands there is its own.
+///
 /// The generation changes in any case, as by [`remove_pod`].
 ///
 /// # Errors
-/// What the kernel refused. That an element, or the table, is not there is none.
-pub async fn expire_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    change_own(nft, elements, |own| or_passing(expirations(own, MOMENT))).await
+/// What the kernel refused. That an element, or a table, is not there is none.
+pub async fn expire_pod(nft: &Nfnetlink, elements: &[Element], places: &[Element]) -> Result<(), NftError> {
+    let expire = |table: &Table, own| expirations_in(table, own, MOMENT);
+    change_own(nft, elements, places, !elements.is_empty(), expire).await
 }
 
 /// Removes what [`expire_pod`] could not end, and what has come back since: whoever makes a flushed table again reads
 /// records, and those of pods that are going may be among them.
 ///
 /// # Errors
-/// What the kernel refused. That an element, or the table, is not there is none.
-pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    match look_up(nft, elements).await? {
-        Some(found) if found.iter().all(Option::is_none) => Ok(()),
-        Some(_) => change_own(nft, elements, deletions).await,
+/// What the kernel refused. That an element, or a table, is not there is none.
+pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element], places: &[Element]) -> Result<(), NftError> {
+    let Some(left) = look_up(nft, elements).await? else {
         // Somebody may be making it again, from what was there before.
-        None => remove_pod(nft, elements).await,
+        return remove_pod(nft, elements, places).await;
+    };
+    let bound = find_in(nft, &policy::table(), places).await?;
+    if left.iter().chain(&bound).all(Option::is_none) {
+        return Ok(());
     }
+    change_own(nft, elements, places, false, deletions_in).await
 }
 
 /// Removes those of a pod's elements that are there and still its own: a hostPort that leads to another pod by
@@ -186,18 +210,21 @@ pub async fn remove_rest(nft: &Nfnetlink, elements: &[Element]) -> Result<(), Nf
 /// command had its lock. What was decided on that must come to nothing, so the generation changes in any case.
 ///
 /// # Errors
-/// What the kernel refused. That an element, or the table, is not there is none.
-pub async fn remove_pod(nft: &Nfnetlink, elements: &[Element]) -> Result<(), NftError> {
-    change_own(nft, elements, |own| or_passing(deletions(own))).await?;
+/// What the kernel refused. That an element, or a table, is not there is none.
+pub async fn remove_pod(nft: &Nfnetlink, elements: &[Element], places: &[Element]) -> Result<(), NftError> {
+    change_own(nft, elements, places, !elements.is_empty(), deletions_in).await?;
     // Whoever was faster than the change of the generation has brought them back.
-    change_own(nft, elements, deletions).await
+    change_own(nft, elements, places, false, deletions_in).await
 }
 
-/// Changes those of a pod's elements that are there and still its own.
+/// Changes those of a pod's elements that are there and still its own. Where none is, the generation at least if
+/// `passes`.
 async fn change_own(
     nft: &Nfnetlink,
     elements: &[Element],
-    change: impl Fn(Vec<Element>) -> Vec<Change>,
+    places: &[Element],
+    passes: bool,
+    change: impl Fn(&Table, Vec<Element>) -> Vec<Change>,
 ) -> Result<(), NftError> {
     let is_changed =
         |refusal: &KernelError| refusal.is_not_found() || refusal.is_exists() || refusal.is_taken();
@@ -208,9 +235,15 @@ async fn change_own(
             .iter()
             .zip(found)
             .filter(|(wanted, found)| found.as_ref().is_some_and(|found| found.data == wanted.data));
-        match nft.commit(None, &change(own.map(|(wanted, _)| wanted.clone()).collect())).await {
+        let mut changes = change(&table(), own.map(|(wanted, _)| wanted.clone()).collect());
+        let bound = find_in(nft, &policy::table(), places).await?;
+        changes.extend(change(&policy::table(), bound.into_iter().flatten().collect()));
+        if changes.is_empty() && passes {
+            changes = passing_change();
+        }
+        match nft.commit(None, &changes).await {
             Ok(()) => return Ok(()),
-            // Somebody flushed the table in between, or gave a hostPort to another pod.
+            // Somebody flushed the table in between, gave a hostPort to another pod, or led the pod to another chain.
             Err(rejection) if rejection.is_because(is_changed) => attempts.count(rejection)?,
             Err(rejection) => return Err(rejection.into()),
         }
@@ -221,11 +254,6 @@ async fn change_own(
 fn passing_change() -> Vec<Change> {
     let passing = Table { name: format!("{}-passing", table().name), ..table() };
     vec![Change::AddTable(passing.clone(), None), Change::DeleteTable(passing)]
-}
-
-/// The changes; where there are none, one that passes.
-fn or_passing(changes: Vec<Change>) -> Vec<Change> {
-    if changes.is_empty() { passing_change() } else { changes }
 }
 
 /// What is missing or wrong in the table and among `elements`, in `nft`'s words; empty if nothing.
@@ -317,21 +345,43 @@ async fn find_clashes(nft: &Nfnetlink, elements: &[Element]) -> Result<Vec<Clash
 }
 
 async fn find(nft: &Nfnetlink, wanted: &[Element]) -> Result<Vec<Option<Element>>, KernelError> {
-    nft.find_elements(&table(), wanted).await
+    find_in(nft, &table(), wanted).await
+}
+
+async fn find_in(
+    nft: &Nfnetlink,
+    table: &Table,
+    wanted: &[Element],
+) -> Result<Vec<Option<Element>>, KernelError> {
+    if wanted.is_empty() { Ok(Vec::new()) } else { nft.find_elements(table, wanted).await }
 }
 
 /// Decisions that somebody was faster than.
-#[derive(Default)]
-pub struct Attempts(usize);
+pub struct Attempts {
+    made: usize,
+    most: usize,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { made: 0, most: ATTEMPTS }
+    }
+}
 
 impl Attempts {
+    /// For what every ADD does: of all that are at it at once one gets on each time, and an attempt that comes to nothing
+    /// costs microseconds.
+    pub fn of_many() -> Self {
+        Self { made: 0, most: 32 * ATTEMPTS }
+    }
+
     /// Counts one more.
     ///
     /// # Errors
     /// When it is the last, and why it came to nothing.
     pub fn count(&mut self, rejection: Rejection) -> Result<(), NftError> {
-        self.0 += 1;
-        if self.0 < ATTEMPTS { Ok(()) } else { Err(NftError::Outrun(rejection)) }
+        self.made += 1;
+        if self.made < self.most { Ok(()) } else { Err(NftError::Outrun(rejection)) }
     }
 }
 

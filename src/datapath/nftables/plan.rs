@@ -9,6 +9,7 @@ use crate::desired::nftables::table::{sets, table, whole_table};
 use crate::linux::nft::change::Change;
 use crate::linux::nft::element::Bytes;
 use crate::linux::nft::set::Set;
+use crate::linux::nft::table::Table;
 
 /// What there is of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,12 +124,23 @@ pub fn additions(elements: impl IntoIterator<Item = Element>) -> Vec<Change> {
 
 /// Removes elements, with one change a set.
 pub fn deletions(elements: impl IntoIterator<Item = Element>) -> Vec<Change> {
-    by_set(elements).map(|elements| Change::DeleteElements(table(), elements)).collect()
+    deletions_in(&table(), elements)
 }
 
-/// Lets elements expire, with one change a set.
-pub fn expirations(elements: impl IntoIterator<Item = Element>, after: Duration) -> Vec<Change> {
-    by_set(elements).map(|elements| Change::ExpireElements { table: table(), elements, after }).collect()
+/// The same in any table.
+pub fn deletions_in(table: &Table, elements: impl IntoIterator<Item = Element>) -> Vec<Change> {
+    by_set(elements).map(|elements| Change::DeleteElements(table.clone(), elements)).collect()
+}
+
+/// Lets elements of a table expire, with one change a set.
+pub fn expirations_in(
+    table: &Table,
+    elements: impl IntoIterator<Item = Element>,
+    after: Duration,
+) -> Vec<Change> {
+    by_set(elements)
+        .map(|elements| Change::ExpireElements { table: table.clone(), elements, after })
+        .collect()
 }
 
 fn by_set(elements: impl IntoIterator<Item = Element>) -> impl Iterator<Item = Vec<Element>> {

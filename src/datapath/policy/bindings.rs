@@ -137,14 +137,27 @@ pub async fn chains_of(
     namespace: &str,
     unknown: Unknown,
 ) -> Result<Bindings, KernelError> {
+    chains_now(nft, uid, namespace, unknown).await.map(|(_, bindings)| bindings)
+}
+
+/// The same, and the generation in which it was so.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn chains_now(
+    nft: &Nfnetlink,
+    uid: &str,
+    namespace: &str,
+    unknown: Unknown,
+) -> Result<(u32, Bindings), KernelError> {
     let names = DIRECTIONS.map(|it| [pod_chain(it, uid), hold_chain(it, namespace)]).concat();
-    let found = nft.find_chains(&table(), &names).await?;
+    let (generation, found) = nft.find_chains_now(&table(), &names).await?;
     let mut there = names.into_iter().zip(found).map(|(name, found)| found.map(|_| name));
     let mut of_direction = || {
         let (pod, hold) = (there.next().flatten(), there.next().flatten());
         pod.or(hold.filter(|_| unknown == Unknown::Hold))
     };
-    Ok(Bindings { ingress: of_direction(), egress: of_direction() })
+    Ok((generation, Bindings { ingress: of_direction(), egress: of_direction() }))
 }
 
 /// The elements of a pod that is led to these chains; none where nobody restricts it.
@@ -177,8 +190,7 @@ pub async fn bind(
 ) -> Result<Bindings, NftError> {
     let mut attempts = Attempts::default();
     loop {
-        let generation = nft.generation().await?;
-        let bindings = chains_of(nft, &attached.uid, namespace, unknown).await?;
+        let (generation, bindings) = chains_now(nft, &attached.uid, namespace, unknown).await?;
         let elements = elements(attached, &bindings);
         if elements.is_empty() {
             return Ok(bindings);

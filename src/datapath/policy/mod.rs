@@ -8,6 +8,8 @@
 //! | [`chains_of`]   | tells which chains are there for a new pod                                                  |
 //! | [`elements`]    | what leads a pod's packets to them                                                          |
 //! | [`bind`]        | adds that, in a transaction of its own                                                      |
+//! | [`corrections`] | tells what of a pod's elements is missing or wrong                                          |
+//! | [`sweep`]       | removes elements of links that are gone                                                     |
 //! | [`bound`]       | tells where packets of pods are led now                                                     |
 //! | [`counted`]     | tells what the rules of a chain have counted                                                |
 //! | [`remove`]      | removes all of it                                                                           |
@@ -22,6 +24,7 @@
 //! | `apply.rs`    | the order in which it is made so                                                              |
 //! | `remove.rs`   | what goes last                                                                                |
 //! | `lead.rs`     | the same for the elements of pods                                                             |
+//! | `strays.rs`   | elements that should not be as they are                                                       |
 //! | `write.rs`    | changes, in transactions that are not too large                                               |
 
 mod apply;
@@ -33,11 +36,15 @@ mod lead;
 mod mirror;
 mod remove;
 mod skeleton;
+mod strays;
 mod write;
 
 pub use apply::{Applied, apply, remove, restore};
-pub use bindings::{Attached, Bindings, Bound, Unknown, bind, bound, chains_of, elements, places};
+pub use bindings::{
+    Attached, Bindings, Bound, Unknown, bind, bound, chains_now, chains_of, elements, places,
+};
 pub use counted::{CountedRule, counted};
 pub use layout::table;
 pub use mirror::{Mirror, read};
 pub use skeleton::{LOG_GROUP, log_prefix};
+pub use strays::{corrections, remove_link, show, sweep};

@@ -3,16 +3,17 @@
 
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::nftables::{
-    ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetMessage,
+    ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetMessage,
 };
 use rtnetlink::packet_core::Parseable;
 
 use super::super::attributes::Attributes;
-use super::super::error::KernelError;
+use super::super::error::{KernelError, Reason};
 use super::super::message::Object;
-use super::super::nfnetlink::Nfnetlink;
+use super::super::nfnetlink::{Nfnetlink, Verdicts};
 use super::element::{element_keys, message_about};
 use super::message;
+use super::query::generation_of;
 use super::rule::PlacedRule;
 use super::set::Set;
 use super::table::{Chain, Table};
@@ -56,17 +57,32 @@ impl Nfnetlink {
         table: &Table,
         names: &[String],
     ) -> Result<Vec<Option<PlacedChain>>, KernelError> {
-        let question =
-            |name: &String| message(table.family, NfTablesMessage::GetChain(Chain::to_question(table, name)));
-        let mut chains = Vec::new();
-        for (answer, name) in self.ask(names.iter().map(question).collect()).await.into_iter().zip(names) {
-            chains.push(match answer {
-                Ok(answer) => answer.as_ref().and_then(read_chain),
-                Err(reason) if reason.is_not_found() => None,
-                Err(reason) => return Err(reason.of(format!("look for chain {table} {name}"))),
-            });
-        }
-        Ok(chains)
+        let questions = names.iter().map(|name| question_about(table, name)).collect();
+        read_chains(table, names, self.ask(questions).await)
+    }
+
+    /// The same, and the generation in which they were looked for: what is decided on them can be committed in it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn find_chains_now(
+        &self,
+        table: &Table,
+        names: &[String],
+    ) -> Result<(u32, Vec<Option<PlacedChain>>), KernelError> {
+        // First of all: a change that comes after it is noticed.
+        let generation = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
+        let mut questions = vec![message(table.family, generation)];
+        questions.extend(names.iter().map(|name| question_about(table, name)));
+        let mut answers = self.ask(questions).await;
+        let chains = if answers.is_empty() { Vec::new() } else { answers.split_off(1) };
+        let generation = match answers.pop() {
+            Some(Ok(Some(answer))) => generation_of(&answer),
+            Some(Err(reason)) => Err(reason),
+            _ => Err(Reason::lost()),
+        };
+        let generation = generation.map_err(|reason| reason.of("ask for the generation of nf_tables"))?;
+        Ok((generation, read_chains(table, names, chains)?))
     }
 
     /// All sets and maps of a table that [`Set`] has words for, and the names of the others.
@@ -134,6 +150,26 @@ impl Nfnetlink {
             answers => answers,
         }
     }
+}
+
+fn question_about(table: &Table, chain: &str) -> NetfilterMessage {
+    message(table.family, NfTablesMessage::GetChain(Chain::to_question(table, chain)))
+}
+
+fn read_chains(
+    table: &Table,
+    names: &[String],
+    answers: Verdicts,
+) -> Result<Vec<Option<PlacedChain>>, KernelError> {
+    let mut chains = Vec::new();
+    for (answer, name) in answers.into_iter().zip(names) {
+        chains.push(match answer {
+            Ok(answer) => answer.as_ref().and_then(read_chain),
+            Err(reason) if reason.is_not_found() => None,
+            Err(reason) => return Err(reason.of(format!("look for chain {table} {name}"))),
+        });
+    }
+    Ok(chains)
 }
 
 fn read_chain(answer: &Object) -> Option<PlacedChain> {

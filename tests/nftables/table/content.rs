@@ -80,9 +80,9 @@ fn the_json_of_nft_has_the_elements_of_a_pod_and_none_after_it() {
     );
     block_on(async {
         let nft = world.nft();
-        remove_pod(&nft, &elements).await.unwrap();
+        remove_pod(&nft, &elements, &[]).await.unwrap();
         // What is not there is a success.
-        remove_pod(&nft, &elements).await.unwrap();
+        remove_pod(&nft, &elements, &[]).await.unwrap();
         assert_eq!(differences(&nft, &elements).await.unwrap().len(), elements.len());
         for set in ["pods", "sources4", "masquerade6", "any_hostports4", "hostports6"] {
             assert_eq!(elements_of(&world, set), Value::Null, "{set}");
@@ -90,7 +90,7 @@ fn the_json_of_nft_has_the_elements_of_a_pod_and_none_after_it() {
         // Nor is the table.
         remove_table(&nft).await.unwrap();
         remove_table(&nft).await.unwrap();
-        remove_pod(&nft, &elements).await.unwrap();
+        remove_pod(&nft, &elements, &[]).await.unwrap();
     });
     assert_eq!(world.list("list ruleset"), "");
 }
@@ -112,13 +112,13 @@ fn expired_elements_go_unless_added_again() {
         assert!(!has_left(), "nft sees it");
         // Twice, as a DEL that is repeated would; and then elements that are gone, which must not come back.
         for _ in 0..2 {
-            expire_pod(&nft, &going).await.unwrap();
+            expire_pod(&nft, &going, &[]).await.unwrap();
         }
         wait_until(has_left);
-        expire_pod(&nft, &going).await.unwrap();
+        expire_pod(&nft, &going, &[]).await.unwrap();
         assert!(has_left());
         let sent = nft.messages_sent();
-        remove_rest(&nft, &going).await.unwrap();
+        remove_rest(&nft, &going, &[]).await.unwrap();
         let asked = 2 + going.len() as u32;
         assert_eq!(
             nft.messages_sent() - sent,
@@ -128,22 +128,22 @@ fn expired_elements_go_unless_added_again() {
 
         // The place is free for another pod at once, and what that one has is not the first one's to end.
         add_pod(&nft, &staying).await.unwrap();
-        expire_pod(&nft, &going).await.unwrap();
+        expire_pod(&nft, &going, &[]).await.unwrap();
         assert_eq!(differences(&nft, &staying).await.unwrap(), [""; 0]);
 
         // An ADD that comes in between has what it added.
         let (first, rest) = going.split_at(5);
         assert!(rest.iter().all(|element| element.data.is_some()), "{rest:?}");
         add_pod(&nft, first).await.unwrap();
-        expire_pod(&nft, first).await.unwrap();
+        expire_pod(&nft, first, &[]).await.unwrap();
         add_pod(&nft, first).await.unwrap();
         // Longer than the elements were to have.
-        expire_pod(&nft, &staying).await.unwrap();
+        expire_pod(&nft, &staying, &[]).await.unwrap();
         wait_until(|| !world.list("list table inet ferrule").contains("vethb"));
         assert_eq!(differences(&nft, first).await.unwrap(), [""; 0]);
 
         remove_table(&nft).await.unwrap();
-        expire_pod(&nft, &going).await.unwrap();
+        expire_pod(&nft, &going, &[]).await.unwrap();
     });
 }
 
@@ -213,7 +213,7 @@ fn a_host_port_among_a_thousand_costs_no_more_messages() {
             assert_eq!(ensure(&nft).await.unwrap(), None);
             add_pod(&nft, elements).await.unwrap();
             let add = cost(&nft, before);
-            remove_pod(&nft, elements).await.unwrap();
+            remove_pod(&nft, elements, &[]).await.unwrap();
             (add, cost(&nft, before) - add)
         };
         let one = last.elements(&[host_port("", 65_000, Tcp)]);
@@ -257,7 +257,7 @@ fn other_tables_with_the_same_hooks_stay_as_they_are() {
         add_pod(&nft, &elements).await.unwrap();
         run_nft(&world.node, ["flush", "table", "inet", "ferrule"], "");
         assert!(ensure(&nft).await.unwrap().is_some());
-        remove_pod(&nft, &elements).await.unwrap();
+        remove_pod(&nft, &elements, &[]).await.unwrap();
         remove_table(&nft).await.unwrap();
     });
     assert_eq!(foreign(), before);

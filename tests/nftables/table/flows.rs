@@ -31,13 +31,13 @@ fn forgotten_flows_lead_a_busy_client_to_the_next_pod() {
         assert_eq!(forget_redirected(&nft, &node, &a.elements(&ports)).await.unwrap(), 1);
         assert_eq!(ask(), reply("192.0.2.1", "a"));
 
-        remove_pod(&nft, &a.elements(&ports)).await.unwrap();
+        remove_pod(&nft, &a.elements(&ports), &[]).await.unwrap();
         add_pod(&nft, &b.elements(&ports)).await.unwrap();
         assert_eq!(ask(), reply("192.0.2.1", "a"), "the flow keeps to the old pod");
         assert_eq!(forget_redirected(&nft, &node, &a.elements(&ports)).await.unwrap(), 1);
         assert_eq!(ask(), reply("192.0.2.1", "b"));
         // Nothing to forget is a success, and so is a hostPort of TCP only.
-        remove_pod(&nft, &b.elements(&ports)).await.unwrap();
+        remove_pod(&nft, &b.elements(&ports), &[]).await.unwrap();
         assert_eq!(forget_redirected(&nft, &node, &b.elements(&ports)).await.unwrap(), 1);
         assert_eq!(forget_redirected(&nft, &node, &b.elements(&ports)).await.unwrap(), 0);
     });
