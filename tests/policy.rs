@@ -1,9 +1,12 @@
 //! NetworkPolicy's table, without an API server: plans made by hand, on a node with pods.
 
+mod binding;
 mod content;
 mod drift;
 mod expire;
+mod first_packets;
 mod large;
+mod rebuilt;
 mod scene;
 mod switch;
 mod traffic;
