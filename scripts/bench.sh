@@ -29,7 +29,7 @@ while (($#)); do
 done
 
 need_root
-need_packages iproute2 containernetworking-plugins e2fsprogs mount util-linux
+need_packages iproute2 containernetworking-plugins e2fsprogs mount nftables util-linux
 need_rust
 
 # /var/tmp is on a disk, as a node's /var/lib/cni is; /tmp may be memory. The bench makes a file system in it.

@@ -68,6 +68,12 @@ impl Invocation {
         }
     }
 
+    /// The same, of a pod that the runtime names.
+    pub fn with_args(mut self, args: &str) -> Invocation {
+        self.environment.push(("CNI_ARGS", args.to_owned()));
+        self
+    }
+
     /// The same, run by another program that takes it as its arguments.
     pub fn under(mut self, program: &Path) -> Invocation {
         self.arguments.insert(0, self.program.display().to_string());

@@ -19,6 +19,7 @@ mod lab;
 mod loopback;
 mod memory;
 mod peers;
+mod policies;
 mod report;
 mod single;
 
@@ -120,6 +121,7 @@ fn run() -> Result<(), Failure> {
     attempt("hostPorts", &mut || host_ports::measure(&lab, &effort, &mut report));
     if plain.contenders.iter().any(|contender| contender.name == contender::FERRULE) {
         attempt("garbage collection", &mut || gc::measure(&lab, &effort, &mut report));
+        attempt("policies", &mut || policies::measure(&lab, &effort, &mut report));
         attempt("static peers", &mut || peers::measure(&lab, &effort, &mut report));
     }
     attempt("address management", &mut || ipam::measure(&lab, &effort, &mut report));

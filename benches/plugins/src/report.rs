@@ -134,6 +134,7 @@ impl Target {
                 "ADD at 1000 hostPorts",
                 AtMost(1.1),
             ),
+            ("ADD with 250 pods and 100 policies on the node, ms more", "ADD with policies", AtMost(0.3)),
             ("GC of 200 dead attachments, ms", "GC in ms", AtMost(100.0)),
             ("IPAM ADD with 60,000 held, times the empty store", "IPAM ADD at 60,000 to empty", AtMost(1.3)),
             ("IPAM DEL with 60,000 held, times the empty store", "IPAM DEL at 60,000 to empty", AtMost(1.3)),
