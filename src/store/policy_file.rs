@@ -103,8 +103,8 @@ impl Store {
 }
 
 impl StoreGuard<'_> {
-    /// Remembers the plan of the table, or that there is none, unless that is remembered already. For before the table has
-    /// what is new in it, and after it has lost what is not: whoever makes it again makes this.
+    /// Remembers the plan of the table, or that there is none, unless that is remembered already. For before the table is
+    /// changed, or removed: whoever finds it gone makes what is remembered.
     ///
     /// # Errors
     /// When the file cannot be written; then the old one stands.
