@@ -257,20 +257,19 @@ fn a_del_leaves_no_element_whatever_is_lost() {
 fn an_add_that_fails_leaves_no_element() {
     let (node, pod) = (Node::new(), Pod::new("pod"));
     make_table(node.namespace(), &["hold-in-shop", "hold-out-shop"]);
-    let mut add = call(&node, "ADD", &pod, &node.conf(), "a").unread();
-    add.run().failure(5);
+    let add = || call(&node, "ADD", &pod, &node.conf(), "a");
+    assert_eq!(add().unread().run().status.code(), Some(1));
     assert_eq!(led(node.namespace()), BTreeMap::new());
     node.expect_nothing_left();
     // What one leaves that was killed leads elsewhere; the next one takes its place.
-    add = call(&node, "ADD", &pod, &node.conf(), "a");
-    let result = add.run().result();
+    let result = add().run().result();
     let link = host_link_of(&result);
     node.del(&pod, &node.conf());
     nft::load(
         node.namespace(),
         &format!("add element inet ferrule-policy to_pod {{ {link} : goto hold-out-shop }}"),
     );
-    let result = add.run().result();
+    let result = add().run().result();
     assert_eq!(led(node.namespace()), leading(&result, Some("hold-in-shop"), Some("hold-out-shop")));
 }
 
@@ -321,7 +320,8 @@ fn check_names_what_leads_past_a_policy() {
     std::fs::create_dir(&conf_dir).unwrap();
     std::fs::write(conf_dir.join("10-podnet.conf"), conf.to_string()).unwrap();
     let sync = Call::ferrulectl("sync").on(node.namespace());
-    sync.argument("--conf-dir").argument(&conf_dir).run().success();
+    let done = sync.argument("--conf-dir").argument(&conf_dir).run();
+    assert!(done.status.success() && done.text().contains("2 elements added"), "{done:?}");
     assert_eq!(led(node.namespace()), leading(&result, Some(&own), None));
     check().success();
 }
