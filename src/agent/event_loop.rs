@@ -35,8 +35,9 @@ use crate::agent::drift::Parts;
 use crate::agent::install::runtime::Runtime;
 use crate::agent::install::{conflist, drop_ins};
 use crate::agent::k8s::api_server;
+use crate::agent::k8s::client;
 use crate::agent::k8s::events::EventRecorder;
-use crate::agent::k8s::watch::{self, WatchMessage};
+use crate::agent::k8s::watch::{ClusterSize, WatchMessage, follow_nodes};
 use crate::agent::kernel::Kernel;
 use crate::agent::own_node::OwnNodeLacks;
 use crate::agent::pending::{GATHER, Pending};
@@ -162,7 +163,7 @@ impl Agent {
     /// Follows the API server. Without one, what is known is kept.
     fn start_watch(&mut self) -> mpsc::Receiver<WatchMessage> {
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
-        match watch::connect(&self.settings) {
+        match client::connect(&self.settings) {
             Ok((client, host)) => {
                 let recorder = EventRecorder::start(client.clone(), &self.settings.node_name);
                 self.reported.recorder = Some(recorder);
@@ -173,7 +174,7 @@ impl Agent {
                     Arc::clone(&self.ask_api),
                     sender.clone(),
                 ));
-                tokio::spawn(watch::follow(client, sender));
+                tokio::spawn(follow_nodes(client, ClusterSize::default(), sender));
             }
             Err(reason) => error!(reason, "no API server, continuing with saved state"),
         }

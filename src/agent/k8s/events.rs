@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::agent::backoff::Backoff;
-use crate::agent::k8s::watch::WatchedNode;
+use crate::agent::k8s::watched_node::WatchedNode;
 
 /// How long the same event is not repeated.
 const QUIET: Duration = Duration::from_secs(600);

@@ -1,35 +1,35 @@
-//! Follows the Nodes of the API server and sends what matters of them.
+//! Follows the objects of one kind and sends what matters of them.
 //!
-//! The objects are read into a type with the few fields that are needed: of a Node, which may have twenty kilobytes
-//! (images, managed fields), some hundred bytes are ever kept. The list is read in pages for the same reason.
+//! The objects are read into types with the few fields that are needed ([`Watched`]). The first list is streamed where the
+//! server can do that, object by object; else it is read in pages. Either way it is never in memory as a whole.
 
-use std::borrow::Cow;
+use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Config};
-use serde::{Deserialize, Deserializer};
+use kube::{Api, Client, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use crate::agent::cluster::index::NodeEvent;
-use crate::agent::k8s::node_info::{Condition, NodeInfo, RawNode};
-use crate::agent::settings::Settings;
+use crate::agent::k8s::watched_node::WatchedNode;
 use crate::agent::surroundings::ApiServer;
+use crate::policy::object::{Feed, ObjectName};
 
-/// Nodes per page of the list. A page is in memory as a whole.
+/// Objects per page of a list. A page is in memory as a whole.
 const PAGE: u32 = 100;
 
 /// Duration of a watch before it is started again. A connection that is dead without a RST is noticed after this.
-const WATCH_SECONDS: u32 = 60;
+pub(super) const WATCH_SECONDS: u32 = 60;
 
-/// Timeout of connecting. Before kube-proxy is up nothing answers at the Service's address, and a longer wait would only
-/// delay the next attempt.
-const CONNECT: Duration = Duration::from_secs(3);
+/// After so many streamed lists that did not end, lists are read in pages.
+const UNFINISHED: u32 = 2;
 
 /// First pause after a failure; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(250);
@@ -44,7 +44,7 @@ const LONGEST_PER_NODE: Duration = Duration::from_millis(10);
 /// Bounds of the longest pause.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// What the watch sends.
+/// What the watch of Nodes sends, and what is known of the API server.
 #[derive(Debug)]
 pub enum WatchMessage {
     /// A Node changed.
@@ -57,218 +57,189 @@ pub enum WatchMessage {
     NoAnswer,
 }
 
-/// A Node with the fields that are needed.
-#[derive(Debug, Clone, Deserialize)]
-pub struct WatchedNode {
-    #[serde(default, deserialize_with = "read_metadata")]
-    metadata: ObjectMeta,
-    #[serde(default)]
-    spec: Spec,
-    #[serde(default)]
-    status: Status,
+/// An object as the API server writes it.
+pub trait Watched:
+    kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+    /// What matters of it.
+    type Read: Send;
+
+    /// Reads that.
+    fn read(self) -> Self::Read;
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Spec {
-    #[serde(rename = "podCIDR")]
-    pod_cidr: Option<String>,
-    #[serde(default, rename = "podCIDRs")]
-    pod_cidrs: Vec<String>,
+/// What is heard of one kind of object.
+#[derive(Debug)]
+pub enum Heard<T> {
+    /// What the API server says.
+    Object(Feed<T>),
+    /// It does not answer as it should; the watch retries.
+    Error {
+        /// Its words.
+        reason: String,
+        /// Whether it refuses what is asked for: the agent's role lacks it.
+        is_refusal: bool,
+    },
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-struct Status {
-    #[serde(default)]
-    addresses: Vec<Address>,
-    #[serde(default)]
-    conditions: Vec<NodeCondition>,
+/// How many Nodes the cluster has, as far as it is known: the more there are, the longer each agent waits after a failure.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterSize(Arc<AtomicU32>);
+
+/// Which objects of a kind, and how their list is read.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// A field selector.
+    pub fields: Option<String>,
+    /// Whether the first list is streamed, where the server can.
+    pub is_streamed: bool,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-struct Address {
-    #[serde(rename = "type")]
-    kind: String,
-    address: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct NodeCondition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    #[serde(default, deserialize_with = "awaits_network")]
-    message: bool,
-}
-
-/// The metadata that a watch needs, and those of [`RawNode`].
-fn read_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Few {
-        name: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        creation_timestamp: Option<Time>,
-    }
-    let Few { name, uid, resource_version, creation_timestamp } = Few::deserialize(deserializer)?;
-    Ok(ObjectMeta { name, uid, resource_version, creation_timestamp, ..ObjectMeta::default() })
-}
-
-/// Whether a message says that the runtime has no network configuration (kubelet repeats the runtime's reason).
-fn awaits_network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    let message = Option::<Cow<'_, str>>::deserialize(deserializer)?;
-    Ok(message.is_some_and(|message| message.contains("NetworkPluginNotReady")))
-}
-
-impl kube::core::Resource for WatchedNode {
-    type DynamicType = ();
-    type Scope = kube::core::ClusterResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        Node::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        Node::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        Node::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        Node::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-impl WatchedNode {
-    fn into_info(self) -> NodeInfo {
-        let Self { metadata, spec, status } = self;
-        let mut condition = Condition::default();
-        for it in &status.conditions {
-            match it.kind.as_str() {
-                "Ready" => {
-                    condition.ready = it.status == "True";
-                    condition.awaits_network = it.status != "True" && it.message;
-                }
-                "NetworkUnavailable" => condition.network_unavailable = it.status != "False",
-                _ => {}
-            }
-        }
-        let is_internal = |it: &Address| it.kind == "InternalIP";
-        let pod_cidrs = if spec.pod_cidrs.is_empty() {
-            spec.pod_cidr.into_iter().filter(|text| !text.is_empty()).collect()
-        } else {
-            spec.pod_cidrs
+/// Sends every Node and every change, until nobody receives, and keeps `size` true.
+pub async fn follow_nodes(client: Client, size: ClusterSize, messages: mpsc::Sender<WatchMessage>) {
+    let mut listed = 0_u32;
+    let counted = size.clone();
+    let tell = move |heard: Heard<_>| {
+        let feed = match heard {
+            Heard::Error { reason, .. } => return WatchMessage::Error(reason),
+            Heard::Object(feed) => feed,
         };
-        NodeInfo::read(RawNode {
-            name: metadata.name.unwrap_or_default(),
-            created: metadata.creation_timestamp.map_or(0, |Time(time)| time.as_second()),
-            pod_cidrs,
-            internal_ips: status.addresses.into_iter().filter(is_internal).map(|it| it.address).collect(),
-            condition,
+        WatchMessage::Node(match feed {
+            Feed::ListBegins => {
+                listed = 0;
+                NodeEvent::ListBegins
+            }
+            Feed::Listed(info) => {
+                listed = listed.saturating_add(1);
+                NodeEvent::Listed(info)
+            }
+            Feed::ListEnds => {
+                counted.0.store(listed, Ordering::Relaxed);
+                NodeEvent::ListEnds
+            }
+            Feed::Changed(info) => NodeEvent::Changed(info),
+            Feed::Gone(name) => NodeEvent::Gone(name.name),
         })
-    }
+    };
+    follow::<WatchedNode, _>(Api::all(client), Selection::default(), size, tell, messages).await;
 }
 
-/// A client for the API server that the settings or the pod's environment name, and that server's host.
-///
-/// # Errors
-/// Why there is none, in words.
-pub fn connect(settings: &Settings) -> Result<(Client, String), String> {
-    let url = match &settings.apiserver {
-        Some(text) => Some(text.parse().map_err(|error| format!("--apiserver {text:?}: {error}"))?),
-        None => None,
+/// Sends what `tell` makes of every object and of every change, until nobody receives. What goes wrong is sent as well,
+/// and tried again, after a time that grows.
+pub async fn follow<K: Watched, M>(
+    api: Api<K>,
+    selection: Selection,
+    size: ClusterSize,
+    mut tell: impl FnMut(Heard<K::Read>) -> M,
+    messages: mpsc::Sender<M>,
+) {
+    let Selection { fields, mut is_streamed } = selection;
+    let begin = |is_streamed: bool| {
+        let mut config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
+        config.field_selector.clone_from(&fields);
+        if is_streamed {
+            config = config.streaming_lists();
+        }
+        watch(api.clone(), config).boxed()
     };
-    let mut config = match (Config::incluster(), url.clone()) {
-        (Ok(config), _) => config,
-        (Err(_), Some(url)) => Config::new(url),
-        (Err(error), None) => return Err(format!("this is no pod of a cluster: {error}; give --apiserver")),
-    };
-    if let Some(url) = url {
-        config.cluster_url = url;
-    }
-    config.connect_timeout = Some(CONNECT);
-    config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 15));
-    let host = config.cluster_url.host().unwrap_or_default().to_owned();
-    let client = Client::try_from(config);
-    client.map(|client| (client, host)).map_err(|error| format!("the API server cannot be asked: {error}"))
-}
-
-/// Sends every Node and every change, until nobody receives. What goes wrong is sent as well, and tried
-/// again, after a time that grows.
-pub async fn follow(client: Client, messages: mpsc::Sender<WatchMessage>) {
-    let api: Api<WatchedNode> = Api::all(client);
-    let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
-    let mut events = watch(api.clone(), config.clone()).boxed();
-    let (mut failures, mut longest, mut listed) = (0_u32, LONGEST_AT_FIRST, 0_u32);
-    let mut is_list_asked_for = false;
+    let mut events = begin(is_streamed);
+    let (mut failures, mut is_listed) = (0_u32, false);
+    let (mut is_list_asked_for, mut is_listing, mut unfinished) = (false, false, 0_u32);
     loop {
-        let message = match events.next().await {
-            // Comes before the server is asked: it has not answered yet, and may be down.
+        let heard = match events.next().await {
+            // Of a list in pages it comes before the server is asked: it has not answered yet, and may be down.
             Some(Ok(Event::Init)) => {
+                // Streams without an end: the server knows watches from the beginning, and no ends of lists.
+                unfinished += u32::from(is_listing);
+                if is_streamed && unfinished >= UNFINISHED {
+                    is_streamed = false;
+                    events = begin(is_streamed);
+                }
                 is_list_asked_for = true;
                 continue;
             }
             Some(Ok(event)) => {
                 failures = 0;
                 if std::mem::take(&mut is_list_asked_for) {
-                    listed = 0;
-                    if messages.send(WatchMessage::Node(NodeEvent::ListBegins)).await.is_err() {
+                    is_listing = true;
+                    if messages.send(tell(Heard::Object(Feed::ListBegins))).await.is_err() {
                         return;
                     }
                 }
-                tell(event)
+                let ends_list = matches!(event, Event::InitDone);
+                is_listing &= !ends_list;
+                if ends_list {
+                    (is_listed, unfinished) = (true, 0);
+                }
+                Heard::Object(feed(event))
             }
             Some(Err(error)) => {
+                if is_streamed && is_no_stream(&error) {
+                    debug!(kind = %K::kind(&()), "API server streams no lists, reading pages");
+                    is_streamed = false;
+                    events = begin(is_streamed);
+                    continue;
+                }
                 failures += 1;
                 // The history of where the watch was is gone. Servers say so within the watch, which leads to a new
                 // list; one that refuses the watch for it would be asked for the same for ever.
                 if is_expired(&error) {
-                    events = watch(api.clone(), config.clone()).boxed();
+                    events = begin(is_streamed);
                 }
-                WatchMessage::Error(error.to_string())
+                Heard::Error { is_refusal: is_refusal(&error), reason: error.to_string() }
             }
             None => {
-                events = watch(api.clone(), config.clone()).boxed();
+                events = begin(is_streamed);
                 continue;
             }
         };
-        match &message {
-            WatchMessage::Node(NodeEvent::Listed(_)) => listed = listed.saturating_add(1),
-            WatchMessage::Node(NodeEvent::ListEnds) => longest = longest_among(listed),
-            _ => {}
-        }
-        if messages.send(message).await.is_err() {
+        if messages.send(tell(heard)).await.is_err() {
             return;
         }
         if failures > 0 {
+            let longest =
+                if is_listed { longest_among(size.0.load(Ordering::Relaxed)) } else { LONGEST_AT_FIRST };
             tokio::time::sleep(pause(failures, longest)).await;
         }
     }
 }
 
-fn tell(event: Event<WatchedNode>) -> WatchMessage {
-    WatchMessage::Node(match event {
-        Event::Init => NodeEvent::ListBegins,
-        Event::InitApply(node) => NodeEvent::Listed(node.into_info()),
-        Event::InitDone => NodeEvent::ListEnds,
-        Event::Apply(node) => NodeEvent::Changed(node.into_info()),
-        Event::Delete(node) => NodeEvent::Gone(node.metadata.name.unwrap_or_default()),
-    })
+fn feed<K: Watched>(event: Event<K>) -> Feed<K::Read> {
+    match event {
+        Event::Init => Feed::ListBegins,
+        Event::InitApply(object) => Feed::Listed(object.read()),
+        Event::InitDone => Feed::ListEnds,
+        Event::Apply(object) => Feed::Changed(object.read()),
+        Event::Delete(object) => Feed::Gone(ObjectName {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        }),
+    }
+}
+
+/// What the API server said, if it is why this failed.
+fn status_of(error: &watcher::Error) -> Option<&kube::core::Status> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
+        watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    }
 }
 
 fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Servers that do not know such lists, or have them switched off, call the request invalid.
+fn is_no_stream(error: &watcher::Error) -> bool {
+    let is_invalid = |code| [400, 422].contains(&code);
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if is_invalid(status.code))
+}
+
+fn is_refusal(error: &watcher::Error) -> bool {
+    status_of(error).is_some_and(|status| [401, 403].contains(&status.code))
 }
 
 /// Longest pause in a cluster of that many nodes. It is short in a small one: while an agent pauses, it does not hear of
@@ -289,38 +260,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_read_for_what_matters() {
-        let node: WatchedNode = serde_json::from_value(serde_json::json!({
-            "metadata": {
-                "name": "worker", "uid": "u", "resourceVersion": "7",
-                "creationTimestamp": "2026-11-23T16:04:05Z", "managedFields": [{ "fieldsV1": { "f:x": {} } }],
-            },
-            "spec": { "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64"], "taints": [] },
-            "status": {
-                "addresses": [
-                    { "type": "Hostname", "address": "worker" },
-                    { "type": "ExternalIP", "address": "203.0.113.7" },
-                    { "type": "InternalIP", "address": "172.18.0.2" },
-                    { "type": "InternalIP", "address": "fc00::2" },
-                ],
-                "conditions": [
-                    { "type": "MemoryPressure", "status": "False" },
-                    { "type": "NetworkUnavailable", "status": "True" },
-                    { "type": "Ready", "status": "False", "reason": "KubeletNotReady", "message":
-                        "container runtime network not ready: NetworkReady=false \
-                         reason:NetworkPluginNotReady message:Network plugin returns error: \"x\"" },
-                ],
-            },
-        }))
-        .unwrap();
-        let info = node.into_info();
-        assert_eq!((info.name.as_str(), info.created), ("worker", 1_795_449_845));
-        assert_eq!((info.pod_cidrs.len(), info.node_ips.len(), info.unusable.len()), (2, 2, 0));
-        let expected = Condition { ready: false, awaits_network: true, network_unavailable: true };
-        assert_eq!(info.condition, expected);
-    }
-
-    #[test]
     fn pauses_grow_to_the_longest_and_are_not_all_the_same() {
         for (failures, grown) in [(1, 250), (2, 500), (5, 4_000), (40, 4_000)] {
             let pause = pause(failures, LONGEST_AT_FIRST).as_millis();
@@ -334,12 +273,5 @@ mod tests {
     fn the_more_agents_wait_the_longer_each_of_them_does() {
         let seconds = [0, 3, 100, 500, 3_000, 5_000, u32::MAX].map(|nodes| longest_among(nodes).as_secs());
         assert_eq!(seconds, [1, 1, 1, 5, 30, 30, 30]);
-    }
-
-    #[test]
-    fn a_node_that_says_nothing_is_a_node() {
-        let node: WatchedNode = serde_json::from_str(r#"{"metadata": {"name": "new"}}"#).unwrap();
-        let info = node.into_info();
-        assert_eq!((info.name.as_str(), info.pod_cidrs.len()), ("new", 0));
     }
 }
