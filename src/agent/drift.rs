@@ -172,6 +172,7 @@ mod tests {
             family: 1,
             table: Some(table.to_owned()),
             chain: None,
+            set: None,
             removed,
             port: 0,
         };
@@ -181,6 +182,7 @@ mod tests {
             family: 1,
             table: Some("ferrule".to_owned()),
             chain: None,
+            set: None,
             removed: true,
             port: 7,
         };
@@ -189,6 +191,7 @@ mod tests {
             family: 2,
             table: Some(table.to_owned()),
             chain: Some(chain.to_owned()),
+            set: None,
             removed: false,
             port: 0,
         };

@@ -49,6 +49,8 @@ pub struct Flow {
     pub destination_port: Option<u16>,
     /// Who answers: another than `destination` if the flow was redirected.
     pub answerer: IpAddr,
+    /// By which port, where the protocol has them.
+    pub answering_port: Option<u16>,
     /// Everything that the kernel needs to find it again.
     identity: Vec<ConntrackAttribute>,
 }
@@ -60,6 +62,11 @@ pub enum FlowFilter {
     From(IpAddr),
     /// Those that an address answers, redirected to it or not.
     AnsweredBy(IpAddr),
+    /// All of a family.
+    All {
+        /// Of IPv4 or IPv6.
+        ipv4: bool,
+    },
     /// Those of a protocol.
     Of {
         /// Of IPv4 or IPv6.
@@ -142,7 +149,7 @@ impl FlowFilter {
     fn is_ipv4(&self) -> bool {
         match self {
             Self::From(address) | Self::AnsweredBy(address) => address.is_ipv4(),
-            Self::Of { ipv4, .. } | Self::ToPort { ipv4, .. } => *ipv4,
+            Self::All { ipv4 } | Self::Of { ipv4, .. } | Self::ToPort { ipv4, .. } => *ipv4,
         }
     }
 
@@ -150,6 +157,7 @@ impl FlowFilter {
         match *self {
             Self::From(address) => flow.source == address,
             Self::AnsweredBy(address) => flow.answerer == address,
+            Self::All { ipv4 } => flow.source.is_ipv4() == ipv4,
             Self::Of { ipv4, protocol } => flow.source.is_ipv4() == ipv4 && flow.protocol == protocol,
             Self::ToPort { ipv4, protocol, port, address } => {
                 flow.source.is_ipv4() == ipv4
@@ -169,6 +177,7 @@ impl FlowFilter {
             Self::From(_) | Self::AnsweredBy(_) if !by_address => {
                 return ConntrackMessage::Get(Vec::new());
             }
+            Self::All { .. } => return ConntrackMessage::Get(Vec::new()),
             Self::From(address) => (ORIGINAL, source(address), FILTER_ORIGINAL, BY_SOURCE),
             Self::AnsweredBy(address) => (REPLY, source(address), FILTER_REPLY, BY_SOURCE),
             Self::Of { protocol, .. } => {
@@ -228,6 +237,10 @@ impl Flow {
             destination,
             destination_port,
             answerer: ends(reply)?.0,
+            answering_port: port_of(reply, |part| match part {
+                ProtoTuple::SourcePort(port) => Some(*port),
+                _ => None,
+            }),
             identity: attributes.iter().filter(is_identity).cloned().collect(),
         })
     }
@@ -251,18 +264,27 @@ fn ends(tuple: &[Tuple]) -> Option<(IpAddr, IpAddr)> {
 
 /// Protocol and destination port of a tuple.
 fn service(tuple: &[Tuple]) -> Option<(u8, Option<u16>)> {
-    let (mut protocol, mut port) = (None, None);
-    for part in tuple {
-        let Tuple::Proto(parts) = part else { continue };
-        for part in parts {
-            match part {
-                ProtoTuple::Protocol(it) => protocol = Some(u8::from(*it)),
-                ProtoTuple::DestinationPort(it) => port = Some(*it),
-                _ => {}
-            }
-        }
-    }
+    let mut parts = parts(tuple);
+    let protocol = parts.find_map(|part| match part {
+        ProtoTuple::Protocol(it) => Some(u8::from(*it)),
+        _ => None,
+    });
+    let port = port_of(tuple, |part| match part {
+        ProtoTuple::DestinationPort(port) => Some(*port),
+        _ => None,
+    });
     Some((protocol?, port))
+}
+
+fn port_of(tuple: &[Tuple], is_it: impl Fn(&ProtoTuple) -> Option<u16>) -> Option<u16> {
+    parts(tuple).find_map(is_it)
+}
+
+fn parts(tuple: &[Tuple]) -> impl Iterator<Item = &ProtoTuple> {
+    tuple.iter().flat_map(|part| match part {
+        Tuple::Proto(parts) => parts.as_slice(),
+        _ => &[],
+    })
 }
 
 fn message(ipv4: bool, inner: ConntrackMessage) -> NetfilterMessage {

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! [`nfnetlink::Nfnetlink`] is made in the same two steps, for [`nft`] and [`conntrack`]. [`monitor::Monitor`] hears what
-//! others change.
+//! others change, [`nflog::PacketLog`] of packets.
 
 pub mod addr;
 mod answer;
@@ -34,6 +34,7 @@ pub mod monitor;
 pub mod neigh;
 pub mod netlink;
 pub mod netns;
+pub mod nflog;
 pub mod nfnetlink;
 pub mod nft;
 pub mod qdisc;

@@ -22,7 +22,7 @@ use rustix::net::sockopt;
 use tokio::runtime::Handle;
 
 use super::netns::{Netns, NetnsError};
-pub use event::{Event, NetconfOf};
+pub use event::{Event, NetconfOf, SetEvent};
 #[cfg(feature = "fuzzing")]
 pub(super) use event::{read_nftables, read_route};
 

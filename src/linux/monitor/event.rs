@@ -44,6 +44,12 @@ const NFTA_RULE_CHAIN: u16 = 2;
 const ABOUT_CHAINS: [u8; 2] = [3, 5];
 const ABOUT_RULES: [u8; 2] = [6, 8];
 
+/// `NFTA_SET_NAME` and `NFTA_SET_ELEM_LIST_SET`, and the messages that have them (`NFT_MSG_*SET`, `NFT_MSG_*SETELEM`).
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const ABOUT_SETS: [u8; 2] = [9, 11];
+const ABOUT_ELEMENTS: [u8; 2] = [12, 14];
+
 /// Something changed. `removed` says that it went; else it came, or is another now.
 ///
 /// `port` names the socket that asked for the change ([`Socket::bind`](crate::linux::netlink::Socket::bind)): so an
@@ -128,6 +134,8 @@ pub enum Event {
         table: Option<String>,
         /// The chain's name, where it is about a chain or a rule.
         chain: Option<String>,
+        /// The set, where it is about elements of one or about one itself.
+        set: Option<SetEvent>,
         /// Whether it, or something in it, went.
         removed: bool,
         /// Who asked.
@@ -135,6 +143,15 @@ pub enum Event {
     },
     /// Events were lost: look at everything.
     Missed,
+}
+
+/// A set of nf_tables that an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SetEvent {
+    /// Its name.
+    pub name: String,
+    /// Whether it is about elements of the set; else about the set as a whole.
+    pub is_element: bool,
 }
 
 /// Whose settings.
@@ -179,6 +196,7 @@ pub(in crate::linux) fn read_nftables(datagram: &[u8], events: &mut VecDeque<Eve
                 family: payload.first().copied().unwrap_or(0),
                 table: name_of(Some(NFTA_TABLE)),
                 chain: name_of(chain_attribute(kind)),
+                set: set_of(kind, attributes),
                 removed: DELETIONS.contains(&kind),
                 port: message.port_number(),
             },
@@ -189,6 +207,13 @@ pub(in crate::linux) fn read_nftables(datagram: &[u8], events: &mut VecDeque<Eve
 fn chain_attribute(kind: u8) -> Option<u16> {
     let of_rule = ABOUT_RULES.contains(&kind).then_some(NFTA_RULE_CHAIN);
     of_rule.or(ABOUT_CHAINS.contains(&kind).then_some(NFTA_CHAIN_NAME))
+}
+
+fn set_of(kind: u8, attributes: Attributes<'_>) -> Option<SetEvent> {
+    let is_element = ABOUT_ELEMENTS.contains(&kind);
+    let attribute = if is_element { NFTA_SET_ELEM_LIST_SET } else { NFTA_SET_NAME };
+    let name = attributes.text(attribute).filter(|_| is_element || ABOUT_SETS.contains(&kind))?;
+    Some(SetEvent { name, is_element })
 }
 
 fn each_message(datagram: &[u8], mut read: impl FnMut(&NetlinkBuffer<&[u8]>)) {

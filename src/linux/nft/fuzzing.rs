@@ -20,6 +20,7 @@ use crate::linux::error::{KernelError, Reason};
 use crate::linux::exchange::write;
 use crate::linux::message::{Object, Request};
 use crate::linux::monitor::{Event, read_nftables};
+use crate::linux::nflog::{LoggedPacket, read_packets};
 
 /// How many questions the datagram is taken to answer, and of how many messages it ends a transaction.
 const QUESTIONS: usize = 3;
@@ -46,6 +47,8 @@ pub struct Told {
     pub refusals: Vec<KernelError>,
     /// What a monitor tells of the same bytes.
     pub events: Vec<Event>,
+    /// And what a log of packets does.
+    pub packets: Vec<LoggedPacket>,
 }
 
 impl Told {
@@ -56,6 +59,9 @@ impl Told {
         let mut events = VecDeque::new();
         read_nftables(datagram, &mut events);
         told.events.extend(events);
+        let mut packets = VecDeque::new();
+        read_packets(datagram, &mut packets);
+        told.packets.extend(packets);
 
         let first = datagram.get(8..).and_then(|rest| rest.first_chunk::<4>()).copied();
         let first = u32::from_ne_bytes(first.unwrap_or_default());
