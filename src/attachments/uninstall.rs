@@ -1,6 +1,6 @@
 //! Removes all that ferrule made on a node, for `ferrulectl uninstall` and `ferruled --uninstall`.
 //!
-//! In this order: links, the VXLAN device, routes and rules, the nftables table, changed sysctls, the stores, rules in iptables'
+//! In this order: links, the VXLAN device, routes and rules, the nftables tables, changed sysctls, the stores, rules in iptables'
 //! chains. If it is killed on the way, running it again removes the rest. Nothing here asks whether pods may lose their
 //! network: the caller looks at [`Uninstall::is_in_use`] first.
 
@@ -14,8 +14,9 @@ use crate::attachments::node_view::NodeView;
 use crate::attachments::{LOCK_DEADLINE, pod_rules};
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::datapath::nftables::NftError;
 use crate::datapath::node::pod_rules_of_node;
-use crate::datapath::{detach, nftables, overlay};
+use crate::datapath::{detach, nftables, overlay, policy};
 use crate::desired::names::{self, ROUTE_PROTOCOL};
 use crate::foreign_firewall::{self, legacy::LegacyTable};
 use crate::linux::change::Change;
@@ -27,8 +28,9 @@ use crate::linux::rule::Rule;
 use crate::linux::sysctl;
 use crate::store::{Store, SysctlBackup};
 
-/// The nftables table, in `nft`'s words.
+/// The nftables tables, in `nft`'s words.
 const OWN_TABLE: &str = "inet ferrule";
+const POLICY_TABLE: &str = "inet ferrule-policy";
 
 /// What there is to be removed, and who uses it.
 pub struct Uninstall {
@@ -41,6 +43,7 @@ pub struct Uninstall {
     routes: Vec<Route>,
     rules: Vec<Rule>,
     has_table: bool,
+    has_policy_table: bool,
     /// Settings that still are what ferrule changed them to; the last change first.
     sysctls: Vec<SysctlBackup>,
     stores: Vec<PlannedStore>,
@@ -106,6 +109,7 @@ impl Uninstall {
             routes: own_routes(node).await?,
             rules: pod_rules_of_node(&node.netlink).await?,
             has_table: nftables::is_there(&pod_rules::open()?).await?,
+            has_policy_table: pod_rules::open()?.has_table(&policy::table()).await.map_err(NftError::from)?,
             links,
             sysctls,
             stores,
@@ -131,6 +135,9 @@ impl Uninstall {
         self.rules.iter().for_each(|rule| removed.add("rule", rule));
         if self.has_table {
             removed.add("table", OWN_TABLE);
+        }
+        if self.has_policy_table {
+            removed.add("table", POLICY_TABLE);
         }
         self.sysctls.iter().for_each(|it| removed.add("sysctl", show_restored(it)));
         self.stores.iter().for_each(|store| removed.add("store", store.path().display()));
@@ -162,6 +169,12 @@ impl Uninstall {
         if self.has_table {
             match remove_table().await {
                 Ok(()) => removed.add("table", OWN_TABLE),
+                Err(error) => removed.fail(error),
+            }
+        }
+        if self.has_policy_table {
+            match remove_policy_table().await {
+                Ok(()) => removed.add("table", POLICY_TABLE),
                 Err(error) => removed.fail(error),
             }
         }
@@ -283,6 +296,10 @@ pub fn show_link(link: &Link) -> String {
 
 async fn remove_table() -> Result<(), CniError> {
     Ok(nftables::remove_table(&pod_rules::open()?).await?)
+}
+
+async fn remove_policy_table() -> Result<(), CniError> {
+    Ok(policy::remove(&pod_rules::open()?).await?)
 }
 
 /// Every route of ferrule's protocol, in every table.
