@@ -4,4 +4,5 @@ mod link;
 mod monitor;
 mod netlink;
 mod netns;
+mod nflog;
 mod route;

@@ -48,7 +48,7 @@ impl PacketLog {
     /// Listens to `group`, in the namespace of the calling thread.
     ///
     /// # Errors
-    /// The kernel's: somebody else listens to that group (EBUSY), it has no nfnetlink_log, CAP_NET_ADMIN is missing.
+    /// The kernel's: somebody else listens to that group, or CAP_NET_ADMIN is missing (both EPERM); it has no nfnetlink_log.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -1,5 +1,7 @@
 //! Flows of UDP that began before their hostPort, or outlived it (plugins#123, kubernetes#95258).
 
+use std::net::IpAddr;
+
 use ferrule::datapath::nftables::flows::{forget_address, forget_redirected};
 use ferrule::datapath::nftables::{add_pod, remove_pod};
 use ferrule::desired::nftables::element::Protocol::Udp;
@@ -30,6 +32,10 @@ fn forgotten_flows_lead_a_busy_client_to_the_next_pod() {
         assert!(in_vain, "the flow keeps to the node: the test would prove nothing otherwise");
         assert_eq!(forget_redirected(&nft, &node, &a.elements(&ports)).await.unwrap(), 1);
         assert_eq!(ask(), reply("192.0.2.1", "a"));
+        let flows = nft.flows(FlowFilter::All { ipv4: true }).await.unwrap();
+        let to_pod =
+            flows.iter().find(|flow| flow.answerer == "10.244.1.10".parse::<IpAddr>().unwrap()).unwrap();
+        assert_eq!((to_pod.destination_port, to_pod.answering_port), (Some(514), Some(8080)));
 
         remove_pod(&nft, &a.elements(&ports), &[]).await.unwrap();
         add_pod(&nft, &b.elements(&ports)).await.unwrap();
