@@ -37,10 +37,13 @@ use crate::agent::install::{conflist, drop_ins};
 use crate::agent::k8s::api_server;
 use crate::agent::k8s::client;
 use crate::agent::k8s::events::EventRecorder;
+use crate::agent::k8s::policy_watches::PolicyWatches;
 use crate::agent::k8s::watch::{ClusterSize, WatchMessage, follow_nodes};
 use crate::agent::kernel::Kernel;
 use crate::agent::own_node::OwnNodeLacks;
 use crate::agent::pending::{GATHER, Pending};
+use crate::agent::policy::drift::{Look, Signal};
+use crate::agent::policy::driver::Driver;
 use crate::agent::probation::{Action, Probation};
 use crate::agent::reconcile::list;
 use crate::agent::report::Reported;
@@ -81,6 +84,10 @@ pub struct Agent {
     ask_api: Arc<Notify>,
     /// Whether it was read what this node needs: before that no Node's claim can be judged.
     pub(super) has_looked_around: bool,
+    /// The task that keeps the policies, until it runs; the number of its socket; and what it is told.
+    policy: Option<Driver>,
+    policy_port: u32,
+    policy_signal: Arc<Signal>,
     plugin_log: PluginLog,
     lacks: OwnNodeLacks,
     /// Place of the route that is looked up next, while they are.
@@ -100,12 +107,17 @@ impl Agent {
     pub fn new(settings: Settings) -> Result<Self, CniError> {
         let cluster = Cluster::load(&settings);
         let probation = Probation::trusting(cluster.trusted());
+        let reported = Reported::default();
+        let policy = Driver::open(&settings, Arc::clone(&reported.metrics))?;
         Ok(Self {
+            policy_port: policy.port(),
+            policy: Some(policy),
+            policy_signal: Arc::default(),
             cluster,
             pending: Pending::default(),
             kernel: Kernel::open(&settings)?,
             runtime: Runtime::new(&settings),
-            reported: Reported::default(),
+            reported,
             applied: Parts::default(),
             lacks: OwnNodeLacks::default(),
             look_up_from: None,
@@ -123,6 +135,9 @@ impl Agent {
     ///
     /// # Errors
     /// Where signals or the kernel's events cannot be had.
+    ///
+    /// # Panics
+    /// Outside a [`tokio::task::LocalSet`].
     pub async fn run(mut self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -163,6 +178,7 @@ impl Agent {
     /// Follows the API server. Without one, what is known is kept.
     fn start_watch(&mut self) -> mpsc::Receiver<WatchMessage> {
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
+        let mut watches = None;
         match client::connect(&self.settings) {
             Ok((client, host)) => {
                 let recorder = EventRecorder::start(client.clone(), &self.settings.node_name);
@@ -174,15 +190,21 @@ impl Agent {
                     Arc::clone(&self.ask_api),
                     sender.clone(),
                 ));
-                tokio::spawn(follow_nodes(client, ClusterSize::default(), sender));
+                let size = ClusterSize::default();
+                watches = Some(PolicyWatches::start(client.clone(), &self.settings.node_name, size.clone()));
+                tokio::spawn(follow_nodes(client, size, sender));
             }
             Err(reason) => error!(reason, "no API server, continuing with saved state"),
+        }
+        if let Some(policy) = self.policy.take() {
+            tokio::task::spawn_local(policy.run(watches, Arc::clone(&self.policy_signal)));
         }
         messages
     }
 
     /// The kernel tells of a change: if it concerns a part of ours, that part is compared.
     fn on_kernel_event(&mut self, event: &Event) {
+        self.policy_signal.tell(Look::after(event, self.policy_port));
         if self.cluster.desired.is_some() {
             if self.is_foreign_route_to_pods(event) {
                 self.look_up_routes_soon();

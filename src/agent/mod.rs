@@ -13,6 +13,7 @@
 //! | [`cluster`]                   | all Nodes, what this node has to be, the state file                         |
 //! | [`kernel`], [`apply`]         | the sockets; node, routes, table, pods, firewalls                           |
 //! | [`drift`]                     | which of them an event of the kernel calls to compare                       |
+//! | [`policy`]                    | NetworkPolicy: a task beside the loop                                       |
 //! | [`install`]                   | the plugin, the conf, drop-ins, and whether the runtime has loaded the conf |
 //! | [`serve`]                     | /metrics, /healthz, /readyz; the log; the plugin's log                      |
 //! | [`uninstall`]                 | `--uninstall`                                                               |
@@ -27,6 +28,7 @@ pub mod k8s;
 pub mod kernel;
 mod own_node;
 pub mod pending;
+pub mod policy;
 pub mod probation;
 mod reconcile;
 pub mod report;

@@ -86,6 +86,10 @@ pub struct Settings {
     #[arg(long, env = "FERRULE_POLICY_UNKNOWN", default_value = "hold", value_name = "hold|open", value_parser = parse_policy_unknown)]
     pub policy_unknown: PolicyUnknown,
 
+    /// Cut existing connections that a change of NetworkPolicies forbids
+    #[arg(long, env = "FERRULE_POLICY_CUT", default_value_t = true, action = clap::ArgAction::Set)]
+    pub policy_cut: bool,
+
     /// The node's /run: write drop-ins there that keep systemd-networkd and NetworkManager off routes and links
     #[arg(long, env = "FERRULE_DROP_INS", value_name = "DIR")]
     pub drop_ins: Option<PathBuf>,
@@ -207,6 +211,7 @@ mod tests {
         assert!(settings.masquerade && !settings.uninstall);
         assert_eq!(settings.forward_accept, ForwardAccept::Auto);
         assert_eq!(settings.policy_unknown, PolicyUnknown::Hold);
+        assert!(settings.policy_cut);
         assert_eq!(settings.conf_options(Some(1450)).mtu, Some(1450));
     }
 

@@ -27,6 +27,7 @@
 //! The store's lock is never held across netlink or another program. No two of these files import each other, nor in a
 //! circle.
 
+pub mod attached_pods;
 pub mod check;
 pub mod claim;
 pub mod conf_file;

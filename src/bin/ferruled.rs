@@ -9,6 +9,7 @@ use ferrule::agent::event_loop::Agent;
 use ferrule::agent::settings::Settings;
 use ferrule::agent::uninstall;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
 use tracing::{error, info};
 
 fn main() -> ExitCode {
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         return runtime.block_on(idle());
     }
     info!(version = env!("CARGO_PKG_VERSION"), node = settings.node_name, network = %settings.network, "agent started");
-    let ended = runtime.block_on(async {
+    let ended = LocalSet::new().block_on(&runtime, async {
         let agent = Agent::new(settings).map_err(|reason| reason.to_string())?;
         agent.run().await.map_err(|reason| reason.to_string())
     });

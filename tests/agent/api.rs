@@ -1,5 +1,6 @@
-//! An API server that knows Nodes: list by pages, watch with bookmarks, and whatever goes wrong with them. Plain HTTP,
-//! a thread a connection. It listens inside a node's namespace, on 127.0.0.1.
+//! An API server that knows Nodes, and what NetworkPolicies are about ([`objects`]): list by pages, streamed lists, watch
+//! with bookmarks, and whatever goes wrong with them. Plain HTTP, a thread a connection. It listens inside a node's
+//! namespace, on 127.0.0.1.
 //!
 //! What it serves has the shape and size of real Nodes, so that what the agent does not need is there to be ignored.
 
@@ -14,6 +15,7 @@ use ferrule::linux::netns::Netns;
 use serde_json::{Value, json};
 
 use super::access::Access;
+use super::objects::Objects;
 use kit::netns::Namespace;
 
 /// A Node as tests speak of it.
@@ -86,15 +88,19 @@ impl NodeSpec {
 }
 
 #[derive(Default)]
-struct State {
-    version: u64,
+pub(super) struct State {
+    pub version: u64,
     nodes: BTreeMap<String, (NodeSpec, u64)>,
     /// Version, kind and object of each change.
     history: Vec<(u64, &'static str, NodeSpec)>,
     /// Watches from before this are gone (410).
-    oldest: u64,
+    pub oldest: u64,
+    /// All that are no Nodes.
+    pub objects: Objects,
+    /// Whether a list cannot be streamed, as by an older server.
+    pub refuses_streams: bool,
     /// Connections of an earlier time are cut.
-    era: u64,
+    pub era: u64,
     is_away: bool,
     refuses_expired: bool,
     lists: usize,
@@ -140,7 +146,11 @@ impl Api {
         format!("http://{}", self.address)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn shared(&self) -> &(Mutex<State>, Condvar) {
+        &self.state
+    }
+
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let (state, changed) = &*self.state;
         let done = change(&mut state.lock().unwrap());
         changed.notify_all();
@@ -197,6 +207,7 @@ impl Api {
             state.version += 1;
             state.oldest = state.version;
             state.history.clear();
+            state.objects.forget_history();
             state.era += 1;
         });
     }
@@ -296,7 +307,10 @@ impl Api {
             return respond(stream, 200, &list.to_string());
         }
         if path != "/api/v1/nodes" {
-            return respond(stream, 404, "{}");
+            return match super::objects::Kind::of(path) {
+                Some(kind) => self.serve_objects(stream, era, kind, &parameter, is_watch),
+                None => respond(stream, 404, "{}"),
+            };
         }
         if is_watch {
             self.watch(stream, era, parameter("resourceVersion")?.parse().ok()?)
@@ -370,12 +384,12 @@ impl Api {
     }
 }
 
-fn chunk(mut stream: &TcpStream, event: &Value) -> Option<()> {
+pub(super) fn chunk(mut stream: &TcpStream, event: &Value) -> Option<()> {
     let line = format!("{event}\n");
     stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).ok()
 }
 
-fn respond(mut stream: &TcpStream, status: u16, body: &str) -> Option<()> {
+pub(super) fn respond(mut stream: &TcpStream, status: u16, body: &str) -> Option<()> {
     let head = format!(
         "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()

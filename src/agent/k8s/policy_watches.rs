@@ -121,12 +121,6 @@ impl PolicyWatches {
         }
     }
 
-    /// A message that has arrived already.
-    pub fn try_next(&mut self) -> Option<PolicyMessage> {
-        let any = self.any_pods.as_mut();
-        self.always.try_recv().ok().or_else(|| any?.0.try_recv().ok())
-    }
-
     fn spawn<K: Watched>(
         &self,
         kind: Kind,

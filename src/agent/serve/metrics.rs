@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::agent::serve::policy_metrics::PolicyMetrics;
 use crate::agent::serve::process::Process;
 use crate::cni::ids::NetworkName;
 use crate::config::range::RangeSet;
@@ -70,6 +71,8 @@ pub struct Metrics {
     add_phases: Family<Label, Histogram>,
     /// Whether the API server answers.
     pub api_up: Gauge,
+    /// Those of NetworkPolicy.
+    pub policy: PolicyMetrics,
 }
 
 impl Default for Metrics {
@@ -106,6 +109,7 @@ impl Metrics {
             commands: Family::default(),
             add_phases: Family::new_with_constructor(histogram),
             api_up: Gauge::default(),
+            policy: PolicyMetrics::default(),
         };
         metrics.register();
         metrics
@@ -175,6 +179,7 @@ impl Metrics {
         let phases = self.add_phases.clone();
         let help = "Duration of an ADD, and of its phases; from the plugin's log, of one network";
         registry.register_with_unit("add_phase_duration", help, seconds(), phases);
+        self.policy.register(registry);
     }
 
     /// A step took so long.
@@ -311,6 +316,8 @@ mod tests {
         metrics.peer_failed("b");
         metrics.step_took("routes", Duration::from_millis(3));
         metrics.step_failed("routes");
+        metrics.policy.problems("invalid", 1);
+        metrics.policy.denied("shop", "ingress");
         let range = Range::new("10.244.1.0/24".parse().unwrap(), None, None, None).unwrap();
         let (network, set) = (NetworkName::parse("podnet").unwrap(), RangeSet::new(vec![range]).unwrap());
         metrics.addresses(&network, &set, Usage { held: 3, free: 250 });

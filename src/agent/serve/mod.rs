@@ -4,4 +4,5 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod plugin_log;
+pub mod policy_metrics;
 mod process;

@@ -1,0 +1,403 @@
+//! The task that keeps the table of policies: hears of policies, pods and records, and applies what follows.
+//!
+//! Before everything that the plan needs was listed once, nothing in the table changes. Where there is none although
+//! policies were known (a flush, a reboot), it is made from what was kept on disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::{debug, error, info, warn};
+
+use crate::agent::backoff::Backoff;
+use crate::agent::k8s::policy_watches::{Kind, PolicyMessage, PolicyWatches};
+use crate::agent::policy::cut::Cut;
+use crate::agent::policy::denials::Denials;
+use crate::agent::policy::drift::{Look, Signal};
+use crate::agent::policy::pace::Pace;
+use crate::agent::policy::report::Said;
+use crate::agent::serve::log::milliseconds;
+use crate::agent::serve::metrics::Metrics;
+use crate::agent::settings::Settings;
+use crate::attachments::attached_pods::AttachedPods;
+use crate::cni::error::CniError;
+use crate::datapath::error::DatapathError;
+use crate::datapath::policy::{Applied, Attached, Mirror};
+use crate::linux::nfnetlink::{self, Nfnetlink};
+use crate::policy::object::Event;
+use crate::policy::plan::{Isolation, Plan, Touched};
+use crate::policy::planner::Planner;
+use crate::store::{BootId, current_boot_id};
+
+/// How long changes are gathered before they are applied: they come in crowds.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// How long after that an element that has expired is freed.
+const LEFT_OVER: Duration = Duration::from_secs(1);
+
+/// How often records and the elements of pods are compared, whatever was heard.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// How often problems of policies are looked for, and the log of packets is opened where it could not be.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+
+/// Deadline of a step.
+const STEP: Duration = Duration::from_secs(60);
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    at: Option<Instant>,
+    pub(super) touched: Touched,
+    pub(super) look: Look,
+    /// When the API server said the first of what is to be applied.
+    said: Option<Instant>,
+    /// When drift was heard of.
+    drifted: Option<Instant>,
+}
+
+/// The task's state.
+pub struct Driver {
+    pub(super) settings: Settings,
+    pub(super) nft: Nfnetlink,
+    /// The number by which the kernel names the agent's own changes of the table.
+    port: u32,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) planner: Planner,
+    pub(super) mirror: Mirror,
+    pub(super) boot: BootId,
+    pub(super) pods: AttachedPods,
+    pub(super) attached: Vec<Attached>,
+    pub(super) are_records_stale: bool,
+    due: Due,
+    failures: Backoff,
+    /// Whether the table is the plan's.
+    pub(super) is_applied: bool,
+    cut: Pace,
+    /// A cut that is under way, and since when.
+    pub(super) cutting: Option<(Instant, JoinHandle<Result<usize, String>>)>,
+    pub(super) save: Pace,
+    said: Said,
+    /// Whether problems may be others than were said.
+    is_said_stale: bool,
+    pub(super) denials: Denials,
+}
+
+impl Driver {
+    /// Opens the sockets in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, CniError> {
+        let refuse = |source| DatapathError::Socket { place: "node", source };
+        let mut nft = nfnetlink::Socket::open_here().map_err(refuse)?;
+        let port = nft.bind().map_err(refuse)?;
+        let (data_dir, network) = (settings.data_dir.clone(), settings.network.clone());
+        let boot = current_boot_id()?;
+        Ok(Self {
+            settings: settings.clone(),
+            nft: Nfnetlink::start(nft),
+            port,
+            metrics,
+            planner: Planner::new(),
+            mirror: Mirror::default(),
+            pods: AttachedPods::of(data_dir, network, boot.clone()),
+            boot,
+            attached: Vec::new(),
+            are_records_stale: false,
+            due: Due::default(),
+            failures: Backoff::default(),
+            is_applied: false,
+            cut: Pace::default(),
+            cutting: None,
+            save: Pace::default(),
+            said: Said::default(),
+            is_said_stale: false,
+            denials: Denials::default(),
+        })
+    }
+
+    /// The number by which the kernel names the agent's own changes of the table.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Runs for as long as the agent. Without an API server, what stands is kept.
+    pub async fn run(mut self, mut watches: Option<PolicyWatches>, signal: Arc<Signal>) {
+        let (mut resync, mut housekeeping) = (interval(RESYNC), interval(HOUSEKEEPING));
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.look(Look::ALL, Duration::ZERO);
+        loop {
+            let cut_at = self.cut.at().filter(|_| self.cutting.is_none());
+            let wake_at =
+                [self.due.at, self.failures.at(), cut_at, self.save.at()].into_iter().flatten().min();
+            tokio::select! {
+                message = next_of(&mut watches) => match message {
+                    Some(message) => self.on_message(message, watches.as_mut()),
+                    None => watches = None,
+                },
+                () = signal.told() => self.on_kernel_event(signal.take()),
+                packet = self.denials.next() => {
+                    if let Some(packet) = packet {
+                        self.denials.tell(&packet, self.planner.plan(), &self.attached, &self.metrics);
+                    }
+                }
+                outcome = end_of(&mut self.cutting) => self.on_cut(outcome),
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
+                    self.work().await;
+                }
+                _ = housekeeping.tick() => self.housekeeping(),
+                _ = resync.tick() => {
+                    self.pods.read_all_again();
+                    self.due.touched.pods.extend(self.attached.iter().map(|it| it.uid.clone()));
+                    self.look(Look { records: true, ..Look::default() }, Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// The API server says something.
+    fn on_message(&mut self, message: PolicyMessage, watches: Option<&mut PolicyWatches>) {
+        let (event, at) = match message {
+            PolicyMessage::Error { kind, reason, is_refusal } => {
+                return self.said.failed(kind, &reason, is_refusal, &self.metrics);
+            }
+            PolicyMessage::Event { event, at } => (event, at),
+        };
+        self.said.works(kind_of(&event));
+        self.said.count(&event, &self.metrics);
+        self.is_said_stale |= matches!(event, Event::Policy(_));
+        self.planner.apply(event);
+        let needs_any_pods = self.planner.needs_any_pods();
+        if watches.is_some_and(|it| it.follow_any_pods(needs_any_pods)) {
+            debug!(needs_any_pods, "pods of all nodes");
+            if !needs_any_pods {
+                self.planner.forget_any_pods();
+            }
+        }
+        self.take_touched(at);
+    }
+
+    /// What of the plan changed is applied soon, once all is known.
+    fn take_touched(&mut self, said: Instant) {
+        let touched = self.planner.take_touched();
+        if !self.planner.is_complete() {
+            return;
+        }
+        let is_first = !self.is_applied;
+        if touched != Touched::default() || is_first {
+            merge(&mut self.due.touched, touched);
+            self.due.touched.all |= is_first;
+            if !is_first {
+                self.due.said.get_or_insert(said);
+            }
+            self.hurry(GATHER);
+        }
+    }
+
+    /// Somebody else changed something.
+    fn on_kernel_event(&mut self, look: Look) {
+        if look.is_nothing() {
+            return;
+        }
+        if look.bindings || look.whole {
+            self.due.drifted.get_or_insert_with(Instant::now);
+        }
+        self.look(look, GATHER);
+    }
+
+    fn look(&mut self, look: Look, after: Duration) {
+        self.due.look = self.due.look.or(look);
+        self.hurry(after);
+    }
+
+    fn hurry(&mut self, after: Duration) {
+        let at = Instant::now() + after;
+        self.due.at = Some(self.due.at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Does what is due.
+    async fn work(&mut self) {
+        let now = Instant::now();
+        if self.failures.take_due(now) {
+            self.look(Look::ALL, Duration::ZERO);
+        }
+        if self.due.at.is_some_and(|at| at <= now) {
+            let due = std::mem::take(&mut self.due);
+            let begin = Instant::now();
+            let outcome = timeout(STEP, self.apply(due)).await;
+            self.metrics.step_took("policy", begin.elapsed());
+            let reason = match outcome {
+                Ok(Ok(())) => None,
+                Ok(Err(reason)) => Some(reason.to_string()),
+                Err(_) => Some(format!("deadline of {STEP:?} exceeded")),
+            };
+            match reason {
+                None => self.failures.succeed(),
+                Some(reason) => {
+                    self.metrics.step_failed("policy");
+                    error!(step = "policy", reason, "step failed, will retry");
+                    // What was done of it is not known.
+                    self.is_applied = false;
+                    self.due.touched.all = true;
+                    self.failures.fail(Instant::now());
+                }
+            }
+        }
+        if self.cutting.is_none() && self.cut.take_due(now) {
+            self.cut_flows(self.planner.plan().clone());
+        }
+        if self.save.take_due(now) {
+            self.save();
+        }
+    }
+
+    /// What follows a change of the table.
+    pub(super) fn after(&mut self, due: &Due, applied: Applied) {
+        if applied.left_over {
+            self.hurry(LEFT_OVER);
+        }
+        // What somebody took away let flows begin that no rule allows.
+        let is_repaired = due.drifted.is_some() && applied.transactions > 0;
+        if (applied.taken_away || is_repaired) && self.settings.policy_cut {
+            self.cut.want();
+        }
+        if applied.transactions > 0 {
+            self.save.want();
+            debug!(transactions = applied.transactions, "policy table updated");
+            if let Some(said) = due.said {
+                self.metrics.policy.programmed.observe(said.elapsed().as_secs_f64());
+            }
+            if let Some(since) = due.drifted.filter(|_| due.look.whole) {
+                self.metrics.policy.repaired.inc();
+                warn!(part = "policy", took = milliseconds(since.elapsed()), "drift repaired");
+            }
+        }
+        let plan = self.planner.plan();
+        let isolates = |it: &Isolation| matches!(it, Isolation::Rules(_) | Isolation::Closed);
+        let isolated =
+            plan.pods.values().filter(|pod| isolates(&pod.ingress) || isolates(&pod.egress)).count();
+        let is_held =
+            |it: &&Attached| !plan.pods.contains_key(&it.uid) && plan.holds.contains_key(it.namespace());
+        let held = self.attached.iter().filter(is_held).count();
+        self.metrics.policy.isolated.set(isolated.try_into().unwrap_or(i64::MAX));
+        self.metrics.policy.held.set(held.try_into().unwrap_or(i64::MAX));
+        if plan.pods.is_empty() && plan.holds.is_empty() {
+            self.denials.close();
+        }
+    }
+
+    /// Has existing flows forgotten that no rule allows any more.
+    pub(super) fn cut_flows(&mut self, plan: Plan) {
+        let cut = Cut { plan, attached: self.attached.clone() };
+        self.cutting = Some((
+            Instant::now(),
+            spawn_blocking(move || cut.carry_out().map_err(|reason| reason.to_string())),
+        ));
+    }
+
+    fn on_cut(&mut self, outcome: Result<usize, String>) {
+        let Some((begin, _)) = self.cutting.take() else { return };
+        self.metrics.step_took("policy_cut", begin.elapsed());
+        self.cut.done(begin, Instant::now());
+        match outcome {
+            Ok(0) => {}
+            Ok(flows) => {
+                self.metrics.policy.cut.inc_by(flows.try_into().unwrap_or(u64::MAX));
+                info!(
+                    flows,
+                    took = milliseconds(begin.elapsed()),
+                    "flows cut that no policy allows any more"
+                );
+            }
+            Err(reason) => {
+                self.metrics.step_failed("policy_cut");
+                error!(step = "policy_cut", reason, "step failed, will retry");
+                self.cut.want();
+            }
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        if self.planner.is_complete() && std::mem::take(&mut self.is_said_stale) {
+            self.said.problems(self.planner.problems(), &self.metrics);
+        }
+        if self.is_applied && !self.planner.plan().holds.is_empty() {
+            self.denials.open();
+        }
+    }
+}
+
+/// The end of a cut, or none ever.
+async fn end_of(cutting: &mut Option<(Instant, JoinHandle<Result<usize, String>>)>) -> Result<usize, String> {
+    match cutting {
+        Some((_, task)) => task.await.unwrap_or_else(|reason| Err(reason.to_string())),
+        None => std::future::pending().await,
+    }
+}
+
+/// The next message, or none ever.
+async fn next_of(watches: &mut Option<PolicyWatches>) -> Option<PolicyMessage> {
+    match watches {
+        Some(watches) => watches.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn kind_of(event: &Event) -> Kind {
+    match event {
+        Event::Policy(_) => Kind::Policies,
+        Event::Namespace(_) => Kind::Namespaces,
+        Event::OwnPod(_) => Kind::OwnPods,
+        Event::AnyPod(_) => Kind::AnyPods,
+    }
+}
+
+/// Of a set of which one of both does not say which addresses moved, any may have.
+pub(super) fn merge(into: &mut Touched, mut from: Touched) {
+    into.all |= from.all;
+    for name in from.sets {
+        let moved = from.moved.remove(&name);
+        let is_new = into.sets.insert(name.clone());
+        match (moved, into.moved.get_mut(&name)) {
+            (Some(moved), None) if is_new => {
+                into.moved.insert(name, moved);
+            }
+            (Some(moved), Some(known)) => known.extend(moved),
+            _ => {
+                into.moved.remove(&name);
+            }
+        }
+    }
+    into.pods.extend(from.pods);
+    into.holds.extend(from.holds);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moved_is_known_only_if_both_say_it() {
+        let touched = |set: &str, moved: Option<&str>| {
+            let mut touched = Touched::default();
+            touched.sets.insert(set.to_owned());
+            let moved = moved.map(|address| (set.to_owned(), [address.parse().unwrap()].into()));
+            touched.moved.extend(moved);
+            touched
+        };
+        let mut all = Touched::default();
+        merge(&mut all, touched("a", Some("10.0.0.1")));
+        merge(&mut all, touched("a", Some("10.0.0.2")));
+        merge(&mut all, touched("b", None));
+        assert_eq!((all.sets.len(), all.moved["a"].len()), (2, 2));
+        merge(&mut all, touched("b", Some("10.0.0.3")));
+        merge(&mut all, touched("a", None));
+        assert!(all.moved.is_empty(), "any may have");
+    }
+}

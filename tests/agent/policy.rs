@@ -1,0 +1,8 @@
+//! NetworkPolicies that the agent follows, with pods made by real ADDs and with real traffic.
+
+mod flows;
+mod force;
+mod gaps;
+mod told;
+mod watches;
+pub mod world;
