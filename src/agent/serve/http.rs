@@ -1,5 +1,9 @@
 //! Serves /metrics, /healthz and /readyz, at one address for everybody and at another for kubelet's probes: each has its own
 //! connections, so whoever holds all of the first takes none of the second.
+//!
+//! A connection is one request, and has a deadline as a whole. Its source has a few places, so one pod cannot hold them
+//! all; the node itself has places of its own. What is too many is closed at once and never waits in the queue of the
+//! socket, where it would be in the way of others.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,17 +18,16 @@ use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tracing::{info, warn};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
 
 use crate::agent::serve::metrics::Metrics;
+use crate::agent::serve::places::{Place, Places};
 
-/// Connections at a time.
-const CONNECTIONS: usize = 32;
-
-/// Timeout of reading a request's header.
-const HEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection may take from accepting it to the last byte of the answer. Kubelet's probes and Prometheus wait
+/// no longer.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Pause before a port that is in use is tried again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -81,27 +84,35 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Healt
         tokio::time::sleep(RETRY).await;
     };
     info!(%address, "HTTP server listening");
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Places::default());
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             // For example, no file descriptors are left.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (metrics, health) = (Arc::clone(&metrics), Arc::clone(&health));
-        tokio::spawn(async move {
-            let answer = service_fn(move |request: Request<Incoming>| {
-                let response = respond(&request, &metrics, &health);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
-            // The client closed the connection.
-            let _ = server.serve_connection(TokioIo::new(stream), answer).await;
-            drop(place);
-        });
+        let source = peer.ip().to_canonical();
+        let is_own = source.is_loopback()
+            || stream.local_addr().is_ok_and(|local| local.ip().to_canonical() == source);
+        let Some(place) = Place::take(&places, (!is_own).then_some(source)) else {
+            debug!(%source, "too many HTTP connections, closing one");
+            continue;
+        };
+        tokio::spawn(serve_connection(stream, place, Arc::clone(&metrics), Arc::clone(&health)));
     }
+}
+
+/// Answers one request, and no second one: a connection that is kept open would be a place that is held.
+async fn serve_connection(stream: TcpStream, place: Place, metrics: Arc<Metrics>, health: Arc<Health>) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let response = respond(&request, &metrics, &health);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).keep_alive(false);
+    // The client closed the connection, or it was too slow.
+    let _ = timeout(DEADLINE, server.serve_connection(TokioIo::new(stream), answer)).await;
+    drop(place);
 }
 
 /// On a node without IPv6, `::` binds every IPv4 address.

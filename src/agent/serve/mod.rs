@@ -3,6 +3,7 @@
 pub mod http;
 pub mod log;
 pub mod metrics;
+mod places;
 pub mod plugin_log;
 pub mod policy_metrics;
 mod process;

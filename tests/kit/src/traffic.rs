@@ -109,6 +109,11 @@ pub fn tcp(from: &Namespace, to: &str, port: u16) -> Option<Reply> {
 
 /// Connects by TCP from an address of its own choice; `None` if nobody answers.
 pub fn tcp_from(from: &Namespace, source: &str, to: &str, port: u16) -> Option<Reply> {
+    ask_tcp_from(from, source, to, port, "").map(|answer| Reply::read(&answer))
+}
+
+/// The same, for what a server answers to a question until it closes.
+pub fn ask_tcp_from(from: &Namespace, source: &str, to: &str, port: u16, question: &str) -> Option<String> {
     let (source, to) =
         (SocketAddr::new(source.parse().unwrap(), 0), SocketAddr::new(to.parse().unwrap(), port));
     inside(from, || {
@@ -120,9 +125,10 @@ pub fn tcp_from(from: &Namespace, source: &str, to: &str, port: u16) -> Option<R
         let mut stream = crate::block_on(connect)?;
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENT)).unwrap();
+        stream.write_all(question.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
-        Some(Reply::read(&answer))
+        Some(answer)
     })
 }
 
