@@ -17,6 +17,7 @@ mod guard;
 mod labels;
 mod life;
 mod loopback;
+mod lost;
 mod manifests;
 mod nat;
 pub mod node;

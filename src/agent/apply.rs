@@ -1,5 +1,7 @@
 //! Applies what is desired to the kernel and the store: one method for each part of the node, all idempotent.
 
+pub mod lost;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -54,6 +56,7 @@ pub struct Datapath {
     routing: Routing,
     vxlan: overlay::Settings,
     forward_accept: ForwardAccept,
+    masquerade: bool,
     /// Addresses of this node's Node that the node does not have, and what takes their place.
     replaced: Vec<(IpAddr, Option<IpAddr>)>,
     /// Netlink ports of the two sockets: the kernel names them in events of the agent's own changes.
@@ -106,6 +109,7 @@ impl Datapath {
             boot: current_boot_id()?,
             routing: settings.routing,
             forward_accept: settings.forward_accept,
+            masquerade: settings.masquerade,
             vxlan: overlay::Settings {
                 id: settings.vxlan_id,
                 port: settings.vxlan_port,

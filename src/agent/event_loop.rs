@@ -40,6 +40,7 @@ use crate::agent::k8s::events::EventRecorder;
 use crate::agent::k8s::policy_watches::PolicyWatches;
 use crate::agent::k8s::watch::{ClusterSize, WatchMessage, follow_nodes};
 use crate::agent::kernel::Kernel;
+use crate::agent::mounts::Mounts;
 use crate::agent::own_node::OwnNodeLacks;
 use crate::agent::pending::{GATHER, Pending};
 use crate::agent::policy::drift::{Look, Signal};
@@ -89,6 +90,7 @@ pub struct Agent {
     policy_port: u32,
     policy_signal: Arc<Signal>,
     plugin_log: PluginLog,
+    mounts: Mounts,
     lacks: OwnNodeLacks,
     /// Place of the route that is looked up next, while they are.
     look_up_from: Option<usize>,
@@ -126,6 +128,7 @@ impl Agent {
             probation,
             ask_api: Arc::default(),
             has_looked_around: false,
+            mounts: Mounts::of(settings.directories()),
             plugin_log: PluginLog::new(conflist::log_file(&settings.data_dir, &settings.network)),
             settings,
         })
@@ -134,7 +137,7 @@ impl Agent {
     /// Runs until SIGTERM or SIGINT. What it applied stays: pods go on without it.
     ///
     /// # Errors
-    /// Where signals or the kernel's events cannot be had.
+    /// Where signals or the kernel's events cannot be had, or one of the agent's directories is the node's no longer.
     ///
     /// # Panics
     /// Outside a [`tokio::task::LocalSet`].
@@ -164,6 +167,12 @@ impl Agent {
                 }
                 Some(message) = messages.recv() => self.on_cluster_event(message),
                 _ = housekeeping.tick() => {
+                    if let Some(directory) = self.mounts.find_stale() {
+                        let directory = directory.display();
+                        return Err(io::Error::other(format!(
+                            "{directory} was removed or moved on the node; ending, so that the container gets a new mount"
+                        )));
+                    }
                     self.housekeeping();
                     self.look_up_routes().await;
                 }

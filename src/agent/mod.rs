@@ -12,6 +12,7 @@
 //! | [`k8s`]                       | the API server; the only directory that names kube                          |
 //! | [`cluster`]                   | all Nodes, what this node has to be, the state file                         |
 //! | [`kernel`], [`apply`]         | the sockets; node, routes, table, pods, firewalls                           |
+//! | [`mounts`]                    | whether the agent's directories are still the node's                        |
 //! | [`drift`]                     | which of them an event of the kernel calls to compare                       |
 //! | [`policy`]                    | NetworkPolicy: a task beside the loop                                       |
 //! | [`install`]                   | the plugin, the conf, drop-ins, and whether the runtime has loaded the conf |
@@ -26,6 +27,7 @@ pub mod event_loop;
 pub mod install;
 pub mod k8s;
 pub mod kernel;
+pub mod mounts;
 mod own_node;
 pub mod pending;
 pub mod policy;

@@ -46,6 +46,10 @@ impl Agent {
         if pass.due.parts.routes {
             self.reconcile_routes(&desired, &mut pass).await;
         }
+        // Before what no record asks for goes from the table.
+        if pass.due.whole_table {
+            self.take_up(&desired).await;
+        }
         if pass.due.parts.table {
             self.reconcile_table(&desired, &mut pass).await;
         }
@@ -187,6 +191,16 @@ impl Agent {
         pass.due.parts.files |= self.runtime.set_pod_mtu(routed.pod_mtu);
     }
 
+    /// Pods whose records are lost get one again, and those outside of the node's podCIDRs are named.
+    async fn take_up(&mut self, desired: &Desired) {
+        if let Some(found) = self.reported.step("take_up", self.kernel.datapath.take_up()).await {
+            self.reported.taken_up(found);
+        }
+        if let Some(found) = self.reported.step("outside", self.kernel.datapath.outside(desired)).await {
+            self.reported.outside(found, &desired.own.pod_cidrs);
+        }
+    }
+
     async fn reconcile_table(&mut self, desired: &Desired, pass: &mut Pass) {
         let step = self.kernel.datapath.table(desired, pass.due.whole_table);
         let Some(rebuilt) = self.reported.step("table", step).await else {
@@ -234,10 +248,12 @@ impl Agent {
         self.reported.metrics.step_took("files", begin.elapsed());
         if let Err(reason) = installed {
             self.reported.metrics.step_failed("files");
+            self.reported.health.failed("files", &reason.to_string());
             error!(step = "files", %reason, "step failed, will retry");
             self.reported.event("CannotInstall", reason.to_string());
             return false;
         }
+        self.reported.health.succeeded("files");
         self.runtime.report_others(self.reported.recorder.as_ref());
         if self.cluster.index.is_complete() {
             self.reported.ready(desired.routes());

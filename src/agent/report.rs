@@ -1,6 +1,8 @@
 //! What the agent reports: in its log, as metrics, as events of its Node. It keeps what was reported, so that what goes
 //! on being wrong is logged once.
 
+mod pods;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::future::Future;
@@ -49,6 +51,7 @@ pub struct Reported {
     left_out: usize,
     /// Chains of other people's firewalls that end in a drop.
     dropping: Vec<String>,
+    odd_pods: pods::OddPods,
     started: Instant,
     is_ready: bool,
     /// Whether the Node's condition was set.
@@ -72,6 +75,7 @@ impl Default for Reported {
             lost: Vec::new(),
             left_out: 0,
             dropping: Vec::new(),
+            odd_pods: pods::OddPods::default(),
             started: Instant::now(),
             is_ready: false,
             is_available: false,
@@ -95,11 +99,15 @@ impl Reported {
         let outcome = timeout(STEP, step).await;
         self.metrics.step_took(name, begin.elapsed());
         let reason = match outcome {
-            Ok(Ok(done)) => return Some(done),
+            Ok(Ok(done)) => {
+                self.health.succeeded(name);
+                return Some(done);
+            }
             Ok(Err(reason)) => reason.to_string(),
             Err(_) => format!("deadline of {STEP:?} exceeded"),
         };
         self.metrics.step_failed(name);
+        self.health.failed(name, &reason);
         error!(step = name, reason, "step failed, will retry");
         None
     }
@@ -341,7 +349,8 @@ impl Reported {
         });
         let overruled =
             self.overruled.values().map(|it| ("RouteOverruled", format!("{it}: {}", it.remedy())));
-        for (reason, note) in problems.chain(unreachable).chain(overruled).take(SHOWN) {
+        for (reason, note) in problems.chain(unreachable).chain(overruled).chain(self.odd_pods()).take(SHOWN)
+        {
             self.event(reason, note);
         }
     }

@@ -145,6 +145,11 @@ impl Settings {
         self.bin_dir.join("ferrule")
     }
 
+    /// The node's directories that it uses.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        vec![self.data_dir.clone(), self.conf_dir.clone(), self.bin_dir.clone()]
+    }
+
     /// The addresses to serve at. One stands for both where the first takes in the second.
     pub fn listeners(&self) -> Vec<SocketAddr> {
         let (all, probes) = (self.listen, self.probe_listen);

@@ -144,13 +144,17 @@ impl AddressRequest<'_> {
         let mut usable = sets.clone();
         let (record, lock) = loop {
             let (record, lock) = self.claim_from(&store, &usable).await?;
-            let own = node_addresses::own_among(&node, &record.addresses);
-            let own = self.steps.wait(Phase::Look, own).await;
-            if own.as_ref().is_ok_and(Vec::is_empty) {
+            let taken = node_addresses::not_free_among(&node, &record.addresses);
+            let taken = self.steps.wait(Phase::Look, taken).await;
+            if taken.as_ref().is_ok_and(Vec::is_empty) {
                 break (record, lock);
             }
             self.lock(&store)?.release(self.key)?;
-            usable = node_addresses::without_own(&node, usable, &own?).await?;
+            let taken = taken?;
+            for address in taken.iter().filter(|it| self.network.requested.contains(it)) {
+                node_addresses::refuse_lost_pods(&node, *address).await?;
+            }
+            usable = node_addresses::without_taken(&node, usable, &taken).await?;
         };
         // One of each set, in their order.
         let addresses = record.addresses.iter().zip(&sets);

@@ -24,7 +24,7 @@ pub enum Life {
     NamespaceStands,
     /// Alive, as far as anybody can know: the runtime named no namespace.
     NamespaceUnknown,
-    /// Alive: its namespace is not at its path any more, but the host link shows that it exists.
+    /// Alive: its namespace is not at its path any more, or that was never known, but the host link shows that it exists.
     LinkStands,
     /// Alive, because it is too young to be found dead.
     Young,
@@ -45,7 +45,7 @@ impl Life {
         match self {
             Self::NamespaceStands => "its namespace is there",
             Self::NamespaceUnknown => "the runtime named no namespace",
-            Self::LinkStands => "its namespace left its path, its link is there",
+            Self::LinkStands => "its namespace is at no known path, its link is there",
             Self::Young => "younger than a minute",
             Self::EarlierBoot => "from an earlier boot",
             Self::NamespaceGone => "its namespace is gone",
@@ -76,10 +76,11 @@ pub async fn judge(record: &Record, boot: &BootId, node: Option<&Netlink>) -> Re
     if !record.is_from(boot) {
         return Ok(Life::EarlierBoot);
     }
-    if record.netns.is_none() {
+    // Of one that lost its record the link is known, and perhaps not the namespace.
+    if record.netns.is_none() && (record.host_link.is_none() || node.is_none()) {
         return Ok(Life::NamespaceUnknown);
     }
-    if !is_namespace_gone(record) {
+    if record.netns.is_some() && !is_namespace_gone(record) {
         return Ok(Life::NamespaceStands);
     }
     match (node, &record.host_link) {

@@ -14,6 +14,7 @@
 //! | [`liveness`]     | whether a recorded attachment can still be using its addresses                        |
 //! | [`pod_rules`]    | what records say that the nftables table must hold                                    |
 //! | [`pod_policy`]   | the same of the table of NetworkPolicies                                              |
+//! | [`take_up`]      | gives running pods a record again whose record is lost                                |
 //! | `imported`       | takes down what another plugin made                                                   |
 //! | [`node`]         | the node's own part of a network, and what is asked of the node                       |
 //! | [`networks`]     | which networks this node has, from its conflists and stores                           |
@@ -48,6 +49,7 @@ pub mod pod_rules;
 pub mod reclaim;
 pub mod set_up;
 pub mod static_peers;
+pub mod take_up;
 pub mod teardown;
 pub mod timing;
 pub mod uninstall;

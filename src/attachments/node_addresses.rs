@@ -7,20 +7,47 @@ use ipnetwork::IpNetwork;
 
 use crate::cni::error::{CniError, Code};
 use crate::config::range::{RangeSet, why_no_host};
+use crate::desired::names::ROUTE_PROTOCOL;
 use crate::linux::link::LinkRef;
 use crate::linux::netlink::Netlink;
-use crate::linux::route::{Family, RouteKind};
+use crate::linux::route::{Family, Route, RouteFilter, RouteKind};
 
-/// Those of the addresses that the node has: on a link, or by a local route. One look-up for each.
+/// Those of the addresses that no new pod may have: the node has them, on a link or by a local route, or a pod of ferrule
+/// whose record is lost. One look-up for each.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub async fn own_among(node: &Netlink, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, CniError> {
-    let mut own = Vec::new();
+pub async fn not_free_among(node: &Netlink, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, CniError> {
+    let mut not_free = Vec::new();
     for &address in addresses {
-        own.extend(node.own_kind(address).await?.map(|_| address));
+        let route = node.find_route(address.into()).await?;
+        not_free.extend(route.filter(|it| it.kind.is_own() || is_to_a_pod(it)).map(|_| address));
     }
-    Ok(own)
+    Ok(not_free)
+}
+
+/// Refuses an address that was asked for and that a pod has whose record is lost.
+///
+/// # Errors
+/// Code 101, naming the pod's link.
+pub async fn refuse_lost_pods(node: &Netlink, address: IpAddr) -> Result<(), CniError> {
+    let Some(route) = node.find_route(address.into()).await?.filter(is_to_a_pod) else { return Ok(()) };
+    let link = node.link(LinkRef::Index(route.device.unwrap_or_default())).await?;
+    let link =
+        link.map_or_else(String::new, |link| format!(" ({}, {})", link.name, link.alias.unwrap_or_default()));
+    let message = format!("{address} is a running pod's whose record is lost{link}");
+    let details = "ask for another address; `ferrulectl sync` gives that pod a record again";
+    Err(CniError::new(Code::AlreadyTaken, message).with_details(details))
+}
+
+/// Whether a route is of ferrule's to the one address of a pod.
+fn is_to_a_pod(route: &Route) -> bool {
+    let destination = route.destination;
+    let is_single = destination.prefix() == if destination.is_ipv4() { 32 } else { 128 };
+    is_single
+        && route.protocol == ROUTE_PROTOCOL
+        && route.kind == RouteKind::Unicast
+        && route.gateway.is_none()
 }
 
 /// Why no pod may have the address, if the node has it: `this node's own (on eth0)`.
@@ -62,24 +89,28 @@ async fn is_router(node: &Netlink, address: IpAddr) -> Result<bool, CniError> {
     Ok(ways.iter().any(|way| way.gateway == Some(address)))
 }
 
-/// The sets without what the node has: it was given some of them just now.
+/// The sets without what the node and pods of it have: some of that was given just now.
 ///
 /// # Errors
 /// Code 100 where that is all of a set.
-pub async fn without_own(
+pub async fn without_taken(
     node: &Netlink,
     sets: Vec<RangeSet>,
     given: &[IpAddr],
 ) -> Result<Vec<RangeSet>, CniError> {
     let mut own: Vec<IpNetwork> = given.iter().map(|&address| address.into()).collect();
     for &address in given {
-        own.extend(node.own_networks(family_of(address)).await?);
+        let family = family_of(address);
+        own.extend(node.own_networks(family).await?);
+        let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::all(family) };
+        let of_pods = node.routes(filter).await?.into_iter().filter(is_to_a_pod);
+        own.extend(of_pods.map(|route| route.destination));
     }
     let rest = sets.into_iter().map(|set| {
         set.without(&own).ok_or_else(|| {
-            let message = format!("no free address in {set}: all of it is this node's own");
-            let details = "see `ip address` and `ip route show table local` on the node; give the network \
-                           another range, or the node other addresses";
+            let message = format!("no free address in {set}: this node or running pods have all of it");
+            let details = "see `ip address`, `ip route show table local` and `ip route show proto 102` on the node; give \
+                           the network another range, or the node other addresses";
             CniError::new(Code::RangeExhausted, message).with_details(details)
         })
     });

@@ -13,6 +13,7 @@ use crate::attachments::node::prepare;
 use crate::attachments::node_view::NodeView;
 use crate::attachments::pod_repair::{self, gateways_of};
 use crate::attachments::pod_rules;
+use crate::attachments::take_up;
 use crate::cli::Report;
 use crate::cli::arguments::Common;
 use crate::cli::text_table::{Cell, Table, Tone, escape};
@@ -50,6 +51,8 @@ struct SyncedNetwork {
     routes_set: usize,
     /// Routes that nothing asks for any more.
     routes_removed: usize,
+    /// Running pods whose record was lost, and that have one again.
+    records_restored: usize,
     /// Links, neighbours, routes, settings and queues of running pods that were missing or wrong.
     pods_repaired: usize,
     /// Whether the nftables table was missing.
@@ -115,6 +118,22 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &NodeView
             }
             Err(error) => done.problems.push(error.to_string()),
         }
+    }
+    let taken_up = take_up::take_up(
+        &node.netlink,
+        &network.data_dir,
+        &network.name,
+        &node.boot,
+        meaning.masquerade.is_on,
+    );
+    match taken_up.await {
+        Ok(found) => {
+            done.records_restored = found.records.len();
+            done.problems.extend(found.left.into_iter().map(|it| {
+                format!("pod {} (link {}) has no record and gets none: {}", it.pod, it.link, it.reason)
+            }));
+        }
+        Err(error) => done.problems.push(error.to_string()),
     }
     match repair_pods(network, meaning, &state, node).await {
         Ok(repaired) => done.pods_repaired = repaired,
@@ -238,6 +257,10 @@ impl Report for SyncReport {
                 (set, removed) => format!("{set} installed, {removed} removed"),
             };
             add("routes to peers", routes.into());
+            if network.records_restored > 0 {
+                let restored = format!("{} restored", network.records_restored);
+                add("records of running pods", restored.into());
+            }
             let pods = match network.pods_repaired {
                 0 => "up to date".to_owned(),
                 repaired => format!("{repaired} of links, routes and settings repaired"),

@@ -14,7 +14,7 @@
 
 use std::net::IpAddr;
 
-use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::cni::ids::{AttachmentKey, ContainerId, IfName, NetworkName};
 use crate::mac::MacAddr;
 
 /// Protocol number of every route that ferrule makes (`rtm_protocol`; include/uapi/linux/rtnetlink.h).
@@ -97,6 +97,15 @@ pub fn alias(key: &AttachmentKey, pod: Option<&str>) -> String {
 /// Whether a link's alias says that it is this attachment's.
 pub fn alias_names(alias: &str, key: &AttachmentKey) -> bool {
     alias.strip_prefix(ALIAS_PREFIX).and_then(|rest| rest.split(' ').next()) == Some(&key.to_string())
+}
+
+/// The attachment of `network` whose alias it is, and the pod, as far as it names one.
+pub fn read_alias<'a>(alias: &'a str, network: &NetworkName) -> Option<(AttachmentKey, Option<&'a str>)> {
+    let rest = alias.strip_prefix(ALIAS_PREFIX)?;
+    let (key, pod) = rest.split_once(' ').map_or((rest, None), |(key, pod)| (key, Some(pod)));
+    let (container, ifname) = key.strip_prefix(network.as_str())?.strip_prefix('/')?.split_once('/')?;
+    let (container, ifname) = (ContainerId::parse(container).ok()?, IfName::parse(ifname).ok()?);
+    Some((AttachmentKey { network: network.clone(), container, ifname }, pod))
 }
 
 /// Link group of a network's host links.
@@ -192,7 +201,6 @@ pub fn stable_hash_of_bytes(bytes: impl IntoIterator<Item = u8>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cni::ids::{ContainerId, IfName};
     use std::collections::HashSet;
 
     fn key(container: &str) -> AttachmentKey {
@@ -260,6 +268,21 @@ mod tests {
         let alias = alias(&key, Some(&"ä".repeat(300)));
         assert!(alias.len() <= ALIAS_MAX, "{}", alias.len());
         assert!(alias_names(&alias, &key));
+    }
+
+    #[test]
+    fn an_alias_reads_as_it_was_written() {
+        let key = key("c1");
+        let read =
+            |text: &str| read_alias(text, &key.network).map(|(key, pod)| (key, pod.map(str::to_owned)));
+        assert_eq!(read(&alias(&key, None)), Some((key.clone(), None)));
+        let pod = "kube-system/dns";
+        assert_eq!(read(&alias(&key, Some(pod))), Some((key.clone(), Some(pod.to_owned()))));
+        for other in
+            ["ferrule:podnet2/c1/eth0", "ferrule:podnet/c1", "podnet/c1/eth0", "ferrule:podnet/../eth0", ""]
+        {
+            assert_eq!(read(other), None, "{other}");
+        }
     }
 
     #[test]

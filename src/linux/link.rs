@@ -8,6 +8,7 @@ use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
     LinkExtentMask, LinkMessage,
 };
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::io::Errno;
@@ -32,6 +33,9 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INET_CONF: u16 = 1;
+
+/// `NETNSA_NSID` (include/uapi/linux/net_namespace.h).
+const NETNSA_NSID: u16 = 1;
 
 /// `IFF_UP` and `IFF_LOWER_UP` (include/uapi/linux/if.h).
 const UP: u32 = 1;
@@ -241,6 +245,27 @@ impl Netlink {
         // On a node full of pods that come and go no list is ever whole.
         let answers = self.dump_as_is(rtm::GET_LINK, &question, "list links").await?;
         Ok(answers.iter().filter_map(Link::read).collect())
+    }
+}
+
+impl Netlink {
+    /// The id by which the socket's namespace knows another one, as in [`Link::peer_netns_id`]; `None` if it has none for it.
+    ///
+    /// `ip netns list-id`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn netns_id(&self, netns: &Netns) -> Result<Option<i32>, KernelError> {
+        let mut question = NsidMessage::default();
+        question.attributes.push(NsidAttribute::Fd(netns.as_fd().as_raw_fd().cast_unsigned()));
+        let operation = format!("get id of namespace {}", netns.path().display());
+        let answer = self.ask(rtm::GET_NSID, &question, operation).await?;
+        // struct rtgenmsg, padded to four bytes.
+        let id = answer.as_ref().and_then(|object| {
+            let (_, found) = split::<4>(&object.payload)?;
+            found.value(NETNSA_NSID).and_then(attributes::number).map(u32::cast_signed)
+        });
+        Ok(id.filter(|id| *id >= 0))
     }
 }
 

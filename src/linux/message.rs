@@ -35,6 +35,7 @@ pub(super) mod rtm {
     pub(in crate::linux) const NEW_FILTER: u16 = 44;
     pub(in crate::linux) const GET_FILTER: u16 = 46;
     pub(in crate::linux) const NEW_NETCONF: u16 = 80;
+    pub(in crate::linux) const GET_NSID: u16 = 90;
 }
 
 /// A message to the kernel.

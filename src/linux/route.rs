@@ -62,7 +62,7 @@ impl RouteKind {
     pub const BROADCAST: Self = Self::Other(3);
 
     /// Whether packets arrive: at a link's address, or at what stands for several.
-    fn is_own(self) -> bool {
+    pub fn is_own(self) -> bool {
         [Self::Local, Self::ANYCAST, Self::BROADCAST].contains(&self)
     }
 

@@ -110,6 +110,20 @@ impl AgentNode {
         agent.wait().unwrap().success()
     }
 
+    /// Waits until the agent ends by itself. Whether it ended well.
+    pub fn wait_for_end(&mut self) -> bool {
+        let begin = Instant::now();
+        let mut agent = self.agent.take().expect("a running agent");
+        while begin.elapsed() < PATIENCE {
+            if let Some(status) = agent.try_wait().unwrap() {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.agent = Some(agent);
+        panic!("the agent goes on: {}", self.log());
+    }
+
     /// A path below the scratch directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)

@@ -224,3 +224,48 @@ fn a_named_gateway_that_went_with_lo_comes_back() {
         node.check(&pod, &conf, &result).success();
     }
 }
+
+/// `rm -rf /var/lib/cni` under running pods, of whatever network and family.
+#[test]
+fn pods_whose_records_were_removed_get_them_again() {
+    let (node, pod, next) = (Node::new(), Pod::new("pod"), Pod::new("next"));
+    let mut conf = installed(&node);
+    conf["runtimeConfig"] =
+        json!({ "portMappings": [{ "hostPort": 443, "containerPort": 8080 }], "mac": "02:11:22:33:44:55" });
+    node.add(&pod, &conf);
+    let before = node.store().record(pod.container());
+    std::fs::remove_dir_all(node.data_dir()).unwrap();
+    assert_eq!(findings(&node), ["link-unrecorded"]);
+    let said = text(&verb(&node, "sync").run()).to_owned();
+    assert!(said.contains("records of running pods  1 restored"), "{said}");
+    let after = node.store().record(pod.container());
+    for field in ["container", "ifname", "hostLink", "addresses", "masquerade", "hostPorts", "mac", "bootId"]
+    {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    assert_eq!(findings(&node), Vec::<String>::new());
+    let _server = Server::tcp(pod.namespace(), 8080, "pod");
+    assert_eq!(tcp(node.outside(), NODE_V4, 443).map(|it| it.server).as_deref(), Some("pod"));
+    assert!(answers_ping(pod.namespace(), OUTSIDE_V4));
+    conf.as_object_mut().unwrap().remove("runtimeConfig");
+    assert_eq!(addresses_of(&node.add(&next, &conf)), ["10.88.0.3", "fd00:88::3"]);
+    node.del(&next, &conf);
+    assert!(!text(&verb(&node, "sync").run()).contains("restored"));
+    node.del(&pod, &conf);
+    node.expect_nothing_left();
+}
+
+/// Of one that lost its record its namespace may not be found: then its link tells whether it lives.
+#[test]
+fn a_record_without_a_namespace_goes_with_its_link() {
+    let (node, pod) = (Node::new(), Pod::new("pod"));
+    let conf = installed(&node);
+    node.add(&pod, &conf);
+    node.store().rewrite(pod.container(), |record| drop(record.as_object_mut().unwrap().remove("netns")));
+    assert!(verb(&node, "reclaim").run().status.success());
+    assert_eq!(node.held_addresses(), ["10.88.0.2", "fd00:88::2"]);
+    pod.die();
+    node.wait_for_host_links(0);
+    assert!(verb(&node, "reclaim").run().status.success());
+    assert_eq!(node.held_addresses(), Vec::<String>::new());
+}

@@ -5,11 +5,12 @@
 //! all; the node itself has places of its own. What is too many is closed at once and never waits in the queue of the
 //! socket, where it would be in the way of others.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
@@ -42,11 +43,21 @@ pub struct Health {
     /// When the loop last ran, in milliseconds after `started`.
     seen: AtomicU64,
     ready: AtomicBool,
+    /// Steps that failed the last time: how often in a row, and why.
+    failing: Mutex<BTreeMap<&'static str, (u32, String)>>,
 }
+
+/// How often a step fails in a row until /readyz says so: what others do at the same moment makes single ones fail.
+const FAILURES: u32 = 2;
 
 impl Default for Health {
     fn default() -> Self {
-        Self { started: Instant::now(), seen: AtomicU64::new(0), ready: AtomicBool::new(false) }
+        Self {
+            started: Instant::now(),
+            seen: AtomicU64::new(0),
+            ready: AtomicBool::new(false),
+            failing: Mutex::default(),
+        }
     }
 }
 
@@ -67,8 +78,27 @@ impl Health {
         self.started.elapsed().saturating_sub(seen) < SILENCE
     }
 
-    fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+    /// A step failed.
+    pub fn failed(&self, step: &'static str, reason: &str) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (times, why) = failing.entry(step).or_default();
+        *times += 1;
+        reason.clone_into(why);
+    }
+
+    /// A step succeeded.
+    pub fn succeeded(&self, step: &str) {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(step);
+    }
+
+    /// Why the node cannot be kept as it should be; `None` if it can, and was once.
+    fn why_not_ready(&self) -> Option<String> {
+        if !self.ready.load(Ordering::Relaxed) {
+            return Some("the node is not ready for pods yet; see the log".to_owned());
+        }
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (step, (times, why)) = failing.iter().find(|(_, (times, _))| *times >= FAILURES)?;
+        Some(format!("step {step} failed {times} times in a row: {why}"))
     }
 }
 
@@ -139,10 +169,10 @@ fn respond(request: &Request<Incoming>, metrics: &Metrics, health: &Health) -> R
         },
         "/healthz" if health.is_alive() => text(StatusCode::OK, "ok\n"),
         "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "the event loop does not run\n"),
-        "/readyz" if health.is_ready() => text(StatusCode::OK, "ok\n"),
-        "/readyz" => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "the node is not ready for pods yet; see the log\n")
-        }
+        "/readyz" => match health.why_not_ready() {
+            None => text(StatusCode::OK, "ok\n"),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n")),
+        },
         _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz, /readyz\n"),
     }
 }

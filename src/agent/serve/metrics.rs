@@ -63,6 +63,12 @@ pub struct Metrics {
     pub sysctls_repaired: Counter,
     /// Dead attachments whose addresses were released.
     pub reclaimed: Counter,
+    /// Running pods that got a record again.
+    pub records_restored: Counter,
+    /// Running pods that have none.
+    pub pods_without_record: Gauge,
+    /// Running pods whose address is in none of the node's podCIDRs.
+    pub pods_outside_pod_cidrs: Gauge,
     addresses_used: Family<Labels<3>, LargeGauge>,
     addresses_free: Family<Labels<3>, LargeGauge>,
     addresses_capacity: Family<Labels<3>, LargeGauge>,
@@ -102,6 +108,9 @@ impl Metrics {
             tables_repaired: Counter::default(),
             sysctls_repaired: Counter::default(),
             reclaimed: Counter::default(),
+            records_restored: Counter::default(),
+            pods_without_record: Gauge::default(),
+            pods_outside_pod_cidrs: Gauge::default(),
             addresses_used: Family::default(),
             addresses_free: Family::default(),
             addresses_capacity: Family::default(),
@@ -146,12 +155,18 @@ impl Metrics {
             "Routes to other nodes that packets do not take, because somebody else's route or rule wins",
             &self.routes_overruled,
         );
+        let help = "Running pods that have no record, and got none";
+        gauge("pods_without_record", help, &self.pods_without_record);
+        let help = "Running pods whose address is in none of this node's podCIDRs";
+        gauge("pods_outside_pod_cidrs", help, &self.pods_outside_pod_cidrs);
         gauge("api_up", "1 if the watch of the API server works", &self.api_up);
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
         counter("routes_repaired", "Routes set again after somebody deleted them", &self.routes_repaired);
         counter("tables_repaired", "Times that the nftables table was repaired", &self.tables_repaired);
         counter("sysctls_repaired", "Times that forwarding was enabled again", &self.sysctls_repaired);
         counter("reclaimed_attachments", "Dead attachments whose addresses were released", &self.reclaimed);
+        let help = "Running pods whose record was lost, and that got one again";
+        counter("records_restored", help, &self.records_restored);
         let help = "podCIDRs and addresses of a Node that this node refuses";
         registry.register("claims_refused", help, self.claims_refused.clone());
         registry.register("peer_errors", "Failures to set the routes to a node", self.peer_errors.clone());

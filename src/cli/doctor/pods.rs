@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use crate::attachments::check::compare_recorded;
 use crate::attachments::judged::JudgedAttachment;
 use crate::attachments::liveness::Life;
@@ -11,6 +13,7 @@ use crate::attachments::node_view::NodeView;
 use crate::cli::bridges;
 use crate::cli::doctor::{Finding, name_some};
 use crate::cni::error::CniError;
+use crate::config::peer::Peers;
 use crate::config::{AddressManagement, MTU_MIN_IPV6, Network, Role};
 use crate::datapath::detach::is_whole;
 use crate::datapath::node::find_uplink;
@@ -44,10 +47,10 @@ pub async fn examine(
             Finding::new("link-unrecorded", found)
                 .of(&network.name)
                 .because(
-                    "the store was removed or changed by hand; its pod's address may be given to another pod",
+                    "the store was removed or changed by hand; the next comparison of the nftables table cuts the pod off",
                 )
                 .remedy(format!(
-                    "delete the pod that the link's alias names; if there is none: ip link delete {}",
+                    "ferrulectl sync gives its pod a record again; if the alias names no pod that runs: ip link delete {}",
                     link.name
                 )),
         );
@@ -56,6 +59,7 @@ pub async fn examine(
     let (Some(meaning), Some(store)) = (meaning, store) else { return Ok(findings) };
     // Whoever switches it off for all switches it off for each link: one finding tells of that ([`super::node`]).
     let is_forwarding = !sysctl::read(&["net", "ipv4", "ip_forward"]).is_ok_and(|value| value == "0");
+    findings.extend(examine_ranges(network, meaning, judged));
     for it in judged {
         let Ok((record, Life::NamespaceStands)) = &it.state else { continue };
         // Another plugin made their links and routes, and nothing here describes those.
@@ -87,6 +91,39 @@ pub async fn examine(
     }
     findings.extend(examine_mtu(network, meaning, node, judged).await?);
     Ok(findings)
+}
+
+/// Pods whose addresses are in no range of the conf any more.
+fn examine_ranges(network: &KnownNetwork, meaning: &Network, judged: &[JudgedAttachment]) -> Option<Finding> {
+    let AddressManagement::Ranges(sets) = &meaning.address_management else { return None };
+    let subnets: Vec<IpNetwork> =
+        sets.iter().flat_map(|set| set.ranges()).map(|range| range.subnet()).collect();
+    let alive = judged.iter().filter(|it| !it.is_dead()).filter_map(|it| Some((it, it.state.as_ref().ok()?)));
+    let outside: Vec<String> = alive
+        .filter_map(|(it, (record, _))| {
+            let is_outside = |address: &&IpAddr| !subnets.iter().any(|subnet| subnet.contains(**address));
+            let address = record.addresses.iter().find(is_outside)?;
+            Some(format!("{} ({address})", it.pod().unwrap_or_else(|| it.key.to_string())))
+        })
+        .collect();
+    if outside.is_empty() {
+        return None;
+    }
+    let found = format!("pods outside of the node's ranges: {}", name_some(&outside));
+    // Who lists the peers in a conf may route these addresses all the same.
+    let finding = match meaning.peers {
+        Peers::KeptByAgent => Finding::new("pod-outside-ranges", found),
+        Peers::Listed(_) => Finding::warning("pod-outside-ranges", found),
+    };
+    Some(
+        finding
+            .of(&network.name)
+            .because(
+                "the node's ranges changed after they were added, for example because its Node was deleted and made again; \
+                 other nodes do not reach them, and may reach another pod at the same address",
+            )
+            .remedy("delete these pods: they are created again with addresses of this node"),
+    )
 }
 
 /// Whether a difference is on the node's side, where all but the pair is made again.

@@ -14,6 +14,7 @@
 //! | [`remove_pod`]             | removes those that are still the pod's; what is not there is a success            |
 //! | [`sweep`]                  | removes what no record asks for                                                   |
 //! | [`remove_link`]            | removes a pod's elements where only its link is known                             |
+//! | [`find_link`]              | reads what a link has, for a pod whose record is lost                             |
 //! | [`differences`]            | says what is missing or wrong                                                     |
 //! | [`remove_table`]           | removes all of it                                                                 |
 //! | [`flows`]                  | deletes conntrack entries that bypass a change of hostPorts                       |
@@ -50,7 +51,7 @@ pub use plan::Wanted;
 use plan::{Plan, Present, additions, deletions, deletions_in, expirations_in};
 use presence::{exists, look_up, table_differences};
 pub use presence::{has_network, has_network_as};
-pub use search::remove_link;
+pub use search::{find_link, remove_link};
 pub use vxlan::ensure_vxlan_peers;
 
 /// How often a decision is made anew because somebody was faster. kube-proxy may write every second, and eighty ADDs

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::cni::ids::NetworkName;
 use crate::datapath::nftables::plan::deletions;
 use crate::datapath::nftables::{Attempts, NftError, find};
-use crate::desired::nftables::element::{Element, belongs_to};
+use crate::desired::nftables::element::{Element, HostPort, belongs_to, read_host_port};
 use crate::desired::nftables::table::{set, table};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
@@ -37,6 +37,33 @@ pub async fn remove_link(nft: &Nfnetlink, network: &NetworkName, host_link: &str
             Err(rejection) => return Err(rejection.into()),
         }
     }
+}
+
+/// What a link of `network` has in the table: whether it is masqueraded, and the hostPorts that lead to it. `None` where
+/// the link is not there.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn find_link(
+    nft: &Nfnetlink,
+    network: &NetworkName,
+    host_link: &str,
+) -> Result<Option<(bool, Vec<HostPort>)>, NftError> {
+    let link = Element::new(set::PODS, Bytes::default().link_name(host_link));
+    if find(nft, std::slice::from_ref(&link)).await?.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let elements = elements_of(nft, network, &link).await?;
+    let is_masqueraded =
+        elements.iter().any(|it| [set::MASQUERADE4, set::MASQUERADE6].contains(&it.set.as_str()));
+    let mut host_ports: Vec<HostPort> = Vec::new();
+    for (port, _) in elements.iter().filter_map(read_host_port) {
+        // One of every address is in the map of each family.
+        if !host_ports.contains(&port) {
+            host_ports.push(port);
+        }
+    }
+    Ok(Some((is_masqueraded, host_ports)))
 }
 
 async fn elements_of(
