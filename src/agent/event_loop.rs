@@ -36,6 +36,7 @@ use crate::agent::install::runtime::Runtime;
 use crate::agent::install::{conflist, drop_ins};
 use crate::agent::k8s::api_server;
 use crate::agent::k8s::client;
+use crate::agent::k8s::credentials::CertificateAuthority;
 use crate::agent::k8s::events::EventRecorder;
 use crate::agent::k8s::policy_watches::PolicyWatches;
 use crate::agent::k8s::watch::{ClusterSize, WatchMessage, follow_nodes};
@@ -91,6 +92,7 @@ pub struct Agent {
     policy_signal: Arc<Signal>,
     plugin_log: PluginLog,
     mounts: Mounts,
+    certificate_authority: CertificateAuthority,
     lacks: OwnNodeLacks,
     /// Place of the route that is looked up next, while they are.
     look_up_from: Option<usize>,
@@ -128,6 +130,7 @@ impl Agent {
             probation,
             ask_api: Arc::default(),
             has_looked_around: false,
+            certificate_authority: CertificateAuthority::read(),
             mounts: Mounts::of(settings.directories()),
             plugin_log: PluginLog::new(conflist::log_file(&settings.data_dir, &settings.network)),
             settings,
@@ -167,13 +170,12 @@ impl Agent {
                 }
                 Some(message) = messages.recv() => self.on_cluster_event(message),
                 _ = housekeeping.tick() => {
-                    if let Some(directory) = self.mounts.find_stale() {
-                        let directory = directory.display();
-                        return Err(io::Error::other(format!(
-                            "{directory} was removed or moved on the node; ending, so that the container gets a new mount"
-                        )));
-                    }
+                    self.end_if_only_that_helps()?;
                     self.housekeeping();
+                    let awaits_network =
+                        self.cluster.index.own().is_some_and(|own| own.condition.awaits_network);
+                    let recorder = self.reported.recorder.as_ref();
+                    self.runtime.nudge(Instant::now(), awaits_network, recorder).await;
                     self.look_up_routes().await;
                 }
                 _ = resync.tick() => self.resync().await,
@@ -181,6 +183,23 @@ impl Agent {
         }
         self.save();
         info!("agent stopped, the network stays as it is");
+        Ok(())
+    }
+
+    /// What the container was given when it began is no good any more: kubelet's next one has what is right.
+    fn end_if_only_that_helps(&self) -> io::Result<()> {
+        if let Some(directory) = self.mounts.find_stale() {
+            let directory = directory.display();
+            return Err(io::Error::other(format!(
+                "{directory} was removed or moved on the node; ending, so that the container gets a new mount"
+            )));
+        }
+        if self.reported.is_api_down() && self.certificate_authority.is_replaced() {
+            return Err(io::Error::other(
+                "the API server is not heard, and the cluster's certificate authority was replaced; ending, so that it is \
+                 read again",
+            ));
+        }
         Ok(())
     }
 
@@ -319,9 +338,6 @@ impl Agent {
     fn housekeeping(&mut self) {
         let now = Instant::now();
         self.reported.health.beat();
-        let own = self.cluster.index.own();
-        let awaits_network = own.is_some_and(|own| own.condition.awaits_network);
-        self.runtime.nudge(now, awaits_network, self.reported.recorder.as_ref());
         if self.cluster.index.is_complete() {
             let (name, recorder) = (&self.settings.node_name, self.reported.recorder.as_ref());
             match OwnNode::of(&self.cluster.index) {

@@ -122,6 +122,11 @@ impl Reported {
         debug!(reason, "watch failed");
     }
 
+    /// Whether the API server answers nothing, or says no.
+    pub fn is_api_down(&self) -> bool {
+        self.is_api_down
+    }
+
     /// The API server answered.
     pub fn api_answered(&mut self) {
         if std::mem::take(&mut self.is_api_down) {

@@ -20,6 +20,7 @@
 //! | [`networks`]     | which networks this node has, from its conflists and stores                           |
 //! | [`node_view`]    | the node for whoever looks at many attachments at once                                |
 //! | [`judged`]       | every attachment of a store, each with whether it lives                               |
+//! | [`readiness`]    | whether the next ADD can succeed                                                      |
 //! | [`uninstall`]    | removes all that ferrule made on this node                                            |
 //! | [`static_peers`] | routes to the peers that a conf lists                                                 |
 //! | [`error_codes`]  | which error has which code                                                            |
@@ -46,6 +47,7 @@ pub mod node_view;
 pub mod pod_policy;
 pub mod pod_repair;
 pub mod pod_rules;
+pub mod readiness;
 pub mod reclaim;
 pub mod set_up;
 pub mod static_peers;

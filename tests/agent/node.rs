@@ -179,9 +179,14 @@ impl AgentNode {
 
     /// Waits for `condition`, and says how long it took.
     pub fn wait(&self, what: &str, condition: impl Fn() -> bool) -> Duration {
+        self.wait_within(PATIENCE, what, condition)
+    }
+
+    /// The same for what takes its time.
+    pub fn wait_within(&self, patience: Duration, what: &str, condition: impl Fn() -> bool) -> Duration {
         let begin = Instant::now();
         while !condition() {
-            if begin.elapsed() > PATIENCE {
+            if begin.elapsed() > patience {
                 let log = fs::read_to_string(self.path("agent.log")).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(60).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();

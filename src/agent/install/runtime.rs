@@ -17,7 +17,10 @@ use crate::agent::k8s::events::EventRecorder;
 use crate::agent::serve::log::milliseconds;
 use crate::agent::settings::Settings;
 use crate::attachments::networks::Networks;
+use crate::attachments::readiness;
+use crate::attachments::timing::Steps;
 use crate::cni::ids::NetworkName;
+use crate::config::Network;
 use crate::config::range::RangeSet;
 
 /// How long a runtime and its kubelet may take to notice a conf. Kubelet asks the runtime every five seconds.
@@ -47,8 +50,8 @@ pub struct Runtime {
     data_dir: PathBuf,
     /// MTU of new pods, in bytes, where it is not the uplink's.
     pod_mtu: Option<u32>,
-    /// Range sets of the conf that is installed.
-    range_sets: Vec<RangeSet>,
+    /// What the conf that is installed means.
+    meaning: Option<Network>,
 }
 
 /// Why the files could not be installed.
@@ -84,7 +87,7 @@ impl Runtime {
             network: settings.network.clone(),
             data_dir: settings.data_dir.clone(),
             pod_mtu: None,
-            range_sets: Vec::new(),
+            meaning: None,
         }
     }
 
@@ -95,7 +98,7 @@ impl Runtime {
 
     /// Range sets of the conf that is installed.
     pub fn range_sets(&self) -> &[RangeSet] {
-        &self.range_sets
+        self.meaning.as_ref().map(Network::range_sets).unwrap_or_default()
     }
 
     /// Installs the plugin, then the conf: as soon as the conf exists, pods come. Idempotent.
@@ -121,22 +124,35 @@ impl Runtime {
             self.chained = chained;
         }
         if self.installed.as_ref() != Some(&conf) {
-            self.range_sets = network.range_sets().to_vec();
+            self.meaning = Some(network);
             self.installed = Some(conf);
             self.look = Some((Instant::now() + PATIENCE, PATIENCE));
         }
         Ok(())
     }
 
-    /// Writes the conf once more where the runtime has not loaded it: its watch may have been late, or lost
-    /// (containerd#11715). `awaits_network` is what the Node says.
-    pub fn nudge(&mut self, now: Instant, awaits_network: bool, recorder: Option<&EventRecorder>) {
+    /// Looks after a Node that says that it awaits its network. Where ferrule's own STATUS says no, the runtime repeats just
+    /// that, and the cause is told. Else the runtime has not loaded the conf: its watch may have been late, or lost
+    /// (containerd#11715), so it is written once more. `awaits_network` is what the Node says.
+    pub async fn nudge(&mut self, now: Instant, awaits_network: bool, recorder: Option<&EventRecorder>) {
         let Some((at, pause)) = self.look.filter(|(at, _)| *at <= now) else { return };
         if !awaits_network {
             self.look = None;
             return;
         }
         let waited = now.duration_since(at) + pause;
+        let pause = (pause * 2).min(LONGEST);
+        self.look = Some((now + pause, pause));
+        if let Some(meaning) = &self.meaning
+            && let Err(reason) = readiness::judge(meaning, None, &Steps::default()).await
+        {
+            warn!(waited = milliseconds(waited), %reason, "node awaits its network, STATUS says that no pod can be added");
+            if let Some(recorder) = recorder {
+                let note = format!("the node is not Ready because no pod can be added: {reason}");
+                recorder.warn("NoPodCanBeAdded", note);
+            }
+            return;
+        }
         warn!(waited = milliseconds(waited), "runtime has not loaded the conf, writing it again");
         if let Some(recorder) = recorder {
             let file = self.conf.display();
@@ -151,8 +167,6 @@ impl Runtime {
                 warn!(reason = %error, "conf not written again");
             }
         }
-        let pause = (pause * 2).min(LONGEST);
-        self.look = Some((now + pause, pause));
     }
 
     /// The runtime says that it has no network configuration: look soon whether that goes on.

@@ -122,6 +122,8 @@ struct Writer {
     waiting: VecDeque<(&'static str, String, Event)>,
     events_at: Option<Instant>,
     event_failures: Backoff,
+    /// Reason of the last failure to write one, as of the condition.
+    event_reason: String,
     written: HashMap<(&'static str, String), Instant>,
 }
 
@@ -138,6 +140,7 @@ async fn write_notices(client: Client, node: String, mut notices: mpsc::Receiver
         waiting: VecDeque::new(),
         events_at: None,
         event_failures: Backoff::default(),
+        event_reason: String::new(),
         written: HashMap::new(),
     };
     loop {
@@ -236,6 +239,10 @@ impl Writer {
             };
             if let Some(why) = why {
                 debug!(event = reason, reason = why, "event not written, will retry");
+                if self.event_reason != why {
+                    warn!(event = reason, reason = why, "events not written, will retry");
+                    self.event_reason = why;
+                }
                 self.event_failures.fail(Instant::now());
                 self.events_at = self.event_failures.at();
                 return;
@@ -243,6 +250,7 @@ impl Writer {
             self.written.insert((*reason, note.clone()), Instant::now());
             self.waiting.pop_front();
             self.event_failures.succeed();
+            self.event_reason.clear();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod api_server;
 pub mod client;
+pub mod credentials;
 pub mod events;
 mod metadata;
 pub mod node_info;
