@@ -1,5 +1,6 @@
 //! A Node object is a claim: what no pods elsewhere may have gets no route, whatever a Node says.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use ferrule::cni::ids::NetworkName;
@@ -7,6 +8,7 @@ use ferrule::desired::names::route_metric;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::api::NodeSpec;
 use super::node::{AgentNode, other, own};
 
@@ -183,4 +185,18 @@ fn routes_that_silence_the_api_server_are_withdrawn() {
     node.wait_for_routes_to(&[11]);
     node.wait_for_routes_to(&[11, 13]);
     node.wait("no metric", || refused(&node, "node-13").is_none());
+}
+
+/// Before Kubernetes 1.33 there are no ServiceCIDR objects, and a role of before an upgrade does not allow them.
+#[test]
+fn without_service_ranges_the_service_kubernetes_is_known() {
+    let mut node = AgentNode::new("services");
+    let access = |verb: &str| Access { group: String::new(), resource: "nodes".into(), verb: verb.into() };
+    node.api.allow(BTreeSet::from([access("list"), access("watch")]));
+    node.through = vec!["env".into(), "KUBERNETES_SERVICE_HOST=10.96.0.1".into()];
+    node.api.put(claim("services", &["10.96.0.0/24"], 20));
+    node.api.put(other(11));
+    node.start_ready();
+    node.wait("the refusal", || refused(&node, "services") == Some(1.0));
+    node.wait_for_routes_to(&[11]);
 }

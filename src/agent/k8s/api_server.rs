@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -53,6 +54,7 @@ pub async fn follow(client: Client, host: String, asked: Arc<Notify>, messages: 
             }
             // Older servers have no such resource, and older roles do not allow it.
             Ok(Err(kube::Error::Api(reason))) => {
+                known.services = kubernetes_service().into_iter().collect();
                 if !std::mem::replace(&mut is_refusal_told, true) {
                     info!(%reason, "Service ranges not known");
                 }
@@ -75,6 +77,12 @@ pub async fn follow(client: Client, host: String, asked: Arc<Notify>, messages: 
         let pause = if has_answered { PAUSE } else { PAUSE_AFTER_FAILURE };
         let _ = timeout(pause, asked.notified()).await;
     }
+}
+
+/// The Service `kubernetes`, as kubelet tells each pod of it: of the Services' range all that an older server tells.
+fn kubernetes_service() -> Option<IpNetwork> {
+    let address: IpAddr = std::env::var("KUBERNETES_SERVICE_HOST").ok()?.parse().ok()?;
+    Some(address.into())
 }
 
 #[cfg(test)]
