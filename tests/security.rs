@@ -6,10 +6,12 @@ mod document;
 mod files;
 mod fragments;
 mod loopback;
+mod metadata;
 mod no_flow;
 mod own_addresses;
 mod packages;
 #[cfg(feature = "agent")]
 mod privileges;
 mod spoofing;
+mod user_namespace;
 mod words;

@@ -57,6 +57,7 @@ pub struct Datapath {
     vxlan: overlay::Settings,
     forward_accept: ForwardAccept,
     masquerade: bool,
+    block_metadata: bool,
     /// Addresses of this node's Node that the node does not have, and what takes their place.
     replaced: Vec<(IpAddr, Option<IpAddr>)>,
     /// Netlink ports of the two sockets: the kernel names them in events of the agent's own changes.
@@ -110,6 +111,7 @@ impl Datapath {
             routing: settings.routing,
             forward_accept: settings.forward_accept,
             masquerade: settings.masquerade,
+            block_metadata: settings.block_instance_metadata,
             vxlan: overlay::Settings {
                 id: settings.vxlan_id,
                 port: settings.vxlan_port,
@@ -169,6 +171,7 @@ impl Datapath {
     pub async fn prepare(&self, desired: &Desired, former: &[IpNetwork]) -> Result<Vec<String>, CniError> {
         let mut state = self.state_with(desired, Vec::new());
         state.ipv6 &= sysctl::has_ipv6();
+        node::allow_metadata(&self.netlink, &state).await?;
         let switches = node_state::prepare_in(&self.netlink, &self.data_dir, &state, &self.boot).await?;
         let stale = former.iter().filter(|cidr| !desired.own.pod_cidrs.contains(cidr)).map(|&cidr| {
             let route = Route::to(cidr, ROUTE_PROTOCOL);
@@ -271,7 +274,8 @@ impl Datapath {
     /// The node's state, with the addresses that this node has.
     fn state_with(&self, desired: &Desired, peers: Vec<Peer>) -> NodeState {
         let state = desired.state_with(&self.network, peers);
-        NodeState { node_ips: self.localised(&state.node_ips), ..state }
+        let block_metadata = self.block_metadata;
+        NodeState { node_ips: self.localised(&state.node_ips), block_metadata, ..state }
     }
 
     /// The addresses that this node has itself where its Node names these: those can be sources.

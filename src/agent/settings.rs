@@ -78,6 +78,10 @@ pub struct Settings {
     #[arg(long, env = "FERRULE_NON_MASQUERADE_CIDRS", value_delimiter = ',')]
     pub non_masquerade_cidrs: Vec<IpNetwork>,
 
+    /// Keep pods from the cloud's instance metadata service (169.254.169.254 and the like)
+    #[arg(long, env = "FERRULE_BLOCK_INSTANCE_METADATA", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub block_instance_metadata: bool,
+
     /// Where iptables' FORWARD drops (docker): auto inserts accept rules for this node's pods, off only reports it
     #[arg(long, env = "FERRULE_FORWARD_ACCEPT", default_value = "auto", num_args = 0..=1, default_missing_value = "auto")]
     pub forward_accept: ForwardAccept,
@@ -168,6 +172,7 @@ impl Settings {
             cni_versions: self.cni_versions.clone(),
             forward_accept: self.forward_accept == ForwardAccept::Auto,
             policy_unknown: self.policy_unknown,
+            block_metadata: self.block_instance_metadata,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::cni::ids::NetworkName;
 use crate::config::peer::Peers;
 use crate::config::{Network, Role};
 use crate::datapath::nftables::Rebuilt;
-use crate::datapath::node::find_uplink;
+use crate::datapath::node::{allow_metadata, find_uplink};
 use crate::datapath::peers;
 use crate::datapath::pods::Depth;
 use crate::desired::node::NodeState;
@@ -107,6 +107,9 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &NodeView
     let mut state = NodeState::of(meaning, node.facts.has_ipv6);
     state.gateways = network.named_gateways().collect();
     if let Err(error) = prepare(&node.netlink, meaning, &state, &node.boot).await {
+        done.problems.push(error.to_string());
+    }
+    if let Err(error) = allow_metadata(&node.netlink, &state).await {
         done.problems.push(error.to_string());
     }
     // Routes to peers that no conf lists belong to the agent.

@@ -75,6 +75,8 @@ pub struct Network {
     pub forward_accept: bool,
     /// `policyUnknown`: what a pod starts with whose NetworkPolicies are not known yet.
     pub policy_unknown: PolicyUnknown,
+    /// `blockInstanceMetadata`: pods are kept from the cloud's metadata service.
+    pub block_metadata: bool,
     /// `nodeIPs`: this node's own address, one of a family at most.
     pub node_ips: Vec<IpAddr>,
     /// Addresses asked for, each once: `runtimeConfig.ips`, `args.cni.ips`, `IP` of `CNI_ARGS`; where none of these
@@ -137,6 +139,7 @@ impl Network {
             peers: main.peers,
             forward_accept: main.forward_accept,
             policy_unknown: main.policy_unknown,
+            block_metadata: main.block_metadata,
             node_ips: main.node_ips,
             requested,
             prev_result,
@@ -175,12 +178,14 @@ struct Main {
     peers: Peers,
     forward_accept: bool,
     policy_unknown: PolicyUnknown,
+    block_metadata: bool,
     node_ips: Vec<IpAddr>,
     log: LogConf,
 }
 
 impl Main {
     fn read(root: &Node<'_, '_>, role: Role, sets: &[RangeSet], policy: SysctlPolicy<'_>) -> Self {
+        let is_set = |key| root.member(key).and_then(|node| node.as_bool()).unwrap_or(false);
         match role {
             Role::Ipam => Self::default(),
             Role::Main => Self {
@@ -193,8 +198,9 @@ impl Main {
                 allowed_sysctls: Pattern::read_list(root, policy),
                 dns: Dns::read_member(root),
                 peers: read_peers(root, sets),
-                forward_accept: root.member("forwardAccept").and_then(|node| node.as_bool()).unwrap_or(false),
                 policy_unknown: PolicyUnknown::read(root),
+                forward_accept: is_set("forwardAccept"),
+                block_metadata: is_set("blockInstanceMetadata"),
                 node_ips: read_own_addresses(root),
                 log: LogConf::read(root),
             },

@@ -83,6 +83,17 @@ pub async fn prepare(node: &Netlink, state: &NodeState, switches: &[Switch]) -> 
     )
 }
 
+/// Removes the rules that keep pods from the metadata service where the conf asks for them no longer. An ADD does not look.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn allow_metadata(node: &Netlink, state: &NodeState) -> Result<(), DatapathError> {
+    let stale = state.stale_refusals(pod_rules_of_node(node).await?);
+    let outcomes = node.submit(stale.into_iter().map(Change::DeleteRule)).await;
+    let is_gone = |it: &Result<(), KernelError>| it.as_ref().is_err_and(KernelError::is_not_found);
+    DatapathError::check(Place::Node, outcomes.into_iter().filter(|it| !is_gone(it)))
+}
+
 /// The rules for this node's pods that are there, of whatever network.
 ///
 /// # Errors

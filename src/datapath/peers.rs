@@ -352,6 +352,7 @@ mod tests {
             node_ips: vec![hop.parse().unwrap()],
         });
         NodeState {
+            block_metadata: false,
             network: NetworkName::parse("podnet").unwrap(),
             subnets: vec!["10.244.0.0/24".parse().unwrap()],
             delegated: vec![],

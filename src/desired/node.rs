@@ -1,7 +1,7 @@
 //! What a node needs besides its pods: forwarding, the catch-all of its own subnets, the routes to peers.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
@@ -13,7 +13,15 @@ use crate::desired::names;
 use crate::desired::object::{Address, Place, Route, Sysctl, route_to};
 use crate::desired::overlay::{Overlay, OverlayPeer};
 use crate::linux::route::{MAIN_TABLE, RouteKind};
-use crate::linux::rule::{Packets, Rule};
+use crate::linux::rule::{Packets, REFUSED, Rule};
+
+/// Where clouds answer a node with its credentials: AWS, Google, Azure, Oracle, OpenStack and others; AWS and Google by
+/// IPv6. At the first of them some clouds have their DNS as well, so only this port is refused.
+const METADATA: [(IpAddr, u16); 3] = [
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80),
+    (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 80),
+    (IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), 80),
+];
 
 /// The largest metric: every other route to the same subnet comes first, so that a node whose pods live
 /// in the subnet of its own LAN goes on reaching that LAN.
@@ -38,6 +46,8 @@ pub struct NodeState {
     pub node_ips: Vec<IpAddr>,
     /// The other nodes.
     pub peers: Vec<Peer>,
+    /// Whether pods are kept from the cloud's metadata service.
+    pub block_metadata: bool,
 }
 
 /// A peer's route, or why it cannot have one.
@@ -70,6 +80,7 @@ impl NodeState {
             gateways: Vec::new(),
             node_ips: network.node_ips.clone(),
             peers: network.peers.listed().to_vec(),
+            block_metadata: network.block_metadata,
         }
     }
 
@@ -126,11 +137,31 @@ impl NodeState {
                 protocol: names::ROUTE_PROTOCOL,
                 suppress: Some(if subnet.is_ipv4() { 31 } else { 127 }),
             };
-            if !rules.contains(&rule) {
-                rules.push(rule);
+            let refusals =
+                METADATA.iter().filter(|(to, _)| self.block_metadata && to.is_ipv4() == subnet.is_ipv4());
+            let refusals = refusals.map(|&(to, port)| Rule {
+                packets: Packets::Tcp { from: subnet, to, port },
+                table: REFUSED,
+                suppress: None,
+                ..rule
+            });
+            for rule in std::iter::once(rule).chain(refusals) {
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
             }
         }
         rules
+    }
+
+    /// Of rules that are there, those that keep this network's pods from the metadata service, and that is not asked for.
+    pub fn stale_refusals(&self, there: Vec<Rule>) -> Vec<Rule> {
+        let wanted = self.pod_rules();
+        let is_own = |rule: &Rule| match rule.packets {
+            Packets::Tcp { from, .. } => self.subnets.contains(&from) || self.delegated.contains(&from),
+            Packets::From(_) | Packets::To(_) => false,
+        };
+        there.into_iter().filter(|rule| is_own(rule) && !wanted.contains(rule)).collect()
     }
 
     /// IPv6 gateways as addresses of `lo` besides: the kernel takes only a link's address for a source (`src` of a
@@ -235,6 +266,7 @@ mod tests {
 
     fn state(peers: Vec<Peer>) -> NodeState {
         NodeState {
+            block_metadata: false,
             network: NetworkName::parse("podnet").unwrap(),
             subnets: vec!["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
             delegated: vec![],

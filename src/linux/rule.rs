@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::IpProtocol;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::attributes::{ip, number, text};
@@ -14,7 +15,7 @@ use super::message::{Object, Request, rtm, split};
 use super::netlink::Netlink;
 use super::route::Family;
 
-/// `FRA_*`, `FR_ACT_TO_TBL` (include/uapi/linux/fib_rules.h).
+/// `FRA_*`, `FR_ACT_TO_TBL`, `FR_ACT_UNREACHABLE` (include/uapi/linux/fib_rules.h).
 const FRA_DST: u16 = 1;
 const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
@@ -24,9 +25,20 @@ const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
 const FRA_OIFNAME: u16 = 17;
 pub(super) const FRA_PROTOCOL: u16 = 21;
+const FRA_IP_PROTO: u16 = 22;
+const FRA_DPORT_RANGE: u16 = 24;
+const FRA_DPORT_MASK: u16 = 29;
 const TO_TABLE: u8 = 1;
+const UNREACHABLE: u8 = 7;
 
-/// Some packets are looked up in a table; where that has no route for them, the next rule counts.
+/// `IPPROTO_TCP` (include/uapi/linux/in.h).
+const TCP: u8 = 6;
+
+/// Instead of a table: the packets are refused (`unreachable`).
+pub const REFUSED: u32 = 0;
+
+/// Some packets are looked up in a table; where that has no route for them, the next rule counts. Or they are
+/// [`REFUSED`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// Which packets.
@@ -48,12 +60,21 @@ pub enum Packets {
     From(IpNetwork),
     /// Those to some addresses.
     To(IpNetwork),
+    /// TCP from some addresses to a port of one.
+    Tcp {
+        /// From where.
+        from: IpNetwork,
+        /// To whom.
+        to: IpAddr,
+        /// To which port.
+        port: u16,
+    },
 }
 
 impl Packets {
     fn network(self) -> IpNetwork {
         match self {
-            Self::From(network) | Self::To(network) => network,
+            Self::From(network) | Self::To(network) | Self::Tcp { from: network, .. } => network,
         }
     }
 }
@@ -64,8 +85,12 @@ impl fmt::Display for Rule {
         match packets {
             Packets::From(network) => write!(f, "from {network}")?,
             Packets::To(network) => write!(f, "to {network}")?,
+            Packets::Tcp { from, to, port } => write!(f, "from {from} to {to} ipproto tcp dport {port}")?,
         }
-        write!(f, " lookup {table}")?;
+        match *table {
+            REFUSED => f.write_str(" unreachable")?,
+            table => write!(f, " lookup {table}")?,
+        }
         suppress.iter().try_for_each(|length| write!(f, " suppress_prefixlength {length}"))?;
         write!(f, " priority {priority} proto {protocol}")
     }
@@ -122,6 +147,7 @@ impl Rule {
         let [_family, destination_len, source_len, _, table, _, _, action, ..] = *header;
         let (mut source, mut destination, mut suppress) = (None, None, None);
         let (mut table, mut protocol, mut priority) = (u32::from(table), 0, 0);
+        let (mut transport, mut ports) = (None, None);
         for (kind, value) in found.iter() {
             match kind {
                 FRA_SRC => source = ip(value),
@@ -129,17 +155,34 @@ impl Rule {
                 FRA_TABLE => table = number(value)?,
                 FRA_PRIORITY => priority = number(value)?,
                 FRA_PROTOCOL => protocol = *value.first()?,
+                FRA_IP_PROTO => transport = value.first().copied(),
+                FRA_DPORT_RANGE => ports = value.first_chunk::<4>().copied(),
+                // Newer kernels say of a port that all of it counts.
+                FRA_DPORT_MASK if value.iter().all(|&byte| byte == u8::MAX) => {}
                 // Told of each rule, as "no" (-1).
                 FRA_SUPPRESS_PREFIXLEN => suppress = number(value).filter(|&it| it != u32::MAX),
                 _ => return None,
             }
         }
-        if action != TO_TABLE {
-            return None;
+        match action {
+            TO_TABLE => {}
+            UNREACHABLE => table = REFUSED,
+            _ => return None,
         }
-        let packets = match (source, destination) {
-            (Some(ip), None) => Packets::From(IpNetwork::new(ip, source_len).ok()?),
-            (None, Some(ip)) => Packets::To(IpNetwork::new(ip, destination_len).ok()?),
+        let packets = match (source, destination, transport, ports) {
+            (Some(ip), None, None, None) => Packets::From(IpNetwork::new(ip, source_len).ok()?),
+            (None, Some(ip), None, None) => Packets::To(IpNetwork::new(ip, destination_len).ok()?),
+            // struct fib_rule_port_range: first and last, in the host's order.
+            (Some(ip), Some(to), Some(TCP), Some([a, b, c, d])) if [a, b] == [c, d] => {
+                if destination_len != if to.is_ipv4() { 32 } else { 128 } {
+                    return None;
+                }
+                Packets::Tcp {
+                    from: IpNetwork::new(ip, source_len).ok()?,
+                    to,
+                    port: u16::from_ne_bytes([a, b]),
+                }
+            }
             _ => return None,
         };
         Some(Self { packets, table, priority, protocol, suppress })
@@ -193,23 +236,32 @@ fn message_to(rule: &Rule) -> RuleMessage {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
     };
-    message.header.action = RuleAction::ToTable;
-    let packets = match rule.packets {
+    message.header.action = if rule.table == REFUSED { RuleAction::Unreachable } else { RuleAction::ToTable };
+    message.attributes = match rule.packets {
         Packets::From(network) => {
             message.header.src_len = network.prefix();
-            RuleAttribute::Source(network.ip())
+            vec![RuleAttribute::Source(network.ip())]
         }
         Packets::To(network) => {
             message.header.dst_len = network.prefix();
-            RuleAttribute::Destination(network.ip())
+            vec![RuleAttribute::Destination(network.ip())]
+        }
+        Packets::Tcp { from, to, port } => {
+            message.header.src_len = from.prefix();
+            message.header.dst_len = if to.is_ipv4() { 32 } else { 128 };
+            vec![
+                RuleAttribute::Source(from.ip()),
+                RuleAttribute::Destination(to),
+                RuleAttribute::IpProtocol(IpProtocol::Tcp),
+                RuleAttribute::DestinationPortRange(RulePortRange { start: port, end: port }),
+            ]
         }
     };
-    message.attributes = vec![
-        packets,
-        RuleAttribute::Table(rule.table),
-        RuleAttribute::Priority(rule.priority),
-        RuleAttribute::Protocol(rule.protocol.into()),
-    ];
+    if rule.table != REFUSED {
+        message.attributes.push(RuleAttribute::Table(rule.table));
+    }
+    message.attributes.push(RuleAttribute::Priority(rule.priority));
+    message.attributes.push(RuleAttribute::Protocol(rule.protocol.into()));
     message.attributes.extend(rule.suppress.map(RuleAttribute::SuppressPrefixLen));
     message
 }

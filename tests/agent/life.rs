@@ -162,3 +162,22 @@ fn variables_of_the_agent_set_what_flags_set() {
     let conf = node.conf();
     assert_eq!((conf["mtu"].as_u64(), conf["ipMasq"].as_bool()), (Some(1380), Some(false)));
 }
+
+/// A setting of the conf and of the node's rules, which goes when it is switched off.
+#[test]
+fn the_metadata_service_is_refused_where_it_is_asked_for() {
+    let mut node = AgentNode::new("metadata");
+    let refusals = |node: &AgentNode| {
+        let rules = ["-4", "-6"].map(|family| node.namespace.ip(&format!("{family} rule show")));
+        rules.concat().lines().filter(|line| line.contains("unreachable")).count()
+    };
+    node.words = vec!["--block-instance-metadata".into()];
+    node.start_ready();
+    assert_eq!((refusals(&node), node.conf()["blockInstanceMetadata"].as_bool()), (3, Some(true)));
+    node.namespace.ip("rule delete from 10.244.1.0/24 to 169.254.169.254 pref 8");
+    node.wait("it to be there again", || refusals(&node) == 3);
+    node.end(Signal::TERM);
+    node.words.clear();
+    node.start_ready();
+    assert_eq!((refusals(&node), node.conf()["blockInstanceMetadata"].as_bool()), (0, None));
+}

@@ -170,6 +170,7 @@ impl Node {
     pub fn state(&self, peers: Vec<Peer>) -> NodeState {
         let own = self.as_peer();
         NodeState {
+            block_metadata: false,
             network: NetworkName::parse("podnet").unwrap(),
             subnets: own.pod_cidrs,
             delegated: vec![],

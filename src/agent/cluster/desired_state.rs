@@ -89,6 +89,7 @@ impl Desired {
     /// The same with other peers.
     pub fn state_with(&self, network: &NetworkName, peers: Vec<Peer>) -> NodeState {
         NodeState {
+            block_metadata: false,
             network: network.clone(),
             subnets: self.own.pod_cidrs.clone(),
             delegated: Vec::new(),

@@ -32,6 +32,8 @@ pub struct ConfOptions {
     pub forward_accept: bool,
     /// What a pod starts with whose NetworkPolicies this agent does not know yet.
     pub policy_unknown: PolicyUnknown,
+    /// `blockInstanceMetadata`.
+    pub block_metadata: bool,
 }
 
 /// The conflist with our entry alone. The same for the same input.
@@ -66,6 +68,9 @@ pub fn render(options: &ConfOptions, own: &OwnNode) -> Value {
     if !options.non_masquerade.is_empty() {
         let exempt: Vec<String> = options.non_masquerade.iter().map(ToString::to_string).collect();
         plugin["nonMasqueradeCIDRs"] = json!(exempt);
+    }
+    if options.block_metadata {
+        plugin["blockInstanceMetadata"] = json!(true);
     }
     if options.forward_accept {
         plugin["forwardAccept"] = json!(true);
@@ -134,6 +139,7 @@ mod tests {
             cni_versions: vec![SpecVersion::V0_4_0, SpecVersion::V1_0_0, SpecVersion::V1_1_0],
             forward_accept: false,
             policy_unknown: PolicyUnknown::Hold,
+            block_metadata: false,
         }
     }
 
@@ -164,7 +170,8 @@ mod tests {
         assert_eq!(plugin["ipam"]["routes"], json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]));
         assert_eq!(plugin["nodeIPs"], json!(["172.18.0.2", "fd00::2"]));
         assert_eq!((&plugin["peers"], &plugin["ipMasq"]), (&json!("agent"), &json!(true)));
-        for absent in ["mtu", "nonMasqueradeCIDRs", "forwardAccept", "policyUnknown"] {
+        for absent in ["mtu", "nonMasqueradeCIDRs", "forwardAccept", "policyUnknown", "blockInstanceMetadata"]
+        {
             assert_eq!(plugin[absent], Value::Null);
         }
     }
