@@ -39,6 +39,12 @@ pub trait Asker {
     }
 }
 
+impl<T: Asker + ?Sized> Asker for &T {
+    fn run(&self, words: &[&str]) -> Result<String> {
+        (**self).run(words)
+    }
+}
+
 /// A pod, to be asked things in.
 pub struct In<'a>(pub &'a Space<'a>, pub &'a str);
 

@@ -57,6 +57,11 @@ impl<'c> Space<'c> {
         Ok(space)
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Removes it and what is in it. `wait`: until no pod is left.
     pub fn remove(&self, wait: bool) {
         let wait = format!("--wait={wait}");
@@ -83,6 +88,14 @@ impl<'c> Space<'c> {
         let list =
             json!({ "apiVersion": "v1", "kind": "List", "items": objects.into_iter().collect::<Vec<_>>() });
         let words = ["--namespace", self.name.as_str(), "create", "--filename", "-"];
+        self.cluster.kubectl_with_input(&words, &list.to_string()).map(|_| ())
+    }
+
+    /// Makes all of these be as they are here, whether they are there or not.
+    pub fn apply(&self, objects: impl IntoIterator<Item = Value>) -> Result {
+        let list =
+            json!({ "apiVersion": "v1", "kind": "List", "items": objects.into_iter().collect::<Vec<_>>() });
+        let words = ["--namespace", self.name.as_str(), "apply", "--filename", "-"];
         self.cluster.kubectl_with_input(&words, &list.to_string()).map(|_| ())
     }
 

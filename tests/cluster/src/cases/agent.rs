@@ -10,7 +10,7 @@ use crate::process::{Result, eventually, seconds};
 use crate::space::Space;
 
 /// The agents' DaemonSet.
-const AGENT: &str = "daemonset/ferrule";
+pub const AGENT: &str = "daemonset/ferrule";
 
 /// An upgrade is a rollout.
 pub fn rolled_out_again_it_costs_no_packet(space: &Space<'_>) -> Result {
@@ -25,8 +25,16 @@ pub fn rolled_out_again_it_costs_no_packet(space: &Space<'_>) -> Result {
     losses.none()
 }
 
-/// ADD asks nobody. The agent is taken off the nodes by a selector that no node has.
+/// ADD asks nobody.
 pub fn without_it_pods_start_all_the_same(space: &Space<'_>) -> Result {
+    without_agents(space, || {
+        let names = pods::one_on_each_node(space)?;
+        pods::all_reach_all(space, &names).map(|_| ())
+    })
+}
+
+/// Does something while no node has an agent. They are taken off the nodes by a selector that no node has.
+pub fn without_agents<T>(space: &Space<'_>, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let patch = |selector: &str| {
         let patch = format!(
             r#"{{"spec": {{"template": {{"spec": {{"nodeSelector": {{"ferrule.dev/nowhere": {selector}}}}}}}}}}}"#
@@ -38,8 +46,7 @@ pub fn without_it_pods_start_all_the_same(space: &Space<'_>) -> Result {
         let selector = ["--selector", "app.kubernetes.io/name=ferrule", "--timeout=90s"];
         let wait = ["--namespace", "kube-system", "wait", "--for=delete", "pods"];
         space.kubectl(&[&wait[..], &selector].concat())?;
-        let names = pods::one_on_each_node(space)?;
-        pods::all_reach_all(space, &names).map(|_| ())
+        act()
     })();
     patch("null")?;
     space.system_rolled_out(AGENT)?;

@@ -1,4 +1,4 @@
-//! Kubernetes' own network tests, by name: those of conformance, and the Granular Checks.
+//! Kubernetes' own network tests, by name: those of conformance, the Granular Checks, and those of NetworkPolicy.
 //!
 //! `E2E_DIR` names the directory with `e2e.test` and `ginkgo` of the cluster's version, as Kubernetes releases them
 //! together (kubernetes-test-linux-amd64.tar.gz). Without it these cases are skipped.
@@ -14,7 +14,14 @@ use crate::process::{Result, run};
 use crate::space::Space;
 
 /// How many cases at the same time.
-const PROCESSES: &str = "5";
+const PROCESSES: usize = 5;
+
+/// The same for those of NetworkPolicy: each asks every pod of three namespaces for every other.
+const PROCESSES_OF_POLICIES: usize = 3;
+
+/// What is not for every cluster: what disturbs all of it, the cases of before `Netpol`, and SCTP, for which the kernel
+/// must have a module.
+const SKIP_OF_POLICIES: &str = r"NetworkPolicyLegacy|\[Disruptive\]|SCTP";
 
 /// What a cluster made by kind cannot have: features behind gates, load balancers, the internet.
 const SKIP: &str = r"\[Disruptive\]|\[Feature:|\[FeatureGate:|LoadBalancer|provide Internet connection";
@@ -42,15 +49,20 @@ pub fn conformance_of_services_passes(space: &Space<'_>) -> Result {
 /// All the rest of conformance: DNS, EndpointSlices, proxies, the APIs.
 pub fn conformance_of_the_rest_passes(space: &Space<'_>) -> Result {
     let skip = format!(r"{SKIP}|\[sig-network\] (HostPort|Networking Granular Checks|Services) ");
-    pass_but(space, r"\[sig-network\].*\[Conformance\]", &skip, 10)
+    pass_but(space, r"\[sig-network\].*\[Conformance\]", &skip, 10, PROCESSES)
+}
+
+/// All that they ask of a network that enforces NetworkPolicies; of Kubernetes 1.34 these are 45.
+pub fn network_policies_pass(space: &Space<'_>) -> Result {
+    pass_but(space, r"\[sig-network\] Netpol", SKIP_OF_POLICIES, 40, PROCESSES_OF_POLICIES)
 }
 
 fn pass(space: &Space<'_>, focus: &str, least: usize) -> Result {
-    pass_but(space, focus, SKIP, least)
+    pass_but(space, focus, SKIP, least, PROCESSES)
 }
 
 /// Runs what matches `focus` and not `skip`; `least`: fewer would say that they have other names now.
-fn pass_but(space: &Space<'_>, focus: &str, skip: &str, least: usize) -> Result {
+fn pass_but(space: &Space<'_>, focus: &str, skip: &str, least: usize, processes: usize) -> Result {
     let directory = directory().ok_or("E2E_DIR is not set")?;
     let scratch = Scratch::new("e2e");
     let file = |name: &str| scratch.path().join(name).display().to_string();
@@ -63,7 +75,7 @@ fn pass_but(space: &Space<'_>, focus: &str, skip: &str, least: usize) -> Result 
     );
     let (output, nodes) =
         (format!("--output-dir={}", scratch.path().display()), space.nodes.len().to_string());
-    let (processes, nodes) = (format!("--procs={PROCESSES}"), format!("--num-nodes={nodes}"));
+    let (processes, nodes) = (format!("--procs={processes}"), format!("--num-nodes={nodes}"));
     let program = |name: &str| directory.join(name).display().to_string();
     let (ginkgo, test) = (program("ginkgo"), program("e2e.test"));
     let words = [

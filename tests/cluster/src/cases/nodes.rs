@@ -149,7 +149,7 @@ fn followed(space: &Space<'_>, node: &Node, since: &str, is_new: impl Fn(&Node) 
 
 /// Waits until the containers on the node have been started since, and are ready: what the API server says before is
 /// from before.
-fn pods_of_are_back(space: &Space<'_>, node: &Node, since: &str) -> Result {
+pub fn pods_of_are_back(space: &Space<'_>, node: &Node, since: &str) -> Result {
     eventually(&format!("the pods of {} are back", node.name), RESTART, || {
         let field = format!("spec.nodeName={}", node.name);
         let answer = space.get(&["pods", "--field-selector", &field])?;

@@ -101,7 +101,7 @@ pub fn a_headless_service_names_its_pods(space: &Space<'_>) -> Result {
 }
 
 /// The port on which a Service is reached at each node.
-fn node_port(space: &Space<'_>, name: &str) -> Result<u16> {
+pub fn node_port(space: &Space<'_>, name: &str) -> Result<u16> {
     let answer = space.get(&["service", name])?;
     let port = answer.pointer("/spec/ports/0/nodePort").and_then(Value::as_u64);
     port.and_then(|port| u16::try_from(port).ok()).ok_or_else(|| format!("{name} has no node port").into())

@@ -184,19 +184,24 @@ pub fn a_killed_sandbox_is_replaced(space: &Space<'_>) -> Result {
     Ok(())
 }
 
-/// By SIGKILL. Its process is the pause program in the pod's cgroup.
+/// By SIGKILL.
 fn kill_sandbox(space: &Space<'_>, node: &Node, pod: &str) -> Result {
+    node.run(&["kill", "-9", &sandbox_of(space, node, pod)?]).map(|_| ())
+}
+
+/// The process that holds a pod's network on its node: the pause program in the pod's cgroup.
+pub fn sandbox_of(space: &Space<'_>, node: &Node, pod: &str) -> Result<String> {
     let answer = space.get(&["pod", pod])?;
     let uid = answer["metadata"]["uid"].as_str().ok_or("a pod without a uid")?;
     // systemd's cgroup names have no minus inside a part.
     let script = format!(
         "for file in $(grep -l -e {uid} -e {} /proc/[0-9]*/cgroup 2>/dev/null); do
              directory=${{file%/cgroup}}
-             [ \"$(cat $directory/comm)\" = pause ] && kill -9 ${{directory#/proc/}} && echo killed
+             [ \"$(cat $directory/comm)\" = pause ] && echo ${{directory#/proc/}}
          done; true",
         uid.replace('-', "_")
     );
     let said = node.shell(&script)?;
-    ensure!(said.contains("killed"), "found no sandbox of {pod} on {}", node.name);
-    Ok(())
+    let found = said.lines().next().ok_or_else(|| format!("found no sandbox of {pod} on {}", node.name))?;
+    Ok(found.to_owned())
 }

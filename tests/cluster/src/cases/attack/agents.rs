@@ -37,7 +37,7 @@ pub fn agents_killed_again_and_again_cost_no_packet(space: &Space<'_>) -> Result
 }
 
 /// How many died on each.
-fn kill_on_all(nodes: &[Node], span: Duration) -> Result<Vec<usize>> {
+pub fn kill_on_all(nodes: &[Node], span: Duration) -> Result<Vec<usize>> {
     std::thread::scope(|scope| {
         let kills: Vec<_> = nodes.iter().map(|node| scope.spawn(move || kill_for(node, span))).collect();
         let ended = kills.into_iter().map(|kill| kill.join().map_err(|_| "a thread panicked")?);

@@ -29,13 +29,13 @@ const ADDRESSES: &str = "/run/attack";
 
 /// How long kubelet may take for a pod, and for the control plane, on a machine that others use as well.
 const KUBELET: Duration = Duration::from_secs(60);
-const STARTS: Duration = Duration::from_secs(180);
+pub const STARTS: Duration = Duration::from_secs(180);
 
 /// The control plane, taken away. It comes back with the end of this value.
-struct Away<'n>(&'n Node);
+pub struct Away<'n>(&'n Node);
 
 impl<'n> Away<'n> {
-    fn take(node: &'n Node) -> Result<Self> {
+    pub fn take(node: &'n Node) -> Result<Self> {
         let away = Self(node);
         node.shell(&format!(
             "mkdir -p {ASIDE} && for name in {CONTROL_PLANE}; do mv {MANIFESTS}/$name.yaml {ASIDE}/ || exit 1; done"
@@ -116,7 +116,7 @@ fn meanwhile(space: &Space<'_>, end: Instant) -> Result<usize> {
     let mut pods = 0;
     while pods == 0 || Instant::now() < end {
         for (number, node) in workers.iter().enumerate() {
-            put(space, node, &format!("static-{}", pods + number))?;
+            put(space, node, &format!("static-{}", pods + number), "default")?;
         }
         for (number, node) in workers.iter().enumerate() {
             let name = format!("static-{}", pods + number);
@@ -141,8 +141,8 @@ fn meanwhile(space: &Space<'_>, end: Instant) -> Result<usize> {
     Ok(pods)
 }
 
-/// A pod that kubelet is to start by itself, and that tells the node which addresses it has.
-fn put(space: &Space<'_>, node: &Node, name: &str) -> Result {
+/// A pod that kubelet is to start by itself, and that tells the node which addresses it has. Its name begins with `static-`.
+pub fn put(space: &Space<'_>, node: &Node, name: &str, namespace: &str) -> Result {
     let script = format!(
         "ip -o address show dev eth0 scope global >/attack/{name} && exec /agnhost netexec --http-port={HTTP} --udp-port=-1"
     );
@@ -150,6 +150,7 @@ fn put(space: &Space<'_>, node: &Node, name: &str) -> Result {
     let mut pod = Pod::running(name, &space.agnhost, &["-c", &script])
         .with("/spec/containers/0/command", json!(["sh"]))
         .with("/spec/volumes", word)
+        .with("/metadata/namespace", json!(namespace))
         .manifest();
     pod["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "word", "mountPath": "/attack" }]);
     // Kubelet passes over what begins with a dot, so it finds the whole file or none.
@@ -163,7 +164,7 @@ fn put(space: &Space<'_>, node: &Node, name: &str) -> Result {
 }
 
 /// Those that the pod has written down, one per family.
-fn addresses_of(space: &Space<'_>, node: &Node, name: &str) -> Result<Vec<IpAddr>> {
+pub fn addresses_of(space: &Space<'_>, node: &Node, name: &str) -> Result<Vec<IpAddr>> {
     eventually(&format!("{name} runs on {}", node.name), KUBELET, || {
         let text = node.run(&["cat", &format!("{ADDRESSES}/{name}")])?;
         let words = text.split_whitespace().filter_map(|word| word.split_once('/')?.0.parse().ok());
@@ -181,7 +182,7 @@ fn is_free(node: &Node, address: &IpAddr) -> Result {
 }
 
 /// Waits until the nodes are Ready and all of the control plane is at work.
-fn is_back(space: &Space<'_>) -> Result {
+pub fn is_back(space: &Space<'_>) -> Result {
     let timeout = format!("--timeout={}s", STARTS.as_secs());
     space.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", &timeout])?;
     eventually("the control plane is at work", STARTS, || {
@@ -199,7 +200,7 @@ fn is_back(space: &Space<'_>) -> Result {
 }
 
 /// Whatever came of it: no such pod stays.
-fn remove_manifests(space: &Space<'_>) -> Result {
+pub fn remove_manifests(space: &Space<'_>) -> Result {
     for node in &space.nodes {
         node.shell(&format!("rm -rf {MANIFESTS}/static-* {MANIFESTS}/.static-* {ADDRESSES}"))?;
     }

@@ -5,10 +5,10 @@
 //! packets until it is back; how many, and how long that took, is told and not judged: other things run on the machine
 //! as well.
 
-mod agents;
-mod api_server;
+pub mod agents;
+pub mod api_server;
 mod crowd;
-mod node;
+pub mod node;
 
 pub use agents::agents_killed_again_and_again_cost_no_packet;
 pub use api_server::an_api_server_that_is_away_costs_no_packet;

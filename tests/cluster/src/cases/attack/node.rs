@@ -33,7 +33,7 @@ const TABLE: &str =
     "nft -s list table inet ferrule | sed 's/elements = //; s/[{},]//g; s/^[ \t]*//; s/[ \t]*$//' | sort";
 
 /// How long it took until something was repaired.
-struct Repaired {
+pub struct Repaired {
     /// Milliseconds from the end of the breaking, as the node saw it. Looking takes its time.
     seen: u64,
     /// What the agent says of it: its own time begins with the word of the kernel.
@@ -48,7 +48,7 @@ impl fmt::Display for Repaired {
 }
 
 /// Breaks something on a node and waits, there, until `look` says the same as before; then for the agent's word of it.
-fn broken_and_repaired(node: &Node, prelude: &str, look: &str, breaking: &str) -> Result<Repaired> {
+pub fn broken_and_repaired(node: &Node, prelude: &str, look: &str, breaking: &str) -> Result<Repaired> {
     let since = agents::time_on(node)?;
     let script = format!(
         "{prelude}
