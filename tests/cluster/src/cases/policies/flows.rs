@@ -125,7 +125,7 @@ fn change(space: &Space<'_>) -> Result<usize> {
             let app = if number % 2 == 0 { "server" } else { "secret" };
             let peer = pods(&json!({ "app": format!("client-{}", round * 10 + number) }));
             // With and without ports, of one direction and of both.
-            let ports = if round % 2 == 0 { json!([{ "port": 1000 + round }]) } else { json!([]) };
+            let ports = if round.is_multiple_of(2) { json!([{ "port": 1000 + round }]) } else { json!([]) };
             let policy = Policy::of(&format!("change-{number}"), json!({ "app": app }))
                 .ingress(json!({ "from": [peer], "ports": ports }));
             match round % 3 {
