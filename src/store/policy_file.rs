@@ -91,7 +91,7 @@ impl Store {
         let summed = place.and_then(|place| content.bytes.get(..place));
         // Whoever edits it by hand takes the sum out.
         if let Some(sum) = header.sum
-            && !summed.is_some_and(|bytes| checksum(bytes) == sum)
+            && summed.is_none_or(|bytes| checksum(bytes) != sum)
         {
             return Err(damaged("its checksum is not that of what it says"));
         }
