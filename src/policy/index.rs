@@ -111,6 +111,12 @@ impl Index {
         self.namespaces.get(name).map(|(labels, _)| self.label_sets.get(*labels).unwrap_or_default())
     }
 
+    /// All namespaces with their labels.
+    pub fn all_namespaces(&self) -> impl Iterator<Item = (&str, &[Arc<str>])> {
+        let labels = |number| self.label_sets.get(number).unwrap_or_default();
+        self.namespaces.iter().map(move |(name, (number, _))| (name.as_str(), labels(*number)))
+    }
+
     /// A pod of any node, new or changed.
     pub fn put_any(&mut self, pod: &Pod, generation: u16) {
         self.remove_any(&pod.name);
@@ -239,6 +245,17 @@ impl Index {
     /// All rows.
     pub fn all_any(&self) -> impl Iterator<Item = Member<'_>> {
         self.rows.iter().map(|(key, row)| self.member_of_row(*key, row))
+    }
+
+    /// All rows, each with the pod's name, and with what those share that differ in nothing but name and addresses.
+    pub fn named_rows(&self) -> impl Iterator<Item = (String, [u32; 3], Member<'_>)> {
+        self.rows.iter().map(|(key, row)| {
+            let first = self.names.get(key.1).unwrap_or_default();
+            let rest = key.2.split(|byte| *byte == 0).next().unwrap_or_default();
+            let rest = String::from_utf8_lossy(rest);
+            let name = if rest.is_empty() { first.to_owned() } else { format!("{first}-{rest}") };
+            (name, [key.0, row.labels, row.ports], self.member_of_row(*key, row))
+        })
     }
 
     /// The rows of a namespace.

@@ -12,6 +12,7 @@
 //! | file         | what it is                                                                  |
 //! |--------------|-----------------------------------------------------------------------------|
 //! | [`object`]   | policies, namespaces and pods as far as they matter, as the API writes them |
+//! | [`objects`]  | all of them as a document                                                   |
 //! | [`planner`]  | from what the API server says to the plan, event by event; why a flow passes |
 //! | [`selector`] | selectors of labels, compiled                                               |
 //! | [`blocks`]   | ipBlocks with exceptions, as disjoint intervals                             |
@@ -37,6 +38,7 @@ pub mod index;
 pub mod live;
 pub mod names;
 pub mod object;
+pub mod objects;
 pub mod plan;
 pub mod planner;
 pub mod pool;

@@ -16,8 +16,10 @@ use crate::policy::plan::{Plan, Touched};
 
 mod isolation;
 mod judge;
+mod objects;
 mod problems;
 
+pub use objects::View;
 pub use problems::{Problem, What};
 
 /// All that is known of policies, namespaces and pods, and the plan that follows. Incremental: a pod's event costs the
@@ -26,6 +28,8 @@ pub use problems::{Problem, What};
 pub struct Planner {
     index: Index,
     policies: BTreeMap<ObjectName, (Compiled, u16)>,
+    /// The policies as they came, in JSON: for people. A compiled one does not say how it was written.
+    written: BTreeMap<ObjectName, Box<str>>,
     plan: Plan,
     live: Live,
     touched: Touched,
@@ -137,6 +141,9 @@ impl Planner {
             Feed::ListBegins => self.policy_list.begin(),
             Feed::Listed(policy) | Feed::Changed(policy) => {
                 let compiled = Compiled::new(&policy);
+                // Texts, numbers and lists: serialising them cannot fail.
+                let written = serde_json::to_string(&policy).unwrap_or_default();
+                self.written.insert(policy.name.clone(), written.into());
                 self.change_policy(policy.name, Some(compiled));
             }
             Feed::Gone(name) => self.change_policy(name, None),
@@ -157,7 +164,10 @@ impl Planner {
         let generation = self.policy_list.generation;
         let before = match &after {
             Some(after) => self.policies.insert(name, (after.clone(), generation)),
-            None => self.policies.remove(&name),
+            None => {
+                self.written.remove(&name);
+                self.policies.remove(&name)
+            }
         };
         let before = before.map(|(compiled, _)| compiled);
         // A first policy may need pods of which nothing is known yet: the plan is to wait for them.
