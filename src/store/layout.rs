@@ -161,6 +161,15 @@ impl Dir {
         }
     }
 
+    /// Opens a regular file of any size, and tells that. `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Damaged`] if it is something else than a regular file.
+    pub fn open(&self, name: impl AsRef<OsStr>) -> Result<Option<(File, u64)>, StoreError> {
+        let opened = self.open_regular(name.as_ref(), OFlags::RDONLY)?;
+        Ok(opened.map(|(file, stat)| (file, u64::try_from(stat.st_size).unwrap_or_default())))
+    }
+
     /// Reads a regular file that is to be written as well, made first if it is missing. It must have no
     /// other name: writing would change what that one stands for.
     pub fn read_to_write(&self, name: impl AsRef<OsStr>) -> Result<Content, StoreError> {

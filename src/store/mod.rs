@@ -11,6 +11,7 @@
 //!   node_addresses                   links by which the node is reached, and its addresses
 //!   vxlan_peers                      UDP port of the overlay, and the nodes at its other ends
 //!   policy                           what the agent last made of the table of NetworkPolicies
+//!   policy-objects                   what policies, namespaces and pods it knew then, for people who ask why
 //!   sysctl_backup                    the node's sysctls that the network needs, and what they were before
 //!   by-id/<container id>@<ifname>    the record: JSON, one file per attachment
 //!   by-ip/<address>                  the same file again (hard link), once per address
@@ -51,6 +52,7 @@ mod host_local;
 mod layout;
 mod lock;
 mod policy_file;
+mod policy_objects;
 mod probe;
 mod record;
 mod recovery;
@@ -64,6 +66,7 @@ pub use handle::{Entry, Store, Usage};
 pub use host_local::{HostLocal, Reservation, Skipped};
 pub use lock::AttachmentLock;
 pub use policy_file::PolicyFile;
+pub use policy_objects::PolicyObjects;
 pub use probe::probe;
 pub use record::{Claim, Record, RecordedNetns};
 pub use recovery::Repairs;

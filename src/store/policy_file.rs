@@ -21,7 +21,7 @@ use crate::store::handle::Store;
 use crate::store::record::checksum;
 use crate::store::side_files::replace_list;
 
-const POLICY: &str = "policy";
+pub(super) const POLICY: &str = "policy";
 
 /// The format written here.
 const VERSION: u64 = 1;
