@@ -131,12 +131,18 @@ async fn read_members(nft: &Nfnetlink, set: &Set) -> Result<Option<Members>, Ker
         ([Type::Ipv4 | Type::Ipv6, Type::Protocol, Type::Port], false) => Some(Members::Ports(
             nft.keys(&table(), name, |key, _| read_port(key)).await?.into_iter().collect(),
         )),
-        ([Type::Ipv4 | Type::Ipv6], true) => {
-            let ends = nft.keys(&table(), name, |key, is_end| Some((read_address(key)?, !is_end))).await?;
-            Some(Members::Blocks(to_blocks(ends.into_iter().collect())))
-        }
+        ([Type::Ipv4 | Type::Ipv6], true) => Some(Members::Blocks(read_blocks(nft, name).await?)),
         _ => None,
     })
+}
+
+/// The ranges of a set of addresses.
+pub(super) async fn read_blocks(
+    nft: &Nfnetlink,
+    name: &str,
+) -> Result<Vec<RangeInclusive<IpAddr>>, KernelError> {
+    let ends = nft.keys(&table(), name, |key, is_end| Some((read_address(key)?, !is_end))).await?;
+    Ok(to_blocks(ends.into_iter().collect()))
 }
 
 fn read_address(key: &[u8]) -> Option<IpAddr> {

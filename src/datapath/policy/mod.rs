@@ -25,6 +25,7 @@
 //! | `remove.rs`   | what goes last                                                                                |
 //! | `lead.rs`     | the same for the elements of pods                                                             |
 //! | `strays.rs`   | elements that should not be as they are                                                       |
+//! | `trace.rs`    | a packet's way through the table as it is                                                     |
 //! | `write.rs`    | changes, in transactions that are not too large                                               |
 
 mod apply;
@@ -37,6 +38,7 @@ mod mirror;
 mod remove;
 mod skeleton;
 mod strays;
+mod trace;
 mod write;
 
 pub use apply::{Applied, apply, remove, restore};
@@ -48,3 +50,4 @@ pub use layout::table;
 pub use mirror::{Mirror, read};
 pub use skeleton::{LOG_GROUP, log_prefix};
 pub use strays::{corrections, remove_link, show, sweep};
+pub use trace::{End, Packet, Traced, Tracer};

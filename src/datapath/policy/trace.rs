@@ -1,0 +1,370 @@
+//! A packet led through the table as it is in the kernel, rule by rule: for whoever asks what becomes of a connection, and
+//! whether that is what the policies say. Nothing of a plan is believed here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::datapath::nftables::NftError;
+use crate::datapath::policy::layout::table;
+use crate::datapath::policy::mirror::read_blocks;
+use crate::datapath::policy::skeleton::{POLICY_IN, POLICY_NODE, POLICY_OUT};
+use crate::linux::error::KernelError;
+use crate::linux::nfnetlink::Nfnetlink;
+use crate::linux::nft::element::{Bytes, Element};
+use crate::linux::nft::expr::{Comparison, Expr, Header, MetaField, Reg, Verdict};
+use crate::linux::nft::rule::{PlacedRule, Rule};
+use crate::linux::nft::set::Set;
+use crate::policy::plan::Direction;
+
+/// `NF_CT_STATE_BIT(IP_CT_NEW)` (include/uapi/linux/netfilter/nf_conntrack_common.h).
+const NEW: u32 = 1 << 3;
+
+/// More rules than any packet meets: there are no loops, and no chain of ours is that long.
+const RULES_MAX: usize = 100_000;
+
+/// The first packet of a flow, after destinations were rewritten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// The link of the pod that it comes from; `None`: it comes from elsewhere.
+    pub input: Option<String>,
+    /// The link of the pod that it goes to; `None`: it goes elsewhere.
+    pub output: Option<String>,
+    /// Whether it goes to the node itself.
+    pub to_node: bool,
+    /// Who sends it.
+    pub source: IpAddr,
+    /// Who is meant.
+    pub destination: IpAddr,
+    /// An `IPPROTO_*`.
+    pub protocol: u8,
+    /// Destination port; 0 of protocols that have none.
+    pub port: u16,
+}
+
+/// What becomes of a packet in the chains of one direction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traced {
+    /// The chains that it comes through, in order, as far as they have rules.
+    pub chains: Vec<String>,
+    /// How that ends.
+    pub end: End,
+}
+
+/// How a packet's way ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum End {
+    /// No rule decides about it.
+    #[default]
+    Passed,
+    /// A rule accepts it; its comment.
+    Accepted(String),
+    /// A rule drops it.
+    Dropped,
+    /// By a rule that this program does not understand, which somebody else must have made.
+    Unclear(String),
+}
+
+impl Traced {
+    /// Whether the packet passes; `None`: not known.
+    pub fn allowed(&self) -> Option<bool> {
+        match self.end {
+            End::Passed | End::Accepted(_) => Some(true),
+            End::Dropped => Some(false),
+            End::Unclear(_) => None,
+        }
+    }
+}
+
+/// The table, read for tracing.
+pub struct Tracer<'a> {
+    nft: &'a Nfnetlink,
+    rules: BTreeMap<String, Vec<PlacedRule>>,
+    /// Base chains, and whether what no rule decides about passes.
+    accepting: BTreeMap<String, bool>,
+    sets: Vec<Set>,
+    exists: bool,
+}
+
+impl<'a> Tracer<'a> {
+    /// Reads rules and kinds of sets, but no elements.
+    ///
+    /// # Errors
+    /// What the kernel refused. That there is no table is none.
+    pub async fn read(nft: &'a Nfnetlink) -> Result<Self, NftError> {
+        let mut tracer = Self {
+            nft,
+            rules: BTreeMap::new(),
+            accepting: BTreeMap::new(),
+            sets: Vec::new(),
+            exists: nft.has_table(&table()).await?,
+        };
+        if tracer.exists {
+            for placed in nft.placed_rules(&table()).await? {
+                tracer.rules.entry(placed.rule.chain.clone()).or_default().push(placed);
+            }
+            let chains = nft.all_chains(&table()).await?.into_iter();
+            let based = chains.filter_map(|it| Some((it.chain.name, it.chain.base?.accept)));
+            tracer.accepting = based.collect();
+            tracer.sets = nft.all_sets(&table()).await?.0;
+        }
+        Ok(tracer)
+    }
+
+    /// Whether there is a table.
+    pub fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// The rules of a chain, with what they have counted.
+    pub fn rules(&self, chain: &str) -> &[PlacedRule] {
+        self.rules.get(chain).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The way of a packet through the chains of one direction.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn trace(&self, direction: Direction, packet: &Packet) -> Result<Traced, NftError> {
+        let base = match (direction, packet.to_node) {
+            (Direction::Egress, true) => POLICY_NODE,
+            (Direction::Egress, false) => POLICY_OUT,
+            // What goes to the node is no pod's ingress.
+            (Direction::Ingress, true) => return Ok(Traced::default()),
+            (Direction::Ingress, false) => POLICY_IN,
+        };
+        let mut traced = Traced::default();
+        // Without the chain no packet is looked at.
+        let Some(accepts) = self.accepting.get(base) else { return Ok(traced) };
+        let mut stack: Vec<(&str, usize)> = vec![(base, 0)];
+        traced.chains.push(base.to_owned());
+        for _ in 0..RULES_MAX {
+            let Some((chain, next)) = stack.last_mut() else { break };
+            let Some(placed) = self.rules(chain).get(*next) else {
+                stack.pop();
+                continue;
+            };
+            *next += 1;
+            let verdict = match self.meets(&placed.rule, packet).await? {
+                Step::On => continue,
+                Step::Unclear(what) => {
+                    traced.end = End::Unclear(format!("{what} in chain {}", placed.rule.chain));
+                    return Ok(traced);
+                }
+                Step::Decided(verdict) => verdict,
+            };
+            let comment = || placed.rule.comment.clone().unwrap_or_default();
+            let to = match verdict {
+                Verdict::Accept => {
+                    traced.end = End::Accepted(comment());
+                    return Ok(traced);
+                }
+                Verdict::Drop => {
+                    traced.end = End::Dropped;
+                    return Ok(traced);
+                }
+                Verdict::Return => {
+                    stack.pop();
+                    continue;
+                }
+                Verdict::Jump(to) => to,
+                Verdict::Goto(to) => {
+                    stack.pop();
+                    to
+                }
+            };
+            traced.chains.push(to.clone());
+            // One without rules is the same as one that is not there.
+            if let Some((name, _)) = self.rules.get_key_value(&to) {
+                stack.push((name, 0));
+            }
+        }
+        traced.end = if *accepts { End::Passed } else { End::Dropped };
+        Ok(traced)
+    }
+
+    /// What a rule does with the packet.
+    async fn meets(&self, rule: &Rule, packet: &Packet) -> Result<Step, KernelError> {
+        let mut registers = Registers([0; 64]);
+        for expr in &rule.exprs {
+            match expr {
+                Expr::Meta { field, to } => match packet.meta(*field) {
+                    Some(value) => registers.load(*to, &value),
+                    None => return Ok(Step::Unclear("a match of a packet's mark or group".to_owned())),
+                },
+                Expr::Payload { header, offset, length, to } => {
+                    match packet.payload(*header, *offset, *length) {
+                        Some(value) => registers.load(*to, &value),
+                        None => return Ok(Step::Unclear(format!("a match of bytes {offset} and on"))),
+                    }
+                }
+                Expr::FlowState { to } => registers.load(*to, &NEW.to_ne_bytes()),
+                Expr::Mask { at, mask } => registers.mask(*at, mask),
+                Expr::Compare { from, comparison, value } => {
+                    let order = registers.get(*from, value.len()).cmp(value.as_slice());
+                    let holds = match comparison {
+                        Comparison::Equal => order.is_eq(),
+                        Comparison::NotEqual => order.is_ne(),
+                        Comparison::AtLeast => order.is_ge(),
+                        Comparison::AtMost => order.is_le(),
+                    };
+                    if !holds {
+                        return Ok(Step::On);
+                    }
+                }
+                Expr::Lookup { set, key, data: None } => match self.look_up(set, *key, &registers).await? {
+                    Found::Unknown => return Ok(Step::Unclear(format!("set {set}"))),
+                    Found::Missing => return Ok(Step::On),
+                    Found::There(_) => {}
+                },
+                Expr::LookupVerdict { set, key } => match self.look_up(set, *key, &registers).await? {
+                    Found::Unknown => return Ok(Step::Unclear(format!("map {set}"))),
+                    Found::There(Some(verdict)) => return Ok(Step::Decided(verdict)),
+                    // The kernel goes on with the rule's end.
+                    Found::Missing | Found::There(None) => return Ok(Step::On),
+                },
+                Expr::Verdict(verdict) => return Ok(Step::Decided(verdict.clone())),
+                Expr::Counter | Expr::Log(_) => {}
+                // At most some packets come past it, and it stands before a log.
+                Expr::Limit { .. } => {}
+                other => return Ok(Step::Unclear(format!("an expression of others ({other:?})"))),
+            }
+        }
+        Ok(Step::On)
+    }
+
+    async fn look_up(&self, name: &str, key: Reg, registers: &Registers) -> Result<Found, KernelError> {
+        let Some(set) = self.sets.iter().find(|set| set.name == name) else { return Ok(Found::Unknown) };
+        let length = set.key.iter().map(|field| field.padded_length()).sum();
+        let key = registers.get(key, length).to_vec();
+        if !set.interval {
+            let wanted = Element::new(name, Bytes(key));
+            let found = self.nft.find_elements(&table(), &[wanted]).await?.into_iter().flatten().next();
+            return Ok(found.map_or(Found::Missing, |element| Found::There(element.verdict)));
+        }
+        if set.key.len() == 1 {
+            let address = Bytes(key).to_address();
+            let blocks = read_blocks(self.nft, name).await?;
+            let is_in = address.is_some_and(|address| blocks.iter().any(|block| block.contains(&address)));
+            return Ok(if is_in { Found::There(None) } else { Found::Missing });
+        }
+        let is_in = |element: &Element| {
+            let last = element.key_end.as_ref().unwrap_or(&element.key);
+            let ends = element.key.0.chunks(4).zip(last.0.chunks(4));
+            key.chunks(4).zip(ends).all(|(field, (first, last))| first <= field && field <= last)
+        };
+        let found = self.nft.elements(&table(), name).await?.into_iter().find(is_in);
+        Ok(found.map_or(Found::Missing, |element| Found::There(element.verdict)))
+    }
+}
+
+enum Step {
+    On,
+    Decided(Verdict),
+    Unclear(String),
+}
+
+enum Found {
+    Unknown,
+    Missing,
+    There(Option<Verdict>),
+}
+
+/// Sixteen of four bytes.
+struct Registers([u8; 64]);
+
+impl Registers {
+    /// Fills up the last register with zeros, as the kernel does.
+    fn load(&mut self, to: Reg, value: &[u8]) {
+        let begin = usize::from(to.0) * 4;
+        let padded = value.len().next_multiple_of(4);
+        let bytes = value.iter().copied().chain(std::iter::repeat(0)).take(padded);
+        self.0.iter_mut().skip(begin).zip(bytes).for_each(|(register, byte)| *register = byte);
+    }
+
+    fn mask(&mut self, at: Reg, mask: &[u8]) {
+        let registers = self.0.iter_mut().skip(usize::from(at.0) * 4);
+        registers.zip(mask).for_each(|(register, mask)| *register &= mask);
+    }
+
+    fn get(&self, from: Reg, length: usize) -> &[u8] {
+        let begin = usize::from(from.0) * 4;
+        self.0.get(begin..begin + length).unwrap_or_default()
+    }
+}
+
+impl Packet {
+    fn meta(&self, field: MetaField) -> Option<Vec<u8>> {
+        // NFPROTO_IPV4, NFPROTO_IPV6
+        let family = if self.source.is_ipv4() { 2 } else { 10 };
+        let name = |link: &Option<String>| Bytes::default().link_name(link.as_deref().unwrap_or_default()).0;
+        match field {
+            MetaField::Family => Some(vec![family]),
+            MetaField::Protocol => Some(vec![self.protocol]),
+            MetaField::InputName => Some(name(&self.input)),
+            MetaField::OutputName => Some(name(&self.output)),
+            MetaField::InputGroup | MetaField::Mark => None,
+        }
+    }
+
+    fn payload(&self, header: Header, offset: u32, length: u32) -> Option<Vec<u8>> {
+        let is_ipv4 = self.source.is_ipv4();
+        match (header, offset, length) {
+            (Header::Transport, 2, 2) => Some(self.port.to_be_bytes().to_vec()),
+            (Header::Network, 12, 4) if is_ipv4 => Some(octets(self.source)),
+            (Header::Network, 16, 4) if is_ipv4 => Some(octets(self.destination)),
+            (Header::Network, 8, 16) if !is_ipv4 => Some(octets(self.source)),
+            (Header::Network, 24, 16) if !is_ipv4 => Some(octets(self.destination)),
+            _ => None,
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_hold_what_the_kernel_s_would() {
+        let mut registers = Registers([0xff; 64]);
+        registers.load(Reg(1), &[6]);
+        assert_eq!(registers.get(Reg(0), 12), [255, 255, 255, 255, 6, 0, 0, 0, 255, 255, 255, 255]);
+        registers.load(Reg(2), &443_u16.to_be_bytes());
+        assert_eq!(registers.get(Reg(1), 8), [6, 0, 0, 0, 1, 187, 0, 0]);
+        registers.mask(Reg(2), &[0, 0xf0]);
+        assert_eq!(registers.get(Reg(2), 2), [0, 0xb0]);
+        // Somebody's rule beyond the last one is no reason to die.
+        registers.load(Reg(15), &[1; 16]);
+        assert_eq!(registers.get(Reg(15), 16), [0_u8; 0]);
+    }
+
+    #[test]
+    fn a_packet_has_the_fields_that_rules_of_the_table_ask_for() {
+        let packet = |source: &str, destination: &str| Packet {
+            input: Some("veth1".into()),
+            output: None,
+            to_node: false,
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: 17,
+            port: 53,
+        };
+        let four = packet("10.0.0.1", "10.0.0.2");
+        assert_eq!(four.payload(Header::Network, 16, 4), Some(vec![10, 0, 0, 2]));
+        assert_eq!(four.payload(Header::Network, 8, 16), None);
+        assert_eq!(four.payload(Header::Transport, 2, 2), Some(vec![0, 53]));
+        assert_eq!(four.payload(Header::Transport, 0, 2), None);
+        assert_eq!(four.meta(MetaField::Family), Some(vec![2]));
+        assert_eq!(four.meta(MetaField::OutputName), Some(vec![0; 16]));
+        assert_eq!(four.meta(MetaField::Mark), None);
+        let six = packet("fd00::1", "fd00::2");
+        assert_eq!(six.payload(Header::Network, 24, 16).map(|it| it[15]), Some(2));
+        assert_eq!(six.meta(MetaField::InputName).map(|it| it[..5].to_vec()), Some(b"veth1".to_vec()));
+    }
+}
