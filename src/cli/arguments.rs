@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use crate::cli::policy::target::{Door, Target, parse_door, parse_pod, parse_target};
 use crate::cni::ids::NetworkName;
 use crate::config::role::DEFAULT_DATA_DIR;
+use crate::policy::object::ObjectName;
 
 /// Where runtimes look for conflists unless told otherwise.
 const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
@@ -140,6 +142,13 @@ pub enum Verb {
         dry_run: bool,
     },
 
+    /// Show what NetworkPolicies do to a pod, and say why a connection is allowed or denied
+    Policy {
+        /// What is asked.
+        #[command(subcommand)]
+        verb: PolicyVerb,
+    },
+
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -156,6 +165,35 @@ pub enum Verb {
     },
 }
 
+/// What is asked about policies.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum PolicyVerb {
+    /// Say whether a connection is allowed, and by which rule, or what the policies lack
+    ///
+    /// Asks the policies, as the agent knows them, and the kernel's table, and compares the two. The exit status is 0 if it
+    /// is allowed, 1 if it is denied, 3 if that cannot be told or the two differ.
+    Why {
+        /// Who begins: NAMESPACE/POD or an address
+        #[arg(value_name = "FROM", value_parser = parse_target)]
+        from: Target,
+
+        /// Who is meant: NAMESPACE/POD or an address, then :PORT or :PORT/udp or :PORT/sctp; without a port, ICMP is asked
+        /// about
+        #[arg(value_name = "TO[:PORT[/PROTOCOL]]", value_parser = parse_door)]
+        to: Door,
+    },
+
+    /// Show the policies of a pod, their chains in the kernel, and how many packets each rule has let pass
+    ///
+    /// Pods with the same rules share a chain, and so its counters. The exit status is 1 if the agent has not seen the pod
+    /// yet, or if the kernel does something else than the policies say; 3 if the pod is not known here.
+    Show {
+        /// NAMESPACE/POD
+        #[arg(value_name = "NAMESPACE/POD", value_parser = parse_pod)]
+        pod: ObjectName,
+    },
+}
+
 impl Verb {
     /// As it stands on the command line.
     pub fn as_str(&self) -> &'static str {
@@ -166,6 +204,8 @@ impl Verb {
             Self::Sync { .. } => "sync",
             Self::Uninstall { .. } => "uninstall",
             Self::Import { .. } => "import",
+            Self::Policy { verb: PolicyVerb::Why { .. } } => "policy why",
+            Self::Policy { verb: PolicyVerb::Show { .. } } => "policy show",
             Self::Completions { .. } => "completions",
             Self::Generate { .. } => "generate",
         }
@@ -246,6 +286,11 @@ mod tests {
             ("import --from /a --network ../a", "../a"),
             ("inspect --from /a", "--from"),
             ("completions tcsh", "tcsh"),
+            ("policy", "why"),
+            ("policy show web", "NAMESPACE/POD"),
+            ("policy why default/a", "TO"),
+            ("policy why default/a default/b:http", "http"),
+            ("policy why a default/b", "NAMESPACE/POD"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(named), "{line}: {error}");

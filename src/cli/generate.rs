@@ -52,10 +52,13 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("ferrulectl-generate-{}", std::process::id()));
         write_all(&directory).unwrap();
         let read = |path: &str| fs::read_to_string(directory.join(path)).unwrap();
-        for verb in ["inspect", "doctor", "reclaim", "sync", "uninstall", "import", "completions"] {
+        for verb in ["inspect", "doctor", "reclaim", "sync", "uninstall", "import", "policy", "completions"] {
             for script in ["ferrulectl.bash", "_ferrulectl", "ferrulectl.fish"] {
                 assert!(read(&format!("completions/{script}")).contains(verb), "{script} lacks {verb}");
             }
+            assert!(read(&format!("man/ferrulectl-{verb}.1")).contains(".SH SYNOPSIS"), "{verb}");
+        }
+        for verb in ["policy-why", "policy-show"] {
             assert!(read(&format!("man/ferrulectl-{verb}.1")).contains(".SH SYNOPSIS"), "{verb}");
         }
         assert!(read("man/ferrulectl.1").contains("ferrulectl\\-reclaim(1)"));

@@ -7,6 +7,7 @@
 //! | [`reclaim`]   | releases addresses that belong to dead pods or to no pod                              |
 //! | [`sync`]      | restores the node's part of each network now                                          |
 //! | [`uninstall`] | removes all that ferrule made                                                         |
+//! | [`policy`]    | shows what NetworkPolicies do to a pod, and says why a connection is allowed or denied |
 //! | [`import`]    | takes over the running pods of a plugin that has its addresses from host-local        |
 //!
 //! They work on the conflists and stores that they find on the node (`attachments::networks`), and judge by the same
@@ -19,12 +20,13 @@ pub mod doctor;
 mod generate;
 pub mod import;
 pub mod inspect;
+pub mod policy;
 pub mod reclaim;
 pub mod sync;
 mod text_table;
 pub mod uninstall;
 
-use arguments::{CommandLine, Common, OutputFormat, Verb};
+use arguments::{CommandLine, Common, OutputFormat, PolicyVerb, Verb};
 
 use crate::attachments::block_on;
 use crate::attachments::networks::Networks;
@@ -38,7 +40,7 @@ pub struct Outcome {
     pub stdout: String,
     /// For stderr.
     pub stderr: String,
-    /// Exit status: 0 all is well, 1 something is not, 3 doctor could not look.
+    /// Exit status: 0 all is well, 1 something is not, 3 it could not be looked at.
     pub status: u8,
 }
 
@@ -82,6 +84,12 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
                 import::ImportRequest { from, network: network.as_ref(), results, dry_run: *dry_run };
             report(common, colour, block_on(import::import(common, &request)))
         }
+        Verb::Policy { verb: PolicyVerb::Why { from, to } } => {
+            report(common, colour, block_on(policy::why::why(common, from, to)))
+        }
+        Verb::Policy { verb: PolicyVerb::Show { pod } } => {
+            report(common, colour, block_on(policy::show::show(common, pod)))
+        }
         Verb::Completions { shell } => {
             Ok(Outcome { stdout: generate::completions(*shell), ..Outcome::default() })
         }
@@ -89,8 +97,10 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
     };
     done.unwrap_or_else(|error| {
         let stderr = format!("ferrulectl {}: {error}\n", verb.as_str());
-        // Of doctor 1 says that something is wrong with the network; here it has not even looked.
-        let status = if matches!(verb, Verb::Doctor { .. }) { doctor::STATUS_BLIND } else { 1 };
+        // Of doctor 1 says that something is wrong with the network, of policy that something is denied; here neither has
+        // even looked.
+        let is_blind = matches!(verb, Verb::Doctor { .. } | Verb::Policy { .. });
+        let status = if is_blind { doctor::STATUS_BLIND } else { 1 };
         Outcome { stderr, status, ..Outcome::default() }
     })
 }

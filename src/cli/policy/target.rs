@@ -1,0 +1,143 @@
+//! Who is asked about, as it stands on the command line.
+
+use std::net::IpAddr;
+
+use crate::policy::names::{SCTP, TCP, UDP};
+use crate::policy::object::ObjectName;
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A pod by its name.
+    Pod(ObjectName),
+    /// An address.
+    Address(IpAddr),
+}
+
+/// The end that is asked for, and by which port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// Who.
+    pub target: Target,
+    /// An `IPPROTO_*`, and the port; `None`: something without ports, as ICMP.
+    pub port: Option<(u8, u16)>,
+}
+
+/// Reads `NAMESPACE/POD`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_pod(text: &str) -> Result<ObjectName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_name(namespace) && is_name(name) => {
+            Ok(ObjectName { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        _ => Err("a pod is written NAMESPACE/POD".to_owned()),
+    }
+}
+
+/// Reads `NAMESPACE/POD` or an address.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_target(text: &str) -> Result<Target, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse() {
+        return Ok(Target::Address(address));
+    }
+    let pod = parse_pod(text).map_err(|_| "neither an address nor NAMESPACE/POD".to_owned())?;
+    Ok(Target::Pod(pod))
+}
+
+/// Reads the same with `:PORT`, `:PORT/tcp`, `:PORT/udp` or `:PORT/sctp` behind it, or without. An IPv6 address with a port
+/// is in brackets.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_door(text: &str) -> Result<Door, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(Door { target: Target::Address(address), port: None });
+    }
+    let (target, port) = match text.rsplit_once("]:") {
+        Some((address, port)) => (address.trim_start_matches('['), Some(port)),
+        None => match text.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => {
+                return Err("an IPv6 address with a port is written [ADDRESS]:PORT".to_owned());
+            }
+            Some((target, port)) => (target, Some(port)),
+            None => (text, None),
+        },
+    };
+    Ok(Door { target: parse_target(target)?, port: port.map(parse_port).transpose()? })
+}
+
+fn parse_port(text: &str) -> Result<(u8, u16), String> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => TCP,
+        "udp" => UDP,
+        "sctp" => SCTP,
+        _ => return Err(format!("{protocol:?} is not one of tcp, udp, sctp")),
+    };
+    match number.parse() {
+        Ok(port) if port > 0 => Ok((protocol, port)),
+        _ => Err(format!("{number:?} is no port: a number from 1 to 65535")),
+    }
+}
+
+/// Of an object of Kubernetes (RFC 1123).
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(namespace: &str, name: &str) -> Target {
+        Target::Pod(ObjectName { namespace: namespace.into(), name: name.into() })
+    }
+
+    fn address(text: &str) -> Target {
+        Target::Address(text.parse().unwrap())
+    }
+
+    #[test]
+    fn ends_and_ports_are_read() {
+        for (text, target, port) in [
+            ("default/web", pod("default", "web"), None),
+            ("default/web:80", pod("default", "web"), Some((TCP, 80))),
+            ("default/web-0.a:53/udp", pod("default", "web-0.a"), Some((UDP, 53))),
+            ("default/web:9/SCTP", pod("default", "web"), Some((SCTP, 9))),
+            ("10.0.0.1", address("10.0.0.1"), None),
+            ("10.0.0.1:443/tcp", address("10.0.0.1"), Some((TCP, 443))),
+            ("fd00::1", address("fd00::1"), None),
+            ("[fd00::1]", address("fd00::1"), None),
+            ("[fd00::1]:80", address("fd00::1"), Some((TCP, 80))),
+        ] {
+            assert_eq!(parse_door(text), Ok(Door { target, port }), "{text}");
+        }
+        assert_eq!(parse_target("[fd00::1]"), Ok(address("fd00::1")));
+    }
+
+    #[test]
+    fn what_is_neither_is_refused_with_the_form() {
+        for (text, why) in [
+            ("web", "NAMESPACE/POD"),
+            ("web:80", "NAMESPACE/POD"),
+            ("default/", "NAMESPACE/POD"),
+            ("default/a/b", "NAMESPACE/POD"),
+            ("default/web:http", "\"http\" is no port"),
+            ("default/web:0", "is no port"),
+            ("default/web:70000/udp", "is no port"),
+            ("default/web:80/icmp", "\"icmp\" is not one of"),
+            ("fd00::1:80:x", "[ADDRESS]:PORT"),
+            ("10.0.0.256", "NAMESPACE/POD"),
+        ] {
+            let error = parse_door(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert!(parse_pod("10.0.0.1").is_err());
+    }
+}
