@@ -1,10 +1,13 @@
 //! `ferrulectl doctor`: what keeps pods of this node from their network, or may, each with its cause and a remedy.
 //! Changes nothing.
 
+mod agent_process;
 mod firewall;
 mod node;
 mod others;
 mod pods;
+mod policy;
+mod policy_dns;
 mod rules;
 mod store;
 mod systemd;
@@ -121,6 +124,10 @@ pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<Docto
     match way::examine(&networks, &node).await {
         Ok(findings) => report.findings.extend(findings),
         Err(error) => report.skip(&format!("ways of packets to pods: {error}")),
+    }
+    match policy::examine(&networks, &node).await {
+        Ok(findings) => report.findings.extend(findings),
+        Err(error) => report.skip(&format!("network policies: {error}")),
     }
     if !systemd::is_a_nodes(Path::new("/")) {
         report.skip("whether systemd-networkd removes routes: this is not the node's file system");
