@@ -7,6 +7,7 @@ mod import;
 mod inspect;
 mod limits;
 mod multus;
+mod policy;
 mod reclaim;
 mod sync;
 mod uninstall;

@@ -1,6 +1,5 @@
 //! `ferrulectl policy show`: the policies of a pod, the chains that they are in the kernel, and what those have counted.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -15,7 +14,8 @@ use crate::cli::policy::target::Target;
 use crate::cli::policy::{DIRECTIONS, protocol_word, word};
 use crate::cli::text_table::{Cell, Table, Tone, escape, show_age};
 use crate::cni::error::CniError;
-use crate::datapath::policy::{self, Bound, Tracer};
+use crate::datapath::policy::{self, Bound, CountedRule, Tracer};
+use crate::linux::nft::expr::Counted;
 use crate::policy::compile::Compiled;
 use crate::policy::names::denied_chain;
 use crate::policy::object::ObjectName;
@@ -98,7 +98,8 @@ pub async fn show(common: &Common, name: &ObjectName) -> Result<ShowReport, CniE
     let nft = pod_rules::open()?;
     let (tracer, bound) = (Tracer::read(&nft).await?, policy::bound(&nft).await?);
     let none = Isolation::None;
-    let directions = DIRECTIONS.map(|direction| {
+    let mut directions = Vec::new();
+    for direction in DIRECTIONS {
         let led = bound.iter().find(|it| Some(&it.link) == pod.link.as_ref() && it.direction == direction);
         let hold = || plan.holds.get(&name.namespace).map(|hold| hold.of(direction));
         let planned = match plan.pods.get(&pod.uid) {
@@ -107,9 +108,13 @@ pub async fn show(common: &Common, name: &ObjectName) -> Result<ShowReport, CniE
             None => &none,
         };
         let is_planned = known.objects.is_some() && pod.link.is_some();
-        DirectionReport::new(direction, &pod, led, &tracer, is_planned.then_some(planned))
-            .with_policies(policies(&objects, name, direction))
-    });
+        let mut report = DirectionReport::new(direction, &pod, led, &tracer, is_planned.then_some(planned));
+        report.policies = policies(&objects, name, direction);
+        if let (State::Isolated, Some(chain)) = (report.state, report.chains.last()) {
+            report.rules = count(chain, &policy::counted(&nft, direction, chain).await?);
+        }
+        directions.push(report);
+    }
     let age = known.attached.iter().filter(|it| it.attached.uid == pod.uid).map(|it| it.age).max();
     let mut notes = Vec::new();
     match (&known.objects, known.problem()) {
@@ -138,7 +143,7 @@ pub async fn show(common: &Common, name: &ObjectName) -> Result<ShowReport, CniE
         uid,
         age_seconds: age,
         objects_age_seconds: known.age(),
-        directions: directions.into(),
+        directions,
         notes,
         pod,
     })
@@ -185,31 +190,29 @@ impl DirectionReport {
             Isolation::Closed => to == Some(denied),
         });
         let chains = led.map(|it| it.chain.clone()).into_iter().chain(to.map(str::to_owned)).collect();
-        let rules = to.filter(|to| *to != denied).map(|to| count(tracer, to)).unwrap_or_default();
-        Self { direction, state, policies: Vec::new(), chains, as_planned, rules }
-    }
-
-    fn with_policies(self, policies: Vec<PolicyReport>) -> Self {
-        Self { policies, ..self }
+        Self { direction, state, policies: Vec::new(), chains, as_planned, rules: Vec::new() }
     }
 }
 
 /// What the rules of a chain have counted. Those of both families are one rule of a policy.
-fn count(tracer: &Tracer<'_>, chain: &str) -> Vec<RuleReport> {
-    let mut counted: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
-    for placed in tracer.rules_of(chain) {
-        let Some(it) = placed.counted else { continue };
-        let comment = placed.rule.comment.as_deref().unwrap_or("somebody else's rule");
-        let sum = counted.entry((&placed.rule.chain, comment)).or_default();
-        *sum = (sum.0 + it.packets, sum.1 + it.bytes);
+fn count(chain: &str, rules: &[CountedRule]) -> Vec<RuleReport> {
+    let mut counted: Vec<RuleReport> = Vec::new();
+    for it in rules {
+        let is_of_chain = it.chain.starts_with(chain);
+        let port = if is_of_chain { port_of(&it.chain, chain) } else { "any".to_owned() };
+        let rule = match (is_of_chain, it.comment.as_str()) {
+            (false, _) => "denied to all pods, by whatever policy",
+            (true, "") => "somebody else's rule",
+            (true, comment) => comment,
+        };
+        let of_one = counted.iter_mut().find(|known| known.port == port && known.rule == rule);
+        let Counted { packets, bytes } = it.counted;
+        match of_one {
+            Some(known) => (known.packets, known.bytes) = (known.packets + packets, known.bytes + bytes),
+            None => counted.push(RuleReport { port, rule: rule.to_owned(), packets, bytes }),
+        }
     }
-    let each = counted.into_iter().map(|((of, comment), (packets, bytes))| RuleReport {
-        port: port_of(of, chain),
-        rule: comment.to_owned(),
-        packets,
-        bytes,
-    });
-    each.collect()
+    counted
 }
 
 /// `TCP 80-90` of `pi-<hash>-tcp-80-90`.

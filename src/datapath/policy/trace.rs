@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::datapath::nftables::NftError;
-use crate::datapath::policy::layout::{owner, table};
+use crate::datapath::policy::layout::table;
 use crate::datapath::policy::mirror::read_blocks;
 use crate::datapath::policy::skeleton::{POLICY_IN, POLICY_NODE, POLICY_OUT};
 use crate::linux::error::KernelError;
@@ -115,15 +115,8 @@ impl<'a> Tracer<'a> {
         self.exists
     }
 
-    /// The rules of a chain, with what they have counted.
-    pub fn rules(&self, chain: &str) -> &[PlacedRule] {
+    fn rules(&self, chain: &str) -> &[PlacedRule] {
         self.rules.get(chain).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// The rules of a chain of rules and of its chains by port, in the order of their names.
-    pub fn rules_of(&self, chain: &str) -> impl Iterator<Item = &PlacedRule> {
-        let is_of = move |name: &&String| owner(name) == chain;
-        self.rules.iter().filter(move |(name, _)| is_of(name)).flat_map(|(_, rules)| rules)
     }
 
     /// Where a chain sends all packets on to, if it does.
