@@ -12,6 +12,7 @@ mod model;
 mod no_masquerade;
 mod node_addresses;
 mod policy;
+mod policy_objects;
 mod races;
 mod rot;
 mod sysctl_backup;
