@@ -94,7 +94,7 @@ impl Driver {
         plan.pods.is_empty() && plan.holds.is_empty()
     }
 
-    fn store(&self) -> Result<Option<Store>, CniError> {
+    pub(super) fn store(&self) -> Result<Option<Store>, CniError> {
         Ok(Store::open_existing(&self.settings.data_dir, &self.settings.network)?)
     }
 
@@ -128,6 +128,7 @@ impl Driver {
             let now = addresses.get(uid).map(Vec::as_slice).unwrap_or_default();
             self.planner.set_own_addresses(uid, now);
         }
+        self.keeping.want();
         touched.pods.extend(changed);
         merge(touched, self.planner.take_touched());
         Ok(true)

@@ -15,6 +15,7 @@ use crate::agent::k8s::policy_watches::{Kind, PolicyMessage, PolicyWatches};
 use crate::agent::policy::cut::Cut;
 use crate::agent::policy::denials::Denials;
 use crate::agent::policy::drift::{Look, Signal};
+use crate::agent::policy::keep::Keeping;
 use crate::agent::policy::pace::Pace;
 use crate::agent::policy::report::Said;
 use crate::agent::serve::log::milliseconds;
@@ -78,6 +79,7 @@ pub struct Driver {
     /// A cut that is under way, and since when.
     pub(super) cutting: Option<(Instant, JoinHandle<Result<usize, String>>)>,
     pub(super) save: Pace,
+    pub(super) keeping: Keeping,
     said: Said,
     /// Whether problems may be others than were said.
     is_said_stale: bool,
@@ -115,6 +117,7 @@ impl Driver {
             cut: Pace::default(),
             cutting: None,
             save: Pace::default(),
+            keeping: Keeping::default(),
             said: Said::default(),
             is_said_stale: false,
             denials: Denials::default(),
@@ -134,8 +137,11 @@ impl Driver {
         self.look(Look::ALL, Duration::ZERO);
         loop {
             let cut_at = self.cut.at().filter(|_| self.cutting.is_none());
-            let wake_at =
-                [self.due.at, self.failures.at(), cut_at, self.save.at()].into_iter().flatten().min();
+            let keep_at = self.keeping.at().filter(|_| self.planner.is_complete());
+            let wake_at = [self.due.at, self.failures.at(), cut_at, self.save.at(), keep_at]
+                .into_iter()
+                .flatten()
+                .min();
             tokio::select! {
                 message = next_of(&mut watches) => match message {
                     Some(message) => self.on_message(message, watches.as_mut()),
@@ -172,6 +178,7 @@ impl Driver {
         self.said.works(kind_of(&event));
         self.said.count(&event, &self.metrics);
         self.is_said_stale |= matches!(event, Event::Policy(_));
+        self.keeping.want_after(&event);
         self.planner.apply(event);
         let needs_any_pods = self.planner.needs_any_pods();
         if watches.is_some_and(|it| it.follow_any_pods(needs_any_pods)) {
@@ -255,6 +262,7 @@ impl Driver {
         if self.save.take_due(now) {
             self.save();
         }
+        self.keep_objects();
     }
 
     /// What follows a change of the table.

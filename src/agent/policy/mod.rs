@@ -16,6 +16,7 @@
 //! | [`drift`]   | what an event of the kernel calls to look at                                     |
 //! | [`cut`]     | existing flows that are denied now                                               |
 //! | [`denials`] | packets that no rule allows, with names                                          |
+//! | `keep`      | what is known, on disk for people who ask why                                    |
 //! | [`pace`]    | how often something that costs time is done                                      |
 //! | [`report`]  | what is said of policies, once each                                              |
 
@@ -24,5 +25,6 @@ pub mod cut;
 pub mod denials;
 pub mod drift;
 pub mod driver;
+mod keep;
 pub mod pace;
 pub mod report;
