@@ -2,7 +2,7 @@
 //! allowed or denied ([`Planner::objects`]).
 //!
 //! Pods of all nodes are written by workload: those that follow one another and have the same labels and ports share one
-//! entry. So a pod takes some 60 bytes, and reading them takes as little.
+//! entry. So a pod takes some 100 bytes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -114,7 +114,7 @@ fn agent(held: &[Held<'_>], agent_runs: bool) -> Option<Finding> {
     Some(
         finding
             .because(cause)
-            .remedy("start it: kubectl --namespace kube-system get pods --selector app=ferrule tells"),
+            .remedy("start it: kubectl --namespace kube-system get pods --selector app.kubernetes.io/name=ferrule shows what keeps it"),
     )
 }
 

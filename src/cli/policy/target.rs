@@ -55,8 +55,8 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_door(text: &str) -> Result<Door, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(Door { target: Target::Address(address), port: None });
+    if let Ok(target @ Target::Address(_)) = parse_target(text) {
+        return Ok(Door { target, port: None });
     }
     let (target, port) = match text.rsplit_once("]:") {
         Some((address, port)) => (address.trim_start_matches('['), Some(port)),

@@ -166,6 +166,31 @@ mod tests {
         assert_eq!(second.objects().collect(), collected);
     }
 
+    /// Five pods a workload, with five labels each, two families: a big cluster's document is small, and made piece by piece.
+    #[test]
+    fn many_pods_take_little() {
+        let workload = |n: u16| {
+            let labels = (0..5).map(|it| (format!("app.kubernetes.io/key-{it}"), format!("value-{it}-{n}")));
+            let [high, low] = n.to_be_bytes();
+            let pods = (0..5_u8).map(|it| {
+                let addresses = [format!("10.{high}.{low}.{it}"), format!("fd00:{n:x}::{it:x}")];
+                (format!("workload-{n}-7d9c4b6f5-x2x{it}q"), addresses.map(|it| it.parse().unwrap()).to_vec())
+            });
+            Workload {
+                namespace: format!("namespace-{}", n % 100),
+                labels: labels.collect(),
+                ports: Vec::new(),
+                pods: pods.collect(),
+            }
+        };
+        let objects = Objects { workloads: (0..2000).map(workload).collect(), ..objects() };
+        let planner = objects.planner();
+        let begin = std::time::Instant::now();
+        let bytes = serde_json::to_vec(&planner.objects()).unwrap().len() / 10_000;
+        println!("{bytes} bytes a pod; 10,000 pods took {:?}", begin.elapsed());
+        assert!(bytes < 130, "{bytes}");
+    }
+
     /// They count instead of what the API says; and who is gone is in no document.
     #[test]
     fn recorded_addresses_and_removals_are_told() {
