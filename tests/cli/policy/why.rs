@@ -157,7 +157,7 @@ fn ends_may_be_addresses_and_need_no_port() {
     let answer = shop.why("shop/client", &format!("[{OUTSIDE_V6}]:80/udp"), 1);
     assert_eq!((&answer["protocol"], &answer["port"]), (&json!("UDP"), &json!(80)));
     assert!(agrees(&answer), "{answer:#}");
-    let shown = shop.text(&format!("policy why shop/client shop/web:8081"));
+    let shown = shop.text("policy why shop/client shop/web:8081");
     for words in [
         "shop/client (10.88.0.",
         "shop/web (fd00:88::",
@@ -221,7 +221,7 @@ fn a_kernel_that_does_something_else_is_told() {
     assert!(shown.contains("denies it") && shown.contains("cannot tell"), "{shown}");
     // Somebody lets all in.
     shop.nft(&format!("insert rule inet ferrule-policy {chain} tcp dport 1 accept"));
-    shop.nft(&format!("flush map inet ferrule-policy to_pod"));
+    shop.nft("flush map inet ferrule-policy to_pod");
     let denied = shop.why("shop/client", &format!("{web}:1"), 3);
     assert_eq!(kernel(&denied)["allowed"], true, "{denied:#}");
     // The whole table is gone.
