@@ -170,23 +170,23 @@ pub enum Verb {
 pub enum PolicyVerb {
     /// Say whether a connection is allowed, and by which rule, or what the policies lack
     ///
-    /// Asks the policies, as the agent knows them, and the kernel's table, and compares the two. The exit status is 0 if it
-    /// is allowed, 1 if it is denied, 3 if that cannot be told or the two differ.
+    /// Asks the policies, as the agent knows them, and the kernel's table, and compares the two. The exit status is 0
+    /// if it is allowed, 1 if it is denied, 3 if that cannot be told or the two differ.
     Why {
         /// Who begins: NAMESPACE/POD or an address
         #[arg(value_name = "FROM", value_parser = parse_target)]
         from: Target,
 
-        /// Who is meant: NAMESPACE/POD or an address, then :PORT or :PORT/udp or :PORT/sctp; without a port, ICMP is asked
-        /// about
+        /// Who is meant: NAMESPACE/POD or an address, then :PORT or :PORT/udp or :PORT/sctp; without a port, ICMP is
+        /// asked about
         #[arg(value_name = "TO[:PORT[/PROTOCOL]]", value_parser = parse_door)]
         to: Door,
     },
 
     /// Show the policies of a pod, their chains in the kernel, and how many packets each rule has let pass
     ///
-    /// Pods with the same rules share a chain, and so its counters. The exit status is 1 if the agent has not seen the pod
-    /// yet, or if the kernel does something else than the policies say; 3 if the pod is not known here.
+    /// Pods with the same rules share a chain, and so its counters. The exit status is 1 if the agent has not seen the
+    /// pod yet, or if the kernel does something else than the policies say; 3 if the pod is not known here.
     Show {
         /// NAMESPACE/POD
         #[arg(value_name = "NAMESPACE/POD", value_parser = parse_pod)]

@@ -1,8 +1,8 @@
 //! Policies, namespaces and pods as a document: what the agent knows, kept on disk for whoever asks why a connection is
 //! allowed or denied ([`Planner::objects`]).
 //!
-//! Pods of all nodes are written by workload: those that follow one another and have the same labels and ports share one
-//! entry. So a pod takes some 100 bytes.
+//! Pods of all nodes are written by workload: those that follow one another and have the same labels and ports share
+//! one entry. So a pod takes some 100 bytes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

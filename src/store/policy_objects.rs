@@ -1,9 +1,9 @@
 //! What the agent knows of policies, namespaces and pods, for whoever asks why a connection is allowed or denied.
 //!
-//! One file, `<dataDir>/<network>/policy-objects`, JSON. The agent writes it from time to time, as a whole, and gives it its
-//! name by a rename. Nobody holds a lock meanwhile: of a large cluster it is megabytes, and ADDs must not wait for that.
-//! Nothing but answers for people follows from it, so nothing is synced and nothing is summed. Without a NetworkPolicy in
-//! the cluster there is no file.
+//! One file, `<dataDir>/<network>/policy-objects`, JSON. The agent writes it from time to time, as a whole, and gives
+//! it its name by a rename. Nobody holds a lock meanwhile: of a large cluster it is megabytes, and ADDs must not wait
+//! for that. Nothing but answers for people follows from it, so nothing is synced and nothing is summed. Without a
+//! NetworkPolicy in the cluster there is no file.
 
 use std::io::{BufWriter, Read as _, Write};
 use std::time::SystemTime;
@@ -61,10 +61,12 @@ struct Written<'a> {
 }
 
 impl Store {
-    /// What the agent knew when it last wrote it; `None` where there is no NetworkPolicy, or no agent that follows them.
+    /// What the agent knew when it last wrote it; `None` where there is no NetworkPolicy, or no agent that follows
+    /// them.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] or [`StoreError::NewerFormat`]: it cannot be understood. Else when the file cannot be read.
+    /// [`StoreError::Damaged`] or [`StoreError::NewerFormat`]: it cannot be understood. Else when the file cannot be
+    /// read.
     pub fn policy_objects(&self, boot: &BootId) -> Result<Option<PolicyObjects>, StoreError> {
         let Some((file, size)) = self.root.open(OBJECTS)? else { return Ok(None) };
         let path = self.root.path_of(OBJECTS);
@@ -103,8 +105,8 @@ impl Store {
         Ok([written(OBJECTS)?, written(super::policy_file::POLICY)?])
     }
 
-    /// Keeps what is known; without a NetworkPolicy, that there is none. For the agent alone: two at once would write into
-    /// one file.
+    /// Keeps what is known; without a NetworkPolicy, that there is none. For the agent alone: two at once would write
+    /// into one file.
     ///
     /// # Errors
     /// When the file cannot be written; then the old one stands.

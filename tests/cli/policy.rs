@@ -1,5 +1,5 @@
-//! `ferrulectl policy` and doctor's findings of policies: objects as the agent leaves them, a table made of them, and real
-//! pods that connect.
+//! `ferrulectl policy` and doctor's findings of policies: objects as the agent leaves them, a table made of them, and
+//! real pods that connect.
 
 mod doctor;
 mod show;
@@ -67,8 +67,8 @@ impl Shop {
         host_link_of(&self.find(name).2)
     }
 
-    /// The objects: all pods with a label `app` and ports of these names, but those that the agent has not seen; and one
-    /// of another node.
+    /// The objects: all pods with a label `app` and ports of these names, but those that the agent has not seen; and
+    /// one of another node.
     pub fn objects(&self, policies: &Value, unseen: &[&str]) -> Value {
         let pods = self.pods.iter().filter(|it| !unseen.contains(&it.0.as_str()));
         let own_pods: Vec<Value> = pods

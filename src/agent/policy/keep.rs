@@ -1,7 +1,7 @@
 //! Keeping what is known of policies, namespaces and pods on disk, for `ferrulectl policy` and doctor.
 //!
-//! It is for people, so it may be some seconds old: it is written at most every five seconds, for changes of other nodes'
-//! pods alone every thirty, and for no more than a twentieth of the time.
+//! It is for people, so it may be some seconds old: it is written at most every five seconds, for changes of other
+//! nodes' pods alone every thirty, and for no more than a twentieth of the time.
 
 use std::time::Duration;
 

@@ -5,8 +5,8 @@ use std::fs;
 /// Its name, as the kernel knows it.
 const AGENT: &str = "ferruled";
 
-/// Whether a process of that name is in the network namespace of this one: another node's agent may be on the same machine.
-/// In the agent's container only its own processes are seen, and it is one of them.
+/// Whether a process of that name is in the network namespace of this one: another node's agent may be on the same
+/// machine. In the agent's container only its own processes are seen, and it is one of them.
 pub fn is_running() -> bool {
     let Ok(own) = fs::read_link("/proc/self/ns/net") else { return false };
     let Ok(processes) = fs::read_dir("/proc") else { return false };

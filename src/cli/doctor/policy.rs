@@ -1,5 +1,5 @@
-//! NetworkPolicies: pods that are held, policies that do not do what their author may think, and a table that is not what
-//! the agent made of it.
+//! NetworkPolicies: pods that are held, policies that do not do what their author may think, and a table that is not
+//! what the agent made of it.
 
 use std::time::{Duration, SystemTime};
 

@@ -10,8 +10,8 @@ use crate::policy::plan::{ChainRule, Isolation, Members, PeerMatch, Plan};
 
 const DNS: u16 = 53;
 
-/// The link of NodeLocal DNSCache (Kubernetes, cluster/addons/dns/nodelocaldns), and the address that it has unless it is
-/// told otherwise.
+/// The link of NodeLocal DNSCache (Kubernetes, cluster/addons/dns/nodelocaldns), and the address that it has unless it
+/// is told otherwise.
 const NODE_LOCAL_LINK: &str = "nodelocaldns";
 const NODE_LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10));
 

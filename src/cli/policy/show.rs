@@ -1,4 +1,4 @@
-//! `ferrulectl policy show`: the policies of a pod, the chains that they are in the kernel, and what those have counted.
+//! `ferrulectl policy show`: the policies of a pod, their chains in the kernel, and what those have counted.
 
 use std::fmt::Write;
 

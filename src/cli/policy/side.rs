@@ -145,7 +145,7 @@ impl Side {
         self.addresses.iter().copied().find(|it| it.is_ipv4() == ipv4)
     }
 
-    /// The same pod as one of this node, for whoever wants its own node's answer: with its labels as far as it has some.
+    /// A pod of another node as if it were here, for whoever wants its own node's answer.
     pub fn as_own(&self, objects: &Objects) -> Option<Pod> {
         if self.place != Place::OtherNode {
             return None;

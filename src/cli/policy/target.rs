@@ -49,8 +49,8 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
     Ok(Target::Pod(pod))
 }
 
-/// Reads the same with `:PORT`, `:PORT/tcp`, `:PORT/udp` or `:PORT/sctp` behind it, or without. An IPv6 address with a port
-/// is in brackets.
+/// Reads the same with `:PORT`, `:PORT/tcp`, `:PORT/udp` or `:PORT/sctp` behind it, or without. An IPv6 address with a
+/// port is in brackets.
 ///
 /// # Errors
 /// What is wrong with it.

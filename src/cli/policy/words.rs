@@ -5,8 +5,8 @@ use crate::policy::evaluate::{Lack, PeerLack, Refusal, Verdict};
 use crate::policy::object::ObjectName;
 use crate::policy::plan::Direction;
 
-/// Why one direction is allowed or denied: a sentence for each policy that has a say. `own` is the pod whose policies these
-/// are, `other` the other end, both as people know them.
+/// Why one direction is allowed or denied: a sentence for each policy that has a say. `own` is the pod whose policies
+/// these are, `other` the other end, both as people know them.
 pub fn sentences(direction: Direction, own: &str, other: &str, verdict: &Verdict) -> Vec<String> {
     match verdict {
         Verdict::NotOfThisNode => vec![format!("{own} is no pod, so no NetworkPolicy isolates it")],

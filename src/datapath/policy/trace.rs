@@ -1,5 +1,5 @@
-//! A packet led through the table as it is in the kernel, rule by rule: for whoever asks what becomes of a connection, and
-//! whether that is what the policies say. Nothing of a plan is believed here.
+//! A packet led through the table as it is in the kernel, rule by rule: for whoever asks what becomes of a connection,
+//! and whether that is what the policies say. Nothing of a plan is believed here.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

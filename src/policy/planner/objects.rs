@@ -166,7 +166,8 @@ mod tests {
         assert_eq!(second.objects().collect(), collected);
     }
 
-    /// Five pods a workload, with five labels each, two families: a big cluster's document is small, and made piece by piece.
+    /// Five pods a workload, with five labels each, two families: a big cluster's document is small, and made piece by
+    /// piece.
     #[test]
     fn many_pods_take_little() {
         let workload = |n: u16| {

@@ -11,8 +11,8 @@ use kit::node::{OUTSIDE_V4, OUTSIDE_V6};
 use kit::packets::answers_ping_at_once;
 use kit::traffic::{BRIEF, Server, tcp};
 
-/// `web` lets `client` in by a port with a name and by one with a number, `db` nobody, and `client` may speak to `web` and to
-/// the world but for a piece of it.
+/// `web` lets `client` in by a port with a name and by one with a number, `db` nobody, and `client` may speak to `web`
+/// and to the world but for a piece of it.
 fn policies() -> Value {
     let client = json!([{ "podSelector": { "matchLabels": { "app": "client" } } }]);
     json!([
