@@ -3,9 +3,9 @@
 #
 #     scripts/build.sh [--target TRIPLE] [DIR [BINARY...]]
 #
-#   TRIPLE         default: this machine, static against musl where that target is installed
-#                  (rustup target add "$(uname -m)-unknown-linux-musl"), else against glibc. For another machine, for
-#                  example aarch64-unknown-linux-gnu, Debian's cross compiler is used, and what it lacks is installed.
+#   TRIPLE         default: this machine, the plugin against musl where rustup has that target, the others against
+#                  glibc. For another machine, for example aarch64-unknown-linux-gnu, Debian's cross compiler is used,
+#                  and what it lacks is installed.
 #   DIR BINARY...  default: dist/, and all of them (scripts/workspace.sh)
 #
 # With ferrulectl come its shell completions (DIR/completions) and man pages (DIR/man).
@@ -33,13 +33,21 @@ done
 need_rust
 command -v readelf >/dev/null || need_packages binutils
 
-host=$(rustc -vV | sed -n 's/^host: //p')
+# The plugin starts for every pod. musl's start is shorter than glibc's, which asks the CPU much (in a virtual machine
+# each CPUID is a trap), and the plugin is a fifth smaller with it. The others have parts in C (ring), which would need a
+# C compiler for musl.
+declare -A target_of=()
 if [ -z "$target" ]; then
-    target=${host%%-*}-unknown-linux-musl
-    # rustc names a target's directory whether or not it is there.
-    has_std "$target" || target=$host
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    musl=${host%%-*}-unknown-linux-musl
+    if ! has_std "$musl" && command -v rustup >/dev/null; then
+        timeout 120 rustup target add "$musl" >&2 || say "no musl for this toolchain: glibc instead"
+    fi
+    for binary in "${binaries[@]}"; do target_of[$binary]=$host; done
+    if has_std "$musl"; then target_of[ferrule]=$musl; fi
 else
     need_target "$target"
+    for binary in "${binaries[@]}"; do target_of[$binary]=$target; done
 fi
 
 built=$(target_directory)
@@ -53,11 +61,12 @@ flags+=(-C target-feature=+crt-static -C relocation-model=static
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
 for binary in "${binaries[@]}"; do
-    cargo build --profile "${profile_of[$binary]}" --locked --target "$target" --bin "$binary" \
+    cargo build --profile "${profile_of[$binary]}" --locked --target "${target_of[$binary]}" --bin "$binary" \
         --features "${features_of[$binary]}"
 done
 
 for binary in "${binaries[@]}"; do
+    target=${target_of[$binary]}
     install -D --mode=0755 "$built/$target/${profile_of[$binary]}/$binary" "$dir/$binary"
     if readelf --wide --program-headers "$dir/$binary" | grep --quiet INTERP; then
         die "$dir/$binary is not static: it asks for a dynamic loader"

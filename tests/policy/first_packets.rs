@@ -69,7 +69,7 @@ impl FirstPackets {
             while !over.load(Ordering::Relaxed) {
                 // Unreachable, until there is a way.
                 let _ = socket.send_to(b"?", to);
-                std::thread::sleep(Duration::from_micros(200));
+                std::thread::park_timeout(Duration::from_micros(200));
             }
         }));
     }
@@ -79,7 +79,7 @@ impl FirstPackets {
         let end = Instant::now() + if must_come { PATIENT } else { AFTER };
         let counts = || -> Vec<usize> { self.counts.iter().map(|it| it.load(Ordering::Relaxed)).collect() };
         while Instant::now() < end && !(must_come && counts().iter().all(|count| *count > 0)) {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         self.over.store(true, Ordering::Relaxed);
         let counts = counts();
