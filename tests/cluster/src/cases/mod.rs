@@ -128,6 +128,7 @@ pub fn all() -> Vec<Case> {
         Any, Any: policies::replies_of_isolated_pods_pass,
         Ferrule, Any: policies::a_finished_pods_address_is_nobodys_peer,
         Ferrule, Any: policies::a_flow_that_is_forbidden_is_cut,
+        Ferrule, Any: policies::a_download_that_is_forbidden_is_cut,
         Ferrule, None: documents::every_command_that_only_reads_succeeds,
         Any, None: conformance::host_ports_do_not_conflict,
         Any, None: conformance::granular_checks_pass,

@@ -90,6 +90,45 @@ pub fn a_flow_that_is_forbidden_is_cut(space: &Space<'_>) -> Result {
     })
 }
 
+/// The server sends all the time, so that the first packet after the change is mostly one of its own. It is not isolated in
+/// that direction, and its packets must not begin the flow anew.
+pub fn a_download_that_is_forbidden_is_cut(space: &Space<'_>) -> Result {
+    // A server of files, of which the test image's own program is the largest.
+    let server = Pod::running("server", &space.agnhost, &["test-webserver", "--port=8080"]);
+    space.create([
+        server.on(space.worker(0)?).manifest(),
+        Pod::running("near", &space.agnhost, &["pause"]).on(space.worker(0)?).manifest(),
+        Pod::running("far", &space.agnhost, &["pause"]).on(space.worker(1)?).manifest(),
+    ])?;
+    space.all_ready(STARTS)?;
+    let addresses = space.addresses("server")?;
+    for client in ["near", "far"] {
+        let fetch = addresses.iter().map(|address| {
+            let url = url(*address, HTTP, "agnhost");
+            format!("setsid curl --silent --limit-rate 1M --output /tmp/load-{address} {url} </dev/null >/dev/null 2>&1 &")
+        });
+        space.exec(client, &["sh", "-c", &fetch.collect::<Vec<_>>().join("\n")])?;
+    }
+    // With how many go on: one that has all grows no more either.
+    const SIZES: &str = "stat -c '%n %s' /tmp/load-*; cat /proc/[0-9]*/comm | grep -c '^curl$'";
+    let sizes = |client: &str| space.exec(client, &["sh", "-c", SIZES]);
+    pause(Duration::from_secs(2));
+    space.create([Policy::of("nobody", json!({ "app": "server" })).isolating("Ingress").manifest()])?;
+    // What the client's kernel has received already still comes for some seconds.
+    for client in ["near", "far"] {
+        eventually(&format!("{client} gets no more"), Duration::from_secs(20), || {
+            let before = sizes(client)?;
+            // The server tries again, later and later.
+            pause(Duration::from_secs(5));
+            let after = sizes(client)?;
+            ensure!(before == after, "before {before}, five seconds later {after}");
+            ensure!(after.trim_end().ends_with(&addresses.len().to_string()), "it has got all: {after}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 /// A hundred changes of policies, each of which goes on allowing it; and what they go on forbidding stays forbidden.
 pub fn a_flow_that_stays_allowed_lives_through_changes(space: &Space<'_>) -> Result {
     let clients = clients_and_server(space)?;

@@ -31,7 +31,10 @@ pub use disturbed::{
     agents_killed_and_rolled_out_open_and_shut_nothing, without_agents_new_pods_are_not_open,
 };
 pub use first_second::new_pods_are_isolated_from_their_first_packet_on;
-pub use flows::{a_flow_that_is_forbidden_is_cut, a_flow_that_stays_allowed_lives_through_changes};
+pub use flows::{
+    a_download_that_is_forbidden_is_cut, a_flow_that_is_forbidden_is_cut,
+    a_flow_that_stays_allowed_lives_through_changes,
+};
 pub use nodes::{
     a_pod_on_the_hosts_network_is_a_node, other_nodes_are_let_in_by_their_addresses,
     probes_of_an_isolated_pod_pass,
