@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # What a pod waits for, measured: ferrule against the plugins that it can replace (ptp and bridge with host-local, as
 # the distribution ships them) and against the smallest program that makes the same kernel objects (benches/floor.c).
+# Then what NetworkPolicies cost: new connections with none and with many, changes, and packets through changes.
 #
-#     scripts/bench.sh [--quick] [--tsv FILE]
+#     scripts/bench.sh [--quick] [--policies] [--tsv FILE]
 #
 #   --quick      a few rounds each, to see that everything runs
+#   --policies   only what NetworkPolicies cost
 #   --tsv FILE   writes the medians there as well, for scripts/plot.sh
 #
 # All in one run and in turns, so that whatever else the machine does hits all alike; compare the ratios, not the
@@ -15,15 +17,16 @@ cd "$(dirname "$0")/.."
 . scripts/debian.sh
 . scripts/workspace.sh
 
-options=()
+options=() tsv='' plugins=yes
 while (($#)); do
     case $1 in
         --quick) options+=("$1") ;;
+        --policies) plugins='' ;;
         --tsv)
-            options+=("$1" "${2:?--tsv needs a file}")
+            tsv=${2:?--tsv needs a file}
             shift
             ;;
-        *) die "usage: scripts/bench.sh [--quick] [--tsv FILE]" ;;
+        *) die "usage: scripts/bench.sh [--quick] [--policies] [--tsv FILE]" ;;
     esac
     shift
 done
@@ -47,18 +50,33 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-say "building"
-scripts/build.sh "$work/bin" ferrule
-cc -O2 -static -o "$work/floor" benches/floor.c
-cc -O2 -static -o "$work/peak" benches/peak.c
-cargo build --release --locked --package bench
-built=$(target_directory)
+# measure PROGRAM ARGUMENT...: in namespaces that end with it. In the background, because bash runs a trap only between
+# two commands, and `wait` is one that a signal ends.
+measure() {
+    local status=0
+    setsid unshare --net --mount "$@" "${options[@]}" ${tsv:+--tsv "$work/tsv"} &
+    driver=$!
+    wait "$driver" || status=$?
+    driver=
+    [ -z "$tsv" ] || [ ! -e "$work/tsv" ] || cat "$work/tsv" >>"$work/all"
+    rm -f "$work/tsv"
+    return "$status"
+}
 
-version=$(dpkg-query --show --showformat='${Version}' containernetworking-plugins)
-# In the background, because bash runs a trap only between two commands, and `wait` is one that a signal ends.
-setsid unshare --net --mount "$built/release/bench" "$work" /usr/lib/cni "$version" "${options[@]}" &
-driver=$!
+say "building"
+built=$(target_directory)
 status=0
-wait "$driver" || status=$?
-driver=
+if [ "$plugins" ]; then
+    scripts/build.sh "$work/bin" ferrule
+    cc -O2 -static -o "$work/floor" benches/floor.c
+    cc -O2 -static -o "$work/peak" benches/peak.c
+    cargo build --release --locked --package bench
+    version=$(dpkg-query --show --showformat='${Version}' containernetworking-plugins)
+    measure "$built/release/bench" "$work" /usr/lib/cni "$version" || status=$?
+fi
+# As the agent is built.
+cargo build --profile agent --locked --package bench-policies
+measure "$built/agent/bench-policies" || status=$?
+# Each has a line of headings.
+[ ! -e "$work/all" ] || awk 'NR == 1 || $0 != first { print } NR == 1 { first = $0 }' "$work/all" >"$tsv"
 exit "$status"
