@@ -76,7 +76,10 @@ if [ "$plugins" ]; then
 fi
 # As the agent is built.
 cargo build --profile agent --locked --package bench-policies
-measure "$built/agent/bench-policies" || status=$?
+# What it mounts there is seen by nobody else, and nothing of it stays.
+# shellcheck disable=SC2016 # that shell expands them
+hide_netns='mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && exec "$0" "$@"'
+measure sh -c "$hide_netns" "$built/agent/bench-policies" || status=$?
 # Each has a line of headings.
 [ ! -e "$work/all" ] || awk 'NR == 1 || $0 != first { print } NR == 1 { first = $0 }' "$work/all" >"$tsv"
 exit "$status"
