@@ -35,7 +35,7 @@ pub type Named<'a> = (&'a ObjectName, &'a Compiled);
 
 /// The chain of a pod that these policies isolate. `own_ports`: what the pod calls its ports, which ingress is about.
 pub fn build(direction: Direction, policies: &[Named<'_>], own_ports: &[NamedPort]) -> Built {
-    let mut builder = Builder { direction, policies, entries: Vec::new(), names: HashMap::new() };
+    let mut builder = Builder { direction, policies, entries: Vec::new(), sets: BTreeSet::new() };
     let mut for_all = Vec::new();
     let mut by_protocol: BTreeMap<u8, Vec<(u16, u16, usize)>> = BTreeMap::new();
     for (policy, (_, compiled)) in policies.iter().enumerate() {
@@ -82,9 +82,7 @@ enum Target {
 
 fn targets(peers: Option<&Peers>) -> Vec<Target> {
     let Some(peers) = peers else { return vec![Target::Any] };
-    let groups = peers.groups.iter().map(|group| Content::Pods(vec![group.clone()]));
-    let blocks = (!peers.blocks.is_empty()).then(|| Content::Blocks(peers.blocks.clone()));
-    groups.chain(blocks).map(|content| Target::Set(Arc::new(SetSpec::new(content)))).collect()
+    peers.sets.iter().cloned().map(Target::Set).collect()
 }
 
 /// Of egress: by ports that the destination calls so.
@@ -111,7 +109,7 @@ struct Builder<'a> {
     /// Rules, and ways in which a rule allows something.
     entries: Vec<(Source, Vec<Target>)>,
     /// The sets in use.
-    names: HashMap<String, Arc<SetSpec>>,
+    sets: BTreeSet<Arc<SetSpec>>,
 }
 
 impl Builder<'_> {
@@ -192,7 +190,7 @@ impl Builder<'_> {
             ChainRule { peer, comment: self.comment(sources) }
         });
         let rules = rules.collect();
-        self.names.extend(sets.into_iter().map(|(spec, _)| (spec.name.clone(), spec)));
+        self.sets.extend(sets.into_iter().map(|(spec, _)| spec));
         rules
     }
 
@@ -216,7 +214,7 @@ impl Builder<'_> {
         let policies = self.policies.iter().map(|(it, _)| format!("{}/{}", it.namespace, it.name)).collect();
         let chain = Chain { direction: self.direction, ports, rules, policies };
         let name = names::rules_chain(self.direction, &digest(&json(&chain)));
-        Built { name, chain, sets: self.names.into_values().collect() }
+        Built { name, chain, sets: self.sets.into_iter().collect() }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::policy::names::{SCTP, TCP, UDP};
 use crate::policy::object::{LabelSelector, NumberOrName, Peer, Policy, Port, Rule};
 use crate::policy::plan::Direction;
 use crate::policy::selector::{Invalid, Selector};
-use crate::policy::set_spec::{Namespaces, PodGroup};
+use crate::policy::set_spec::{Content, Namespaces, PodGroup, SetSpec};
 
 /// A compiled policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Peers {
     pub groups: Vec<Arc<PodGroup>>,
     /// Addresses, of all ipBlocks of the rule.
     pub blocks: Blocks,
+    /// A set for each of the groups, and one for the addresses.
+    pub sets: Vec<Arc<SetSpec>>,
 }
 
 /// A port of a rule.
@@ -156,7 +158,11 @@ fn compile_peers(peers: &[Peer], namespace: &str, field: &str) -> Result<Option<
     }
     groups.sort();
     groups.dedup();
-    Ok(Some(Peers { groups, blocks: Blocks::union(&blocks) }))
+    let blocks = Blocks::union(&blocks);
+    let of_groups = groups.iter().map(|group| Content::Pods(vec![Arc::clone(group)]));
+    let of_blocks = (!blocks.is_empty()).then(|| Content::Blocks(blocks.clone()));
+    let sets = of_groups.chain(of_blocks).map(|content| Arc::new(SetSpec::new(content))).collect();
+    Ok(Some(Peers { groups, blocks, sets }))
 }
 
 fn compile_port(port: &Port, field: &str) -> Result<PortMatch, Invalid> {

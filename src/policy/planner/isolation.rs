@@ -63,7 +63,7 @@ impl Planner {
             )
         });
         let pods: Vec<_> = pods.collect();
-        let hold = hold_ways(&policies);
+        let hold = hold_ways(&policies, &mut memo);
         for (uid, name, ways) in pods {
             self.put_pod(&uid, name, ways, fill);
         }
@@ -153,22 +153,33 @@ fn pod_ways<'a>(own: &OwnPod<'a>, policies: &[Named<'_>], memo: &mut Memo<'a>) -
         }
         let places = selecting.iter().copied().filter(|place| policies[*place].1.isolates(direction));
         let places: Vec<usize> = places.collect();
-        let isolating: Vec<Named<'_>> = places.iter().map(|place| policies[*place]).collect();
-        if isolating.is_empty() {
-            Way::Plain(Isolation::Open)
-        } else if isolating.iter().any(|(_, it)| it.rules.is_err()) {
-            Way::Plain(Isolation::Closed)
-        } else {
-            // Of egress the destinations' names count.
-            let ports = if direction == Direction::Ingress { own.member.ports } else { &[] };
-            let built = memo.entry((direction, places, ports));
-            Way::Rules(built.or_insert_with(|| Rc::new(build(direction, &isolating, ports))).clone())
+        if places.is_empty() {
+            return Way::Plain(Isolation::Open);
         }
+        // Of egress the destinations' names count.
+        let ports = if direction == Direction::Ingress { own.member.ports } else { &[] };
+        way(direction, places, policies, ports, memo)
     }))
 }
 
+/// What those of the policies that are in these places do to a pod.
+fn way<'a>(
+    direction: Direction,
+    places: Vec<usize>,
+    policies: &[Named<'_>],
+    ports: &'a [NamedPort],
+    memo: &mut Memo<'a>,
+) -> Way {
+    let isolating: Vec<Named<'_>> = places.iter().map(|place| policies[*place]).collect();
+    if isolating.iter().any(|(_, it)| it.rules.is_err()) {
+        return Way::Plain(Isolation::Closed);
+    }
+    let built = memo.entry((direction, places, ports));
+    Way::Rules(built.or_insert_with(|| Rc::new(build(direction, &isolating, ports))).clone())
+}
+
 /// What is certain of a pod that is not known yet: policies that select all pods select it.
-fn hold_ways(policies: &[Named<'_>]) -> Option<Ways> {
+fn hold_ways(policies: &[Named<'_>], memo: &mut Memo<'_>) -> Option<Ways> {
     if policies.is_empty() {
         return None;
     }
@@ -176,12 +187,8 @@ fn hold_ways(policies: &[Named<'_>]) -> Option<Ways> {
         if !policies.iter().any(|(_, it)| it.isolates(direction)) {
             return Way::Plain(Isolation::None);
         }
-        let certain = policies.iter().filter(|(_, it)| it.isolates(direction) && it.selector.is_empty());
-        let certain: Vec<Named<'_>> = certain.copied().collect();
-        if certain.iter().any(|(_, it)| it.rules.is_err()) {
-            Way::Plain(Isolation::Closed)
-        } else {
-            Way::Rules(Rc::new(build(direction, &certain, &[])))
-        }
+        let certain = policies.iter().enumerate();
+        let certain = certain.filter(|(_, (_, it))| it.isolates(direction) && it.selector.is_empty());
+        way(direction, certain.map(|(place, _)| place).collect(), policies, &[], memo)
     }))
 }
