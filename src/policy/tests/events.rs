@@ -247,7 +247,8 @@ proptest! {
         let mut before = Plan::default();
         for (n, step) in steps.into_iter().enumerate() {
             if n == listed_at {
-                prop_assert_eq!(planner.plan(), &Plan::default());
+                // Lists among the steps may have made it whole before.
+                prop_assert!(planner.is_complete() || *planner.plan() == Plan::default());
                 list(&mut planner, Event::Policy, state.policies.values().cloned().collect());
                 list(&mut planner, Event::Namespace, state.namespaces.values().cloned().collect());
                 list(&mut planner, Event::OwnPod, state.own.values().cloned().collect());
