@@ -1,6 +1,7 @@
 //! Chains and sets that something refers to, in the plan, with who is in the sets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::policy::build::Built;
@@ -88,7 +89,7 @@ impl Live {
             self.anchored.change(&spec, false);
             for name in [&spec.name4, &spec.name6] {
                 if plan.sets.remove(name).is_some() {
-                    touched.sets.insert(name.clone());
+                    came_or_went(touched, name);
                 }
             }
         }
@@ -125,7 +126,7 @@ impl Live {
             Some(Members::Blocks(_)) | None => return,
         };
         if is_new {
-            touched.sets.insert(name.to_owned());
+            moved(touched, spec, element.0);
         } else if let Some(set) = self.sets.get_mut(&spec.name) {
             *set.more.entry(element).or_default() += 1;
         }
@@ -148,9 +149,24 @@ impl Live {
             Some(Members::Blocks(_)) | None => false,
         };
         if was_there {
-            touched.sets.insert(name.to_owned());
+            moved(touched, spec, element.0);
         }
     }
+}
+
+/// An address came into a set, or left it. Of one that is touched as a whole it stays so.
+fn moved(touched: &mut Touched, spec: &SetSpec, address: IpAddr) {
+    let name = spec.name_of(address);
+    if let Some(addresses) = touched.moved.get_mut(name) {
+        addresses.insert(address);
+    } else if touched.sets.insert(name.to_owned()) && matches!(spec.content, Content::Pods(_)) {
+        touched.moved.insert(name.to_owned(), BTreeSet::from([address]));
+    }
+}
+
+fn came_or_went(touched: &mut Touched, name: &str) {
+    touched.moved.remove(name);
+    touched.sets.insert(name.to_owned());
 }
 
 /// Sets of pods are there in both families, also if empty: who comes must not need another chain.
@@ -166,7 +182,7 @@ fn put_sets(plan: &mut Plan, touched: &mut Touched, spec: &SetSpec) {
     for (name, half) in [&spec.name4, &spec.name6].into_iter().zip(halves) {
         if let Some(half) = half {
             plan.sets.insert(name.clone(), half);
-            touched.sets.insert(name.clone());
+            came_or_went(touched, name);
         }
     }
 }

@@ -169,6 +169,8 @@ fn an_address_is_where_its_pods_are() {
     assert!(sees(&planner));
     gone(&mut planner, "next");
     assert!(!sees(&planner));
+    let moved: Vec<_> = planner.take_touched().moved.into_values().flatten().collect();
+    assert_eq!(moved, [address(CLIENT)]);
     assert_ne!(set(&planner), first);
     change(&mut planner, pod("other", CLIENT, "client"));
     assert!(sees(&planner));
