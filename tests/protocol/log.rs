@@ -133,7 +133,7 @@ fn level_debug_tells_every_step_before_that() {
     add.success();
     let lines: Vec<&str> = add.stderr.lines().collect();
     let steps: Vec<Option<&str>> = lines.iter().map(|line| field(line, "step")).collect();
-    assert_eq!(steps, [Some("lock"), Some("ipam"), Some("link"), Some("addresses"), Some("nft"), None]);
+    assert_eq!(steps, [Some("lock"), Some("ipam"), Some("link"), Some("nft"), Some("addresses"), None]);
     assert!(lines[0].starts_with("level=debug cmd=ADD attachment=net/c1/eth0 step=lock at="), "{lines:?}");
     network.conf["cniVersion"] = json!("1.1.0");
     let status = network.call("STATUS").run();
