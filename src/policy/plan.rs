@@ -123,7 +123,7 @@ pub struct PortRules {
 }
 
 /// One rule: accepts what it matches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChainRule {
     /// The other end.
     pub peer: PeerMatch,
@@ -132,7 +132,7 @@ pub struct ChainRule {
 }
 
 /// What of a packet's other end (source of ingress, destination of egress) must be where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PeerMatch {
     /// Whoever.

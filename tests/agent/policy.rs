@@ -3,6 +3,7 @@
 mod flows;
 mod force;
 mod gaps;
+mod hostile;
 mod kept;
 mod told;
 mod watches;

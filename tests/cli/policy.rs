@@ -113,7 +113,16 @@ impl Shop {
         let touched = Touched { all: true, ..Touched::default() };
         block_on(async {
             let mut mirror = Mirror::default();
-            policy::apply(&nft, &mut mirror, &plan, &touched, &attached).await.unwrap();
+            policy::apply(
+                &nft,
+                &mut mirror,
+                &plan,
+                &touched,
+                &attached,
+                ferrule::datapath::policy::Unknown::Open,
+            )
+            .await
+            .unwrap();
         });
         plan
     }

@@ -35,7 +35,15 @@ fn chains_go_when_their_elements_have_expired() {
     let attached = [attached(&scene.a), attached(&scene.c)];
     let mut mirror = block_on(policy::read(&scene.nft)).unwrap();
     for _ in 0..200 {
-        let applied = block_on(policy::apply(&scene.nft, &mut mirror, &plan, &touched, &attached)).unwrap();
+        let applied = block_on(policy::apply(
+            &scene.nft,
+            &mut mirror,
+            &plan,
+            &touched,
+            &attached,
+            ferrule::datapath::policy::Unknown::Open,
+        ))
+        .unwrap();
         if !applied.left_over {
             break;
         }
@@ -56,7 +64,15 @@ fn elements_that_lead_to_what_goes_go_before() {
     let touched = Touched { pods: [uid("b")].into(), ..Touched::default() };
     let attached = [attached(&scene.a), attached(&scene.c)];
     let mut mirror = block_on(policy::read(&scene.nft)).unwrap();
-    let applied = block_on(policy::apply(&scene.nft, &mut mirror, &plan, &touched, &attached)).unwrap();
+    let applied = block_on(policy::apply(
+        &scene.nft,
+        &mut mirror,
+        &plan,
+        &touched,
+        &attached,
+        ferrule::datapath::policy::Unknown::Open,
+    ))
+    .unwrap();
     assert!(!applied.left_over);
     assert!(!scene.list("").contains(&uid("b")), "{}", scene.list(""));
     // One whose record is still there is held: nobody says what it may.

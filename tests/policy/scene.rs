@@ -53,7 +53,14 @@ impl Scene {
     /// The same, where no more is touched.
     pub fn apply_touched(&mut self, plan: &Plan, touched: &Touched) -> Applied {
         let attached = self.attached();
-        let applied = policy::apply(&self.nft, &mut self.mirror, plan, touched, &attached);
+        let applied = policy::apply(
+            &self.nft,
+            &mut self.mirror,
+            plan,
+            touched,
+            &attached,
+            ferrule::datapath::policy::Unknown::Open,
+        );
         block_on(applied).unwrap()
     }
 

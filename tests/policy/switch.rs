@@ -56,7 +56,14 @@ fn a_switch_under_load_opens_and_cuts_nothing() {
         let all = super::scene::all();
         for round in 0..SWITCHES {
             let plan = plan(round % 2 == 1).0;
-            let applied = ferrule::datapath::policy::apply(&node, &mut mirror, &plan, &all, &attached);
+            let applied = ferrule::datapath::policy::apply(
+                &node,
+                &mut mirror,
+                &plan,
+                &all,
+                &attached,
+                ferrule::datapath::policy::Unknown::Open,
+            );
             let applied = kit::block_on(applied);
             if applied.is_err() {
                 done.store(true, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ferrule::datapath::policy::{Attached, Mirror, apply, read};
+use ferrule::datapath::policy::{Attached, Mirror, Unknown, apply, read};
 use ferrule::linux::nfnetlink::Nfnetlink;
 use ferrule::policy::planner::Planner;
 use kit::netns::{Namespace, inside};
@@ -65,7 +65,8 @@ impl Agent {
         }
         let touched = self.planner.take_touched();
         let planned = start.elapsed();
-        let work = apply(&self.nft, &mut self.mirror, self.planner.plan(), &touched, &self.attached);
+        let work =
+            apply(&self.nft, &mut self.mirror, self.planner.plan(), &touched, &self.attached, Unknown::Hold);
         self.runtime.block_on(work)?;
         Ok(Took { whole: start.elapsed(), planned })
     }

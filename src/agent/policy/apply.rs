@@ -10,7 +10,7 @@ use crate::attachments::LOCK_DEADLINE;
 use crate::cni::error::CniError;
 use crate::config::policy::PolicyUnknown;
 use crate::datapath::policy::{self, Applied, Unknown};
-use crate::policy::names::pod_chain;
+use crate::policy::names::{hold_chain, pod_chain};
 use crate::policy::plan::{Direction, Isolation, Touched};
 use crate::store::Store;
 
@@ -45,7 +45,8 @@ impl Driver {
         let mut applied = Applied::default();
         loop {
             let plan = self.planner.plan();
-            let done = policy::apply(&self.nft, &mut self.mirror, plan, &due.touched, &self.attached).await?;
+            let (touched, attached, unknown) = (&due.touched, &self.attached, self.unknown());
+            let done = policy::apply(&self.nft, &mut self.mirror, plan, touched, attached, unknown).await?;
             applied.transactions += done.transactions;
             applied.taken_away |= done.taken_away;
             applied.left_over = done.left_over;
@@ -70,11 +71,7 @@ impl Driver {
         }
         let Some(store) = self.store()? else { return Ok(()) };
         let Some(file) = store.policy(&self.boot)? else { return Ok(()) };
-        let unknown = match self.settings.policy_unknown {
-            PolicyUnknown::Hold => Unknown::Hold,
-            PolicyUnknown::Open => Unknown::Open,
-        };
-        if policy::restore(&self.nft, &file.plan, &self.attached, unknown, file.has_members).await? {
+        if policy::restore(&self.nft, &file.plan, &self.attached, self.unknown(), file.has_members).await? {
             warn!(
                 members = file.has_members,
                 "policy table restored from disk, until the API server is heard"
@@ -86,6 +83,14 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// What pods have that are not known yet.
+    pub(super) fn unknown(&self) -> Unknown {
+        match self.settings.policy_unknown {
+            PolicyUnknown::Hold => Unknown::Hold,
+            PolicyUnknown::Open => Unknown::Open,
+        }
     }
 
     /// Whether no policy isolates anybody of this node.
@@ -140,11 +145,17 @@ impl Driver {
         let led: BTreeMap<(&str, Direction), &str> =
             bound.iter().map(|it| ((it.link.as_str(), it.direction), it.chain.as_str())).collect();
         let plan = self.planner.plan();
+        let holds = self.unknown() == Unknown::Hold;
         for attached in &self.attached {
-            let Some(pod) = plan.pods.get(&attached.uid) else { continue };
+            let (pod, namespace) = (plan.pods.get(&attached.uid), attached.namespace());
+            let hold = plan.holds.get(namespace).filter(|_| holds);
             let is_wrong = |direction: Direction| {
-                let wanted =
-                    (*pod.of(direction) != Isolation::None).then(|| pod_chain(direction, &attached.uid));
+                let (isolation, chain) = match (pod, hold) {
+                    (Some(pod), _) => (pod.of(direction), pod_chain(direction, &attached.uid)),
+                    (None, Some(hold)) => (hold.of(direction), hold_chain(direction, namespace)),
+                    (None, None) => return false,
+                };
+                let wanted = (*isolation != Isolation::None).then_some(chain);
                 led.get(&(attached.link.as_str(), direction)).copied() != wanted.as_deref()
             };
             if is_wrong(Direction::Ingress) || is_wrong(Direction::Egress) {

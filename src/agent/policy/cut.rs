@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use crate::attachments::block_on;
 use crate::cni::error::CniError;
 use crate::datapath::error::DatapathError;
-use crate::datapath::policy::Attached;
+use crate::datapath::policy::{Attached, Unknown};
 use crate::linux::conntrack::{Flow, FlowFilter};
 use crate::linux::error::KernelError;
 use crate::linux::netlink::Netlink;
@@ -29,14 +29,14 @@ struct One<'a> {
 }
 
 impl<'a> Isolated<'a> {
-    /// Those of a plan, held ones among them.
-    pub fn of(plan: &'a Plan, attached: &'a [Attached]) -> Self {
+    /// Those of a plan; where `unknown` pods are held, those among them.
+    pub fn of(plan: &'a Plan, attached: &'a [Attached], unknown: Unknown) -> Self {
         let mut isolated = HashMap::new();
         for it in attached {
             let (ingress, egress) = match (plan.pods.get(&it.uid), plan.holds.get(it.namespace())) {
                 (Some(pod), _) => (&pod.ingress, &pod.egress),
-                (None, Some(hold)) => (&hold.ingress, &hold.egress),
-                (None, None) => continue,
+                (None, Some(hold)) if unknown == Unknown::Hold => (&hold.ingress, &hold.egress),
+                (None, _) => continue,
             };
             if [ingress, egress].into_iter().any(isolates) {
                 let one = |address: &IpAddr| (*address, One { uid: &it.uid, ingress, egress });
@@ -81,6 +81,8 @@ pub struct Cut {
     pub plan: Plan,
     /// Whose flows.
     pub attached: Vec<Attached>,
+    /// What pods have that are not in the plan.
+    pub unknown: Unknown,
 }
 
 impl Cut {
@@ -90,7 +92,7 @@ impl Cut {
     /// # Errors
     /// What the kernel refused.
     pub fn carry_out(&self) -> Result<usize, CniError> {
-        let isolated = Isolated::of(&self.plan, &self.attached);
+        let isolated = Isolated::of(&self.plan, &self.attached, self.unknown);
         if isolated.0.is_empty() {
             return Ok(0);
         }

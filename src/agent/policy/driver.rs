@@ -302,7 +302,7 @@ impl Driver {
 
     /// Has existing flows forgotten that no rule allows any more.
     pub(super) fn cut_flows(&mut self, plan: Plan) {
-        let cut = Cut { plan, attached: self.attached.clone() };
+        let cut = Cut { plan, attached: self.attached.clone(), unknown: self.unknown() };
         self.cutting = Some((
             Instant::now(),
             spawn_blocking(move || cut.carry_out().map_err(|reason| reason.to_string())),

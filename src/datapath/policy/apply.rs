@@ -14,7 +14,9 @@ use std::ops::RangeInclusive;
 use crate::datapath::nftables::{Attempts, NftError};
 use crate::datapath::policy::bindings::{Attached, Unknown, is_passing};
 use crate::datapath::policy::compare::{Differences, is_leading};
-use crate::datapath::policy::layout::{Made, content_of, elements_of, pod_element, port_element, set, table};
+use crate::datapath::policy::layout::{
+    Made, Planned, content_of, elements_of, pod_element, port_element, set, table,
+};
 use crate::datapath::policy::lead::Leading;
 use crate::datapath::policy::mirror::{Mirror, read};
 use crate::datapath::policy::skeleton;
@@ -40,7 +42,8 @@ pub struct Applied {
 /// Makes the table what `plan` says, as far as `touched` says that it may differ, and leads the packets of `attached` pods
 /// to their chains. Idempotent. A plan without pods and holds is no table.
 ///
-/// A pod that is in the plan is led to its own chains, one that is not stays in the hold. Records are to be read before
+/// A pod that is in the plan is led to its own chains. One that is not stays in the hold, and `unknown` says whether one is
+/// held that is led nowhere: somebody may have taken its elements away. Records are to be read before
 /// this, and again after it: an ADD that came in between found no chains; apply again if there is a new one.
 ///
 /// # Errors
@@ -51,8 +54,18 @@ pub async fn apply(
     plan: &Plan,
     touched: &Touched,
     attached: &[Attached],
+    unknown: Unknown,
 ) -> Result<Applied, NftError> {
-    apply_with(nft, mirror, plan, touched, attached, None).await
+    let all = Touched { all: true, ..Touched::default() };
+    let mut attempts = Attempts::default();
+    loop {
+        let touched = if mirror.known { touched } else { &all };
+        match attempt(nft, mirror, plan, touched, attached, unknown).await {
+            // Somebody else changed the table: it is read again.
+            Err(NftError::Rejected(rejection)) if is_passing(&rejection) => attempts.count(rejection)?,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Makes the table from `plan`, which was on disk, if there is none; returns whether it did. Pods of the plan are led to
@@ -75,7 +88,7 @@ pub async fn restore(
     }
     let mut mirror = Mirror::of_no_table();
     let all = Touched { all: true, ..Touched::default() };
-    match attempt(nft, &mut mirror, &closed(plan), &all, attached, Some(unknown)).await {
+    match attempt(nft, &mut mirror, &closed(plan), &all, attached, unknown).await {
         Ok(_) => {}
         // Somebody else makes it.
         Err(NftError::Rejected(rejection)) if rejection.is_because(KernelError::is_exists) => {
@@ -91,7 +104,7 @@ pub async fn restore(
             Members::Blocks(_) => {}
         }
     }
-    apply_with(nft, &mut mirror, &plan, &all, attached, Some(unknown)).await?;
+    apply(nft, &mut mirror, &plan, &all, attached, unknown).await?;
     Ok(true)
 }
 
@@ -141,33 +154,13 @@ fn closed(plan: &Plan) -> Plan {
     closed
 }
 
-async fn apply_with(
-    nft: &Nfnetlink,
-    mirror: &mut Mirror,
-    plan: &Plan,
-    touched: &Touched,
-    attached: &[Attached],
-    unknown: Option<Unknown>,
-) -> Result<Applied, NftError> {
-    let all = Touched { all: true, ..Touched::default() };
-    let mut attempts = Attempts::default();
-    loop {
-        let touched = if mirror.known { touched } else { &all };
-        match attempt(nft, mirror, plan, touched, attached, unknown).await {
-            // Somebody else changed the table: it is read again.
-            Err(NftError::Rejected(rejection)) if is_passing(&rejection) => attempts.count(rejection)?,
-            outcome => return outcome,
-        }
-    }
-}
-
 async fn attempt(
     nft: &Nfnetlink,
     mirror: &mut Mirror,
     plan: &Plan,
     touched: &Touched,
     attached: &[Attached],
-    unknown: Option<Unknown>,
+    unknown: Unknown,
 ) -> Result<Applied, NftError> {
     if !mirror.known {
         *mirror = read(nft).await?;
@@ -225,28 +218,46 @@ impl Applying<'_, '_> {
             self.fill(&set.name, wanted, set.moved.as_deref()).await?;
         }
         for planned in &differences.chains {
-            let mut changes = Vec::new();
-            let (of_ports, chain) = planned.chains.split_at(planned.chains.len().saturating_sub(1));
-            changes.extend(of_ports.iter().flat_map(Made::changes));
-            if let Some((set, elements)) = &planned.map {
-                // Of a map that somebody has changed nothing stays, so that no ranges overlap.
-                if self.mirror.maps.contains_key(&set.name) {
-                    changes.push(Change::FlushChain(table(), chain_name(chain)));
-                    changes.push(Change::DeleteSet(table(), set.name.clone()));
-                }
-                changes.push(Change::AddSet(table(), set.clone()));
-                changes.push(Change::AddElements(table(), elements.clone()));
-                self.mirror.maps.insert(set.name.clone(), content_of(elements));
-            }
-            changes.extend(chain.iter().flat_map(Made::changes));
-            self.made(&planned.chains);
-            self.writer.add(changes).await?;
+            self.make_chain(planned).await?;
         }
         for made in &differences.leading {
             self.writer.add(made.changes()).await?;
         }
         self.made(&differences.leading);
         Ok(self.writer.flush().await?)
+    }
+
+    /// Makes a chain, with its map and its chains by port before it. Those are as many as the author of a policy likes, so
+    /// they go in pieces: nothing leads there yet.
+    async fn make_chain(&mut self, planned: &Planned) -> Result<(), NftError> {
+        let (of_ports, chain) = planned.chains.split_at(planned.chains.len().saturating_sub(1));
+        for made in of_ports {
+            self.writer.add(made.changes()).await?;
+        }
+        let mut changes = Vec::new();
+        if let Some((set, elements)) = &planned.map {
+            let is_there = self.mirror.maps.contains_key(&set.name);
+            let is_used = chain.iter().any(|it| self.mirror.chains.contains_key(&it.chain.name));
+            let mut map = Vec::new();
+            // Of a map that somebody has changed nothing stays, so that no ranges overlap.
+            if is_there {
+                map.extend(is_used.then(|| Change::FlushChain(table(), chain_name(chain))));
+                map.push(Change::DeleteSet(table(), set.name.clone()));
+            }
+            map.push(Change::AddSet(table(), set.clone()));
+            if is_there && is_used {
+                // At one moment with the chain, which leads nowhere meanwhile.
+                map.push(Change::AddElements(table(), elements.clone()));
+                changes = map;
+            } else {
+                self.writer.add(map).await?;
+                self.writer.add_elements(elements).await?;
+            }
+            self.mirror.maps.insert(set.name.clone(), content_of(elements));
+        }
+        changes.extend(chain.iter().flat_map(Made::changes));
+        self.made(&planned.chains);
+        Ok(self.writer.add(changes).await?)
     }
 
     fn made(&mut self, chains: &[Made]) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::datapath::policy::bindings::DIRECTIONS;
 use crate::datapath::policy::layout::{
-    Made, Planned, chain, content_of, leading, owner, port_chain, port_map_name, sets_of,
+    Made, Planned, chain, content_of, leading, owner, port_chains, port_map_name, sets_of,
 };
 use crate::datapath::policy::mirror::Mirror;
 use crate::policy::names::{hold_chain, pod_chain};
@@ -143,9 +143,8 @@ impl Differences {
         self.stale_chains.extend(stale.cloned());
         if all {
             // One that somebody else has made, under the name of a chain of ours and something behind it.
-            let of_ports = |(name, chain): (&String, &plan::Chain)| -> Vec<String> {
-                chain.ports.iter().map(|ports| port_chain(name, ports)).collect()
-            };
+            let of_ports =
+                |(name, chain): (&String, &plan::Chain)| -> Vec<String> { port_chains(name, &chain.ports) };
             let by_port: BTreeSet<String> = plan.chains.iter().flat_map(of_ports).collect();
             let is_strange = |name: &&String| {
                 is_wanted(name, plan) && !is_leading(name) && owner(name) != *name && !by_port.contains(*name)

@@ -7,7 +7,7 @@
 //! | a pod, one direction      | `in-<uid>`, `out-<uid>`: no rule, or one that leads on                    |
 //! | a namespace, likewise     | `hold-in-<namespace>`, `hold-out-<namespace>`                             |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
@@ -22,6 +22,9 @@ use crate::linux::nft::set::{Set, Type};
 use crate::linux::nft::table::{Chain, Family, Table};
 use crate::policy::names;
 use crate::policy::plan::{self, ChainRule, Direction, Isolation, Members, PeerMatch, PortRules};
+
+/// Ports of one chain that have chains of their own.
+const MOST_OWN_CHAINS: usize = 64;
 
 /// `table inet ferrule-policy`
 pub fn table() -> Table {
@@ -128,13 +131,15 @@ pub(super) fn chain(name: &str, chain: &plan::Chain, sets: &BTreeMap<String, Mem
     let direction = chain.direction;
     let mut rules = Vec::new();
     if !chain.ports.is_empty() {
-        let map = port_map(name, &chain.ports);
+        let of_ports = port_chains(name, &chain.ports);
+        let map = port_map(name, &chain.ports, &of_ports);
         rules.push(rule(name, [lookup_verdict(&[l4proto, th_dport], &map.0.name)], None));
         planned.map = Some(map);
-        planned.chains.extend(chain.ports.iter().map(|ports| {
-            let of_port = port_chain(name, ports);
-            let rules = ports.rules.iter().flat_map(|rule| allow(&of_port, direction, rule, sets)).collect();
-            Made::new(&of_port, None, rules)
+        let mut made = HashSet::new();
+        let each = chain.ports.iter().zip(&of_ports).filter(|(_, of_port)| made.insert(*of_port));
+        planned.chains.extend(each.map(|(ports, of_port)| {
+            let rules = ports.rules.iter().flat_map(|rule| allow(of_port, direction, rule, sets)).collect();
+            Made::new(of_port, None, rules)
         }));
     }
     rules.extend(chain.rules.iter().flat_map(|rule| allow(name, direction, rule, sets)));
@@ -148,25 +153,32 @@ pub(super) fn port_map_name(chain: &str) -> String {
     format!("{chain}-ports")
 }
 
-fn port_map(chain: &str, ports: &[PortRules]) -> (Set, Vec<Element>) {
+fn port_map(chain: &str, ports: &[PortRules], of_ports: &[String]) -> (Set, Vec<Element>) {
     let name = port_map_name(chain);
     let interval = ports.iter().any(|ports| ports.first != ports.last);
     let key = |protocol, port| Bytes::default().protocol(protocol).port(port);
-    let elements = ports.iter().map(|ports| Element {
+    let elements = ports.iter().zip(of_ports).map(|(ports, of_port)| Element {
         key_end: interval.then(|| key(ports.protocol, ports.last)),
-        ..Element::with_verdict(
-            &name,
-            key(ports.protocol, ports.first),
-            Verdict::Jump(port_chain(chain, ports)),
-        )
+        ..Element::with_verdict(&name, key(ports.protocol, ports.first), Verdict::Jump(of_port.clone()))
     });
     let elements = elements.collect();
     let (key, data) = (vec![Type::Protocol, Type::Port], vec![Type::Verdict]);
     (Set { name, key, data, interval, expires: false }, elements)
 }
 
+/// The chain of each port, in their order. Each has its own, which counts for itself; of very many, those with the same
+/// rules share one: whoever writes policies can name each second port.
+pub(super) fn port_chains(chain: &str, ports: &[PortRules]) -> Vec<String> {
+    if ports.len() <= MOST_OWN_CHAINS {
+        return ports.iter().map(|ports| port_chain(chain, ports)).collect();
+    }
+    let mut shared: HashMap<&[ChainRule], String> = HashMap::new();
+    let name = |ports: &PortRules| format!("{}-and-more", port_chain(chain, ports));
+    ports.iter().map(|ports| shared.entry(&ports.rules).or_insert_with(|| name(ports)).clone()).collect()
+}
+
 /// `NAME-tcp-80`, `NAME-tcp-80-90`, `NAME-tcp`
-pub(super) fn port_chain(chain: &str, ports: &PortRules) -> String {
+fn port_chain(chain: &str, ports: &PortRules) -> String {
     let protocol = match ports.protocol {
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),

@@ -33,8 +33,8 @@ pub(super) struct Leading<'p> {
     pub(super) touched: &'p Touched,
     /// Whether chains of pods or of holds are to go: then elements that lead there go first, whosever they are.
     pub(super) any_goes: bool,
-    /// What pods have that are led nowhere and are not in the plan; `None`: as it is.
-    pub(super) unknown: Option<Unknown>,
+    /// What pods have that are led nowhere and are not in the plan.
+    pub(super) unknown: Unknown,
 }
 
 /// Elements by set and key.
@@ -134,7 +134,7 @@ impl Leading<'_> {
         let namespace = attached.namespace();
         let has_hold =
             self.plan.holds.get(namespace).is_some_and(|hold| *hold.of(direction) != Isolation::None);
-        let is_held = is_led || self.unknown == Some(Unknown::Hold);
+        let is_held = is_led || self.unknown == Unknown::Hold;
         (has_hold && is_held).then(|| hold_chain(direction, namespace))
     }
 }

@@ -11,6 +11,9 @@ use crate::linux::nft::change::Change;
 use crate::linux::nft::listing::PlacedChain;
 use crate::policy::plan::Members;
 
+/// Chains that are asked for in one datagram.
+const QUESTIONS: usize = 512;
+
 impl Applying<'_, '_> {
     /// Removes from sets what should not be in them any more.
     pub(super) async fn remove_members(&mut self, differences: &Differences) -> Result<(), NftError> {
@@ -53,12 +56,15 @@ impl Applying<'_, '_> {
             for ((_, of), names) in groups.iter().filter(|((second, _), _)| *second == pass) {
                 let map = port_map_name(of);
                 let map = differences.stale_sets.contains(&map).then_some(map);
-                let found = nft.find_chains(&table(), names).await?;
+                let mut found = Vec::with_capacity(names.len());
+                for some in names.chunks(QUESTIONS) {
+                    found.extend(nft.find_chains(&table(), some).await?);
+                }
                 let is_free = |(name, found): (&String, &Option<PlacedChain>)| {
                     let rules = self.mirror.chains.get(name).map_or(0, |content| content.rules);
-                    // The map leads to a chain of a port, and goes with it.
-                    let by_map = u32::from(map.is_some() && name != of);
-                    found.as_ref().is_none_or(|found| found.uses <= rules + by_map)
+                    // The map leads to a chain of a port, from as many ports as share it, and goes with it.
+                    let is_by_map = map.is_some() && name != of;
+                    is_by_map || found.as_ref().is_none_or(|found| found.uses <= rules)
                 };
                 if names.iter().zip(&found).all(is_free) {
                     let there = names.iter().zip(found).filter(|(_, found)| found.is_some());
@@ -80,16 +86,21 @@ impl Applying<'_, '_> {
         map: Option<String>,
     ) -> Result<(), NftError> {
         names.sort_by_key(|name| name != of);
-        let mut changes: Vec<Change> =
-            names.iter().map(|name| Change::DeleteChain(table(), name.clone())).collect();
-        let after_the_first = usize::from(names.first().is_some_and(|name| name == of));
+        let mut changes = Vec::new();
+        if names.first().is_some_and(|name| name == of) {
+            self.mirror.chains.remove(of);
+            changes.push(Change::DeleteChain(table(), names.remove(0)));
+        }
         if let Some(map) = map.filter(|map| self.mirror.maps.remove(map).is_some()) {
-            changes.insert(after_the_first, Change::DeleteSet(table(), map));
+            changes.push(Change::DeleteSet(table(), map));
         }
-        for name in &names {
-            self.mirror.chains.remove(name);
+        self.writer.add(changes).await?;
+        // Nothing leads there any more, so they may go one by one: there may be very many.
+        for name in names {
+            self.mirror.chains.remove(&name);
+            self.writer.add(vec![Change::DeleteChain(table(), name)]).await?;
         }
-        Ok(self.writer.add(changes).await?)
+        Ok(())
     }
 
     /// Removes sets that no chain looks into any more.
