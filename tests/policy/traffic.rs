@@ -1,11 +1,12 @@
 //! Who reaches whom under a plan, by real packets.
 
-use ferrule::datapath::policy;
+use ferrule::datapath::policy::{self, Mirror, Unknown};
 use ferrule::policy::plan::{ChainRule, Direction, PeerMatch, PortRules};
 
-use super::scene::{Planning, Scene, TCP, UDP, anyone, connects, denied, peers, port};
+use super::scene::{Planning, Scene, TCP, UDP, all, anyone, connects, denied, peers, port};
+use kit::block_on;
 use kit::packets::{answers_ping, answers_ping_at_once};
-use kit::traffic::{Server, UdpClient, tcp_from};
+use kit::traffic::{BRIEF, Server, UdpClient, receives_udp, send_udp, tcp_from};
 
 const A: [&str; 2] = ["10.244.1.10", "fd00:1::10"];
 const B: [&str; 2] = ["10.244.1.11", "fd00:1::11"];
@@ -194,4 +195,21 @@ fn rules_count_what_begins_and_what_is_denied() {
     scene.apply(&plan.pods("peers-2", &A).chain("pi-2", &[], &[peers("peers-2")]).pod("c", "pi-2", "").0);
     let counted = kit::block_on(policy::counted(&scene.nft, Direction::Ingress, "pi-1")).unwrap();
     assert_eq!(counted[0].counted.packets, 3);
+}
+
+/// Whoever can choose his source, a container of docker for example, does not speak as the pod itself.
+#[test]
+fn who_sends_under_a_pods_own_address_is_judged() {
+    let mut scene = Scene::new();
+    let plan = Planning::default().pod("b", "closed", "");
+    let mut attached = scene.attached();
+    attached[1].addresses.push("10.244.1.99".parse().unwrap());
+    let mut mirror = Mirror::default();
+    block_on(policy::apply(&scene.nft, &mut mirror, &plan.0, &all(), &attached, Unknown::Open)).unwrap();
+    let own = scene.list("");
+    assert!(own.contains("10.244.1.99"), "{own}");
+    let Scene { b, c, .. } = &mut scene;
+    c.namespace.ip("address add 10.244.1.99/32 dev lo");
+    let send = || send_udp(&c.namespace, "10.244.1.99", B[0], 9);
+    assert!(!receives_udp(BRIEF, &b.namespace, B[0], 9, send));
 }

@@ -16,7 +16,7 @@ use crate::policy::plan::{self, Direction, Isolation, Members, Plan, Touched};
 pub(super) struct Differences {
     /// Something that no rule and no policy decides about.
     pub(super) skeleton: bool,
-    /// A set has the name of one of the plan and another kind: nothing but a new table helps.
+    /// A set has the name of one of the plan and another kind, or the table is dormant: nothing but a new one helps.
     pub(super) hopeless: bool,
     /// Sets.
     pub(super) sets: Vec<SetDifference>,
@@ -50,7 +50,8 @@ impl SetDifference {
 impl Differences {
     pub(super) fn between(mirror: &Mirror, plan: &Plan, touched: &Touched) -> Self {
         let all = touched.all || !mirror.exists;
-        let mut found = Self { skeleton: mirror.skeleton_differs || !mirror.exists, ..Self::default() };
+        let skeleton = mirror.skeleton_differs || !mirror.exists;
+        let mut found = Self { skeleton, hopeless: mirror.is_dormant, ..Self::default() };
         let mut looked_at = BTreeSet::new();
         let mut needed_chains = BTreeSet::new();
         let mut lead = |direction, name: String, who: &str, isolation: &Isolation| {

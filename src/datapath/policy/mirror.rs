@@ -23,6 +23,8 @@ pub struct Mirror {
     pub(super) known: bool,
     /// Whether there is a table.
     pub(super) exists: bool,
+    /// Whether the table does nothing, because somebody made it so.
+    pub(super) is_dormant: bool,
     /// Sets of the skeleton that are of another kind than they should be.
     pub(super) wrong_sets: Vec<String>,
     /// Chains of the skeleton that packets enter elsewhere than they should.
@@ -46,6 +48,7 @@ pub struct Mirror {
 pub async fn read(nft: &Nfnetlink) -> Result<Mirror, NftError> {
     let mut mirror = Mirror { known: true, exists: nft.has_table(&table()).await?, ..Mirror::default() };
     if mirror.exists {
+        mirror.is_dormant = nft.is_dormant(&table()).await?;
         mirror.read_sets(nft).await?;
         mirror.read_chains(nft).await?;
     }

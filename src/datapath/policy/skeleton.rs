@@ -98,12 +98,18 @@ fn known_flow(chain: &str) -> Vec<Rule> {
     vec![rule(chain, parts, Some("of a flow that was allowed"))]
 }
 
-/// `oifname . ip saddr @own4 accept`
+/// `oifname . ip saddr @own4 iifname . ip saddr @own4 accept`: a source is easily said to be the pod's, so the packet must
+/// come from the pod's link as well. Of others, the first look-up is the only one.
 fn own(chain: &str) -> Vec<Rule> {
     let own = |family: Vec<Expr>, address: Field, set| {
         rule(
             chain,
-            [family, is_in(&[oifname, address], set), verdict(Verdict::Accept)],
+            [
+                family,
+                is_in(&[oifname, address], set),
+                is_in(&[iifname, address], set),
+                verdict(Verdict::Accept),
+            ],
             Some("a pod to itself"),
         )
     };

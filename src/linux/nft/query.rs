@@ -19,7 +19,9 @@ use super::table::{Chain, Family, Table};
 use super::userdata;
 
 /// include/uapi/linux/netfilter/nf_tables.h
+const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_TABLE_USERDATA: u16 = 6;
+const NFT_TABLE_F_DORMANT: u32 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_USE: u16 = 6;
@@ -215,6 +217,22 @@ impl Nfnetlink {
             Some(Err(reason)) if reason.is_not_found() => Ok(false),
             Some(Err(reason)) => Err(reason.of(format!("look for table {table}"))),
             None => Ok(false),
+        }
+    }
+
+    /// Whether the table is there and does nothing, because somebody made it dormant.
+    ///
+    /// # Errors
+    /// The kernel's refusal. That there is no table is none.
+    pub async fn is_dormant(&self, table: &Table) -> Result<bool, KernelError> {
+        let question = NfTablesMessage::GetTable(table.to_message(None));
+        match self.ask(vec![message(table.family, question)]).await.into_iter().next() {
+            Some(Ok(Some(answer))) => {
+                let flags = Attributes(answer.netfilter_body()).number(NFTA_TABLE_FLAGS).unwrap_or(0);
+                Ok(flags & NFT_TABLE_F_DORMANT != 0)
+            }
+            Some(Err(reason)) if !reason.is_not_found() => Err(reason.of(format!("look for table {table}"))),
+            _ => Ok(false),
         }
     }
 }
