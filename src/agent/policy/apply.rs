@@ -124,17 +124,17 @@ impl Driver {
     /// Reads who is attached; returns whether that changed, and adds what follows from it.
     fn look_at_records(&mut self, touched: &mut Touched) -> Result<bool, CniError> {
         let changed = self.pods.look()?;
-        if changed.is_empty() {
+        if changed.pods.is_empty() {
             return Ok(false);
         }
         self.attached = self.pods.all();
         let addresses = self.pods.addresses();
-        for uid in &changed {
+        for uid in &changed.addressed {
             let now = addresses.get(uid).map(Vec::as_slice).unwrap_or_default();
             self.planner.set_own_addresses(uid, now);
         }
         self.keeping.want();
-        touched.pods.extend(changed);
+        touched.pods.extend(changed.pods);
         merge(touched, self.planner.take_touched());
         Ok(true)
     }
