@@ -23,6 +23,7 @@ use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::{Change, Rejection};
 use crate::linux::nft::element::Element;
 use crate::log;
+use crate::policy::names::own_uid;
 use crate::policy::plan::{HoldPlan, Isolation, Plan};
 use crate::store::{BootId, Record, Store, StoreError};
 
@@ -44,7 +45,7 @@ pub fn attached(record: &Record) -> Option<Attached> {
     let pod = record.pod.as_ref()?;
     let uid = pod.uid.as_ref().filter(|uid| uid.len().max(pod.namespace.len()) <= WORD_MAX)?;
     Some(Attached {
-        uid: uid.clone(),
+        uid: own_uid(uid, &pod.namespace, &pod.name),
         name: pod.to_string(),
         link: record.host_link.as_ref()?.to_string(),
         addresses: record.addresses.clone(),

@@ -1,5 +1,6 @@
 //! Names of the table's chains and sets. Agent, ADD and command line meet by them.
 
+use crate::policy::digest::digest;
 use crate::policy::plan::Direction;
 
 /// Name of the table, of family `inet`.
@@ -28,6 +29,13 @@ pub fn map(direction: Direction) -> &'static str {
 /// The chain of one pod: `in-<uid>`, `out-<uid>`. Empty where nothing isolates the pod.
 pub fn pod_chain(direction: Direction, uid: &str) -> String {
     format!("{}-{uid}", word(direction))
+}
+
+/// What chains of a pod are named by: its uid. That of a static pod is a hash, which any pod of any namespace may claim by
+/// annotations that say it mirrors a static pod; so there namespace and name are a part of it.
+pub fn own_uid(uid: &str, namespace: &str, name: &str) -> String {
+    let is_hash = uid.len() == 32 && uid.bytes().all(|it| it.is_ascii_hexdigit());
+    if is_hash { digest(format!("{namespace}/{name}/{uid}").as_bytes()) } else { uid.to_owned() }
 }
 
 /// The chain of pods of a namespace that the agent does not know yet: `hold-in-<namespace>`, `hold-out-<namespace>`.

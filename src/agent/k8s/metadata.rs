@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer};
 
+use crate::policy::names::own_uid;
+
 /// The metadata of an object whose labels are of no interest.
 pub(super) fn without_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
@@ -42,6 +44,9 @@ pub(super) fn with_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
     let few = Few::deserialize(deserializer)?;
     let static_uid = few.annotations.and_then(|Annotations { hash, mirror }| static_uid(hash?, &mirror?));
+    let (namespace, name) =
+        (few.namespace.as_deref().unwrap_or_default(), few.name.as_deref().unwrap_or_default());
+    let static_uid = static_uid.map(|hash| own_uid(&hash, namespace, name));
     Ok(ObjectMeta {
         name: few.name,
         namespace: few.namespace,
@@ -53,7 +58,7 @@ pub(super) fn with_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 /// Anybody may write annotations, so that of a pod must not be able to name another pod: those of others have dashes, the
-/// hash has none.
+/// hash has none, and [`own_uid`] tells those of two static pods apart.
 fn static_uid(hash: String, mirror: &str) -> Option<String> {
     let is_hash = hash.len() == 32 && hash.bytes().all(|it| it.is_ascii_hexdigit());
     (is_hash && hash == mirror).then_some(hash)

@@ -152,6 +152,7 @@ fn name_of(metadata: &ObjectMeta) -> ObjectName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::names::own_uid;
     use serde_json::{Value, json};
 
     fn pod(metadata: Value, spec: Value, status: Value) -> Pod {
@@ -193,7 +194,11 @@ mod tests {
         let mirror = |hash: &str, mirror: &str| {
             uid(json!({ "kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": mirror }))
         };
-        assert_eq!(mirror(hash, hash), hash);
+        assert_eq!(mirror(hash, hash), own_uid(hash, "", "static-a"));
+        let of = |namespace, name| own_uid(hash, namespace, name);
+        assert!(
+            of("kube-system", "a") != of("evil", "a") && of("kube-system", "a") != of("kube-system", "b")
+        );
         // What anybody may write must not name another pod.
         let victim = "7f4f8a66-0b4f-4f0e-8f7c-111111111111";
         assert_eq!(mirror(victim, victim), "1-2");

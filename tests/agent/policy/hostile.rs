@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::world::{PORT, World, nothing, only};
+use super::world::{PORT, World, nothing, only, reaches};
+use crate::agent::objects::Kind;
+use kit::call::Call;
+use kit::packets::{answers_ping, answers_ping_at_once};
+use kit::pod::addresses_of;
 use kit::traffic::UdpClient;
 
 /// The API server has not told of it yet, so nothing but its record says that it is there.
@@ -67,4 +71,72 @@ fn flows_of_an_unknown_pod_stay_where_the_setting_is_open() {
     assert!(other.asks_in_vain(&c.addresses[0], PORT));
     assert!(!client.asks_in_vain(&late.addresses[0], PORT), "nobody forbids it");
     assert!(cut() < 1.5, "{}", cut());
+}
+
+/// By a meta plugin: another network of ferrule, with another subnet.
+#[test]
+fn a_policy_that_comes_later_is_about_every_interface() {
+    let world = World::new("second");
+    let pod = |name: &str| world.pod("shop", name, json!({ "app": name }));
+    let (a, b) = (pod("a"), pod("b"));
+    let mut conf = world.node.conf();
+    conf["name"] = "othernet".into();
+    conf["ipam"]["ranges"] = json!([[{ "subnet": "10.77.0.0/24" }]]);
+    conf["ipam"]["routes"] = json!([]);
+    let words = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=a;K8S_POD_UID={}", a.uid);
+    let call = Call::ferrule("ADD").on(&world.node.namespace).conf(&conf);
+    let call = call.attachment(a.pod.container(), a.pod.namespace().path()).ifname("eth1").args(&words);
+    let second = addresses_of(&call.run().result()).remove(0);
+    let ping = |to: &str| answers_ping(b.pod.namespace(), to);
+    assert!(ping(&second), "before any policy");
+    world.policy("shop", "closed", nothing("a"));
+    world.expect("closed", &b, &a, false);
+    world.node.wait("closed on its second interface", || !answers_ping_at_once(b.pod.namespace(), &second));
+    world.node.nft("flush ruleset");
+    world.node.wait("the table", || world.has_table());
+    world.expect("closed", &b, &a, false);
+    world.node.wait("closed there again", || !answers_ping_at_once(b.pod.namespace(), &second));
+    let own = world.node.nft("list set inet ferrule-policy own4");
+    assert!(own.contains(&second), "{own}");
+}
+
+/// Anybody may write annotations: one that says it mirrors a static pod of another namespace is not that pod.
+#[test]
+fn a_pod_that_claims_a_static_pods_uid_opens_nothing() {
+    let world = World::new("mirror");
+    let hash = "0123456789abcdef0123456789abcdef";
+    let annotations = json!({ "kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": hash });
+    let mirror = |namespace: &str, name: &str| {
+        json!({ "metadata": { "namespace": namespace, "name": name, "uid": format!("7f4f8a66-0b4f-4f0e-8f7c-00000000{}", name.len() + 1000),
+                "labels": { "app": "a" }, "annotations": annotations },
+            "spec": { "nodeName": "node-a" }, "status": { "phase": "Pending" } })
+    };
+    world.node.api.put_object(Kind::Pod, mirror("shop", "static-node-a"));
+    let a = world.attach("shop", "static-node-a", hash);
+    let b = world.pod("shop", "b", json!({ "app": "b" }));
+    world.policy("shop", "closed", nothing("a"));
+    world.expect("closed", &b, &a, false);
+    world.policy("bank", "open", json!({ "podSelector": {}, "ingress": [{}], "egress": [{}] }));
+    world.node.api.put_object(Kind::Pod, mirror("bank", "evil"));
+    let c = world.pod("bank", "c", json!({ "app": "c" }));
+    world.wait_for_chains(&c);
+    assert!(!reaches(b.pod.namespace(), &a.addresses[0], PORT, true), "opened by another's pod");
+    world.node.api.delete_object(Kind::Pod, "bank", "evil");
+    world.remove_policy("bank", "open");
+    world.policy("bank", "more", nothing("c"));
+    world.expect("the end of it was heard", &b, &c, false);
+    assert!(!reaches(b.pod.namespace(), &a.addresses[0], PORT, true), "opened when that went");
+    let map = world.node.nft("list map inet ferrule-policy to_pod");
+    assert!(map.contains("goto in-") && !map.contains("goto hold-"), "{map}");
+}
+
+#[test]
+fn a_table_that_somebody_made_dormant_works_again() {
+    let world = World::new("dormant");
+    let pod = |name: &str| world.pod("shop", name, json!({ "app": name }));
+    let (a, b) = (pod("a"), pod("b"));
+    world.policy("shop", "closed", nothing("a"));
+    world.expect("closed", &b, &a, false);
+    world.node.nft("add table inet ferrule-policy { flags dormant; }");
+    world.expect("closed again", &b, &a, false);
 }
