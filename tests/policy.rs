@@ -10,3 +10,4 @@ mod rebuilt;
 mod scene;
 mod switch;
 mod traffic;
+mod untold;

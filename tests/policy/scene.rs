@@ -74,6 +74,20 @@ impl Scene {
         block_on(policy::read(&self.nft)).unwrap().differences(plan)
     }
 
+    /// Whether it was made, or read, as that of a kernel without a log.
+    pub fn is_untold(&self) -> bool {
+        self.mirror.is_untold()
+    }
+
+    pub fn try_to_tell(&mut self) {
+        self.mirror.try_to_tell();
+    }
+
+    /// Packets that no rule allows in.
+    pub fn denied_in(&self) -> u64 {
+        block_on(policy::denied(&self.nft, Direction::Ingress)).unwrap()
+    }
+
     pub fn generation(&self) -> u32 {
         block_on(self.nft.generation()).unwrap()
     }

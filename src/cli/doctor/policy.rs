@@ -125,20 +125,21 @@ async fn examine_table(
     nft: &Nfnetlink,
     mut known: Known,
     agent_runs: bool,
-) -> Result<Option<Finding>, CniError> {
+) -> Result<Vec<Finding>, CniError> {
     let looks = if agent_runs { LOOKS } else { 1 };
-    let mut differences = Vec::new();
+    let (mut differences, mut is_untold) = (Vec::new(), false);
     for look in 1..=looks {
         if look > 1 {
             tokio::time::sleep(PAUSE).await;
             known = Known::read(networks, node).await?;
         }
         if !known.problems.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let empty = Plan::default();
         let plan = known.plan.as_ref().map_or(&empty, |file| &file.plan);
         let mirror = policy::read(nft).await?;
+        is_untold = mirror.is_untold();
         if known.plan.is_some() && !mirror.exists() {
             differences = vec!["there is no table inet ferrule-policy".to_owned()];
             continue;
@@ -153,14 +154,20 @@ async fn examine_table(
             break;
         }
     }
-    Ok((!differences.is_empty()).then(|| {
+    let untold = is_untold.then(|| {
+        Finding::warning("policy-log-missing", "nobody is told which packets policies deny")
+            .because("the kernel has no nft_log, nft_limit or nfnetlink_log; packets are denied and counted all the same")
+            .remedy("modprobe -a nft_log nft_limit nfnetlink_log (some distributions have them in linux-modules-extra), and start ferruled again")
+    });
+    let differs = (!differences.is_empty()).then(|| {
         Finding::new("policy-table-differs", format!("policies in the kernel: {}", name_some(&differences)))
             .because(
                 "another program flushed or changed table inet ferrule-policy (nft flush ruleset, a firewall's reload), and \
                  the agent does not run or cannot repair it; some pods may be open, and others closed",
             )
             .remedy("start ferruled, or see its log; without it, ferrulectl sync or the next ADD makes a table that is gone")
-    }))
+    });
+    Ok(untold.into_iter().chain(differs).collect())
 }
 
 /// Isolated pods whose packets do not come to their chains.

@@ -193,6 +193,9 @@ async fn attempt(
     let mut applied = applying.applied;
     applied.transactions = applying.writer.transactions + led.transactions;
     applied.taken_away |= led.taken_away;
+    if differences.skeleton {
+        mirror.is_untold = applying.writer.is_untold;
+    }
     mirror.known = true;
     Ok(applied)
 }

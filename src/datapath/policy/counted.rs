@@ -18,6 +18,15 @@ pub struct CountedRule {
     pub counted: Counted,
 }
 
+/// How many packets of that direction no rule has allowed since the table was made. Reads two rules.
+///
+/// # Errors
+/// What the kernel refused. That there is no table is none.
+pub async fn denied(nft: &Nfnetlink, direction: Direction) -> Result<u64, NftError> {
+    let rules = nft.placed_rules_of(&table(), denied_chain(direction)).await?;
+    Ok(rules.into_iter().filter_map(|it| it.counted).map(|it| it.packets).sum())
+}
+
 /// The rules of a chain of the plan, in their order, with what they have counted; of both families of addresses. Those of
 /// the chain that drops what none of them allows come last, and count what all pods are denied in that direction. Reads
 /// all rules of the table.

@@ -31,6 +31,8 @@ pub struct Mirror {
     pub(super) wrong_chains: Vec<String>,
     /// Whether anything of the skeleton is missing or wrong.
     pub(super) skeleton_differs: bool,
+    /// Whether it is the table of a kernel that cannot tell of denied packets.
+    pub(super) is_untold: bool,
     /// Sets of addresses.
     pub(super) sets: BTreeMap<String, Members>,
     /// Maps of ports.
@@ -66,6 +68,17 @@ impl Mirror {
         self.exists
     }
 
+    /// Whether the table is that of a kernel which has no nft_log, nft_limit or nfnetlink_log: nobody is told of denied
+    /// packets. They are dropped and counted all the same.
+    pub fn is_untold(&self) -> bool {
+        self.is_untold
+    }
+
+    /// Has the next [`super::apply`] try whether the kernel can tell of them by now.
+    pub fn try_to_tell(&mut self) {
+        self.skeleton_differs |= std::mem::take(&mut self.is_untold);
+    }
+
     async fn read_sets(&mut self, nft: &Nfnetlink) -> Result<(), KernelError> {
         let (sets, mut strange) = nft.all_sets(&table()).await?;
         let skeleton = skeleton::sets();
@@ -98,14 +111,19 @@ impl Mirror {
             rules.entry(placed.rule.chain.clone()).or_default().push(placed.rule);
         }
         let skeleton = skeleton::chains();
-        let mut as_it_should_be = 0;
+        let mut as_it_should_be: usize = 0;
         for placed in nft.all_chains(&table()).await? {
             let rules = rules.remove(&placed.chain.name).unwrap_or_default();
             match skeleton.iter().find(|wanted| wanted.chain.name == placed.chain.name) {
                 Some(wanted) if wanted.chain.base != placed.chain.base => {
                     self.wrong_chains.push(placed.chain.name);
                 }
-                Some(wanted) => as_it_should_be += usize::from(wanted.rules == rules),
+                Some(wanted) if wanted.rules == rules => as_it_should_be += 1,
+                Some(wanted) if skeleton::untold(&wanted.rules) == rules => {
+                    self.is_untold = true;
+                    as_it_should_be += 1;
+                }
+                Some(_) => {}
                 None => {
                     self.chains.insert(placed.chain.name, Content::of(rules.iter()));
                 }

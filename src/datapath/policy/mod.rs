@@ -12,6 +12,7 @@
 //! | [`sweep`]       | removes elements of links that are gone                                                     |
 //! | [`bound`]       | tells where packets of pods are led now                                                     |
 //! | [`counted`]     | tells what the rules of a chain have counted                                                |
+//! | [`denied`]      | tells how many packets were denied                                                          |
 //! | [`remove`]      | removes all of it                                                                           |
 //!
 //! | file          | holds                                                                                         |
@@ -45,7 +46,7 @@ pub use apply::{Applied, apply, remove, restore};
 pub use bindings::{
     Attached, Bindings, Bound, Unknown, bind, bound, chains_now, chains_of, elements, places,
 };
-pub use counted::{CountedRule, counted};
+pub use counted::{CountedRule, counted, denied};
 pub use layout::table;
 pub use mirror::{Mirror, read};
 pub use skeleton::{LOG_GROUP, log_prefix};

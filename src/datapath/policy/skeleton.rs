@@ -5,13 +5,19 @@ use crate::datapath::policy::layout::{Made, lookup_verdict, rule, table};
 use crate::desired::nftables::expr::{
     Field, RELATED, iifname, ip_saddr, ip6_saddr, ipv4, ipv6, is_in, is_in_state, oifname, verdict,
 };
-use crate::linux::nft::change::Change;
+use crate::linux::error::KernelError;
+use crate::linux::nft::change::{Change, Rejection};
 use crate::linux::nft::expr::{Expr, Log, Verdict};
 use crate::linux::nft::rule::Rule;
 use crate::linux::nft::set::{Set, Type};
 use crate::linux::nft::table::{Base, Chain, ChainKind, Hook};
 use crate::policy::names::{FROM_POD, OWN4, OWN6, TO_POD, denied_chain};
 use crate::policy::plan::Direction;
+
+/// What the rule says that drops what no rule allows.
+const DROPS: &str = "no rule allows it";
+/// The same in a kernel that cannot tell of it.
+const DROPS_UNTOLD: &str = "no rule allows it, and this kernel has no log";
 
 /// Forwarded packets: whether their pod may send them.
 pub const POLICY_OUT: &str = "policy_out";
@@ -127,7 +133,97 @@ fn denied(direction: Direction) -> Made {
     let told = vec![Expr::Limit { per_second: 10, burst: 5 }, Expr::Log(log)];
     let rules = vec![
         rule(name, [told], Some("ten a second are told")),
-        rule(name, [vec![Expr::Counter], verdict(Verdict::Drop)], Some("no rule allows it")),
+        rule(name, [vec![Expr::Counter], verdict(Verdict::Drop)], Some(DROPS)),
     ];
     Made::new(name, None, rules)
+}
+
+/// The rules of a chain for a kernel without nft_log, nft_limit or nfnetlink_log: without those that tell of packets. What
+/// drops them says so, so that whoever reads the table knows that nothing is missing.
+pub(super) fn untold(rules: &[Rule]) -> Vec<Rule> {
+    rules.iter().filter(|rule| !tells(rule)).map(as_untold).collect()
+}
+
+/// The same changes for such a kernel, if nothing else is why it refused them.
+pub(super) fn changes_untold(changes: &[Change], rejection: &Rejection) -> Option<Vec<Change>> {
+    let adds_telling = |change: &Change| matches!(change, Change::AddRule(_, rule) if tells(rule));
+    let is_missing = |reason: &KernelError| reason.is_not_found() || reason.is_unsupported();
+    let is_about_telling = !rejection.0.is_empty()
+        && rejection.0.iter().all(|blame| {
+            blame.change.and_then(|place| changes.get(place)).is_some_and(adds_telling)
+                && is_missing(&blame.refusal)
+        });
+    is_about_telling.then(|| {
+        let kept = changes.iter().filter(|change| !adds_telling(change));
+        kept.map(|change| match change {
+            Change::AddRule(table, rule) => Change::AddRule(table.clone(), as_untold(rule)),
+            other => other.clone(),
+        })
+        .collect()
+    })
+}
+
+fn tells(rule: &Rule) -> bool {
+    rule.exprs.iter().any(|expr| matches!(expr, Expr::Log(_)))
+}
+
+fn as_untold(rule: &Rule) -> Rule {
+    let mut rule = rule.clone();
+    if rule.comment.as_deref() == Some(DROPS) {
+        rule.comment = Some(DROPS_UNTOLD.to_owned());
+    }
+    rule
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::nft::change::Blame;
+    use rustix::io::Errno;
+
+    fn rejected(of: &[(Option<usize>, Errno)]) -> Rejection {
+        let blame = |(change, errno): &(Option<usize>, Errno)| {
+            let (errno, operation) = (errno.raw_os_error(), "add rule".to_owned());
+            Blame { change: *change, refusal: KernelError { errno, text: None, operation } }
+        };
+        Rejection(of.iter().map(blame).collect())
+    }
+
+    #[test]
+    fn a_kernel_without_log_gets_all_but_the_log() {
+        let all = changes();
+        let places: Vec<usize> = (0..all.len())
+            .filter(|place| matches!(&all[*place], Change::AddRule(_, rule) if tells(rule)))
+            .collect();
+        assert_eq!(places.len(), 2);
+        let both = |errno| rejected(&[(Some(places[0]), errno), (Some(places[1]), errno)]);
+        let left = changes_untold(&all, &both(Errno::NOENT)).unwrap();
+        assert_eq!(changes_untold(&all, &both(Errno::OPNOTSUPP)).as_ref(), Some(&left));
+        assert_eq!(left.len(), all.len() - 2);
+        // It is what a table is compared with that has it.
+        let wanted = chains().into_iter().flat_map(|made| untold(&made.rules));
+        let made = left.iter().filter_map(|it| match it {
+            Change::AddRule(_, rule) => Some(rule.clone()),
+            _ => None,
+        });
+        assert_eq!(made.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+        let says = |it: &&Change| matches!(it, Change::AddRule(_, rule) if rule.comment.as_deref() == Some(DROPS_UNTOLD));
+        assert_eq!(left.iter().filter(says).count(), 2, "both still drop");
+    }
+
+    #[test]
+    fn any_other_refusal_is_no_reason_to_leave_the_log_out() {
+        let all = changes();
+        let log = all.iter().position(|it| matches!(it, Change::AddRule(_, rule) if tells(rule)));
+        let others: [&[(Option<usize>, Errno)]; 5] = [
+            &[],
+            &[(None, Errno::NOENT)],
+            &[(log, Errno::NOENT), (Some(0), Errno::NOENT)],
+            &[(log, Errno::NOMEM)],
+            &[(Some(0), Errno::NOENT)],
+        ];
+        for of in others {
+            assert_eq!(changes_untold(&all, &rejected(of)), None, "{of:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Changes, in transactions that are not too large.
 
 use crate::datapath::policy::layout::table;
+use crate::datapath::policy::skeleton;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::{Change, Rejection};
 use crate::linux::nft::element::Element;
@@ -19,11 +20,13 @@ pub(super) struct Writer<'n> {
     bytes: usize,
     /// Transactions so far.
     pub(super) transactions: usize,
+    /// Whether the kernel cannot tell of denied packets.
+    pub(super) is_untold: bool,
 }
 
 impl<'n> Writer<'n> {
     pub(super) fn new(nft: &'n Nfnetlink) -> Self {
-        Self { nft, pending: Vec::new(), bytes: 0, transactions: 0 }
+        Self { nft, pending: Vec::new(), bytes: 0, transactions: 0, is_untold: false }
     }
 
     /// Makes `changes` at one moment, together with others or not, and after all that came before.
@@ -59,7 +62,14 @@ impl<'n> Writer<'n> {
         let changes = std::mem::take(&mut self.pending);
         self.bytes = 0;
         if !changes.is_empty() {
-            self.nft.commit(None, &changes).await?;
+            if let Err(rejection) = self.nft.commit(None, &changes).await {
+                // Policies matter more than who is told of what they deny.
+                let Some(changes) = skeleton::changes_untold(&changes, &rejection) else {
+                    return Err(rejection);
+                };
+                self.nft.commit(None, &changes).await?;
+                self.is_untold = true;
+            }
             self.transactions += 1;
         }
         Ok(())

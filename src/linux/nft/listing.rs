@@ -108,7 +108,28 @@ impl Nfnetlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn placed_rules(&self, table: &Table) -> Result<Vec<PlacedRule>, KernelError> {
-        let question = RuleMessage { attributes: vec![RuleAttribute::Table(table.name.clone())] };
+        self.list_rules(table, Vec::new()).await
+    }
+
+    /// Those of one chain; nothing where there is none.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn placed_rules_of(&self, table: &Table, chain: &str) -> Result<Vec<PlacedRule>, KernelError> {
+        let mut rules = self.list_rules(table, vec![RuleAttribute::Chain(chain.to_owned())]).await?;
+        // Whether the kernel has looked at the chain or not.
+        rules.retain(|placed| placed.rule.chain == chain);
+        Ok(rules)
+    }
+
+    async fn list_rules(
+        &self,
+        table: &Table,
+        more: Vec<RuleAttribute>,
+    ) -> Result<Vec<PlacedRule>, KernelError> {
+        let mut attributes = vec![RuleAttribute::Table(table.name.clone())];
+        attributes.extend(more);
+        let question = RuleMessage { attributes };
         let question = message(table.family, NfTablesMessage::GetRule(question));
         let answers = self.dump_or_nothing(&question, format!("list rules of table {table}")).await?;
         // Older kernels list the rules of all tables of the family.

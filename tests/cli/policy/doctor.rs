@@ -116,6 +116,12 @@ fn a_table_that_was_changed_is_found() {
     shop.nft(&format!("delete element inet ferrule-policy to_pod {{ \"{}\" }}", shop.link("web")));
     expect(&shop, "policy-table-differs", "error", &["nothing leads packets of shop/web to chain in-"]);
     enforce();
+    let untold = "no rule allows it, and this kernel has no log";
+    for chain in ["denied_in", "denied_out"] {
+        shop.nft(&format!("flush chain inet ferrule-policy {chain}"));
+        shop.nft(&format!("add rule inet ferrule-policy {chain} counter drop comment \"{untold}\""));
+    }
+    expect(&shop, "policy-log-missing", "warning", &["nobody is told"]);
     shop.nft("delete table inet ferrule-policy");
     expect(&shop, "policy-table-differs", "error", &["there is no table inet ferrule-policy"]);
     enforce();
