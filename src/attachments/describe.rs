@@ -27,7 +27,7 @@ pub fn describe_recorded(
 ) -> Attachment {
     let key = record.key();
     Attachment {
-        pod: record.pod.as_ref().map(ToString::to_string),
+        pod: record.pod.as_ref().map(PodName::with_uid),
         pod_mac: record.mac.unwrap_or_else(|| names::pod_mac(&key)),
         mtu: uplink.mtu,
         node_has_ipv6: facts.has_ipv6,
@@ -63,7 +63,7 @@ pub fn describe(
     let least = if has_ipv6 { MTU_MIN_IPV6 } else { 0 };
     Attachment {
         key: key.clone(),
-        pod: pod.map(ToString::to_string),
+        pod: pod.map(PodName::with_uid),
         pod_mac: network.mac.unwrap_or_else(|| names::pod_mac(key)),
         mtu: network.mtu.unwrap_or(uplink.mtu.max(least)),
         node_has_ipv6: facts.has_ipv6,

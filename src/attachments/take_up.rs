@@ -10,8 +10,8 @@
 //! | namespace     | that of /var/run/netns with the id which the link names for its other end                |
 //! | masquerade, hostPorts | the nftables table, where it still has the link; else the conf, and none          |
 //!
-//! What nothing tells any more is left out: the uid of the pod, and limits of bandwidth, which stay in the kernel as they
-//! are.
+//! What nothing tells any more is left out: limits of bandwidth, which stay in the kernel as they are. With the pod's uid
+//! its NetworkPolicies hold as before.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -121,13 +121,17 @@ async fn find_lost(node: &Netlink, data_dir: &Path, network: &NetworkName) -> Re
     let of_network =
         links.into_iter().filter(|link| link.group == group && link.kind.as_deref() == Some("veth"));
     let lost = of_network.filter_map(|link| {
-        let (key, pod) = names::read_alias(link.alias.as_deref()?, network)?;
+        let (key, pod, uid) = names::read_alias(link.alias.as_deref()?, network)?;
         if recorded.contains(&key) || names::host_link(&key) != link.name {
             return None;
         }
         let pod = pod.and_then(|pod| {
             let (namespace, name) = pod.split_once('/')?;
-            let pod = PodName { namespace: namespace.to_owned(), name: name.to_owned(), uid: None };
+            let pod = PodName {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                uid: uid.map(str::to_owned),
+            };
             pod.has_plain_words().then_some(pod)
         });
         Some(Lost { key, pod, link, addresses: Vec::new(), mac: None, table: None })

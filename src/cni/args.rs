@@ -32,6 +32,11 @@ impl PodName {
     pub fn has_plain_words(&self) -> bool {
         [&self.namespace, &self.name].into_iter().chain(&self.uid).all(|word| is_pod_word(word))
     }
+
+    /// The name, and the uid if it is known: what the alias of the pod's links says.
+    pub fn with_uid(&self) -> String {
+        self.uid.as_ref().map_or_else(|| self.to_string(), |uid| format!("{self} {uid}"))
+    }
 }
 
 impl std::fmt::Display for PodName {

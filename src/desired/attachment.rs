@@ -46,7 +46,7 @@ pub const LOCAL_TABLE: u32 = 255;
 pub struct Attachment {
     /// Whose.
     pub key: AttachmentKey,
-    /// `namespace/name` of the pod, where the runtime told it; for people only.
+    /// `namespace/name` of the pod and its uid, where the runtime told them: for people, and for who loses the record.
     pub pod: Option<String>,
     /// Hardware address of the pod's end.
     pub pod_mac: MacAddr,

@@ -76,10 +76,11 @@ pub fn pod_mac(key: &AttachmentKey) -> MacAddr {
     local_mac(hash(key, "pod"))
 }
 
-/// What `ip link` shows of a host link: `ferrule:<network>/<container id>/<ifname> <pod>`.
+/// What `ip link` shows of a host link: `ferrule:<network>/<container id>/<ifname> <pod>`, the pod by namespace and name and
+/// then its uid.
 ///
-/// `pod` is for people only and is cut where the kernel's limit demands; the key is always whole, since
-/// [`crate::cni::ids`] bounds its parts.
+/// `pod` is for people, and for whoever has lost the pod's record. It is cut where the kernel's limit demands; the key is
+/// always whole, since [`crate::cni::ids`] bounds its parts.
 pub fn alias(key: &AttachmentKey, pod: Option<&str>) -> String {
     let mut alias = format!("{ALIAS_PREFIX}{key}");
     if let Some(pod) = pod {
@@ -99,13 +100,19 @@ pub fn alias_names(alias: &str, key: &AttachmentKey) -> bool {
     alias.strip_prefix(ALIAS_PREFIX).and_then(|rest| rest.split(' ').next()) == Some(&key.to_string())
 }
 
-/// The attachment of `network` whose alias it is, and the pod, as far as it names one.
-pub fn read_alias<'a>(alias: &'a str, network: &NetworkName) -> Option<(AttachmentKey, Option<&'a str>)> {
+/// The attachment of `network` whose alias it is, and the pod's name and uid, as far as it tells them.
+pub fn read_alias<'a>(
+    alias: &'a str,
+    network: &NetworkName,
+) -> Option<(AttachmentKey, Option<&'a str>, Option<&'a str>)> {
     let rest = alias.strip_prefix(ALIAS_PREFIX)?;
-    let (key, pod) = rest.split_once(' ').map_or((rest, None), |(key, pod)| (key, Some(pod)));
+    let mut words = rest.split(' ');
+    let key = words.next()?;
+    // One that is as long as it may be was cut.
+    let (pod, uid) = (words.next(), words.next().filter(|_| alias.len() < ALIAS_MAX));
     let (container, ifname) = key.strip_prefix(network.as_str())?.strip_prefix('/')?.split_once('/')?;
     let (container, ifname) = (ContainerId::parse(container).ok()?, IfName::parse(ifname).ok()?);
-    Some((AttachmentKey { network: network.clone(), container, ifname }, pod))
+    Some((AttachmentKey { network: network.clone(), container, ifname }, pod, uid))
 }
 
 /// Link group of a network's host links.
@@ -273,11 +280,17 @@ mod tests {
     #[test]
     fn an_alias_reads_as_it_was_written() {
         let key = key("c1");
-        let read =
-            |text: &str| read_alias(text, &key.network).map(|(key, pod)| (key, pod.map(str::to_owned)));
-        assert_eq!(read(&alias(&key, None)), Some((key.clone(), None)));
-        let pod = "kube-system/dns";
-        assert_eq!(read(&alias(&key, Some(pod))), Some((key.clone(), Some(pod.to_owned()))));
+        let read = |text: &str| {
+            let own = |word: Option<&str>| word.map(str::to_owned);
+            read_alias(text, &key.network).map(|(key, pod, uid)| (key, own(pod), own(uid)))
+        };
+        assert_eq!(read(&alias(&key, None)), Some((key.clone(), None, None)));
+        let (pod, uid) = ("kube-system/dns", "0b1e-77");
+        let named = |uid: Option<&str>| Some((key.clone(), Some(pod.to_owned()), uid.map(str::to_owned)));
+        assert_eq!(read(&alias(&key, Some(pod))), named(None));
+        assert_eq!(read(&alias(&key, Some(&format!("{pod} {uid}")))), named(Some(uid)));
+        // A part of a uid is nobody's.
+        assert_eq!(read(&alias(&key, Some(&format!("{pod} {}", "1".repeat(300))))), named(None));
         for other in
             ["ferrule:podnet2/c1/eth0", "ferrule:podnet/c1", "podnet/c1/eth0", "ferrule:podnet/../eth0", ""]
         {

@@ -16,8 +16,10 @@ use kit::traffic::{Server, tcp};
 
 fn call(node: &AgentNode, command: &str, pod: &Pod, conf: &Value) -> Call {
     let call = Call::ferrule(command).on(&node.namespace).conf(conf);
-    call.attachment(pod.container(), pod.namespace().path())
-        .args(format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.namespace().name()))
+    call.attachment(pod.container(), pod.namespace().path()).args(format!(
+        "K8S_POD_NAMESPACE=default;K8S_POD_NAME={0};K8S_POD_UID=uid-of-{0}",
+        pod.namespace().name()
+    ))
 }
 
 fn has_event(node: &AgentNode, reason: &str, words: &str) -> bool {

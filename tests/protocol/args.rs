@@ -29,7 +29,7 @@ fn the_pods_name_is_shown_on_its_link_and_kept_in_its_record() {
     let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;\
                 K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=0b1e-77";
     let (record, alias) = attach(&network, args);
-    assert_eq!(alias, "ferrule:net/c1/eth0 shop/web-0");
+    assert_eq!(alias, "ferrule:net/c1/eth0 shop/web-0 0b1e-77");
     assert_eq!(record["pod"], serde_json::json!({"namespace": "shop", "name": "web-0", "uid": "0b1e-77"}));
 }
 

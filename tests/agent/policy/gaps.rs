@@ -167,3 +167,24 @@ fn flushed_while_nobody_looks_it_is_made_from_disk() {
     });
     assert_eq!(wrong, (0, 0));
 }
+
+/// Whose store was removed under them: a policy that comes later isolates them like all others.
+#[test]
+fn pods_whose_records_were_removed_keep_their_policies() {
+    let mut world = World::new("records-lost");
+    let pod = |name: &str| world.pod("shop", name, json!({ "app": name }));
+    let (a, b, c) = (pod("a"), pod("b"), pod("c"));
+    world.node.end(Signal::KILL);
+    std::fs::remove_dir_all(world.node.path("data")).unwrap();
+    world.node.start_ready();
+    world.node.wait_for_metric("ferrule_records_restored_total", 3.0);
+    world.policy("shop", "some", only("a", "b"));
+    world.wait_for_chains(&a);
+    for (peer, is_allowed) in [(&b, true), (&c, false)] {
+        world.expect("by its policy", peer, &a, is_allowed);
+        world.expect("by its policy", &a, peer, is_allowed);
+    }
+    // Its own Service's way, too.
+    let own = world.node.nft("list set inet ferrule-policy own4");
+    assert!(a.addresses.iter().any(|address| own.contains(address.as_str())), "{own}");
+}
