@@ -250,11 +250,7 @@ impl Index {
     /// All rows, each with the pod's name, and with what those share that differ in nothing but name and addresses.
     pub fn named_rows(&self) -> impl Iterator<Item = (String, [u32; 3], Member<'_>)> {
         self.rows.iter().map(|(key, row)| {
-            let first = self.names.get(key.1).unwrap_or_default();
-            let rest = key.2.split(|byte| *byte == 0).next().unwrap_or_default();
-            let rest = String::from_utf8_lossy(rest);
-            let name = if rest.is_empty() { first.to_owned() } else { format!("{first}-{rest}") };
-            (name, [key.0, row.labels, row.ports], self.member_of_row(*key, row))
+            (self.pod_name(key), [key.0, row.labels, row.ports], self.member_of_row(*key, row))
         })
     }
 
@@ -269,6 +265,26 @@ impl Index {
     pub fn with_address(&self, address: IpAddr) -> impl Iterator<Item = Member<'_>> {
         let own = self.all_own().map(|own| own.member);
         own.chain(self.all_any()).filter(move |it| it.addresses().any(|its| its == address))
+    }
+
+    /// A pod that has this address, as `namespace/name`. Looks at all, so it is for what is asked some times a second.
+    pub fn name_of(&self, address: IpAddr) -> Option<String> {
+        let its = |own: &OwnPod<'_>| own.member.addresses().any(|its| its == address);
+        if let Some(own) = self.all_own().find(its) {
+            return Some(format!("{}/{}", own.name.namespace, own.name.name));
+        }
+        let (key, _) = self.rows.iter().find(|(_, row)| match address {
+            IpAddr::V4(address) => row.v4 == address,
+            IpAddr::V6(address) => row.v6 == address,
+        })?;
+        Some(format!("{}/{}", self.names.get(key.0).unwrap_or_default(), self.pod_name(key)))
+    }
+
+    fn pod_name(&self, key: &Key) -> String {
+        let first = self.names.get(key.1).unwrap_or_default();
+        let rest = key.2.split(|byte| *byte == 0).next().unwrap_or_default();
+        let rest = String::from_utf8_lossy(rest);
+        if rest.is_empty() { first.to_owned() } else { format!("{first}-{rest}") }
     }
 
     /// All rows go.

@@ -106,6 +106,11 @@ impl Planner {
         &self.plan
     }
 
+    /// A pod that has this address, of whatever node, as `namespace/name`. Looks at all pods.
+    pub fn name_of(&self, address: IpAddr) -> Option<String> {
+        self.index.name_of(address)
+    }
+
     /// What of the plan may have changed since this was last asked.
     pub fn take_touched(&mut self) -> Touched {
         std::mem::take(&mut self.touched)

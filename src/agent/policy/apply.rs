@@ -25,6 +25,10 @@ impl Driver {
         }
         if due.look.whole {
             self.mirror = policy::read(&self.nft).await?;
+            if !self.is_applied {
+                // Its modules may be there since.
+                self.mirror.try_to_tell();
+            }
         }
         if !self.planner.is_complete() {
             return if due.look.whole { self.restore().await } else { Ok(()) };

@@ -1,8 +1,8 @@
 //! Packets that no rule allows, as the table tells of them: a log line with the pod's name and its policies, and a count by
 //! namespace.
 //!
-//! The kernel tells of ten a second and direction at most. So beyond that the counts are too small; the table's own counters
-//! of `denied_in` and `denied_out` are exact.
+//! The kernel tells of ten a second and direction at most. So beyond that the counts by namespace are too small. The table's
+//! own counters of `denied_in` and `denied_out` are exact, and are read every two seconds.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,12 +12,16 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::agent::serve::metrics::Metrics;
-use crate::datapath::policy::{Attached, LOG_GROUP, log_prefix};
+use crate::datapath::policy::{self, Attached, LOG_GROUP, log_prefix};
 use crate::linux::nflog::{LoggedPacket, PacketLog};
+use crate::linux::nfnetlink::Nfnetlink;
 use crate::policy::plan::{Direction, Isolation, Plan};
+use crate::policy::planner::Planner;
 
 /// Most lines in a second.
 const LINES: u32 = 10;
+
+const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -27,6 +31,10 @@ pub struct Denials {
     log: Option<PacketLog>,
     /// Why the log was not opened, as it was said.
     reason: Option<String>,
+    /// Whether the kernel cannot tell of them.
+    is_untold: bool,
+    /// What the table has counted, as it was read last.
+    counted: [u64; 2],
     second: Option<Instant>,
     lines: u32,
     left_out: u32,
@@ -35,7 +43,7 @@ pub struct Denials {
 impl Denials {
     /// Listens from now on, where nobody does yet.
     pub fn open(&mut self) {
-        if self.log.is_some() {
+        if self.log.is_some() || self.is_untold {
             return;
         }
         match PacketLog::open_here(LOG_GROUP) {
@@ -57,9 +65,33 @@ impl Denials {
         }
     }
 
-    /// Listens no longer.
+    /// Whether the table of policies is that of a kernel which cannot tell of denied packets.
+    pub fn know(&mut self, is_untold: bool, metrics: &Metrics) {
+        metrics.policy.log_missing.set(is_untold.into());
+        if is_untold && !self.is_untold {
+            let missing = "nft_log, nft_limit or nfnetlink_log";
+            let remedy = "load these modules and start the agent again";
+            warn!(missing, remedy, "kernel cannot tell of denied packets; policies hold all the same");
+            self.log = None;
+        }
+        self.is_untold = is_untold;
+    }
+
+    /// Reads how many packets were denied.
+    pub async fn count(&mut self, nft: &Nfnetlink, metrics: &Metrics) {
+        for (direction, before) in DIRECTIONS.into_iter().zip(&mut self.counted) {
+            // What fails here fails elsewhere too, where it is said.
+            let Ok(now) = policy::denied(nft, direction).await else { continue };
+            // A table that was made anew counts from nothing.
+            let more = now.checked_sub(*before).unwrap_or(now);
+            *before = now;
+            metrics.policy.denied_exactly(word(direction), more);
+        }
+    }
+
+    /// Listens no longer: the table is gone, and what it has counted.
     pub fn close(&mut self) {
-        self.log = None;
+        (self.log, self.counted) = (None, [0; 2]);
     }
 
     /// The next packet; waits for it, for ever where nobody listens. Cancel safe.
@@ -72,30 +104,34 @@ impl Denials {
     }
 
     /// Tells of a packet.
-    pub fn tell(&mut self, packet: &LoggedPacket, plan: &Plan, attached: &[Attached], metrics: &Metrics) {
+    pub fn tell(
+        &mut self,
+        packet: &LoggedPacket,
+        planner: &Planner,
+        attached: &[Attached],
+        metrics: &Metrics,
+    ) {
         let is_of = |direction: &Direction| packet.prefix == log_prefix(*direction);
-        let Some(direction) = [Direction::Ingress, Direction::Egress].into_iter().find(is_of) else { return };
+        let Some(direction) = DIRECTIONS.into_iter().find(is_of) else { return };
         let (own, peer) = match direction {
             Direction::Ingress => (packet.destination, packet.source),
             Direction::Egress => (packet.source, packet.destination),
         };
         let find = |address: IpAddr| attached.iter().find(|it| it.addresses.contains(&address));
         let pod = find(own);
-        let word = match direction {
-            Direction::Ingress => "ingress",
-            Direction::Egress => "egress",
-        };
-        metrics.policy.denied(pod.map_or("", |it| it.namespace()), word);
+        metrics.policy.denied(pod.map_or("", |it| it.namespace()), word(direction));
         if !self.may_log(Instant::now()) {
             return;
         }
+        // Of pods of other nodes the planner knows: a look at all, which ten lines a second can pay for.
         let name = |found: Option<&Attached>, address: IpAddr| {
-            found.map_or_else(|| address.to_string(), |it| it.name.clone())
+            let known = found.map(|it| it.name.clone()).or_else(|| planner.name_of(address));
+            known.unwrap_or_else(|| address.to_string())
         };
         let (port, protocol) = (packet.ports.map_or(0, |(_, to)| to), protocol(packet.protocol));
-        let policies = pod.map(|pod| policies(plan, pod, direction)).unwrap_or_default();
+        let policies = pod.map(|pod| policies(planner.plan(), pod, direction)).unwrap_or_default();
         info!(
-            direction = word,
+            direction = word(direction),
             pod = name(pod, own),
             peer = name(find(peer), peer),
             address = %peer,
@@ -135,6 +171,13 @@ fn policies(plan: &Plan, pod: &Attached, direction: Direction) -> String {
         Isolation::Rules(chain) => plan.chains.get(chain).map(|it| it.policies.join(",")).unwrap_or_default(),
         Isolation::Closed => "one that cannot be compiled".to_owned(),
         Isolation::None | Isolation::Open => String::new(),
+    }
+}
+
+fn word(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
     }
 }
 

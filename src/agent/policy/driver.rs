@@ -150,14 +150,14 @@ impl Driver {
                 () = signal.told() => self.on_kernel_event(signal.take()),
                 packet = self.denials.next() => {
                     if let Some(packet) = packet {
-                        self.denials.tell(&packet, self.planner.plan(), &self.attached, &self.metrics);
+                        self.denials.tell(&packet, &self.planner, &self.attached, &self.metrics);
                     }
                 }
                 outcome = end_of(&mut self.cutting) => self.on_cut(outcome),
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
                     self.work().await;
                 }
-                _ = housekeeping.tick() => self.housekeeping(),
+                _ = housekeeping.tick() => self.housekeeping().await,
                 _ = resync.tick() => {
                     self.pods.read_all_again();
                     self.due.touched.pods.extend(self.attached.iter().map(|it| it.uid.clone()));
@@ -267,6 +267,7 @@ impl Driver {
 
     /// What follows a change of the table.
     pub(super) fn after(&mut self, due: &Due, applied: Applied) {
+        self.denials.know(self.mirror.is_untold(), &self.metrics);
         if applied.left_over {
             self.hurry(LEFT_OVER);
         }
@@ -331,12 +332,13 @@ impl Driver {
         }
     }
 
-    fn housekeeping(&mut self) {
+    async fn housekeeping(&mut self) {
         if self.planner.is_complete() && std::mem::take(&mut self.is_said_stale) {
             self.said.problems(self.planner.problems(), &self.metrics);
         }
         if self.is_applied && !self.planner.plan().holds.is_empty() {
             self.denials.open();
+            self.denials.count(&self.nft, &self.metrics).await;
         }
     }
 }

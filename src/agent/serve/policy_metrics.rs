@@ -28,6 +28,9 @@ pub struct PolicyMetrics {
     /// Existing flows that were cut.
     pub cut: Counter,
     denied: Family<Labels<2>, Counter>,
+    denied_exactly: Family<Labels<1>, Counter>,
+    /// Whether the kernel cannot tell of denied packets.
+    pub log_missing: Gauge,
 }
 
 impl Default for PolicyMetrics {
@@ -41,6 +44,8 @@ impl Default for PolicyMetrics {
             repaired: Counter::default(),
             cut: Counter::default(),
             denied: Family::default(),
+            denied_exactly: Family::default(),
+            log_missing: Gauge::default(),
         }
     }
 }
@@ -74,6 +79,11 @@ impl PolicyMetrics {
         registry.register("policy_flows_cut", help, self.cut.clone());
         let help = "Packets that no rule allows, by the pod's namespace; ten a second of a direction are counted at most";
         registry.register("policy_denied_packets", help, self.denied.clone());
+        let help = "Packets that no rule allows, all of them, as the table counts them";
+        registry.register("policy_denied", help, self.denied_exactly.clone());
+        let help =
+            "1 where the kernel has no log for nf_tables: policies hold, and nobody is told what they deny";
+        registry.register("policy_log_missing", help, self.log_missing.clone());
     }
 
     /// So many policies have that problem.
@@ -86,5 +96,10 @@ impl PolicyMetrics {
     pub fn denied(&self, namespace: &str, direction: &'static str) {
         let labels = [("namespace", namespace.to_owned()), ("direction", direction.to_owned())];
         self.denied.get_or_create(&labels).inc();
+    }
+
+    /// So many packets more were denied.
+    pub fn denied_exactly(&self, direction: &'static str, packets: u64) {
+        self.denied_exactly.get_or_create(&[("direction", direction.to_owned())]).inc_by(packets);
     }
 }

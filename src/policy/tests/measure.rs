@@ -140,6 +140,9 @@ fn thirty_thousand_pods_and_a_thousand_policies() {
     time("another policy of a pod of this node", 100, |n| {
         planner.apply(Event::Policy(Feed::Changed(policy(n, 7070 + n))));
     });
+    time("the name of an address that nobody has", 100, |_| {
+        assert_eq!(planner.name_of(IpAddr::from([192, 0, 2, 1])), None);
+    });
     let labels = |n: usize| {
         BTreeMap::from([("team".to_owned(), if n.is_multiple_of(2) { "shop" } else { "no" }.to_owned())])
     };

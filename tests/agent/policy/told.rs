@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::{Flows, PORT, World, nothing};
+use super::world::{Flows, PORT, World, nothing, reaches};
 
 #[test]
 fn a_denial_names_pod_peer_port_and_policies() {
@@ -24,6 +24,13 @@ fn a_denial_names_pod_peer_port_and_policies() {
         world.node.metric(&format!("ferrule_policy_denied_packets_total{{{name}}}"))
     };
     assert!(count("ingress").is_some_and(|count| count >= 1.0) && count("egress").is_some());
+    // A peer of another node is named by what the API server says.
+    world.elsewhere("bank", "far-6d5f9c7b8d-x2x4z", json!({}), &["192.0.2.77"]);
+    let words = "pod=shop/a peer=bank/far-6d5f9c7b8d-x2x4z address=192.0.2.77";
+    world.node.wait(words, || {
+        assert!(!reaches(a.pod.namespace(), "192.0.2.77", PORT, true));
+        world.node.log().contains(words)
+    });
     // Thousands of packets are no thousands of lines.
     let lines = || world.node.log().matches("msg=\"policy denied\"").count();
     let before = lines();
@@ -33,4 +40,12 @@ fn a_denial_names_pod_peer_port_and_policies() {
     let told = lines() - before;
     println!("of {begun} denied packets {told} were told");
     assert!(passed == 0 && told < 400, "{told} of {begun}");
+    // They are counted, all of them.
+    let exactly = || world.node.metric("ferrule_policy_denied_total{direction=\"ingress\"}").unwrap_or(0.0);
+    let in_table = || world.node.nft("list chain inet ferrule-policy denied_in");
+    world
+        .node
+        .wait("all of them counted", || in_table().contains(&format!("counter packets {} ", exactly())));
+    assert!(exactly() >= f64::from(u32::try_from(begun).unwrap()));
+    assert_eq!(world.node.metric("ferrule_policy_log_missing"), Some(0.0));
 }
