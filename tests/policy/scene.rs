@@ -1,8 +1,11 @@
 //! A node with three pods and a host outside, and plans for them.
 
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use ferrule::datapath::policy::{self, Applied, Attached, Mirror};
 use ferrule::linux::nfnetlink::Nfnetlink;
@@ -62,6 +65,20 @@ impl Scene {
             ferrule::datapath::policy::Unknown::Open,
         );
         block_on(applied).unwrap()
+    }
+
+    /// The same, and how often whoever has the thread meanwhile could work, and the longest that he had to wait.
+    pub fn apply_beside_others(&mut self, plan: &Plan) -> (Applied, usize, Duration) {
+        let (attached, touched) = (self.attached(), all());
+        let mut apply = pin!(policy::apply(&self.nft, &mut self.mirror, plan, &touched, &attached));
+        let (mut turns, mut longest) = (0, Duration::ZERO);
+        let applied = block_on(poll_fn(|context| {
+            let begin = Instant::now();
+            let outcome = apply.as_mut().poll(context);
+            (turns, longest) = (turns + 1, longest.max(begin.elapsed()));
+            outcome
+        }));
+        (applied.unwrap(), turns, longest)
     }
 
     /// Reads what is there, as an agent does that starts.

@@ -174,6 +174,8 @@ async fn attempt(
         return Ok(Applied { transactions, ..Applied::default() });
     }
     let mut differences = Differences::between(mirror, plan, touched);
+    // To compare all of a large plan takes a while, and its first transaction too.
+    tokio::task::yield_now().await;
     // Until all is done it is not known what was.
     mirror.known = false;
     if differences.hopeless {
@@ -301,16 +303,16 @@ impl Applying<'_, '_> {
             // Somebody has changed it. What is wrong may overlap with what is missing, so it goes before.
             self.writer.delete_elements(&ranges_of(name, &without(there, wanted))).await?;
             self.writer.flush().await?;
-            self.writer.add_elements(&ranges_of(name, &without(wanted, there))).await?;
+            self.writer.add_elements(ranges_of(name, &without(wanted, there))).await?;
             self.mirror.sets.insert(name.to_owned(), Members::Blocks(wanted.clone()));
             return Ok(());
         }
         let Some(there) = there else {
-            self.writer.add_elements(&elements_of(name, wanted)).await?;
+            self.writer.add_elements(elements_of(name, wanted)).await?;
             self.mirror.sets.insert(name.to_owned(), wanted.clone());
             return Ok(());
         };
-        self.writer.add_elements(&added(name, there, wanted, moved)).await?;
+        self.writer.add_elements(added(name, there, wanted, moved)).await?;
         match (self.mirror.sets.get_mut(name), wanted, moved) {
             (Some(Members::Pods(there)), Members::Pods(wanted), Some(moved)) => {
                 there.extend(moved.iter().filter(|it| wanted.contains(*it)));

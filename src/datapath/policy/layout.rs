@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use crate::desired::nftables::expr::{
     Field, goto, ip_daddr, ip_saddr, ip6_daddr, ip6_saddr, ipv4, ipv6, is_in, l4proto, th_dport, verdict,
@@ -114,13 +115,17 @@ pub(super) fn port_element(set: &str, (address, protocol, port): (IpAddr, u8, u1
     Element::new(set, Bytes::default().address(address).protocol(protocol).port(port))
 }
 
-/// The elements of a set of a plan.
-pub(super) fn elements_of(set: &str, members: &Members) -> Vec<Element> {
+/// The elements of a set of a plan, made one by one: an element takes some hundred bytes.
+pub(super) fn elements_of<'a>(
+    set: &'a str,
+    members: &'a Members,
+) -> Box<dyn Iterator<Item = Element> + Send + 'a> {
     match members {
-        Members::Pods(pods) => pods.iter().map(|address| pod_element(set, *address)).collect(),
-        Members::Ports(ports) => ports.iter().map(|port| port_element(set, *port)).collect(),
+        Members::Pods(pods) => Box::new(pods.iter().map(move |address| pod_element(set, *address))),
+        Members::Ports(ports) => Box::new(ports.iter().map(move |port| port_element(set, *port))),
         Members::Blocks(blocks) => {
-            blocks.iter().flat_map(|block| Element::range(set, *block.start(), *block.end())).collect()
+            let range = move |block: &RangeInclusive<IpAddr>| Element::range(set, *block.start(), *block.end());
+            Box::new(blocks.iter().flat_map(range))
         }
     }
 }

@@ -41,11 +41,18 @@ impl<'n> Writer<'n> {
     }
 
     /// Adds elements of one set, in several transactions if they are many.
-    pub(super) async fn add_elements(&mut self, elements: &[Element]) -> Result<(), Rejection> {
-        for some in elements.chunks(ELEMENTS) {
-            self.add(vec![Change::AddElements(table(), some.to_vec())]).await?;
+    pub(super) async fn add_elements(
+        &mut self,
+        elements: impl IntoIterator<Item = Element>,
+    ) -> Result<(), Rejection> {
+        let mut elements = elements.into_iter();
+        loop {
+            let some: Vec<Element> = elements.by_ref().take(ELEMENTS).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.add(vec![Change::AddElements(table(), some)]).await?;
         }
-        Ok(())
     }
 
     /// Removes elements of one set likewise.
@@ -71,6 +78,8 @@ impl<'n> Writer<'n> {
                 self.is_untold = true;
             }
             self.transactions += 1;
+            // Whoever has the thread to itself has other duties as well.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
