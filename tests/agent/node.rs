@@ -139,6 +139,11 @@ impl AgentNode {
         plugin
     }
 
+    /// The agent's process.
+    pub fn id(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
     /// Largest resident memory that the agent ever had, in KiB.
     pub fn peak_memory(&self) -> u64 {
         let id = self.agent.as_ref().unwrap().id();

@@ -199,9 +199,10 @@ impl Api {
         limit: usize,
         from: usize,
     ) -> Option<()> {
-        let (version, selected) = self.change(|state| (state.version, state.objects.selected(kind, fields)));
-        let total = selected.len();
-        let page: Vec<Value> = selected.into_iter().skip(from).take(limit).collect();
+        let (version, total, page) = self.change(|state| {
+            let (total, page) = state.objects.page(kind, fields, from, limit);
+            (state.version, total, page)
+        });
         let mut metadata = json!({ "resourceVersion": version.to_string() });
         if from + page.len() < total {
             metadata["continue"] = json!((from + page.len()).to_string());
@@ -287,7 +288,14 @@ impl Api {
 
 impl Objects {
     fn selected(&self, kind: Kind, fields: &str) -> Vec<Value> {
+        self.page(kind, fields, 0, usize::MAX).1
+    }
+
+    /// How many there are, and some of them.
+    fn page(&self, kind: Kind, fields: &str, from: usize, limit: usize) -> (usize, Vec<Value>) {
         let of_kind = self.all.iter().filter(|((it, _), _)| *it == kind);
-        of_kind.map(|(_, object)| object).filter(|object| is_selected(object, fields)).cloned().collect()
+        let selected: Vec<&Value> =
+            of_kind.map(|(_, object)| object).filter(|object| is_selected(object, fields)).collect();
+        (selected.len(), selected.into_iter().skip(from).take(limit).cloned().collect())
     }
 }

@@ -5,6 +5,7 @@ mod force;
 mod gaps;
 mod hostile;
 mod kept;
+mod memory;
 mod told;
 mod watches;
 pub mod world;

@@ -124,7 +124,8 @@ pub(super) fn elements_of<'a>(
         Members::Pods(pods) => Box::new(pods.iter().map(move |address| pod_element(set, *address))),
         Members::Ports(ports) => Box::new(ports.iter().map(move |port| port_element(set, *port))),
         Members::Blocks(blocks) => {
-            let range = move |block: &RangeInclusive<IpAddr>| Element::range(set, *block.start(), *block.end());
+            let range =
+                move |block: &RangeInclusive<IpAddr>| Element::range(set, *block.start(), *block.end());
             Box::new(blocks.iter().flat_map(range))
         }
     }
