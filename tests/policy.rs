@@ -6,6 +6,7 @@ mod drift;
 mod expire;
 mod first_packets;
 mod large;
+mod midstream;
 mod rebuilt;
 mod scene;
 mod switch;

@@ -26,7 +26,7 @@ pub fn map(direction: Direction) -> &'static str {
     }
 }
 
-/// The chain of one pod: `in-<uid>`, `out-<uid>`. Empty where nothing isolates the pod.
+/// The chain of one pod: `in-<uid>`, `out-<uid>`. Both empty where nothing isolates the pod.
 pub fn pod_chain(direction: Direction, uid: &str) -> String {
     format!("{}-{uid}", word(direction))
 }

@@ -52,6 +52,11 @@ pub struct PodPlan {
 }
 
 impl PodPlan {
+    /// Whether it is isolated, in one direction or both.
+    pub fn is_isolated(&self) -> bool {
+        self.ingress.isolates() || self.egress.isolates()
+    }
+
     /// Of one direction.
     pub fn of(&self, direction: Direction) -> &Isolation {
         match direction {
@@ -65,15 +70,22 @@ impl PodPlan {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Isolation {
-    /// No policy of its namespace isolates anybody in this direction: it has no chain, and no element leads to one.
+    /// No policy of its namespace isolates anybody in this direction.
     #[default]
     None,
-    /// It is not isolated, and others of its namespace are: it has an empty chain, so that it is known.
+    /// It is not isolated, and others of its namespace are.
     Open,
     /// Its chain leads to this chain of rules.
     Rules(String),
     /// One of its policies cannot be compiled: its chain leads to `denied_in` or `denied_out` at once.
     Closed,
+}
+
+impl Isolation {
+    /// Whether packets of this direction are judged.
+    pub fn isolates(&self) -> bool {
+        matches!(self, Self::Rules(_) | Self::Closed)
+    }
 }
 
 /// What a pod that the agent does not know yet has, in the directions in which somebody of its namespace is isolated:
@@ -87,6 +99,11 @@ pub struct HoldPlan {
 }
 
 impl HoldPlan {
+    /// Whether pods that it holds are isolated, in one direction or both.
+    pub fn is_isolated(&self) -> bool {
+        self.ingress.isolates() || self.egress.isolates()
+    }
+
     /// Of one direction.
     pub fn of(&self, direction: Direction) -> &Isolation {
         match direction {

@@ -112,11 +112,14 @@ fn an_add_finds_the_pod_chains_or_the_hold() {
     assert_eq!(chains_of("a", "shop", Unknown::Hold), Bindings::default(), "there is no table");
     let plan = everything().pod("b", "pi-2", "none").hold("pi-2", "none").0;
     scene.apply(&plan);
-    let bindings = |ingress: &str, egress: Option<String>| Bindings { ingress: Some(ingress.into()), egress };
-    let own = bindings(&format!("in-{}", uid("a")), Some(format!("out-{}", uid("a"))));
-    assert_eq!(chains_of("a", "shop", Unknown::Hold), own);
-    assert_eq!(chains_of("b", "shop", Unknown::Hold), bindings(&format!("in-{}", uid("b")), None));
-    assert_eq!(chains_of("new", "shop", Unknown::Hold), bindings("hold-in-shop", None));
+    let bindings = |before: &str, name: &str| Bindings {
+        ingress: Some(format!("{before}in-{name}")),
+        egress: Some(format!("{before}out-{name}")),
+    };
+    assert_eq!(chains_of("a", "shop", Unknown::Hold), bindings("", &uid("a")));
+    // Also in a direction that nothing isolates anybody in.
+    assert_eq!(chains_of("b", "shop", Unknown::Hold), bindings("", &uid("b")));
+    assert_eq!(chains_of("new", "shop", Unknown::Hold), bindings("hold-", "shop"));
     assert_eq!(chains_of("new", "shop", Unknown::Open), Bindings::default());
     assert_eq!(chains_of("new", "other", Unknown::Hold), Bindings::default());
 }

@@ -56,7 +56,12 @@ fn an_add_makes_a_flushed_table_again_for_all_pods() {
     remember(&node, &plan(&[OUTSIDE_V4]));
     flush(&node);
     add(&node, &pods["c"], &conf, "c");
-    assert_eq!(chains(&node), ["hold-in-shop", &format!("in-{}", uid("a"))]);
+    let of_pods = |names: &[&str]| {
+        let own = |word: &'static str| names.iter().map(move |name| format!("{word}-{}", uid(name)));
+        let holds = ["hold-in-shop", "hold-out-shop"].map(str::to_owned).into_iter();
+        holds.chain(own("in")).chain(own("out")).collect::<Vec<String>>()
+    };
+    assert_eq!(chains(&node), of_pods(&["a"]));
     let _servers = [80, 81, 82].map(|port| Server::tcp(pods["a"].namespace(), port, "a"));
     let address = &addresses_of(&a)[0];
     for port in [80, 81] {
@@ -69,8 +74,7 @@ fn an_add_makes_a_flushed_table_again_for_all_pods() {
     let names = ["b", "c"];
     let answers = at_once(2, 2, |n| call(&node, "ADD", &pods[names[n]], &conf, names[n]).run());
     answers.iter().for_each(|answer| drop(answer.result()));
-    let wanted = ["hold-in-shop".to_owned(), format!("in-{}", uid("a")), format!("in-{}", uid("b"))];
-    assert_eq!(chains(&node), wanted);
+    assert_eq!(chains(&node), of_pods(&["a", "b"]));
     assert_eq!(tcp(node.outside(), address, 80), reply(OUTSIDE_V4, "a"));
     assert!(denied(node.outside(), address, 82));
     for pod in pods.values() {
@@ -109,7 +113,7 @@ fn after_a_reboot_no_pod_is_a_peer_until_it_is_known() {
     kept.as_object_mut().unwrap().remove("sum");
     fs::write(&file, kept.to_string()).unwrap();
     let address = &addresses_of(&add(&node, &pod, &conf, "a"))[0];
-    assert_eq!(chains(&node), [format!("in-{}", uid("a"))]);
+    assert_eq!(chains(&node), ["in", "out"].map(|word| format!("{word}-{}", uid("a"))));
     let _servers = [80, 81].map(|port| Server::tcp(pod.namespace(), port, "a"));
     assert_eq!(tcp(node.outside(), address, 81), reply(OUTSIDE_V4, "a"), "blocks are as true as before");
     assert!(denied(node.outside(), address, 80));

@@ -11,7 +11,7 @@ use crate::cni::error::CniError;
 use crate::config::policy::PolicyUnknown;
 use crate::datapath::policy::{self, Applied, Unknown};
 use crate::policy::names::{hold_chain, pod_chain};
-use crate::policy::plan::{Direction, Isolation, Touched};
+use crate::policy::plan::{Direction, Touched};
 use crate::store::Store;
 
 impl Driver {
@@ -154,13 +154,12 @@ impl Driver {
             let (pod, namespace) = (plan.pods.get(&attached.uid), attached.namespace());
             let hold = plan.holds.get(namespace).filter(|_| holds);
             let is_wrong = |direction: Direction| {
-                let (isolation, chain) = match (pod, hold) {
-                    (Some(pod), _) => (pod.of(direction), pod_chain(direction, &attached.uid)),
-                    (None, Some(hold)) => (hold.of(direction), hold_chain(direction, namespace)),
+                let wanted = match (pod, hold) {
+                    (Some(_), _) => pod_chain(direction, &attached.uid),
+                    (None, Some(_)) => hold_chain(direction, namespace),
                     (None, None) => return false,
                 };
-                let wanted = (*isolation != Isolation::None).then_some(chain);
-                led.get(&(attached.link.as_str(), direction)).copied() != wanted.as_deref()
+                led.get(&(attached.link.as_str(), direction)) != Some(&wanted.as_str())
             };
             if is_wrong(Direction::Ingress) || is_wrong(Direction::Egress) {
                 touched.pods.insert(attached.uid.clone());

@@ -3,6 +3,9 @@
 //!
 //! A flow is judged as the table would judge its first packet: who began, who answers, by which port of his (a Service's
 //! address and port are rewritten before policies look). What stays allowed is left alone.
+//!
+//! The next packet may be of whoever is not isolated: the chains of a pod that is, in whichever direction, let no TCP
+//! connection begin in its middle (`datapath/policy/layout`).
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -38,7 +41,7 @@ impl<'a> Isolated<'a> {
                 (None, Some(hold)) if unknown == Unknown::Hold => (&hold.ingress, &hold.egress),
                 (None, _) => continue,
             };
-            if [ingress, egress].into_iter().any(isolates) {
+            if ingress.isolates() || egress.isolates() {
                 let one = |address: &IpAddr| (*address, One { uid: &it.uid, ingress, egress });
                 isolated.extend(it.addresses.iter().map(one));
             }
@@ -68,10 +71,6 @@ impl<'a> Isolated<'a> {
                 !local.contains(&flow.source) && is_denied(one, Direction::Ingress, flow.source)
             })
     }
-}
-
-fn isolates(isolation: &Isolation) -> bool {
-    matches!(isolation, Isolation::Rules(_) | Isolation::Closed)
 }
 
 /// What is judged by. A copy: it takes a moment, in which the plan may change.

@@ -27,7 +27,7 @@ use crate::datapath::error::DatapathError;
 use crate::datapath::policy::{Applied, Attached, Mirror};
 use crate::linux::nfnetlink::{self, Nfnetlink};
 use crate::policy::object::Event;
-use crate::policy::plan::{Isolation, Plan, Touched};
+use crate::policy::plan::{Plan, Touched};
 use crate::policy::planner::Planner;
 use crate::store::{BootId, current_boot_id};
 
@@ -288,9 +288,7 @@ impl Driver {
             }
         }
         let plan = self.planner.plan();
-        let isolates = |it: &Isolation| matches!(it, Isolation::Rules(_) | Isolation::Closed);
-        let isolated =
-            plan.pods.values().filter(|pod| isolates(&pod.ingress) || isolates(&pod.egress)).count();
+        let isolated = plan.pods.values().filter(|pod| pod.is_isolated()).count();
         let is_held =
             |it: &&Attached| !plan.pods.contains_key(&it.uid) && plan.holds.contains_key(it.namespace());
         let held = self.attached.iter().filter(is_held).count();

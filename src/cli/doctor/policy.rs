@@ -13,7 +13,7 @@ use crate::cni::error::CniError;
 use crate::datapath::policy::{self, Bound};
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::policy::names::pod_chain;
-use crate::policy::plan::{Direction, Isolation, Plan};
+use crate::policy::plan::{Direction, Plan};
 use crate::policy::planner::{Planner, What};
 use crate::store::Store;
 
@@ -170,16 +170,18 @@ async fn examine_table(
     Ok(untold.into_iter().chain(differs).collect())
 }
 
-/// Isolated pods whose packets do not come to their chains.
+/// Pods of the plan whose packets do not come to their chains.
 fn unbound(plan: &Plan, known: &Known, bound: &[Bound]) -> Vec<String> {
     let mut unbound = Vec::new();
     for it in &known.attached {
-        let Some(pod) = plan.pods.get(&it.attached.uid) else { continue };
+        if !plan.pods.contains_key(&it.attached.uid) {
+            continue;
+        }
         for direction in [Direction::Ingress, Direction::Egress] {
             let chain = pod_chain(direction, &it.attached.uid);
             let is_led = |bound: &&Bound| bound.link == it.attached.link && bound.direction == direction;
             let is_right = bound.iter().find(is_led).is_some_and(|bound| bound.chain == chain);
-            if *pod.of(direction) != Isolation::None && !is_right {
+            if !is_right {
                 unbound.push(format!("nothing leads packets of {} to chain {chain}", it.attached.name));
             }
         }

@@ -97,15 +97,14 @@ pub async fn show(common: &Common, name: &ObjectName) -> Result<ShowReport, CniE
     let plan = planner.plan();
     let nft = pod_rules::open()?;
     let (tracer, bound) = (Tracer::read(&nft).await?, policy::bound(&nft).await?);
-    let none = Isolation::None;
     let mut directions = Vec::new();
     for direction in DIRECTIONS {
         let led = bound.iter().find(|it| Some(&it.link) == pod.link.as_ref() && it.direction == direction);
         let hold = || plan.holds.get(&name.namespace).map(|hold| hold.of(direction));
         let planned = match plan.pods.get(&pod.uid) {
-            Some(pod) => pod.of(direction),
-            None if pod.place == Place::Held && !known.unknown_is_open => hold().unwrap_or(&none),
-            None => &none,
+            Some(pod) => Some(pod.of(direction)),
+            None if pod.place == Place::Held && !known.unknown_is_open => hold(),
+            None => None,
         };
         let is_planned = known.objects.is_some() && pod.link.is_some();
         let mut report = DirectionReport::new(direction, &pod, led, &tracer, is_planned.then_some(planned));
@@ -172,22 +171,22 @@ impl DirectionReport {
         pod: &Side,
         led: Option<&Bound>,
         tracer: &Tracer<'_>,
-        planned: Option<&Isolation>,
+        planned: Option<Option<&Isolation>>,
     ) -> Self {
         let to = led.and_then(|it| tracer.leads_to(&it.chain));
         let denied = denied_chain(direction);
         let state = match (led, to) {
             _ if pod.place == Place::OtherNode => State::OtherNode,
-            (Some(led), _) if led.is_held() => State::Held,
             (None, _) | (Some(_), None) => State::Open,
+            (Some(led), _) if led.is_held() => State::Held,
             (Some(_), Some(to)) if to == denied => State::Closed,
             (Some(_), Some(_)) => State::Isolated,
         };
         let as_planned = planned.map(|planned| match planned {
-            Isolation::None => led.is_none(),
-            Isolation::Open => led.is_some() && to.is_none(),
-            Isolation::Rules(chain) => to == Some(chain.as_str()),
-            Isolation::Closed => to == Some(denied),
+            None => led.is_none(),
+            Some(Isolation::None | Isolation::Open) => led.is_some() && to.is_none(),
+            Some(Isolation::Rules(chain)) => to == Some(chain.as_str()),
+            Some(Isolation::Closed) => to == Some(denied),
         });
         let chains = led.map(|it| it.chain.clone()).into_iter().chain(to.map(str::to_owned)).collect();
         Self { direction, state, policies: Vec::new(), chains, as_planned, rules: Vec::new() }

@@ -54,20 +54,20 @@ impl Differences {
         let mut found = Self { skeleton, hopeless: mirror.is_dormant, ..Self::default() };
         let mut looked_at = BTreeSet::new();
         let mut needed_chains = BTreeSet::new();
-        let mut lead = |direction, name: String, who: &str, isolation: &Isolation| {
+        let mut lead = |direction, name: String, who: &str, isolation: &Isolation, is_isolated| {
             if let Isolation::Rules(chain) = isolation {
                 needed_chains.insert(chain.clone());
             }
-            let made = leading(direction, &name, who, isolation);
-            made.filter(|made| mirror.chains.get(&name) != Some(&made.content()))
+            let made = leading(direction, &name, who, isolation, is_isolated);
+            (mirror.chains.get(&name) != Some(&made.content())).then_some(made)
         };
         for (uid, pod) in plan.pods.iter().filter(|(uid, _)| all || touched.pods.contains(*uid)) {
-            let of = |it| lead(it, pod_chain(it, uid), &pod.name, pod.of(it));
+            let of = |it| lead(it, pod_chain(it, uid), &pod.name, pod.of(it), pod.is_isolated());
             found.leading.extend(DIRECTIONS.into_iter().filter_map(of));
         }
         for (namespace, hold) in plan.holds.iter().filter(|(it, _)| all || touched.holds.contains(*it)) {
             let who = format!("{namespace}, pods that are not known yet");
-            let of = |it| lead(it, hold_chain(it, namespace), &who, hold.of(it));
+            let of = |it| lead(it, hold_chain(it, namespace), &who, hold.of(it), hold.is_isolated());
             found.leading.extend(DIRECTIONS.into_iter().filter_map(of));
         }
         let needed: Vec<&String> =
@@ -182,12 +182,10 @@ pub(super) fn is_wanted(name: &str, plan: &Plan) -> bool {
     if plan.chains.contains_key(owner(name)) {
         return true;
     }
-    if let Some((direction, uid)) = rest_of(name, pod_chain) {
-        return plan.pods.get(uid).is_some_and(|pod| *pod.of(direction) != Isolation::None);
+    if let Some(uid) = rest_of(name, pod_chain) {
+        return plan.pods.contains_key(uid);
     }
-    rest_of(name, hold_chain).is_some_and(|(direction, namespace)| {
-        plan.holds.get(namespace).is_some_and(|hold| *hold.of(direction) != Isolation::None)
-    })
+    rest_of(name, hold_chain).is_some_and(|namespace| plan.holds.contains_key(namespace))
 }
 
 /// Whether a chain is that of a pod or a hold.
@@ -195,7 +193,7 @@ pub(super) fn is_leading(name: &str) -> bool {
     rest_of(name, pod_chain).is_some() || rest_of(name, hold_chain).is_some()
 }
 
-/// The direction and what follows, of a name that `form` has made.
-fn rest_of(name: &str, form: fn(Direction, &str) -> String) -> Option<(Direction, &str)> {
-    DIRECTIONS.into_iter().find_map(|it| Some((it, name.strip_prefix(form(it, "").as_str())?)))
+/// What a name was made of by `form`, besides the direction.
+fn rest_of(name: &str, form: fn(Direction, &str) -> String) -> Option<&str> {
+    DIRECTIONS.into_iter().find_map(|it| name.strip_prefix(form(it, "").as_str()))
 }

@@ -4,7 +4,7 @@
 //! |---------------------------|---------------------------------------------------------------------------|
 //! | a set                     | a set of that name                                                        |
 //! | a chain                   | a chain of that name; if it has rules by port, `NAME-ports`, a verdict map of protocol and port, and for each of its elements a chain such as `NAME-tcp-80` |
-//! | a pod, one direction      | `in-<uid>`, `out-<uid>`: no rule, or one that leads on                    |
+//! | a pod, one direction      | `in-<uid>`, `out-<uid>`: against connections that begin in their middle, and on; not isolated in this direction: the former |
 //! | a namespace, likewise     | `hold-in-<namespace>`, `hold-out-<namespace>`                             |
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,7 +13,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::desired::nftables::expr::{
-    Field, goto, ip_daddr, ip_saddr, ip6_daddr, ip6_saddr, ipv4, ipv6, is_in, l4proto, th_dport, verdict,
+    Field, NEW, goto, ip_daddr, ip_saddr, ip6_daddr, ip6_saddr, ipv4, ipv6, is_in, is_in_state,
+    is_not_first_of_tcp, l4proto, th_dport, verdict,
 };
 use crate::linux::nft::change::Change;
 use crate::linux::nft::element::{Bytes, Element};
@@ -256,15 +257,30 @@ pub(super) fn sets_of(chain: &plan::Chain, sets: &BTreeMap<String, Members>) -> 
     looked_into.collect()
 }
 
-/// The chain of a pod or of a hold, `None` where it has none. `who` is for people.
-pub(super) fn leading(direction: Direction, name: &str, who: &str, isolation: &Isolation) -> Option<Made> {
-    let to = match isolation {
-        Isolation::None => return None,
-        Isolation::Open => return Some(Made::new(name, Some(who), Vec::new())),
-        Isolation::Rules(chain) => chain,
-        Isolation::Closed => names::denied_chain(direction),
+/// The chain of a pod or of a hold; `is_isolated`: in one direction at least. `who` is for people.
+pub(super) fn leading(
+    direction: Direction,
+    name: &str,
+    who: &str,
+    isolation: &Isolation,
+    is_isolated: bool,
+) -> Made {
+    let denied = names::denied_chain(direction);
+    let rules = match isolation {
+        Isolation::Closed => vec![rule(name, [goto(denied)], None)],
+        Isolation::Rules(chain) => vec![midstream(name, goto(denied)), rule(name, [goto(chain)], None)],
+        Isolation::None | Isolation::Open if is_isolated => {
+            vec![midstream(name, [vec![Expr::Counter], verdict(Verdict::Drop)].concat())]
+        }
+        Isolation::None | Isolation::Open => Vec::new(),
     };
-    Some(Made::new(name, Some(who), vec![rule(name, [goto(to)], None)]))
+    Made::new(name, Some(who), rules)
+}
+
+/// `tcp flags != syn / fin,syn,rst,ack ct state new ...`: conntrack takes any packet with an ACK for the begin of
+/// a flow (`nf_conntrack_tcp_loose`). Of one that was cut it may be the server's, and the client's would be its answers.
+fn midstream(chain: &str, then: Vec<Expr>) -> Rule {
+    rule(chain, [is_not_first_of_tcp(), is_in_state(NEW), then], Some("of a connection that is not known"))
 }
 
 /// `FIELD . FIELD vmap @MAP`

@@ -14,7 +14,7 @@ use crate::linux::nft::change::Change;
 use crate::linux::nft::element::{Bytes, Element};
 use crate::linux::nft::expr::Verdict;
 use crate::policy::names::{hold_chain, map, pod_chain};
-use crate::policy::plan::{Direction, Isolation, Plan, Touched};
+use crate::policy::plan::{Direction, Plan, Touched};
 
 /// What it came to.
 #[derive(Debug, Default)]
@@ -127,13 +127,11 @@ impl Leading<'_> {
     }
 
     fn chain_for(&self, attached: &Attached, direction: Direction, is_led: bool) -> Option<String> {
-        if let Some(pod) = self.plan.pods.get(&attached.uid) {
-            let has_chain = *pod.of(direction) != Isolation::None;
-            return has_chain.then(|| pod_chain(direction, &attached.uid));
+        if self.plan.pods.contains_key(&attached.uid) {
+            return Some(pod_chain(direction, &attached.uid));
         }
         let namespace = attached.namespace();
-        let has_hold =
-            self.plan.holds.get(namespace).is_some_and(|hold| *hold.of(direction) != Isolation::None);
+        let has_hold = self.plan.holds.contains_key(namespace);
         let is_held = is_led || self.unknown == Unknown::Hold;
         (has_hold && is_held).then(|| hold_chain(direction, namespace))
     }

@@ -8,6 +8,7 @@ use crate::datapath::nftables::NftError;
 use crate::datapath::policy::layout::table;
 use crate::datapath::policy::mirror::read_blocks;
 use crate::datapath::policy::skeleton::{POLICY_IN, POLICY_NODE, POLICY_OUT};
+use crate::desired::nftables::expr::{NEW, SYN};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::element::{Bytes, Element};
@@ -15,9 +16,6 @@ use crate::linux::nft::expr::{Comparison, Expr, Header, MetaField, Reg, Verdict}
 use crate::linux::nft::rule::{PlacedRule, Rule};
 use crate::linux::nft::set::Set;
 use crate::policy::plan::Direction;
-
-/// `NF_CT_STATE_BIT(IP_CT_NEW)` (include/uapi/linux/netfilter/nf_conntrack_common.h).
-const NEW: u32 = 1 << 3;
 
 /// More rules than any packet meets: there are no loops, and no chain of ours is that long.
 const RULES_MAX: usize = 100_000;
@@ -315,6 +313,8 @@ impl Packet {
         let is_ipv4 = self.source.is_ipv4();
         match (header, offset, length) {
             (Header::Transport, 2, 2) => Some(self.port.to_be_bytes().to_vec()),
+            // The flags of TCP: it is the first packet.
+            (Header::Transport, 13, 1) => Some(vec![SYN]),
             (Header::Network, 12, 4) if is_ipv4 => Some(octets(self.source)),
             (Header::Network, 16, 4) if is_ipv4 => Some(octets(self.destination)),
             (Header::Network, 8, 16) if !is_ipv4 => Some(octets(self.source)),
@@ -364,6 +364,7 @@ mod tests {
         assert_eq!(four.payload(Header::Network, 16, 4), Some(vec![10, 0, 0, 2]));
         assert_eq!(four.payload(Header::Network, 8, 16), None);
         assert_eq!(four.payload(Header::Transport, 2, 2), Some(vec![0, 53]));
+        assert_eq!(four.payload(Header::Transport, 13, 1), Some(vec![2]));
         assert_eq!(four.payload(Header::Transport, 0, 2), None);
         assert_eq!(four.meta(MetaField::Family), Some(vec![2]));
         assert_eq!(four.meta(MetaField::OutputName), Some(vec![0; 16]));

@@ -11,12 +11,20 @@ const LOCAL: u32 = 2;
 /// `IPS_DST_NAT` (include/uapi/linux/netfilter/nf_conntrack_common.h).
 const DST_NAT: u32 = 1 << 5;
 
-/// `NF_CT_STATE_INVALID_BIT`, and that of `IP_CT_RELATED` (include/uapi/linux/netfilter/nf_conntrack_common.h).
+/// `NF_CT_STATE_INVALID_BIT`, and those of `IP_CT_NEW` and `IP_CT_RELATED` (include/uapi/linux/netfilter/nf_conntrack_common.h).
 pub const INVALID: u32 = 1;
+pub const NEW: u32 = 1 << 3;
 pub const RELATED: u32 = 1 << 2;
 
 /// `IPPROTO_ICMPV6` (include/uapi/linux/in6.h).
 const ICMPV6: u8 = 58;
+
+/// `IPPROTO_TCP`, and flags of its header's byte 13 (RFC 9293, section 3.1).
+const TCP: u8 = 6;
+const FIN: u8 = 1;
+pub const SYN: u8 = 1 << 1;
+const RST: u8 = 1 << 2;
+const ACK: u8 = 1 << 4;
 
 /// The register of a comparison, and the first of a key.
 const FIRST: Reg = Reg(0);
@@ -148,6 +156,13 @@ pub fn icmpv6_types(first: u8, last: u8) -> Vec<Expr> {
     let icmp_type = Expr::Payload { header: Header::Transport, offset: 0, length: 1, to: FIRST };
     let (least, most) = (compare(Comparison::AtLeast, &[first]), compare(Comparison::AtMost, &[last]));
     [ipv6(), equals(l4proto, &[ICMPV6]), vec![icmp_type, least, most]].concat()
+}
+
+/// `tcp flags != syn / fin,syn,rst,ack`
+pub fn is_not_first_of_tcp() -> Vec<Expr> {
+    let flags = Expr::Payload { header: Header::Transport, offset: 13, length: 1, to: FIRST };
+    let mask = Expr::Mask { at: FIRST, mask: vec![FIN | SYN | RST | ACK] };
+    [equals(l4proto, &[TCP]), vec![flags, mask, compare(Comparison::NotEqual, &[SYN])]].concat()
 }
 
 /// `meta mark & BIT == BIT`

@@ -181,13 +181,13 @@ pub fn reaches(from: &Namespace, to: &str, port: u16, is_brief: bool) -> bool {
 }
 
 /// A thread that works in a namespace until its guard is dropped.
-struct Worker {
+pub struct Worker {
     wanted: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    fn start(namespace: &Namespace, work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
+    pub fn start(namespace: &Namespace, work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
         let wanted = Arc::new(AtomicBool::new(true));
         let (shared, path) = (Arc::clone(&wanted), namespace.path().to_owned());
         let thread = std::thread::spawn(move || inside::<()>(Path::new(&path), || work(&shared)));
