@@ -256,7 +256,7 @@ impl Applying<'_, '_> {
                 changes = map;
             } else {
                 self.writer.add(map).await?;
-                self.writer.add_elements(elements).await?;
+                self.writer.add_elements(elements.iter().cloned()).await?;
             }
             self.mirror.maps.insert(set.name.clone(), content_of(elements));
         }
