@@ -70,7 +70,8 @@ impl Scene {
     /// The same, and how often whoever has the thread meanwhile could work, and the longest that he had to wait.
     pub fn apply_beside_others(&mut self, plan: &Plan) -> (Applied, usize, Duration) {
         let (attached, touched) = (self.attached(), all());
-        let mut apply = pin!(policy::apply(&self.nft, &mut self.mirror, plan, &touched, &attached));
+        let unknown = ferrule::datapath::policy::Unknown::Open;
+        let mut apply = pin!(policy::apply(&self.nft, &mut self.mirror, plan, &touched, &attached, unknown));
         let (mut turns, mut longest) = (0, Duration::ZERO);
         let applied = block_on(poll_fn(|context| {
             let begin = Instant::now();
