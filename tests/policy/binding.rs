@@ -331,6 +331,10 @@ fn check_names_what_leads_past_a_policy() {
 fn pods_are_bound_while_others_change_tables() {
     let node = Node::new();
     make_table(node.namespace(), &["hold-in-shop"]);
+    // The node's own table is there already: to make one takes longer than the others leave.
+    let first = Pod::new("first");
+    call(&node, "ADD", &first, &node.conf(), "a").run().success();
+    call(&node, "DEL", &first, &node.conf(), "a").run().success();
     let mut busy = node.namespace().command("nft");
     let mut busy = busy.args(["-i"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut input = busy.stdin.take().unwrap();

@@ -333,6 +333,7 @@ mod tests {
         metrics.step_failed("routes");
         metrics.policy.problems("invalid", 1);
         metrics.policy.denied("shop", "ingress");
+        metrics.policy.denied_exactly("ingress", 1);
         let range = Range::new("10.244.1.0/24".parse().unwrap(), None, None, None).unwrap();
         let (network, set) = (NetworkName::parse("podnet").unwrap(), RangeSet::new(vec![range]).unwrap());
         metrics.addresses(&network, &set, Usage { held: 3, free: 250 });
