@@ -117,9 +117,6 @@ part "chart" unless_missing "chart: helm, kustomize or kubeconform cannot be had
     scripts/chart.sh
 part "tests" test_everything
 if [ -n "$all" ]; then
-    # The others take five times as long.
-    part "plugin for arm64" unless_missing "arm64: rustup is needed for its standard library" \
-        scripts/arm64.sh "$scratch/arm64" ferrule
     part "fuzzing, briefly" fuzz_briefly
     # Half a minute of what is run for hours by hand.
     part "soak" scripts/soak.sh --plugin "$scratch/root/ferrule" --callers 8 0.5
