@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::policy::blocks::Blocks;
 use crate::policy::compile::{Compiled, Peers, PortMatch};
-use crate::policy::digest::digest;
+use crate::policy::content::PortContent;
 use crate::policy::evaluate::RuleName;
 use crate::policy::names;
 use crate::policy::object::{NamedPort, ObjectName};
 use crate::policy::plan::{Chain, ChainRule, Direction, PeerMatch, PortRules};
-use crate::policy::set_spec::{Content, NamedPorts, PodGroup, PortOwners, SetSpec, json};
+use crate::policy::set_spec::{Content, NamedPorts, PodGroup, PortOwners, SetSpec};
 
 /// More sets than this at one port become one of each kind, their union.
 pub const MOST_SETS: usize = 8;
@@ -69,7 +69,8 @@ pub fn build(direction: Direction, policies: &[Named<'_>], own_ports: &[NamedPor
     for (protocol, ranges) in by_protocol {
         builder.segments(protocol, &ranges, &mut ports);
     }
-    let rules = builder.rules(for_all);
+    let (rules, sets) = builder.rules(for_all);
+    builder.sets.extend(sets);
     builder.finish(ports, rules)
 }
 
@@ -120,6 +121,15 @@ impl Builder<'_> {
 
     /// Cuts ranges where another begins or ends, so that each port is in one segment at most.
     fn segments(&mut self, protocol: u8, ranges: &[(u16, u16, usize)], into: &mut Vec<PortRules>) {
+        let mut sorted = ranges.to_vec();
+        sorted.sort_unstable();
+        // As a rule each port is that of one rule.
+        if sorted.is_sorted_by(|before, after| before.1 < after.0) {
+            for (first, last, entry) in sorted {
+                self.segment(protocol, first, last, &[entry], into);
+            }
+            return;
+        }
         let mut changes: BTreeMap<u32, Vec<(bool, usize)>> = BTreeMap::new();
         for (n, (first, last, _)) in ranges.iter().enumerate() {
             changes.entry(u32::from(*first)).or_default().push((true, n));
@@ -139,25 +149,60 @@ impl Builder<'_> {
             let port = |bound: u32| u16::try_from(bound).ok();
             let (Some(first), Some(last)) = (port(*begin), end.and_then(port)) else { continue };
             let entries: BTreeSet<usize> = active.iter().map(|n| ranges[*n].2).collect();
-            let rules = self.rules(entries);
-            if rules.is_empty() {
-                continue;
-            }
-            match into.last_mut() {
-                Some(before)
-                    if before.protocol == protocol
-                        && u32::from(before.last) + 1 == *begin
-                        && before.rules == rules =>
-                {
-                    before.last = last;
-                }
-                _ => into.push(PortRules { protocol, first, last, rules }),
-            }
+            let entries: Vec<usize> = entries.into_iter().collect();
+            self.segment(protocol, first, last, &entries, into);
         }
     }
 
-    /// The rules of one port. Whoever may is asked for nothing.
-    fn rules(&mut self, entries: impl IntoIterator<Item = usize>) -> Vec<ChainRule> {
+    /// Adds what is allowed at some ports; to those before, if that is the same.
+    fn segment(&mut self, protocol: u8, first: u16, last: u16, entries: &[usize], into: &mut Vec<PortRules>) {
+        let content = self.content(entries);
+        if content.rules.is_empty() {
+            return;
+        }
+        match into.last_mut() {
+            Some(before)
+                if before.protocol == protocol
+                    && u32::from(before.last) + 1 == u32::from(first)
+                    && before.rules == content.rules =>
+            {
+                before.last = last;
+                before.chain = names::port_chain(&content.digest, protocol, before.first, last);
+            }
+            _ => into.push(PortRules {
+                chain: names::port_chain(&content.digest, protocol, first, last),
+                protocol,
+                first,
+                last,
+                rules: content.rules.clone(),
+            }),
+        }
+    }
+
+    /// What is allowed at one port. Most ports have one rule, and that keeps it.
+    fn content(&mut self, entries: &[usize]) -> Arc<PortContent> {
+        let direction = self.direction;
+        let make = |builder: &Self| {
+            let (rules, sets) = builder.rules(entries.iter().copied());
+            PortContent::new(direction, rules, sets)
+        };
+        let rule = match entries {
+            [entry] => {
+                let (policy, index) = self.entries[*entry].0;
+                self.policies[policy].1.rules(direction).get(index)
+            }
+            _ => None,
+        };
+        let content = match rule {
+            Some(rule) => rule.alone.or_make(|| make(self)),
+            None => Arc::new(make(self)),
+        };
+        self.sets.extend(content.sets.iter().cloned());
+        content
+    }
+
+    /// The rules of one port, and their sets. Whoever may is asked for nothing.
+    fn rules(&self, entries: impl IntoIterator<Item = usize>) -> (Vec<ChainRule>, Vec<Arc<SetSpec>>) {
         let mut any: Vec<Source> = Vec::new();
         let mut sets: Vec<(Arc<SetSpec>, Vec<Source>)> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
@@ -177,7 +222,7 @@ impl Builder<'_> {
             }
         }
         if !any.is_empty() {
-            return vec![ChainRule { peer: PeerMatch::Any, comment: self.comment(&any) }];
+            return (vec![ChainRule { peer: PeerMatch::Any, comment: self.comment(&any) }], Vec::new());
         }
         if sets.len() > MOST_SETS {
             sets = union(sets);
@@ -189,9 +234,7 @@ impl Builder<'_> {
             };
             ChainRule { peer, comment: self.comment(sources) }
         });
-        let rules = rules.collect();
-        self.sets.extend(sets.into_iter().map(|(spec, _)| spec));
-        rules
+        (rules.collect(), sets.iter().map(|(spec, _)| spec.clone()).collect())
     }
 
     fn comment(&self, sources: &[Source]) -> String {
@@ -212,8 +255,8 @@ impl Builder<'_> {
 
     fn finish(self, ports: Vec<PortRules>, rules: Vec<ChainRule>) -> Built {
         let policies = self.policies.iter().map(|(it, _)| format!("{}/{}", it.namespace, it.name)).collect();
-        let chain = Chain { direction: self.direction, ports, rules, policies };
-        let name = names::rules_chain(self.direction, &digest(&json(&chain)));
+        let chain = Chain::new(self.direction, ports, rules, policies);
+        let name = names::rules_chain(self.direction, &chain.digest());
         Built { name, chain, sets: self.sets.into_iter().collect() }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::policy::blocks::Blocks;
+use crate::policy::content::Alone;
 use crate::policy::names::{SCTP, TCP, UDP};
 use crate::policy::object::{LabelSelector, NumberOrName, Peer, Policy, Port, Rule};
 use crate::policy::plan::Direction;
@@ -35,6 +36,8 @@ pub struct CompiledRule {
     pub peers: Option<Peers>,
     /// By which ports; none: all of all protocols.
     pub ports: Option<Vec<PortMatch>>,
+    /// What it is at a port of its own.
+    pub alone: Alone,
 }
 
 /// The peers of a rule.
@@ -121,6 +124,7 @@ fn compile_rules(
         Ok(CompiledRule {
             peers: compile_peers(&rule.peers, namespace, &format!("{field}.{peers}"))?,
             ports: (!ports.is_empty()).then_some(ports),
+            alone: Alone::default(),
         })
     });
     each.collect()

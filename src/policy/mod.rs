@@ -20,6 +20,7 @@
 //! | [`index`]    | namespaces and pods in little room; [`pool`]: contents that many share      |
 //! | [`set_spec`] | what is to be in a set, and the set's name                                  |
 //! | [`build`]    | from the policies that select a pod to its chain of rules                   |
+//! | [`content`]  | what one port allows, and what names it; many ports, cut into groups        |
 //! | [`live`]     | chains and sets that something refers to, and who is in them                |
 //! | [`plan`]     | what the table must be, as data                                             |
 //! | [`walk`]     | a plan, walked as the kernel walks the table                                |
@@ -32,6 +33,7 @@
 pub mod blocks;
 pub mod build;
 pub mod compile;
+pub mod content;
 pub mod digest;
 pub mod evaluate;
 pub mod index;

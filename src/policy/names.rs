@@ -66,6 +66,34 @@ pub fn rules_chain(direction: Direction, digest: &str) -> String {
     }
 }
 
+/// The chain of what is allowed at one port or range of ports, by a digest of that: `pp-<digest>-tcp-80`,
+/// `pp-<digest>-tcp-80-90`, `pp-<digest>-tcp`.
+pub fn port_chain(digest: &str, protocol: u8, first: u16, last: u16) -> String {
+    let protocol: &dyn std::fmt::Display = match protocol {
+        TCP => &"tcp",
+        UDP => &"udp",
+        SCTP => &"sctp",
+        _ => &protocol,
+    };
+    match (first, last) {
+        (0, u16::MAX) => format!("pp-{digest}-{protocol}"),
+        (first, last) if first == last => format!("pp-{digest}-{protocol}-{first}"),
+        (first, last) => format!("pp-{digest}-{protocol}-{first}-{last}"),
+    }
+}
+
+/// The chain that ports with the same rules have in common, `pp-<digest>-many`, by the name that one of them alone would
+/// have.
+pub fn shared_port_chain(of_one: &str) -> String {
+    let digest = of_one.split('-').nth(1).unwrap_or_default();
+    format!("pp-{digest}-many")
+}
+
+/// The chain with the map of some of a chain's ports: `pg-<digest>`.
+pub fn group_chain(digest: &str) -> String {
+    format!("pg-{digest}")
+}
+
 /// `IPPROTO_TCP`
 pub const TCP: u8 = 6;
 

@@ -2,7 +2,7 @@
 //! kernel, what is kept on disk, and what is walked to say why.
 //!
 //! ```text
-//! link --from_pod|to_pod--> in-<uid> --goto--> pi-<hash>: by port: vmap, jump to that port's rules
+//! link --from_pod|to_pod--> in-<uid> --goto--> pi-<hash>: by port: vmap, jump to that port's rules: pp-<hash>-tcp-80
 //!                                                          rules for all ports
 //!                                                          goto denied_in
 //! rule = one look-up of the other end's address in a set, or none; then accept
@@ -120,15 +120,29 @@ pub struct Chain {
     pub direction: Direction,
     /// Rules by port; disjoint, in order. Without one that is a range the map is a hash.
     pub ports: Vec<PortRules>,
+    /// What `ports` are cut into where they are many: runs of them, in order. So a change of one port makes one group's
+    /// map anew, and not that of a thousand ports.
+    pub groups: Vec<PortGroup>,
     /// Rules for all ports of all protocols; they come after those of the port.
     pub rules: Vec<ChainRule>,
     /// The policies whose rules these are, `namespace/name`, for people.
     pub policies: Vec<String>,
 }
 
+/// Ports that have a map of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortGroup {
+    /// The chain with that map, `pg-<hash>`, named by what is in it.
+    pub chain: String,
+    /// How many of [`Chain::ports`].
+    pub ports: usize,
+}
+
 /// The rules of one port or of one range of ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRules {
+    /// Their chain, `pp-<hash>-tcp-80`, named by what is in it: chains of rules share it.
+    pub chain: String,
     /// An `IPPROTO_*`.
     pub protocol: u8,
     /// First port, 0 with `last` 65535: all of the protocol.

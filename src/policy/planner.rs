@@ -19,6 +19,7 @@ mod judge;
 mod objects;
 mod problems;
 
+use isolation::Again;
 pub use objects::View;
 pub use problems::{Problem, What};
 
@@ -33,6 +34,8 @@ pub struct Planner {
     plan: Plan,
     live: Live,
     touched: Touched,
+    /// What is to be planned again, by namespace.
+    again: BTreeMap<String, Again>,
     /// Whether the plan follows. It does from the first moment on at which everything is known.
     follows: bool,
     policy_list: Listing,
@@ -60,8 +63,15 @@ impl Planner {
         Self::default()
     }
 
-    /// Takes in what the API server says.
+    /// Takes in what the API server says, and plans.
     pub fn apply(&mut self, event: Event) {
+        self.hear(event);
+        self.settle();
+    }
+
+    /// Takes in what the API server says. Chains are planned later, by [`Self::settle`] or [`Self::take_touched`]: once,
+    /// however much was heard meanwhile.
+    pub fn hear(&mut self, event: Event) {
         match event {
             Event::Policy(feed) => self.on_policy(feed),
             Event::Namespace(feed) => self.on_namespace(feed),
@@ -81,8 +91,24 @@ impl Planner {
         self.change_claims(&before, &after);
     }
 
+    /// Plans what changed since the last time.
+    pub fn settle(&mut self) {
+        // What is not followed is planned as a whole later.
+        for (namespace, again) in std::mem::take(&mut self.again) {
+            if self.follows {
+                self.plan_namespace(&namespace, true, &again);
+            }
+        }
+    }
+
+    /// Whether the plan may change, or has, since [`Self::take_touched`].
+    pub fn is_touched(&self) -> bool {
+        !self.again.is_empty() || self.touched != Touched::default()
+    }
+
     /// Forgets the pods of all nodes, and that they were listed: for whoever ends that watch.
     pub fn forget_any_pods(&mut self) {
+        self.settle();
         self.any_list.is_listed = false;
         // Without a policy the plan is empty, and goes on being followed. With one it stays as it is until they are
         // listed again.
@@ -101,7 +127,7 @@ impl Planner {
         !self.policies.is_empty()
     }
 
-    /// What the table must be.
+    /// What the table must be, as of when it was last settled.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -111,8 +137,9 @@ impl Planner {
         self.index.name_of(address)
     }
 
-    /// What of the plan may have changed since this was last asked.
+    /// Plans, and tells what of the plan may have changed since this was last asked.
     pub fn take_touched(&mut self) -> Touched {
+        self.settle();
         std::mem::take(&mut self.touched)
     }
 
@@ -128,11 +155,12 @@ impl Planner {
 
     fn plan_anew(&mut self) {
         (self.plan, self.live) = (Plan::default(), Live::default());
-        self.touched.all = true;
+        self.touched = Touched { all: true, ..Touched::default() };
+        self.again.clear();
         let mut namespaces: Vec<String> = self.policies.keys().map(|name| name.namespace.clone()).collect();
         namespaces.dedup();
         for namespace in namespaces {
-            self.plan_namespace(&namespace, false, |_| true);
+            self.plan_namespace(&namespace, false, &Again { all: true, ..Again::default() });
         }
         // All sets are there: each pod is looked at once, however many they are.
         for member in self.index.all_any().chain(self.index.all_own().map(|own| own.member)) {
@@ -180,11 +208,16 @@ impl Planner {
             return;
         }
         let all = directions != self.directions(&namespace);
-        let concerns = |own: &OwnPod<'_>| {
+        let again = self.again.entry(namespace.clone()).or_default();
+        again.all |= all;
+        // Of others nothing is certain for a pod that is not known.
+        again.hold |= [&before, &after].into_iter().flatten().any(|it| it.selector.is_empty());
+        for own in self.index.own_of(&namespace) {
             let mut both = [&before, &after].into_iter().flatten();
-            all || both.any(|it| it.selector.matches(own.member.labels))
-        };
-        self.plan_namespace(&namespace, true, concerns);
+            if !again.all && both.any(|it| it.selector.matches(own.member.labels)) {
+                again.pods.entry(own.name.name.clone()).or_default();
+            }
+        }
     }
 
     fn on_namespace(&mut self, feed: Feed<Namespace>) {
@@ -242,7 +275,9 @@ impl Planner {
 
     fn change_own(&mut self, name: &ObjectName, change: impl FnOnce(&mut Index)) {
         let claims = self.claims_of_own(name);
-        let before = self.index.own(name).map(|own| own.uid.to_owned());
+        let chosen_by =
+            |own: OwnPod<'_>| (own.uid.to_owned(), own.member.labels.to_vec(), own.member.ports.to_vec());
+        let before = self.index.own(name).map(chosen_by);
         change(&mut self.index);
         if !self.follows {
             return;
@@ -250,7 +285,13 @@ impl Planner {
         // Before its chains change: sets that come with them find the pod in the index.
         let after = self.claims_of_own(name);
         self.change_claims(&claims, &after);
-        self.plan_pod(name, before.as_deref());
+        // Of its state and its addresses no chain knows.
+        let is_same = self.index.own(name).map(chosen_by) == before;
+        let is_nobody = self.policies.is_empty() && self.plan.pods.is_empty();
+        if !is_same && !is_nobody {
+            let again = self.again.entry(name.namespace.clone()).or_default();
+            again.pods.entry(name.name.clone()).or_default().extend(before.map(|(uid, ..)| uid));
+        }
     }
 
     fn on_any_pod(&mut self, feed: Feed<Pod>) {

@@ -1,10 +1,10 @@
 //! The table as `nft` prints it, and as it is read back.
 
 use ferrule::datapath::policy::{self, Bindings, Unknown};
-use ferrule::policy::plan::{PortRules, Touched};
+use ferrule::policy::plan::Touched;
 use serde_json::Value;
 
-use super::scene::{Planning, Scene, TCP, UDP, anyone, attached, peers, port, uid};
+use super::scene::{Planning, Scene, TCP, UDP, anyone, attached, peers, port, range, uid};
 use kit::block_on;
 
 /// What `nft` must print of [`everything`].
@@ -12,8 +12,7 @@ const GOLDEN: &str = include_str!("table.nft");
 
 /// A plan with all that a plan may have.
 pub fn everything() -> Planning {
-    let range = PortRules { protocol: UDP, first: 5000, last: 5099, rules: vec![anyone()] };
-    let whole = PortRules { protocol: 132, first: 0, last: u16::MAX, rules: vec![anyone()] };
+    let (some, whole) = (range(UDP, 5000, 5099, &[anyone()]), range(132, 0, u16::MAX, &[anyone()]));
     let named = ferrule::policy::plan::ChainRule {
         peer: ferrule::policy::plan::PeerMatch::AddressAndPort("named-1".into()),
         comment: "shop/named egress[0]".into(),
@@ -32,7 +31,7 @@ pub fn everything() -> Planning {
             &[port(TCP, 80, &[peers("peers-1"), peers("peers-2")]), port(TCP, 443, &[anyone()])],
             &[peers("blocks-1")],
         )
-        .chain("pi-2", &[range, whole], &[])
+        .chain("pi-2", &[some, whole], &[])
         .chain("po-1", &[], &[named])
         .pod("a", "pi-1", "po-1")
         .pod("b", "pi-2", "")

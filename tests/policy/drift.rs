@@ -3,14 +3,14 @@
 use ferrule::datapath::policy::{self, Unknown};
 
 use super::content::everything;
-use super::scene::{Planning, Scene, TCP, attached, connects, denied, peers, port, uid};
+use super::scene::{Planning, Scene, TCP, attached, connects, denied, peers, port, port_chain, uid};
 use kit::block_on;
 use kit::traffic::Server;
 
 /// Edits of each kind of object, as a person at the node might make them.
 const EDITS: [&str; 22] = [
     "flush chain inet ferrule-policy pi-1",
-    "flush chain inet ferrule-policy pi-1-tcp-80",
+    "flush chain inet ferrule-policy PORT_80",
     "flush chain inet ferrule-policy policy_in",
     "flush chain inet ferrule-policy denied_in",
     "flush chain inet ferrule-policy hold-in-shop",
@@ -25,7 +25,7 @@ const EDITS: [&str; 22] = [
     "flush set inet ferrule-policy blocks-16",
     "add element inet ferrule-policy named-14 { 10.9.9.9 . tcp . 80 }",
     "delete element inet ferrule-policy pi-1-ports { tcp . 80 }",
-    "add element inet ferrule-policy pi-2-ports { tcp . 1-65535 : jump pi-1-tcp-443 }",
+    "add element inet ferrule-policy pi-2-ports { tcp . 1-65535 : jump PORT_80 }",
     "flush map inet ferrule-policy pi-2-ports",
     "add chain inet ferrule-policy evil { type filter hook forward priority 20; policy drop; }",
     "add set inet ferrule-policy evil { type mark; }",
@@ -47,8 +47,9 @@ fn edits_of_others_are_found_and_undone() {
     let plan = everything().0;
     scene.apply(&plan);
     let printed = scene.list("-s");
+    let of_80 = port_chain(TCP, 80, &[peers("peers-1"), peers("peers-2")]);
     for edit in EDITS {
-        scene.nft(edit);
+        scene.nft(&edit.replace("PORT_80", &of_80));
         assert_ne!(scene.differences(&plan), [""; 0], "{edit}");
         scene.read();
         let applied = scene.apply(&plan);
@@ -92,7 +93,8 @@ fn a_table_that_goes_meanwhile_is_made_again() {
     scene.apply(&other);
     assert_eq!(scene.differences(&other), [""; 0]);
     // A set of another kind cannot be mended in its place.
-    scene.nft("flush chain inet ferrule-policy pi-1-tcp-80");
+    let of_80 = port_chain(TCP, 80, &[peers("peers-1"), peers("peers-2")]);
+    scene.nft(&format!("flush chain inet ferrule-policy {of_80}"));
     scene.nft("delete set inet ferrule-policy peers-24");
     scene.nft("add set inet ferrule-policy peers-24 { type ipv4_addr; flags interval; }");
     scene.read();

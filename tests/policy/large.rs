@@ -2,9 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ferrule::policy::plan::{Members, Plan, Touched};
+use ferrule::datapath::policy;
+use ferrule::policy::names::shared_port_chain;
+use ferrule::policy::plan::{ChainRule, Direction, Members, Plan, Touched};
+use kit::block_on;
+use kit::traffic::Server;
 
-use super::scene::{Planning, Scene, TCP, peers, port};
+use super::scene::{Planning, Scene, TCP, connects, denied, peers, port, port_chain, uid};
 
 const POLICIES: usize = 1000;
 const ADDRESSES: u32 = 150_000;
@@ -53,8 +57,71 @@ fn a_thousand_policies_and_a_large_set_are_written_and_read() {
     assert_eq!((applied.transactions, scene.nft.messages_sent() - sent, applied.taken_away), (2, 6, true));
     assert_eq!(scene.differences(&plan), [""; 0]);
     let printed = scene.world.list("-j list chains");
-    assert!(printed.contains("pi-999-tcp-443"));
+    assert!(printed.contains("pi-999") && printed.contains("-tcp-443"));
     // And all go again.
     assert_eq!(scene.apply(&Planning::default().0).transactions, 1);
     assert_eq!(scene.list(""), "");
+}
+
+const PORTS: std::ops::Range<u16> = 1000..2000;
+
+/// Each is of a policy of its own.
+fn rule_at(port: u16) -> ChainRule {
+    ChainRule { comment: format!("shop/at-{port} ingress[0]"), ..peers("peers-1") }
+}
+
+fn chain_at(port: u16) -> String {
+    shared_port_chain(&port_chain(TCP, port, &[rule_at(port)]))
+}
+
+/// A thousand ports at which `b` hears `a`, but one.
+fn ports(chain: &str, without: u16) -> Plan {
+    let ports: Vec<_> = PORTS.filter(|it| *it != without).map(|it| port(TCP, it, &[rule_at(it)])).collect();
+    Planning::default()
+        .pods("peers-1", &["10.244.1.10"])
+        .chain(chain, &ports, &[])
+        .pod("b", chain, "none")
+        .hold("closed", "none")
+        .0
+}
+
+#[test]
+fn one_of_a_thousand_ports_changes_and_the_others_stay() {
+    let mut scene = Scene::new();
+    let _servers = [1007, 1008, 1999].map(|port| Server::tcp(&scene.b.namespace, port, "b"));
+    let (first, second) = (ports("pi-1", 1007), ports("pi-2", 1008));
+    let b = "10.244.1.11";
+    scene.apply(&first);
+    assert_eq!(scene.differences(&first), [""; 0]);
+    assert!(first.chains["pi-1"].groups.len() > 10);
+    assert!(connects(&scene.a.namespace, b, 1008) && connects(&scene.a.namespace, b, 1999));
+    assert!(denied(&scene.a.namespace, b, 1007) && denied(&scene.c.namespace, b, 1008));
+    scene.read();
+    assert_eq!(scene.apply(&first).transactions, 0);
+    let counted = |chain: &str, port: u16| {
+        let counted = block_on(policy::counted(&scene.nft, Direction::Ingress, chain)).unwrap();
+        let chain = chain_at(port);
+        counted.iter().filter(|it| it.chain == chain).map(|it| it.counted.packets).sum::<u64>()
+    };
+    assert_eq!((counted("pi-1", 1999), counted("pi-1", 1007)), (1, 0));
+    // A group's map, the map of groups, and the chain of the port that came.
+    let touched = Touched { pods: [uid("b")].into(), ..Touched::default() };
+    let sent = scene.nft.messages_sent();
+    let applied = scene.apply_touched(&second, &touched);
+    assert!(scene.nft.messages_sent() - sent < 100, "{}", scene.nft.messages_sent() - sent);
+    assert!(!applied.left_over);
+    assert_eq!(scene.differences(&second), [""; 0]);
+    assert!(connects(&scene.a.namespace, b, 1007) && connects(&scene.a.namespace, b, 1999));
+    assert!(denied(&scene.a.namespace, b, 1008));
+    // The chain of a port that stays has counted on.
+    let counted = block_on(policy::counted(&scene.nft, Direction::Ingress, "pi-2")).unwrap();
+    let of_1999 = chain_at(1999);
+    assert_eq!(counted.iter().filter(|it| it.chain == of_1999).map(|it| it.counted.packets).sum::<u64>(), 2);
+    // An element of a group's map that somebody takes away comes back.
+    let group = &second.chains["pi-2"].groups[0].chain;
+    scene.nft(&format!("flush map inet ferrule-policy {group}-ports"));
+    assert_eq!(scene.differences(&second), [format!("chain {group}")]);
+    scene.read();
+    scene.apply(&second);
+    assert_eq!(scene.differences(&second), [""; 0]);
 }

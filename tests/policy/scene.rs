@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use ferrule::datapath::policy::{self, Applied, Attached, Mirror};
 use ferrule::linux::nfnetlink::Nfnetlink;
+use ferrule::policy::content::digest_of;
+use ferrule::policy::names;
 use ferrule::policy::plan::{
     Chain, ChainRule, Direction, HoldPlan, Isolation, Members, PeerMatch, Plan, PodPlan, PortRules, Touched,
 };
@@ -180,7 +182,17 @@ pub fn peers(set: &str) -> ChainRule {
 }
 
 pub fn port(protocol: u8, port: u16, rules: &[ChainRule]) -> PortRules {
-    PortRules { protocol, first: port, last: port, rules: rules.to_vec() }
+    range(protocol, port, port, rules)
+}
+
+/// Is named when its chain is.
+pub fn range(protocol: u8, first: u16, last: u16, rules: &[ChainRule]) -> PortRules {
+    PortRules { chain: String::new(), protocol, first, last, rules: rules.to_vec() }
+}
+
+/// The chain of a port of the direction in.
+pub fn port_chain(protocol: u8, port: u16, rules: &[ChainRule]) -> String {
+    names::port_chain(&digest_of(Direction::Ingress, rules), protocol, port, port)
 }
 
 /// Makes a plan, piece by piece.
@@ -219,8 +231,11 @@ impl Planning {
 
     pub fn chain(mut self, name: &str, ports: &[PortRules], rules: &[ChainRule]) -> Self {
         let direction = if name.starts_with("pi") { Direction::Ingress } else { Direction::Egress };
-        let (ports, rules) = (ports.to_vec(), rules.to_vec());
-        self.0.chains.insert(name.into(), Chain { direction, ports, rules, policies: vec!["shop/p".into()] });
+        let (mut ports, rules) = (ports.to_vec(), rules.to_vec());
+        for it in &mut ports {
+            it.chain = names::port_chain(&digest_of(direction, &it.rules), it.protocol, it.first, it.last);
+        }
+        self.0.chains.insert(name.into(), Chain::new(direction, ports, rules, vec!["shop/p".into()]));
         self
     }
 

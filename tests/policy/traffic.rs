@@ -1,9 +1,11 @@
 //! Who reaches whom under a plan, by real packets.
 
 use ferrule::datapath::policy::{self, Mirror, Unknown};
-use ferrule::policy::plan::{ChainRule, Direction, PeerMatch, PortRules};
+use ferrule::policy::plan::{ChainRule, Direction, PeerMatch};
 
-use super::scene::{Planning, Scene, TCP, UDP, all, anyone, connects, denied, peers, port};
+use super::scene::{
+    Planning, Scene, TCP, UDP, all, anyone, connects, denied, peers, port, port_chain, range,
+};
 use kit::block_on;
 use kit::packets::{answers_ping, answers_ping_at_once};
 use kit::traffic::{BRIEF, Server, UdpClient, receives_udp, send_udp, tcp_from};
@@ -70,10 +72,10 @@ fn egress_is_judged_to_pods_node_and_world() {
 #[test]
 fn ranges_datagrams_and_icmp_are_judged() {
     let mut scene = Scene::new();
-    let range = PortRules { protocol: UDP, first: 5000, last: 5003, rules: vec![anyone()] };
+    let some = range(UDP, 5000, 5003, &[anyone()]);
     let plan = Planning::default()
         .pods("peers-1", &A)
-        .chain("pi-1", &[range, port(UDP, 6000, &[peers("peers-1")])], &[peers("peers-1")])
+        .chain("pi-1", &[some, port(UDP, 6000, &[peers("peers-1")])], &[peers("peers-1")])
         .chain("po-1", &[port(UDP, 53, &[anyone()])], &[])
         .pod("b", "pi-1", "po-1");
     scene.apply(&plan.0);
@@ -187,7 +189,8 @@ fn rules_count_what_begins_and_what_is_denied() {
     let counted = kit::block_on(counted).unwrap();
     let shown: Vec<_> = counted.iter().map(|it| (it.chain.as_str(), it.counted.packets)).collect();
     let [four, six, (last, denied)] = shown[..] else { panic!("{counted:?}") };
-    assert_eq!((four, six, last), (("pi-1-tcp-80", 3), ("pi-1-tcp-80", 0), "denied_in"));
+    let chain = port_chain(TCP, 80, &[peers("peers-1")]);
+    assert_eq!((four, six, last), ((chain.as_str(), 3), (chain.as_str(), 0), "denied_in"));
     assert!(denied >= 1, "{counted:?}");
     assert_eq!(counted[0].comment, "shop/peers ingress[0]");
     // A chain that stays goes on counting, whatever changes beside it.

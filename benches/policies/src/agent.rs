@@ -61,7 +61,7 @@ impl Agent {
     pub fn follow(&mut self, events: Events) -> Result<Took, Failure> {
         let start = Instant::now();
         for event in events {
-            self.planner.apply(event);
+            self.planner.hear(event);
         }
         let touched = self.planner.take_touched();
         let planned = start.elapsed();

@@ -16,12 +16,19 @@ use crate::{Effort, Failure};
 /// How many policies there are when one changes.
 const MANY: usize = 1_000;
 
+/// So many policies change within the time in which the agent gathers.
+const AT_ONCE: usize = 100;
+
 /// Fills "changes" of the report.
 pub fn measure(lab: &mut Lab, effort: &Effort, report: &mut Report) -> Result<(), Failure> {
-    for policies in [1, MANY] {
+    for policies in [1, 100, MANY] {
         lab.have_policies(policies)?;
         eprintln!("changes at {policies} policies: {} of each kind", effort.timed);
         let mut rows = Vec::new();
+        if policies > AT_ONCE {
+            rows.extend(at_once(lab, effort)?);
+            lab.have_policies(policies)?;
+        }
         for (name, change) in KINDS {
             let (mut whole, mut planned) = (Samples::default(), Samples::default());
             for round in 0..effort.timed {
@@ -36,12 +43,33 @@ pub fn measure(lab: &mut Lab, effort: &Effort, report: &mut Report) -> Result<()
     packets(lab, effort, report)
 }
 
+/// Many policies change at once: all of it, and planning.
+fn at_once(lab: &mut Lab, effort: &Effort) -> Result<[(String, Samples); 2], Failure> {
+    let (mut whole, mut planned) = (Samples::default(), Samples::default());
+    for round in 0..effort.timed {
+        let change = |number| objects::changed(objects::policy(number, round + 1));
+        let took = lab.agent().follow((1..=AT_ONCE).map(change).collect::<Result<_, _>>()?)?;
+        whole.push(took.whole);
+        planned.push(took.planned);
+    }
+    let name = format!("{AT_ONCE} policies change, gathered");
+    Ok([(name.clone(), whole), (format!("{name}: planning"), planned)])
+}
+
 /// A change of which the first node hears: what it is called, and the event of a round.
 type Kind = (&'static str, fn(usize, usize) -> Result<Event, Failure>);
 
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
     ("a policy comes or goes", |policies, round| match round.is_multiple_of(2) {
         true => objects::changed(objects::policy(policies, 0)),
+        false => Ok(objects::gone(policies)),
+    }),
+    ("a policy of other pods comes or goes", |policies, round| match round.is_multiple_of(2) {
+        true => {
+            let mut policy = objects::policy(policies, 0);
+            policy["spec"]["podSelector"] = serde_json::json!({ "matchLabels": { "role": "nobody" } });
+            objects::changed(policy)
+        }
         false => Ok(objects::gone(policies)),
     }),
     ("another node's pod becomes a peer or none", |_, round| objects::foreign_pod(1, round + 1)),

@@ -33,6 +33,7 @@ impl Driver {
         if !self.planner.is_complete() {
             return if due.look.whole { self.restore().await } else { Ok(()) };
         }
+        merge(&mut due.touched, self.planner.take_touched());
         due.touched.all |= due.look.whole || !self.is_applied;
         if due.look.bindings && !due.touched.all {
             self.look_at_bindings(&mut due.touched).await?;

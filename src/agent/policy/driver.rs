@@ -179,7 +179,7 @@ impl Driver {
         self.said.count(&event, &self.metrics);
         self.is_said_stale |= matches!(event, Event::Policy(_));
         self.keeping.want_after(&event);
-        self.planner.apply(event);
+        self.planner.hear(event);
         let needs_any_pods = self.planner.needs_any_pods();
         if watches.is_some_and(|it| it.follow_any_pods(needs_any_pods)) {
             debug!(needs_any_pods, "pods of all nodes");
@@ -187,18 +187,16 @@ impl Driver {
                 self.planner.forget_any_pods();
             }
         }
-        self.take_touched(at);
+        self.heard(at);
     }
 
-    /// What of the plan changed is applied soon, once all is known.
-    fn take_touched(&mut self, said: Instant) {
-        let touched = self.planner.take_touched();
+    /// What follows for the plan is planned and applied soon, once all is known.
+    fn heard(&mut self, said: Instant) {
         if !self.planner.is_complete() {
             return;
         }
         let is_first = !self.is_applied;
-        if touched != Touched::default() || is_first {
-            merge(&mut self.due.touched, touched);
+        if self.planner.is_touched() || is_first {
             self.due.touched.all |= is_first;
             if !is_first {
                 self.due.said.get_or_insert(said);

@@ -110,7 +110,7 @@ pub async fn show(common: &Common, name: &ObjectName) -> Result<ShowReport, CniE
         let mut report = DirectionReport::new(direction, &pod, led, &tracer, is_planned.then_some(planned));
         report.policies = policies(&objects, name, direction);
         if let (State::Isolated, Some(chain)) = (report.state, report.chains.last()) {
-            report.rules = count(chain, &policy::counted(&nft, direction, chain).await?);
+            report.rules = count(direction, &policy::counted(&nft, direction, chain).await?);
         }
         directions.push(report);
     }
@@ -194,11 +194,11 @@ impl DirectionReport {
 }
 
 /// What the rules of a chain have counted. Those of both families are one rule of a policy.
-fn count(chain: &str, rules: &[CountedRule]) -> Vec<RuleReport> {
+fn count(direction: Direction, rules: &[CountedRule]) -> Vec<RuleReport> {
     let mut counted: Vec<RuleReport> = Vec::new();
     for it in rules {
-        let is_of_chain = it.chain.starts_with(chain);
-        let port = if is_of_chain { port_of(&it.chain, chain) } else { "any".to_owned() };
+        let is_of_chain = it.chain != denied_chain(direction);
+        let port = port_of(&it.chain);
         let rule = match (is_of_chain, it.comment.as_str()) {
             (false, _) => "denied to all pods, by whatever policy",
             (true, "") => "somebody else's rule",
@@ -214,11 +214,14 @@ fn count(chain: &str, rules: &[CountedRule]) -> Vec<RuleReport> {
     counted
 }
 
-/// `TCP 80-90` of `pi-<hash>-tcp-80-90`.
-fn port_of(chain: &str, of: &str) -> String {
-    let Some(rest) = chain.strip_prefix(of).and_then(|rest| rest.strip_prefix('-')) else {
+/// `TCP 80-90` of `pp-<hash>-tcp-80-90`.
+fn port_of(chain: &str) -> String {
+    let Some((_, rest)) = chain.strip_prefix("pp-").and_then(|rest| rest.split_once('-')) else {
         return "any".to_owned();
     };
+    if rest == "many" {
+        return "several".to_owned();
+    }
     let (protocol, ports) = rest.split_once('-').unwrap_or((rest, ""));
     let protocol = protocol.parse().map_or_else(|_| protocol.to_ascii_uppercase(), protocol_word);
     if ports.is_empty() { protocol } else { format!("{protocol} {ports}") }
@@ -308,12 +311,14 @@ mod tests {
     fn ports_are_read_from_the_names_of_chains() {
         for (chain, shown) in [
             ("pi-1", "any"),
-            ("pi-1-tcp", "TCP"),
-            ("pi-1-udp-53", "UDP 53"),
-            ("pi-1-sctp-80-90", "SCTP 80-90"),
-            ("pi-1-33-7", "protocol 33 7"),
+            ("denied_in", "any"),
+            ("pp-1-many", "several"),
+            ("pp-1-tcp", "TCP"),
+            ("pp-1-udp-53", "UDP 53"),
+            ("pp-1-sctp-80-90", "SCTP 80-90"),
+            ("pp-1-33-7", "protocol 33 7"),
         ] {
-            assert_eq!(port_of(chain, "pi-1"), shown);
+            assert_eq!(port_of(chain), shown);
         }
     }
 }

@@ -4,8 +4,9 @@
 //! leads to something else by then goes last:
 //!
 //! ```text
-//! skeleton -> sets: new members -> chains of rules -> chains of pods and holds: the switch -> elements of pods
-//!          -> sets: members that went -> chains of pods and holds -> chains of rules and their maps -> sets
+//! skeleton -> sets: new members -> chains of ports -> of groups, with their maps -> of rules, with theirs
+//!          -> chains of pods and holds: the switch -> elements of pods -> sets: members that went
+//!          -> chains of pods and holds -> of rules, with their maps -> of groups, with theirs -> of ports -> sets
 //! ```
 
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use crate::datapath::nftables::{Attempts, NftError};
 use crate::datapath::policy::bindings::{Attached, Unknown, is_passing};
 use crate::datapath::policy::compare::{Differences, is_leading};
 use crate::datapath::policy::layout::{
-    Made, Planned, content_of, elements_of, pod_element, port_element, set, table,
+    Made, Part, content_of, elements_of, pod_element, port_element, set, table,
 };
 use crate::datapath::policy::lead::Leading;
 use crate::datapath::policy::mirror::{Mirror, read};
@@ -222,8 +223,12 @@ impl Applying<'_, '_> {
             let Some(wanted) = set.wanted(self.plan) else { continue };
             self.fill(&set.name, wanted, set.moved.as_deref()).await?;
         }
-        for planned in &differences.chains {
-            self.make_chain(planned).await?;
+        for part in &differences.chains {
+            self.make_part(part).await?;
+        }
+        // A map of ranges is filled for packets only after the rules of its transaction hold: it comes before the switch.
+        if !differences.chains.is_empty() {
+            self.writer.flush().await?;
         }
         for made in &differences.leading {
             self.writer.add(made.changes()).await?;
@@ -232,21 +237,17 @@ impl Applying<'_, '_> {
         Ok(self.writer.flush().await?)
     }
 
-    /// Makes a chain, with its map and its chains by port before it. Those are as many as the author of a policy likes, so
-    /// they go in pieces: nothing leads there yet.
-    async fn make_chain(&mut self, planned: &Planned) -> Result<(), NftError> {
-        let (of_ports, chain) = planned.chains.split_at(planned.chains.len().saturating_sub(1));
-        for made in of_ports {
-            self.writer.add(made.changes()).await?;
-        }
+    /// Makes a chain, with its map before it. Its elements are as many as the author of a policy likes, so they go in pieces:
+    /// nothing leads there yet.
+    async fn make_part(&mut self, Part { made, map }: &Part) -> Result<(), NftError> {
         let mut changes = Vec::new();
-        if let Some((set, elements)) = &planned.map {
+        if let Some((set, elements)) = map {
             let is_there = self.mirror.maps.contains_key(&set.name);
-            let is_used = chain.iter().any(|it| self.mirror.chains.contains_key(&it.chain.name));
+            let is_used = self.mirror.chains.contains_key(&made.chain.name);
             let mut map = Vec::new();
             // Of a map that somebody has changed nothing stays, so that no ranges overlap.
             if is_there {
-                map.extend(is_used.then(|| Change::FlushChain(table(), chain_name(chain))));
+                map.extend(is_used.then(|| Change::FlushChain(table(), made.chain.name.clone())));
                 map.push(Change::DeleteSet(table(), set.name.clone()));
             }
             map.push(Change::AddSet(table(), set.clone()));
@@ -260,8 +261,8 @@ impl Applying<'_, '_> {
             }
             self.mirror.maps.insert(set.name.clone(), content_of(elements));
         }
-        changes.extend(chain.iter().flat_map(Made::changes));
-        self.made(&planned.chains);
+        changes.extend(made.changes());
+        self.made(std::slice::from_ref(made));
         Ok(self.writer.add(changes).await?)
     }
 
@@ -323,10 +324,6 @@ impl Applying<'_, '_> {
         }
         Ok(())
     }
-}
-
-fn chain_name(chain: &[Made]) -> String {
-    chain.first().map(|made| made.chain.name.clone()).unwrap_or_default()
 }
 
 /// The elements of what `there` has more than `base`, as far as that is known to be among `moved`.

@@ -1,15 +1,15 @@
 //! What of a plan the table is not. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::datapath::policy::bindings::DIRECTIONS;
 use crate::datapath::policy::layout::{
-    Made, Planned, chain, content_of, leading, owner, port_chains, port_map_name, sets_of,
+    Made, Part, content_of, leading, part_names, parts, port_map_name, sets_of,
 };
 use crate::datapath::policy::mirror::Mirror;
 use crate::policy::names::{hold_chain, pod_chain};
-use crate::policy::plan::{self, Direction, Isolation, Members, Plan, Touched};
+use crate::policy::plan::{Direction, Isolation, Members, Plan, Touched};
 
 /// What is missing, wrong, or needed no more.
 #[derive(Debug, Default)]
@@ -20,8 +20,8 @@ pub(super) struct Differences {
     pub(super) hopeless: bool,
     /// Sets.
     pub(super) sets: Vec<SetDifference>,
-    /// Chains of the plan.
-    pub(super) chains: Vec<Planned>,
+    /// Chains of the plan with all that they lead to, which comes before them.
+    pub(super) chains: Vec<Part>,
     /// Chains of pods and of holds.
     pub(super) leading: Vec<Made>,
     /// Chains that nothing needs.
@@ -72,6 +72,7 @@ impl Differences {
         }
         let needed: Vec<&String> =
             if all { plan.chains.keys().collect() } else { needed_chains.iter().collect() };
+        let mut looked_for = BTreeSet::new();
         for name in needed {
             let Some(planned) = plan.chains.get(name) else { continue };
             if !all && mirror.chains.contains_key(name) {
@@ -80,10 +81,11 @@ impl Differences {
             for (set, nothing) in sets_of(planned, &plan.sets) {
                 found.look_at_set(&set, Some(nothing), None, mirror, plan, &mut looked_at);
             }
-            let planned = chain(name, planned, &plan.sets);
-            if !planned.is_in(mirror) {
-                found.chains.push(planned);
-            }
+            // Whole ones have what they are named by, unless somebody else is at work.
+            let is_wanted =
+                |part: &str| (all || !mirror.chains.contains_key(part)) && looked_for.insert(part.to_owned());
+            let parts = parts(name, planned, &plan.sets, is_wanted);
+            found.chains.extend(parts.into_iter().filter(|part| !part.is_in(mirror)));
         }
         let sets: Vec<&String> = if all { plan.sets.keys().collect() } else { touched.sets.iter().collect() };
         for set in sets {
@@ -92,7 +94,7 @@ impl Differences {
         }
         let went = touched.sets.iter().any(|set| !plan.sets.contains_key(set));
         if all || went || !touched.pods.is_empty() || !touched.holds.is_empty() {
-            found.look_for_stale(mirror, plan, all);
+            found.look_for_stale(mirror, plan);
         }
         found
     }
@@ -104,7 +106,7 @@ impl Differences {
             words.push("the table or one of its own chains and maps".to_owned());
         }
         words.extend(self.sets.iter().map(|set| format!("set {}", set.name)));
-        let made = self.chains.iter().filter_map(|planned| planned.chains.last()).chain(&self.leading);
+        let made = self.chains.iter().map(|part| &part.made).chain(&self.leading);
         words.extend(made.map(|made| format!("chain {}", made.chain.name)));
         words.extend(self.stale_chains.iter().map(|name| format!("chain {name}, which nothing needs")));
         words.extend(self.stale_sets.iter().map(|name| format!("set {name}, which nothing needs")));
@@ -139,22 +141,15 @@ impl Differences {
         }
     }
 
-    fn look_for_stale(&mut self, mirror: &Mirror, plan: &Plan, all: bool) {
-        let stale = mirror.chains.keys().filter(|name| !is_wanted(name, plan));
+    fn look_for_stale(&mut self, mirror: &Mirror, plan: &Plan) {
+        let of_plan = plan.chains.iter().map(|(name, chain)| (name.as_str(), !chain.ports.is_empty()));
+        let parts: HashMap<&str, bool> = plan.chains.values().flat_map(part_names).chain(of_plan).collect();
+        let stale =
+            mirror.chains.keys().filter(|name| !parts.contains_key(name.as_str()) && !is_wanted(name, plan));
         self.stale_chains.extend(stale.cloned());
-        if all {
-            // One that somebody else has made, under the name of a chain of ours and something behind it.
-            let of_ports =
-                |(name, chain): (&String, &plan::Chain)| -> Vec<String> { port_chains(name, &chain.ports) };
-            let by_port: BTreeSet<String> = plan.chains.iter().flat_map(of_ports).collect();
-            let is_strange = |name: &&String| {
-                is_wanted(name, plan) && !is_leading(name) && owner(name) != *name && !by_port.contains(*name)
-            };
-            self.stale_chains.extend(mirror.chains.keys().filter(is_strange).cloned());
-        }
         let has_map = |name: &String| {
-            let of = plan.chains.get(owner(name));
-            of.is_some_and(|chain| !chain.ports.is_empty() && *name == port_map_name(owner(name)))
+            let of = name.strip_suffix(port_map_name("").as_str());
+            of.is_some_and(|chain| parts.get(chain) == Some(&true))
         };
         self.stale_sets.extend(mirror.maps.keys().filter(|name| !has_map(name)).cloned());
         self.stale_sets.extend(mirror.strange_sets.iter().cloned());
@@ -167,21 +162,16 @@ impl Differences {
     }
 }
 
-impl Planned {
+impl Part {
     fn is_in(&self, mirror: &Mirror) -> bool {
-        let is_there = |made: &Made| mirror.chains.get(&made.chain.name) == Some(&made.content());
         let map = self.map.as_ref();
-        self.chains.iter().all(is_there)
+        mirror.chains.get(&self.made.chain.name) == Some(&self.made.content())
             && map.is_none_or(|(set, elements)| mirror.maps.get(&set.name) == Some(&content_of(elements)))
     }
 }
 
-/// Whether a chain of that name belongs into the table: that of a pod, of a hold, or one of a chain of the plan.
+/// Whether the chain of a pod or a hold belongs into the table.
 pub(super) fn is_wanted(name: &str, plan: &Plan) -> bool {
-    // First, because most are of that kind.
-    if plan.chains.contains_key(owner(name)) {
-        return true;
-    }
     if let Some(uid) = rest_of(name, pod_chain) {
         return plan.pods.contains_key(uid);
     }

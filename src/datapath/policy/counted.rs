@@ -1,9 +1,12 @@
 //! What rules have counted, for people who ask by which of them a packet passed.
 
+use std::collections::BTreeMap;
+
 use crate::datapath::nftables::NftError;
-use crate::datapath::policy::layout::{owner, table};
+use crate::datapath::policy::layout::table;
 use crate::linux::nfnetlink::Nfnetlink;
-use crate::linux::nft::expr::Counted;
+use crate::linux::nft::expr::{Counted, Expr, Verdict};
+use crate::linux::nft::rule::PlacedRule;
 use crate::policy::names::denied_chain;
 use crate::policy::plan::Direction;
 
@@ -27,9 +30,10 @@ pub async fn denied(nft: &Nfnetlink, direction: Direction) -> Result<u64, NftErr
     Ok(rules.into_iter().filter_map(|it| it.counted).map(|it| it.packets).sum())
 }
 
-/// The rules of a chain of the plan, in their order, with what they have counted; of both families of addresses. Those of
-/// the chain that drops what none of them allows come last, and count what all pods are denied in that direction. Reads
-/// all rules of the table.
+/// The rules of a chain of the plan and of all that it leads to, in the order in which a packet meets them, with what they
+/// have counted; of both families of addresses. What leads there from other chains counts as well. Those of the chain
+/// that drops what none of them allows come last, and count what all pods are denied in that direction. Reads all rules of
+/// the table.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -38,20 +42,30 @@ pub async fn counted(
     direction: Direction,
     chain: &str,
 ) -> Result<Vec<CountedRule>, NftError> {
-    let denied = denied_chain(direction);
-    let (mut rules, mut last) = (Vec::new(), Vec::new());
+    let mut rules: BTreeMap<String, Vec<PlacedRule>> = BTreeMap::new();
     for placed in nft.placed_rules(&table()).await? {
-        let Some(counted) = placed.counted else { continue };
-        let of = if placed.rule.chain == denied {
-            &mut last
-        } else if owner(&placed.rule.chain) == chain {
-            &mut rules
-        } else {
-            continue;
-        };
-        let comment = placed.rule.comment.unwrap_or_default();
-        of.push(CountedRule { chain: placed.rule.chain, comment, counted });
+        rules.entry(placed.rule.chain.clone()).or_default().push(placed);
     }
-    rules.append(&mut last);
-    Ok(rules)
+    let mut counted = Vec::new();
+    let denied = denied_chain(direction);
+    let mut next = vec![denied.to_owned(), chain.to_owned()];
+    while let Some(name) = next.pop() {
+        // Each once, however many lead there.
+        for placed in rules.remove(&name).unwrap_or_default() {
+            if let Some(Expr::LookupVerdict { set, .. }) = placed.rule.exprs.last() {
+                let elements = nft.elements(&table(), set).await?;
+                next.extend(elements.into_iter().rev().filter_map(|element| match element.verdict? {
+                    Verdict::Jump(to) | Verdict::Goto(to) => Some(to),
+                    _ => None,
+                }));
+            }
+            if let Some(it) = placed.counted {
+                let comment = placed.rule.comment.unwrap_or_default();
+                counted.push(CountedRule { chain: name.clone(), comment, counted: it });
+            }
+        }
+    }
+    // Rules of ports come before those for all ports.
+    counted.sort_by_key(|it| if it.chain == denied { 2 } else { u8::from(it.chain == chain) });
+    Ok(counted)
 }

@@ -3,11 +3,13 @@
 //! | part of the plan          | in the table                                                              |
 //! |---------------------------|---------------------------------------------------------------------------|
 //! | a set                     | a set of that name                                                        |
-//! | a chain                   | a chain of that name; if it has rules by port, `NAME-ports`, a verdict map of protocol and port, and for each of its elements a chain such as `NAME-tcp-80` |
+//! | a chain                   | a chain of that name; if it has rules by port, `NAME-ports`, a verdict map of protocol and port |
+//! | rules of a port           | `pp-<hash>-tcp-80`, which all chains with such an element have in common  |
+//! | a group of ports          | `pg-<hash>`, with a map `pg-<hash>-ports`; the map of the chain leads to groups then |
 //! | a pod, one direction      | `in-<uid>`, `out-<uid>`: against connections that begin in their middle, and on; not isolated in this direction: the former |
 //! | a namespace, likewise     | `hold-in-<namespace>`, `hold-out-<namespace>`                             |
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -24,9 +26,6 @@ use crate::linux::nft::set::{Set, Type};
 use crate::linux::nft::table::{Chain, Family, Table};
 use crate::policy::names;
 use crate::policy::plan::{self, ChainRule, Direction, Isolation, Members, PeerMatch, PortRules};
-
-/// Ports of one chain that have chains of their own.
-const MOST_OWN_CHAINS: usize = 64;
 
 /// `table inet ferrule-policy`
 pub fn table() -> Table {
@@ -48,11 +47,10 @@ pub(super) struct Content {
     pub(super) rules: u32,
 }
 
-/// All of one chain of a plan.
-#[derive(Debug, Default)]
-pub(super) struct Planned {
-    /// The chain itself last: it refers to the map, and that to the others.
-    pub(super) chains: Vec<Made>,
+/// A chain that is named by its content, and the map of ports that it looks into.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) made: Made,
     pub(super) map: Option<(Set, Vec<Element>)>,
 }
 
@@ -132,27 +130,44 @@ pub(super) fn elements_of<'a>(
     }
 }
 
-/// The chain of a plan, with its map and its chains by port. `sets` are those of the plan.
-pub(super) fn chain(name: &str, chain: &plan::Chain, sets: &BTreeMap<String, Members>) -> Planned {
-    let mut planned = Planned::default();
+/// The chain of a plan, and before it what it leads to: the chains of ports, then those of groups. Of those that are
+/// named by their content only what is `wanted`. `sets` are those of the plan.
+pub(super) fn parts(
+    name: &str,
+    chain: &plan::Chain,
+    sets: &BTreeMap<String, Members>,
+    mut wanted: impl FnMut(&str) -> bool,
+) -> Vec<Part> {
     let direction = chain.direction;
-    let mut rules = Vec::new();
-    if !chain.ports.is_empty() {
-        let of_ports = port_chains(name, &chain.ports);
-        let map = port_map(name, &chain.ports, &of_ports);
-        rules.push(rule(name, [lookup_verdict(&[l4proto, th_dport], &map.0.name)], None));
-        planned.map = Some(map);
-        let mut made = HashSet::new();
-        let each = chain.ports.iter().zip(&of_ports).filter(|(_, of_port)| made.insert(*of_port));
-        planned.chains.extend(each.map(|(ports, of_port)| {
-            let rules = ports.rules.iter().flat_map(|rule| allow(of_port, direction, rule, sets)).collect();
-            Made::new(of_port, None, rules)
-        }));
+    let mut parts = Vec::new();
+    for ports in chain.ports.iter().filter(|ports| wanted(&ports.chain)) {
+        let rules = ports.rules.iter().flat_map(|rule| allow(&ports.chain, direction, rule, sets)).collect();
+        parts.push(Part { made: Made::new(&ports.chain, None, rules), map: None });
     }
+    for (group, ports) in chain.grouped().filter(|(group, _)| wanted(&group.chain)) {
+        let map = port_map(&group.chain, ports.iter().map(of_ports));
+        let by_port = rule(&group.chain, [lookup_verdict(&[l4proto, th_dport], &map.0.name)], None);
+        parts.push(Part { made: Made::new(&group.chain, None, vec![by_port]), map: Some(map) });
+    }
+    let map = match chain.groups.as_slice() {
+        [] => port_map(name, chain.ports.iter().map(of_ports)),
+        _ => port_map(name, chain.grouped().filter_map(|(group, ports)| of_group(&group.chain, ports))),
+    };
+    let map = (!chain.ports.is_empty()).then_some(map);
+    let mut rules = Vec::new();
+    rules.extend(
+        map.iter().map(|(map, _)| rule(name, [lookup_verdict(&[l4proto, th_dport], &map.name)], None)),
+    );
     rules.extend(chain.rules.iter().flat_map(|rule| allow(name, direction, rule, sets)));
     rules.push(rule(name, [goto(names::denied_chain(direction))], None));
-    planned.chains.push(Made::new(name, Some(&chain.policies.join(", ")), rules));
-    planned
+    parts.push(Part { made: Made::new(name, Some(&chain.policies.join(", ")), rules), map });
+    parts
+}
+
+/// The chains that a chain of the plan leads to and that are named by their content, and whether they have a map.
+pub(super) fn part_names(chain: &plan::Chain) -> impl Iterator<Item = (&str, bool)> {
+    let of_ports = chain.ports.iter().map(|it| (it.chain.as_str(), false));
+    of_ports.chain(chain.groups.iter().map(|it| (it.chain.as_str(), true)))
 }
 
 /// Name of the map of a chain's ports.
@@ -160,49 +175,34 @@ pub(super) fn port_map_name(chain: &str) -> String {
     format!("{chain}-ports")
 }
 
-fn port_map(chain: &str, ports: &[PortRules], of_ports: &[String]) -> (Set, Vec<Element>) {
+/// Where ports lead: protocol, the first and the last of them, and the chain.
+type Leads<'a> = (u8, u16, u16, &'a str);
+
+fn of_ports(ports: &PortRules) -> Leads<'_> {
+    (ports.protocol, ports.first, ports.last, &ports.chain)
+}
+
+/// Ports of one protocol, in order. What lies between two of them has no element in the group's map.
+fn of_group<'a>(chain: &'a str, ports: &[PortRules]) -> Option<Leads<'a>> {
+    let (first, last) = (ports.first()?, ports.last()?);
+    Some((first.protocol, first.first, last.last, chain))
+}
+
+fn port_map<'a>(chain: &str, leads: impl Iterator<Item = Leads<'a>>) -> (Set, Vec<Element>) {
     let name = port_map_name(chain);
-    let interval = ports.iter().any(|ports| ports.first != ports.last);
     let key = |protocol, port| Bytes::default().protocol(protocol).port(port);
-    let elements = ports.iter().zip(of_ports).map(|(ports, of_port)| Element {
-        key_end: interval.then(|| key(ports.protocol, ports.last)),
-        ..Element::with_verdict(&name, key(ports.protocol, ports.first), Verdict::Jump(of_port.clone()))
+    let mut interval = false;
+    let elements = leads.map(|(protocol, first, last, to)| {
+        interval |= first != last;
+        let element = Element::with_verdict(&name, key(protocol, first), Verdict::Jump(to.to_owned()));
+        Element { key_end: Some(key(protocol, last)), ..element }
     });
-    let elements = elements.collect();
+    let mut elements: Vec<Element> = elements.collect();
+    if !interval {
+        elements.iter_mut().for_each(|element| element.key_end = None);
+    }
     let (key, data) = (vec![Type::Protocol, Type::Port], vec![Type::Verdict]);
     (Set { name, key, data, interval, expires: false }, elements)
-}
-
-/// The chain of each port, in their order. Each has its own, which counts for itself; of very many, those with the same
-/// rules share one: whoever writes policies can name each second port.
-pub(super) fn port_chains(chain: &str, ports: &[PortRules]) -> Vec<String> {
-    if ports.len() <= MOST_OWN_CHAINS {
-        return ports.iter().map(|ports| port_chain(chain, ports)).collect();
-    }
-    let mut shared: HashMap<&[ChainRule], String> = HashMap::new();
-    let name = |ports: &PortRules| format!("{}-and-more", port_chain(chain, ports));
-    ports.iter().map(|ports| shared.entry(&ports.rules).or_insert_with(|| name(ports)).clone()).collect()
-}
-
-/// `NAME-tcp-80`, `NAME-tcp-80-90`, `NAME-tcp`
-fn port_chain(chain: &str, ports: &PortRules) -> String {
-    let protocol = match ports.protocol {
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        132 => "sctp".to_owned(),
-        number => number.to_string(),
-    };
-    match (ports.first, ports.last) {
-        (0, u16::MAX) => format!("{chain}-{protocol}"),
-        (first, last) if first == last => format!("{chain}-{protocol}-{first}"),
-        (first, last) => format!("{chain}-{protocol}-{first}-{last}"),
-    }
-}
-
-/// Name of the plan's chain that a chain or a map of the table belongs to: `pi-<hash>` of `pi-<hash>-tcp-80`.
-pub(super) fn owner(name: &str) -> &str {
-    let second = name.match_indices('-').nth(1);
-    second.and_then(|(at, _)| name.get(..at)).unwrap_or(name)
 }
 
 /// The rules that a rule of the plan is: one for each family.
@@ -249,12 +249,15 @@ pub(super) fn peer_sets(
 /// The sets that a chain of the plan looks into, as [`peer_sets`].
 pub(super) fn sets_of(chain: &plan::Chain, sets: &BTreeMap<String, Members>) -> Vec<(String, Members)> {
     let rules = chain.ports.iter().flat_map(|ports| &ports.rules).chain(&chain.rules);
-    let looked_into = rules.flat_map(|rule| match &rule.peer {
-        PeerMatch::Any => Vec::new(),
-        PeerMatch::Address(base) => peer_sets(base, false, sets),
-        PeerMatch::AddressAndPort(base) => peer_sets(base, true, sets),
+    let bases = rules.filter_map(|rule| match &rule.peer {
+        PeerMatch::Any => None,
+        PeerMatch::Address(base) => Some((base.as_str(), false)),
+        PeerMatch::AddressAndPort(base) => Some((base.as_str(), true)),
     });
-    looked_into.collect()
+    // A thousand ports may look into one set.
+    let mut seen = HashSet::new();
+    let bases = bases.filter(|base| seen.insert(*base));
+    bases.flat_map(|(base, with_port)| peer_sets(base, with_port, sets)).collect()
 }
 
 /// The chain of a pod or of a hold; `is_isolated`: in one direction at least. `who` is for people.

@@ -1,14 +1,13 @@
 //! Removes what nothing needs any more, after all that leads elsewhere by now.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::datapath::nftables::NftError;
 use crate::datapath::policy::apply::{Applying, added};
 use crate::datapath::policy::compare::{Differences, is_leading};
-use crate::datapath::policy::layout::{owner, port_map_name, table};
+use crate::datapath::policy::layout::{port_map_name, table};
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::Change;
-use crate::linux::nft::listing::PlacedChain;
 use crate::policy::plan::Members;
 
 /// Chains that are asked for in one datagram.
@@ -40,65 +39,37 @@ impl Applying<'_, '_> {
         Ok(self.writer.flush().await?)
     }
 
-    /// Removes chains to which nothing leads any more, those of pods first. A transaction that is refused costs
-    /// milliseconds, so the kernel is asked before.
+    /// Removes chains to which nothing leads any more, with their maps: first those of pods, then what these led to, and so
+    /// on. A transaction that is refused costs milliseconds, so the kernel is asked before.
     pub(super) async fn remove_chains(
         &mut self,
         nft: &Nfnetlink,
         differences: &Differences,
     ) -> Result<(), NftError> {
-        let mut groups: BTreeMap<(bool, &str), Vec<String>> = BTreeMap::new();
-        for name in &differences.stale_chains {
-            let key = if is_leading(name) { (false, name.as_str()) } else { (true, owner(name)) };
-            groups.entry(key).or_default().push(name.clone());
-        }
-        for pass in [false, true] {
-            for ((_, of), names) in groups.iter().filter(|((second, _), _)| *second == pass) {
-                let map = port_map_name(of);
-                let map = differences.stale_sets.contains(&map).then_some(map);
-                let mut found = Vec::with_capacity(names.len());
-                for some in names.chunks(QUESTIONS) {
-                    found.extend(nft.find_chains(&table(), some).await?);
-                }
-                let is_free = |(name, found): (&String, &Option<PlacedChain>)| {
-                    let rules = self.mirror.chains.get(name).map_or(0, |content| content.rules);
-                    // The map leads to a chain of a port, from as many ports as share it, and goes with it.
-                    let is_by_map = map.is_some() && name != of;
-                    is_by_map || found.as_ref().is_none_or(|found| found.uses <= rules)
-                };
-                if names.iter().zip(&found).all(is_free) {
-                    let there = names.iter().zip(found).filter(|(_, found)| found.is_some());
-                    self.remove_group(of, there.map(|(name, _)| name.clone()).collect(), map).await?;
-                } else {
+        let stale_sets: BTreeSet<&String> = differences.stale_sets.iter().collect();
+        for pass in 0..=LAST_PASS {
+            let stale = differences.stale_chains.iter().filter(|name| pass_of(name) == pass);
+            let names: Vec<String> = stale.cloned().collect();
+            let mut found = Vec::new();
+            for some in names.chunks(QUESTIONS) {
+                found.extend(nft.find_chains(&table(), some).await?);
+            }
+            for (name, found) in names.iter().zip(found) {
+                let rules = self.mirror.chains.get(name).map_or(0, |content| content.rules);
+                if found.as_ref().is_some_and(|found| found.uses > rules) {
                     self.applied.left_over = true;
+                    continue;
                 }
+                let mut changes = Vec::new();
+                changes.extend(found.map(|_| Change::DeleteChain(table(), name.clone())));
+                self.mirror.chains.remove(name);
+                let map = port_map_name(name);
+                if stale_sets.contains(&map) && self.mirror.maps.remove(&map).is_some() {
+                    changes.push(Change::DeleteSet(table(), map));
+                }
+                self.writer.add(changes).await?;
             }
             self.writer.flush().await?;
-        }
-        Ok(())
-    }
-
-    /// Removes a chain with its map and its chains by port.
-    async fn remove_group(
-        &mut self,
-        of: &str,
-        mut names: Vec<String>,
-        map: Option<String>,
-    ) -> Result<(), NftError> {
-        names.sort_by_key(|name| name != of);
-        let mut changes = Vec::new();
-        if names.first().is_some_and(|name| name == of) {
-            self.mirror.chains.remove(of);
-            changes.push(Change::DeleteChain(table(), names.remove(0)));
-        }
-        if let Some(map) = map.filter(|map| self.mirror.maps.remove(map).is_some()) {
-            changes.push(Change::DeleteSet(table(), map));
-        }
-        self.writer.add(changes).await?;
-        // Nothing leads there any more, so they may go one by one: there may be very many.
-        for name in names {
-            self.mirror.chains.remove(&name);
-            self.writer.add(vec![Change::DeleteChain(table(), name)]).await?;
         }
         Ok(())
     }
@@ -116,3 +87,15 @@ impl Applying<'_, '_> {
         Ok(self.writer.flush().await?)
     }
 }
+
+/// In which pass a chain is looked at: after all that may lead to it.
+fn pass_of(name: &str) -> usize {
+    match name {
+        name if is_leading(name) => 0,
+        name if name.starts_with("pp-") => LAST_PASS,
+        name if name.starts_with("pg-") => LAST_PASS - 1,
+        _ => 1,
+    }
+}
+
+const LAST_PASS: usize = 3;

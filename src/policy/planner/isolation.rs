@@ -1,6 +1,6 @@
 //! Which chains the pods of this node have, and those that are held.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::policy::build::{Built, Named, build};
@@ -19,6 +19,17 @@ enum Way {
 
 /// Of ingress and egress.
 type Ways = [Way; 2];
+
+/// What of a namespace is to be planned again.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// All of it.
+    pub(super) all: bool,
+    /// Pods by their name, with the uids that they had.
+    pub(super) pods: BTreeMap<String, BTreeSet<String>>,
+    /// Its hold.
+    pub(super) hold: bool,
+}
 
 /// Chains that were built already: by direction, the policies' places, and what the pod calls its ports.
 type Memo<'a> = HashMap<(Direction, Vec<usize>, &'a [NamedPort]), Rc<Built>>;
@@ -45,17 +56,14 @@ impl Planner {
         range.map(|(name, (compiled, _))| (name, compiled)).collect()
     }
 
-    /// Plans the hold of a namespace, and those of its pods that are `concerned`. `fill`: sets that are new get their
-    /// members now.
-    pub(super) fn plan_namespace(
-        &mut self,
-        namespace: &str,
-        fill: bool,
-        concerned: impl Fn(&OwnPod<'_>) -> bool,
-    ) {
+    /// Plans the hold of a namespace and its pods, as far as they are to be planned again. `fill`: sets that are new get
+    /// their members now.
+    pub(super) fn plan_namespace(&mut self, namespace: &str, fill: bool, again: &Again) {
         let policies = self.policies_of(namespace);
         let mut memo = Memo::new();
-        let pods = self.index.own_of(namespace).filter(|own| concerned(own)).map(|own| {
+        let concerned =
+            self.index.own_of(namespace).filter(|own| again.all || again.pods.contains_key(&own.name.name));
+        let pods = concerned.map(|own| {
             (
                 own.uid.to_owned(),
                 format!("{namespace}/{}", own.name.name),
@@ -63,24 +71,20 @@ impl Planner {
             )
         });
         let pods: Vec<_> = pods.collect();
-        let hold = hold_ways(&policies, &mut memo);
+        let hold = (again.all || again.hold).then(|| hold_ways(&policies, &mut memo));
         for (uid, name, ways) in pods {
             self.put_pod(&uid, name, ways, fill);
         }
-        self.put_hold(namespace, hold, fill);
-    }
-
-    /// Plans one pod, which had the uid `before`.
-    pub(super) fn plan_pod(&mut self, name: &ObjectName, before: Option<&str>) {
-        let planned = self.index.own(name).map(|own| {
-            let ways = pod_ways(&own, &self.policies_of(&name.namespace), &mut Memo::new());
-            (own.uid.to_owned(), ways)
-        });
-        if let Some(before) = before.filter(|it| planned.as_ref().is_none_or(|(uid, _)| uid != it)) {
-            self.put_pod(before, String::new(), None, true);
+        if let Some(hold) = hold {
+            self.put_hold(namespace, hold, fill);
         }
-        if let Some((uid, ways)) = planned {
-            self.put_pod(&uid, format!("{}/{}", name.namespace, name.name), ways, true);
+        let gone = again.pods.iter().flat_map(|(name, uids)| {
+            let name = ObjectName { namespace: namespace.to_owned(), name: name.clone() };
+            let now = self.index.own(&name).map(|own| own.uid);
+            uids.iter().filter(move |uid| Some(uid.as_str()) != now)
+        });
+        for uid in gone.collect::<Vec<_>>() {
+            self.put_pod(uid, String::new(), None, fill);
         }
     }
 

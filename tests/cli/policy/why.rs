@@ -206,9 +206,10 @@ fn a_kernel_that_does_something_else_is_told() {
         .find(|it| it.starts_with("pi-") && plan.chains[*it].policies == ["shop/web"])
         .unwrap();
     // Somebody deletes the rule that allows it.
-    let of_port = nft_chain_of(&shop, &format!("{chain}-tcp-8080"));
+    let port = plan.chains[chain].ports.iter().find(|it| it.first == 8080).unwrap();
+    let of_port = nft_chain_of(&shop, &port.chain);
     assert!(of_port.contains("accept"), "{of_port}");
-    shop.nft(&format!("flush chain inet ferrule-policy {chain}-tcp-8080"));
+    shop.nft(&format!("flush chain inet ferrule-policy {}", port.chain));
     let answer = ask();
     assert_eq!(
         (answer["allowed"].clone(), kernel(&answer)["allowed"].clone()),
