@@ -102,7 +102,7 @@ fn digest_of_ports(ports: &[PortRules]) -> String {
     let mut content = String::new();
     for it in ports {
         // Into a string nothing fails.
-        let _ = write!(content, "{} {} {} {}\n", it.protocol, it.first, it.last, it.chain);
+        let _ = writeln!(content, "{} {} {} {}", it.protocol, it.first, it.last, it.chain);
     }
     digest(content.as_bytes())
 }
