@@ -11,10 +11,16 @@ use crate::policy::evaluate::RuleName;
 use crate::policy::names;
 use crate::policy::object::{NamedPort, ObjectName};
 use crate::policy::plan::{Chain, ChainRule, Direction, PeerMatch, PortRules};
+use crate::policy::selector::Invalid;
 use crate::policy::set_spec::{Content, NamedPorts, PodGroup, PortOwners, SetSpec};
 
 /// More sets than this at one port become one of each kind, their union.
 pub const MOST_SETS: usize = 8;
+
+/// Ranges of ports that overlap are cut where one begins or ends, and each piece has all peers of the ranges around it. So
+/// what a few hundred lines of policies make is quadratic in them, and their author could keep the agent busy for minutes.
+/// This many pairs of a piece and a peer are built for a pod in one direction.
+const MOST_PAIRS: usize = 20_000;
 
 /// So many rules are named in a comment.
 const MOST_NAMES: usize = 4;
@@ -33,9 +39,23 @@ pub struct Built {
 /// A policy by its name.
 pub type Named<'a> = (&'a ObjectName, &'a Compiled);
 
-/// The chain of a pod that these policies isolate. `own_ports`: what the pod calls its ports, which ingress is about.
-pub fn build(direction: Direction, policies: &[Named<'_>], own_ports: &[NamedPort]) -> Built {
-    let mut builder = Builder { direction, policies, entries: Vec::new(), sets: BTreeSet::new() };
+/// Why there is no chain.
+pub fn too_large(direction: Direction) -> Invalid {
+    let field = match direction {
+        Direction::Ingress => "spec.ingress",
+        Direction::Egress => "spec.egress",
+    };
+    let reason = format!(
+        "has, with the other policies of the same pods, more than {MOST_PAIRS} combinations of overlapping port ranges and \
+         peers; write fewer ranges that overlap, or fewer peers in them"
+    );
+    Invalid::new(field, reason)
+}
+
+/// The chain of a pod that these policies isolate; none where that is [`too_large`]. `own_ports`: what the pod calls its
+/// ports, which ingress is about.
+pub fn build(direction: Direction, policies: &[Named<'_>], own_ports: &[NamedPort]) -> Option<Built> {
+    let mut builder = Builder { direction, policies, entries: Vec::new(), sets: BTreeSet::new(), pairs: 0 };
     let mut for_all = Vec::new();
     let mut by_protocol: BTreeMap<u8, Vec<(u16, u16, usize)>> = BTreeMap::new();
     for (policy, (_, compiled)) in policies.iter().enumerate() {
@@ -67,11 +87,11 @@ pub fn build(direction: Direction, policies: &[Named<'_>], own_ports: &[NamedPor
     }
     let mut ports = Vec::new();
     for (protocol, ranges) in by_protocol {
-        builder.segments(protocol, &ranges, &mut ports);
+        builder.segments(protocol, &ranges, &mut ports)?;
     }
     let (rules, sets) = builder.rules(for_all);
     builder.sets.extend(sets);
-    builder.finish(ports, rules)
+    Some(builder.finish(ports, rules))
 }
 
 /// Who may; none: nobody.
@@ -111,6 +131,8 @@ struct Builder<'a> {
     entries: Vec<(Source, Vec<Target>)>,
     /// The sets in use.
     sets: BTreeSet<Arc<SetSpec>>,
+    /// See [`MOST_PAIRS`].
+    pairs: usize,
 }
 
 impl Builder<'_> {
@@ -119,8 +141,13 @@ impl Builder<'_> {
         self.entries.len() - 1
     }
 
-    /// Cuts ranges where another begins or ends, so that each port is in one segment at most.
-    fn segments(&mut self, protocol: u8, ranges: &[(u16, u16, usize)], into: &mut Vec<PortRules>) {
+    /// Cuts ranges where another begins or ends, so that each port is in one segment at most. None: [`MOST_PAIRS`].
+    fn segments(
+        &mut self,
+        protocol: u8,
+        ranges: &[(u16, u16, usize)],
+        into: &mut Vec<PortRules>,
+    ) -> Option<()> {
         let mut sorted = ranges.to_vec();
         sorted.sort_unstable();
         // As a rule each port is that of one rule.
@@ -128,7 +155,7 @@ impl Builder<'_> {
             for (first, last, entry) in sorted {
                 self.segment(protocol, first, last, &[entry], into);
             }
-            return;
+            return Some(());
         }
         let mut changes: BTreeMap<u32, Vec<(bool, usize)>> = BTreeMap::new();
         for (n, (first, last, _)) in ranges.iter().enumerate() {
@@ -150,8 +177,13 @@ impl Builder<'_> {
             let (Some(first), Some(last)) = (port(*begin), end.and_then(port)) else { continue };
             let entries: BTreeSet<usize> = active.iter().map(|n| ranges[*n].2).collect();
             let entries: Vec<usize> = entries.into_iter().collect();
+            self.pairs += entries.iter().map(|entry| self.entries[*entry].1.len()).sum::<usize>();
+            if self.pairs > MOST_PAIRS {
+                return None;
+            }
             self.segment(protocol, first, last, &entries, into);
         }
+        Some(())
     }
 
     /// Adds what is allowed at some ports; to those before, if that is the same.

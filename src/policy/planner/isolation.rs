@@ -32,7 +32,7 @@ pub(super) struct Again {
 }
 
 /// Chains that were built already: by direction, the policies' places, and what the pod calls its ports.
-type Memo<'a> = HashMap<(Direction, Vec<usize>, &'a [NamedPort]), Rc<Built>>;
+type Memo<'a> = HashMap<(Direction, Vec<usize>, &'a [NamedPort]), Option<Rc<Built>>>;
 
 impl Way {
     fn isolation(&self) -> Isolation {
@@ -179,7 +179,8 @@ fn way<'a>(
         return Way::Plain(Isolation::Closed);
     }
     let built = memo.entry((direction, places, ports));
-    Way::Rules(built.or_insert_with(|| Rc::new(build(direction, &isolating, ports))).clone())
+    let built = built.or_insert_with(|| build(direction, &isolating, ports).map(Rc::new));
+    built.clone().map_or(Way::Plain(Isolation::Closed), Way::Rules)
 }
 
 /// What is certain of a pod that is not known yet: policies that select all pods select it.

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::policy::build::Named;
+use crate::policy::build::{Named, too_large};
 use crate::policy::compile::{CompiledRule, Peers, PortMatch};
 use crate::policy::evaluate::{Flow, Judgement, Lack, PeerLack, Refusal, RuleName, Verdict};
 use crate::policy::index::{Member, OwnPod};
 use crate::policy::names::{SCTP, TCP, UDP};
-use crate::policy::plan::Direction;
+use crate::policy::plan::{Direction, Isolation};
 use crate::policy::planner::Planner;
 use crate::policy::set_spec::{Namespaces, PodGroup};
 
@@ -53,6 +53,16 @@ impl Planner {
         let invalid: Vec<Refusal> = invalid.collect();
         if !invalid.is_empty() {
             return Verdict::Denied(invalid);
+        }
+        let plan = self.plan.pods.get(own.uid);
+        if plan.is_some_and(|plan| *plan.of(direction) == Isolation::Closed) {
+            let why = too_large(direction).to_string();
+            let refusals = isolating.iter().map(|(name, _)| Refusal {
+                policy: (*name).clone(),
+                invalid: Some(why.clone()),
+                nearest: None,
+            });
+            return Verdict::Denied(refusals.collect());
         }
         let members: Vec<Member<'_>> = self.index.with_address(peer).collect();
         let other = OtherEnd { direction, own: &own.member, members: &members, address: peer, flow };

@@ -1,6 +1,11 @@
 //! What authors of policies should know about them.
 
+use std::collections::BTreeSet;
+
+use crate::policy::build::{Named, too_large};
+use crate::policy::compile::Compiled;
 use crate::policy::object::ObjectName;
+use crate::policy::plan::{Direction, Isolation};
 use crate::policy::planner::Planner;
 use crate::policy::selector::Invalid;
 
@@ -16,7 +21,7 @@ pub struct Problem {
 /// What may be about a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// It cannot be compiled; its pods are closed.
+    /// It cannot be compiled, by itself or with the other policies of its pods; its pods are closed.
     Invalid(Invalid),
     /// It selects no pod of the cluster that has an address and is not in a node's network.
     SelectsNobody,
@@ -36,6 +41,44 @@ impl Planner {
             let selects_nobody = is_complete && !pods.any(|pod| compiled.selector.matches(pod.labels));
             if selects_nobody { problem(name, What::SelectsNobody) } else { None }
         });
-        problems.collect()
+        problems.chain(self.too_large()).collect()
+    }
+
+    /// Policies of pods that are closed although each of their policies can be compiled: together they are too large.
+    fn too_large(&self) -> impl Iterator<Item = Problem> {
+        let mut found: BTreeSet<(&ObjectName, Direction)> = BTreeSet::new();
+        let closed = |isolation: &Isolation| *isolation == Isolation::Closed;
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for own in self.index.all_own() {
+                if self.plan.pods.get(own.uid).is_some_and(|plan| closed(plan.of(direction))) {
+                    let selects = |it: &Compiled| it.selector.matches(own.member.labels);
+                    found.extend(self.compiled_together(&own.name.namespace, direction, selects));
+                }
+            }
+            for (namespace, _) in self.plan.holds.iter().filter(|(_, hold)| closed(hold.of(direction))) {
+                found.extend(self.compiled_together(namespace, direction, |it| it.selector.is_empty()));
+            }
+        }
+        let problem = |(policy, direction): (&ObjectName, Direction)| Problem {
+            policy: policy.clone(),
+            what: What::Invalid(too_large(direction)),
+        };
+        found.into_iter().map(problem).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The policies that isolate whom they select, unless one of them cannot be compiled.
+    fn compiled_together(
+        &self,
+        namespace: &str,
+        direction: Direction,
+        selects: impl Fn(&Compiled) -> bool,
+    ) -> Vec<(&ObjectName, Direction)> {
+        let policies = self.policies_of(namespace).into_iter();
+        let isolating: Vec<Named<'_>> =
+            policies.filter(|(_, it)| it.isolates(direction) && selects(it)).collect();
+        match isolating.iter().any(|(_, it)| it.rules.is_err()) {
+            true => Vec::new(),
+            false => isolating.into_iter().map(|(name, _)| (name, direction)).collect(),
+        }
     }
 }

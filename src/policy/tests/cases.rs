@@ -292,6 +292,32 @@ fn an_invalid_field_is_named() {
     }
 }
 
+/// Nested ranges with a peer each: the author of a few kilobytes must not keep the agent busy.
+#[test]
+fn what_is_too_large_closes_its_pods_and_is_named() {
+    let nested = |count: usize| {
+        let peer = |n: usize| json!({"podSelector": {"matchLabels": {"n": n.to_string()}}});
+        let rule = |n: usize| json!({"from": [peer(n)], "ports": [{"port": 1 + 3 * n, "endPort": 60_000}]});
+        json!({"podSelector": {}, "ingress": (0..count).map(rule).collect::<Vec<_>>()})
+    };
+    let mut planner = planner(vec![policy("nested", nested(100))]);
+    assert!(matches!(planner.plan().pods["web"].ingress, Isolation::Rules(_)));
+    // Two that are small by themselves add up.
+    planner.apply(Event::Policy(Feed::Changed(policy("more", nested(1_000)))));
+    let plan = planner.plan();
+    assert_eq!(
+        (&plan.pods["web"].ingress, &plan.holds["shop"].ingress),
+        (&Isolation::Closed, &Isolation::Closed)
+    );
+    let Verdict::Denied(refusals) = planner.judge(&flow(CLIENT, WEB, 80)).ingress else { panic!() };
+    assert!(refusals.iter().all(|it| it.invalid.as_ref().is_some_and(|why| why.starts_with("spec.ingress"))));
+    let named: Vec<String> = planner.problems().into_iter().map(|it| it.policy.name).collect();
+    assert_eq!(named, ["more", "nested"]);
+    planner.apply(Event::Policy(Feed::Gone(refusals[0].policy.clone())));
+    assert!(matches!(planner.plan().pods["web"].ingress, Isolation::Rules(_)));
+    assert_eq!(planner.problems(), []);
+}
+
 #[test]
 fn a_policy_that_selects_nobody_is_named() {
     let spec = |app: &str| json!({"podSelector": {"matchLabels": {"app": app}}});
