@@ -16,28 +16,36 @@ const LEVELS: [usize; 4] = [0, 1, 100, 1_000];
 /// What is called what in the report.
 const WAYS: [&str; 2] = ["new connection, same node", "new connection, two nodes"];
 
+/// How long it took, and what CPU time: the second means the same on a machine that does other things as well.
+const KINDS: [&str; 2] = ["", ", CPU time"];
+
 /// Fills "new connections" of the report.
 pub fn measure(lab: &mut Lab, effort: &Effort, report: &mut Report) -> Result<(), Failure> {
-    let mut samples = [[(); LEVELS.len()]; WAYS.len()].map(|levels| levels.map(|()| Samples::default()));
+    let mut samples: [[[Samples; LEVELS.len()]; KINDS.len()]; WAYS.len()] = Default::default();
     eprintln!("new connections: {} rounds", effort.rounds);
     for round in 0..effort.rounds {
         for place in 0..LEVELS.len() {
             // In all orders, as far as there are rounds: nobody always comes after the same one.
             let level = (place * if round.is_multiple_of(2) { 1 } else { 3 } + round) % LEVELS.len();
             lab.have_policies(LEVELS[level])?;
-            for (server, levels) in lab.servers.iter().zip(&mut samples) {
+            for (server, [took, cpu]) in lab.servers.iter().zip(&mut samples) {
                 let to = SocketAddr::new(server.address, PORT);
                 // The first ones fill caches.
                 inside(&lab.client.netns, || connect_for(effort.span / 10, to))?;
-                let (made, took) = inside(&lab.client.netns, || connect_for(effort.span, to))?;
-                levels[level].push(took / u32::try_from(made)?);
+                let connection = inside(&lab.client.netns, || connect_for(effort.span, to))?;
+                took[level].push(connection.took);
+                cpu[level].push(connection.cpu);
             }
         }
     }
-    for (way, levels) in WAYS.iter().zip(&samples) {
-        let rows =
-            LEVELS.iter().zip(levels).map(|(level, samples)| (count(*level, "policies"), samples.clone()));
-        report.rates(way, rows.collect());
+    for (way, kinds) in WAYS.iter().zip(&samples) {
+        for (kind, levels) in KINDS.iter().zip(kinds) {
+            let rows = LEVELS
+                .iter()
+                .zip(levels)
+                .map(|(level, samples)| (count(*level, "policies"), samples.clone()));
+            report.rates(&format!("{way}{kind}"), rows.collect());
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::Failure;
 use crate::objects::PORT;
@@ -68,10 +69,19 @@ impl Drop for Server {
     }
 }
 
-/// How many new connections were made in how long, one after another. In the namespace of the calling thread.
-pub fn connect_for(span: Duration, to: SocketAddr) -> Result<(usize, Duration), Failure> {
-    let start = Instant::now();
-    let mut count = 0;
+/// What a new connection cost.
+pub struct Connection {
+    /// From one to the next.
+    pub took: Duration,
+    /// CPU time of client and server, the kernel's for their packets included: between namespaces a packet is received by
+    /// the thread that sends it.
+    pub cpu: Duration,
+}
+
+/// Makes new connections, one after another, and tells what one of them cost. In the namespace of the calling thread.
+pub fn connect_for(span: Duration, to: SocketAddr) -> Result<Connection, Failure> {
+    let (start, cpu) = (Instant::now(), cpu_time());
+    let mut count = 0_u32;
     while start.elapsed() < span {
         let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
         // A reset instead of a goodbye: nothing of it stays, so that ports do not run out.
@@ -79,7 +89,14 @@ pub fn connect_for(span: Duration, to: SocketAddr) -> Result<(usize, Duration), 
         drop(stream);
         count += 1;
     }
-    Ok((count, start.elapsed()))
+    let count = count.max(1);
+    Ok(Connection { took: start.elapsed() / count, cpu: cpu_time().saturating_sub(cpu) / count })
+}
+
+/// Of this process, all of its threads.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// What came of packets.
