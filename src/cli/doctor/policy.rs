@@ -27,6 +27,9 @@ const STALE: Duration = Duration::from_secs(180);
 const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// The link on which kube-proxy keeps the addresses of Services in IPVS mode.
+const IPVS_LINK: &str = "kube-ipvs0";
+
 /// Looks at them.
 ///
 /// # Errors
@@ -62,7 +65,19 @@ pub async fn examine(networks: &Networks, node: &NodeView) -> Result<Vec<Finding
         findings.extend(policy_dns::examine(planner.plan(), &policy_dns::local_addresses(node, &addresses)));
     }
     findings.extend(examine_age(networks)?);
+    findings.extend(ipvs(node));
     Ok(findings)
+}
+
+/// IPVS takes a packet at the hook input and sends it from output, so it never passes forward.
+fn ipvs(node: &NodeView) -> Option<Finding> {
+    let found = "kube-proxy runs in IPVS mode: what a pod or a client sends to a Service is not asked for the ingress policies \
+                 of endpoints on this node, and for egress policies the Service's address counts";
+    node.links.iter().any(|link| link.name == IPVS_LINK).then(|| {
+        Finding::new("policy-ipvs", found)
+            .because("IPVS sends such packets from the node's own output hook; NetworkPolicies are enforced where packets are forwarded")
+            .remedy("set kube-proxy's mode to nftables or iptables; Kubernetes has deprecated IPVS mode")
+    })
 }
 
 /// A pod that is held, and how long it has been attached, where a record tells.

@@ -100,6 +100,20 @@ fn policies_that_miss_their_aim_are_found() {
     expect(&shop, "egress-without-local-dns", "warning", &["shop/client", "ipBlock 169.254.20.10/32"]);
 }
 
+/// What IPVS does cannot be seen here, for want of it in the kernel: a link of that name says that kube-proxy uses it.
+#[test]
+fn a_proxy_that_leads_packets_past_policies_is_named() {
+    let shop = Shop::new(&["web"]);
+    let node = shop.node.namespace();
+    node.ip("link add kube-ipvs0 type bridge");
+    assert_eq!(findings(&shop), Vec::<Value>::new(), "there are no policies");
+    let _agent = Agent::start(&shop);
+    drop(shop.enforce(&shop.objects(&json!([policy("web", "web", &allowing_all())]), &[])));
+    expect(&shop, "policy-ipvs", "error", &["ingress policies", "nftables or iptables"]);
+    node.ip("link delete kube-ipvs0");
+    assert_eq!(findings(&shop), Vec::<Value>::new());
+}
+
 #[test]
 fn a_table_that_was_changed_is_found() {
     let shop = Shop::new(&["web", "client"]);
