@@ -140,3 +140,28 @@ fn a_table_that_somebody_made_dormant_works_again() {
     world.node.nft("add table inet ferrule-policy { flags dormant; }");
     world.expect("closed again", &b, &a, false);
 }
+
+/// Neighbour discovery is judged in `inet ferrule`, before any policy: a pod that may send nothing but to its peer loses
+/// neither node nor peer when neighbour entries go.
+#[test]
+fn an_isolated_pod_keeps_ipv6_when_neighbours_are_flushed() {
+    let world = World::new("neighbours");
+    let pod = |name: &str| world.pod("shop", name, json!({ "app": name }));
+    let (a, b, c) = (pod("a"), pod("b"), pod("c"));
+    world.policy("shop", "some", only("a", "b"));
+    world.expect("allowed", &a, &b, true);
+    world.expect("forbidden", &a, &c, false);
+    let node_reaches_a = || answers_ping(&world.node.namespace, &a.addresses[1]);
+    for (what, flush) in [
+        ("flushed on the node", "-6 neigh flush all"),
+        ("flushed on the node, permanent ones too", "-6 neigh flush all nud permanent"),
+    ] {
+        world.node.namespace.ip(flush);
+        world.node.wait(what, node_reaches_a);
+        world.expect(what, &a, &b, true);
+        world.expect(what, &a, &c, false);
+    }
+    a.pod.namespace().ip("-6 neigh flush all");
+    assert!(node_reaches_a(), "flushed in the pod");
+    world.expect("flushed in the pod", &a, &b, true);
+}
