@@ -144,11 +144,13 @@ impl Driver {
         Ok(true)
     }
 
-    /// Adds the pods whose packets are not led where the plan says. Two lists, whatever the policies are.
+    /// Adds the pods whose packets are not led where the plan says, and those that could not reach themselves. Four lists,
+    /// whatever the policies are.
     async fn look_at_bindings(&mut self, touched: &mut Touched) -> Result<(), CniError> {
         let bound = policy::bound(&self.nft).await?;
         let led: BTreeMap<(&str, Direction), &str> =
             bound.iter().map(|it| ((it.link.as_str(), it.direction), it.chain.as_str())).collect();
+        let own = policy::own(&self.nft).await?;
         let plan = self.planner.plan();
         let holds = self.unknown() == Unknown::Hold;
         for attached in &self.attached {
@@ -162,7 +164,12 @@ impl Driver {
                 };
                 led.get(&(attached.link.as_str(), direction)) != Some(&wanted.as_str())
             };
-            if is_wrong(Direction::Ingress) || is_wrong(Direction::Egress) {
+            let has_elements = pod.is_some() || hold.is_some();
+            let lacks_own = || {
+                let mut places = attached.addresses.iter().map(|address| (attached.link.clone(), *address));
+                has_elements && !places.all(|place| own.contains(&place))
+            };
+            if is_wrong(Direction::Ingress) || is_wrong(Direction::Egress) || lacks_own() {
                 touched.pods.insert(attached.uid.clone());
             }
         }

@@ -1,7 +1,7 @@
 //! What an event of the kernel calls to look at.
 //!
-//! An ADD and a DEL change nothing but the elements of their pod: two maps are read again, which costs the same whatever
-//! the policies are. Whatever else somebody changes in the table has it read and compared as a whole.
+//! An ADD and a DEL change nothing but the elements of their pod: two maps and two sets are read again, which costs the
+//! same whatever the policies are. Whatever else somebody changes in the table has it read and compared as a whole.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -24,7 +24,7 @@ const OF_PODS: [&str; 4] = [FROM_POD, TO_POD, OWN4, OWN6];
 pub struct Look {
     /// The records: a pod may have come or gone.
     pub records: bool,
-    /// Where packets of pods are led.
+    /// Where packets of pods are led, and which addresses are their own.
     pub bindings: bool,
     /// All of the table.
     pub whole: bool,
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_costs_two_maps_and_anything_else_the_whole() {
+    fn a_pod_costs_its_maps_and_sets_and_anything_else_the_whole() {
         let look = |event: &Event| Look::after(event, 7);
         let pods = Look { records: true, bindings: true, whole: false };
         assert_eq!(look(&nftables(TABLE, Some((TO_POD, true)), 9)), pods);

@@ -1,5 +1,6 @@
 //! Which pod's packets go where: the elements of a pod in the two maps, by its link, and what it sends to itself.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::datapath::nftables::{Attempts, NftError};
@@ -13,6 +14,9 @@ use crate::policy::names::{OWN4, OWN6, hold_chain, map, pod_chain};
 use crate::policy::plan::Direction;
 
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+
+/// How many bytes of a key a link's name takes (IFNAMSIZ).
+const LINK_NAME: usize = 16;
 
 /// A pod's attachment on this node, as its record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +126,7 @@ impl Bound {
 
 /// The link's name that a key begins with.
 pub(super) fn link_of(key: &Bytes) -> String {
-    let name = key.0.get(..16).unwrap_or(&key.0).split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = key.0.get(..LINK_NAME).unwrap_or(&key.0).split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
 }
 
@@ -213,6 +217,25 @@ pub async fn bound(nft: &Nfnetlink) -> Result<Vec<Bound>, NftError> {
         found.extend(nft.elements(&table(), map(direction)).await?.iter().filter_map(Bound::read));
     }
     Ok(found)
+}
+
+/// Which addresses the table has as a pod's own, each with the pod's link.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn own(nft: &Nfnetlink) -> Result<BTreeSet<(String, IpAddr)>, NftError> {
+    let mut found = BTreeSet::new();
+    for set in [OWN4, OWN6] {
+        found.extend(nft.elements(&table(), set).await?.iter().filter_map(read_own));
+    }
+    Ok(found)
+}
+
+fn read_own(element: &Element) -> Option<(String, IpAddr)> {
+    let address = element.key.0.get(LINK_NAME..)?;
+    let four = <[u8; 4]>::try_from(address).ok().map(IpAddr::from);
+    let address = four.or_else(|| <[u8; 16]>::try_from(address).ok().map(IpAddr::from))?;
+    Some((link_of(&element.key), address))
 }
 
 /// Whether somebody changed something first.

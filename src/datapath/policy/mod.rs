@@ -11,6 +11,7 @@
 //! | [`corrections`] | tells what of a pod's elements is missing or wrong                                          |
 //! | [`sweep`]       | removes elements of links that are gone                                                     |
 //! | [`bound`]       | tells where packets of pods are led now                                                     |
+//! | [`own`]         | tells which addresses are taken for pods' own now                                           |
 //! | [`counted`]     | tells what the rules of a chain have counted                                                |
 //! | [`denied`]      | tells how many packets were denied                                                          |
 //! | [`remove`]      | removes all of it                                                                           |
@@ -44,7 +45,7 @@ mod write;
 
 pub use apply::{Applied, apply, remove, restore};
 pub use bindings::{
-    Attached, Bindings, Bound, Unknown, bind, bound, chains_now, chains_of, elements, places,
+    Attached, Bindings, Bound, Unknown, bind, bound, chains_now, chains_of, elements, own, places,
 };
 pub use counted::{CountedRule, counted, denied};
 pub use layout::table;

@@ -141,6 +141,23 @@ fn a_table_that_somebody_made_dormant_works_again() {
     world.expect("closed again", &b, &a, false);
 }
 
+/// Without these a pod cannot reach itself by its own Service.
+#[test]
+fn addresses_of_pods_own_that_somebody_removed_are_back() {
+    let world = World::new("own");
+    let pod = |name: &str| world.pod("shop", name, json!({ "app": name }));
+    let (a, b) = (pod("a"), pod("b"));
+    world.policy("shop", "closed", nothing("a"));
+    world.expect("closed", &b, &a, false);
+    let own = |set: &str| world.node.nft(&format!("list set inet ferrule-policy {set}"));
+    for (set, address) in [("own4", &a.addresses[0]), ("own6", &a.addresses[1])] {
+        assert!(own(set).contains(address.as_str()), "{}", own(set));
+        world.node.nft(&format!("flush set inet ferrule-policy {set}"));
+        // Sooner than all is compared in any case.
+        world.node.wait(set, || own(set).contains(address.as_str()));
+    }
+}
+
 /// Neighbour discovery is judged in `inet ferrule`, before any policy: a pod that may send nothing but to its peer loses
 /// neither node nor peer when neighbour entries go.
 #[test]
