@@ -124,8 +124,9 @@ pub fn concerned(event: &Event, own: &Ownership) -> Parts {
         // And hostPorts answer on the node's addresses.
         Event::Address { .. } => Parts { node: true, routes: true, pods: true, table: true, ..none },
         Event::Netconf { of: NetconfOf::All, forwarding: Some(false), .. } => Parts { node: true, ..none },
-        Event::Nftables { family: FAMILY_INET, table: Some(table), removed: true, .. }
-            if table == "ferrule" =>
+        // An ADD adds elements, and nothing else to a table that is there.
+        Event::Nftables { family: FAMILY_INET, table: Some(table), set, removed, .. }
+            if table == "ferrule" && (*removed || !set.as_ref().is_some_and(|it| it.is_element)) =>
         {
             Parts { table: true, ..none }
         }
@@ -143,6 +144,7 @@ pub fn concerned(event: &Event, own: &Ownership) -> Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::monitor::SetEvent;
 
     fn own() -> Ownership {
         Ownership {
@@ -177,7 +179,21 @@ mod tests {
             port: 0,
         };
         assert_eq!(parts(&table("ferrule", true)), Parts { table: true, ..none });
-        assert_eq!(parts(&table("ferrule", false)), none);
+        assert_eq!(
+            parts(&table("ferrule", false)),
+            Parts { table: true, ..none },
+            "a rule, or flags of the table"
+        );
+        let element = |removed| Event::Nftables {
+            family: 1,
+            table: Some("ferrule".to_owned()),
+            chain: None,
+            set: Some(SetEvent { name: "sources4".to_owned(), is_element: true }),
+            removed,
+            port: 0,
+        };
+        assert_eq!(parts(&element(false)), none, "a pod that comes");
+        assert_eq!(parts(&element(true)), Parts { table: true, ..none });
         let by_us = Event::Nftables {
             family: 1,
             table: Some("ferrule".to_owned()),

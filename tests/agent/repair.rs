@@ -69,7 +69,10 @@ fn a_link_that_goes_down_and_up() {
 fn a_table_that_is_flushed_or_gone() {
     let node = ready("table");
     let stands = || {
-        node.nft("list table inet ferrule").contains("fully-random")
+        let table = node.nft("list table inet ferrule");
+        table.contains("fully-random")
+            && !table.contains("dormant")
+            && !table.contains("evil")
             && node.nft("list set inet ferrule no_masquerade4").contains("10.244.12.0/24")
     };
     assert!(stands());
@@ -79,6 +82,8 @@ fn a_table_that_is_flushed_or_gone() {
         "flush table inet ferrule",
         "flush chain inet ferrule postrouting",
         "flush set inet ferrule no_masquerade4",
+        "add table inet ferrule { flags dormant; }",
+        "insert rule inet ferrule postrouting accept comment \"evil\"",
     ] {
         node.nft(deed);
         repaired(&node, deed, stands);

@@ -114,6 +114,7 @@ fn a_changed_table_is_one_finding_and_sync_mends_it() {
         ("flush set inet ferrule no_masquerade4", "exemptions from masquerade"),
         ("flush chain inet ferrule antispoof", "rules of chain inet ferrule antispoof differ"),
         ("insert rule inet ferrule postrouting accept", "rules of chain inet ferrule postrouting differ"),
+        ("add table inet ferrule { flags dormant; }", "table inet ferrule is dormant"),
     ] {
         nft::run(namespace, ruin).unwrap();
         patient.expect_one("table-differs", &[word, "ferrulectl sync"]);

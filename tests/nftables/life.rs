@@ -31,7 +31,12 @@ fn after_a_flush_the_next_add_restores_all_networks() {
     let before = nft::pod_elements(node.namespace());
     let inside = || nft::run(node.namespace(), "list set inet ferrule no_masquerade4").unwrap();
     let exempt = inside();
-    for ruin in ["flush ruleset", "delete table inet ferrule", "flush table inet ferrule"] {
+    for ruin in [
+        "flush ruleset",
+        "delete table inet ferrule",
+        "flush table inet ferrule",
+        "add table inet ferrule { flags dormant; }",
+    ] {
         nft::run(node.namespace(), ruin).unwrap();
         let complaint = node.check(&web, &conf, &result).complaint(105);
         assert!(complaint.contains("inet ferrule"), "{complaint}");

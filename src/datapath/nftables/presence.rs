@@ -8,6 +8,7 @@
 //! |---------------------------------------------------|-----------------------|-------------------------------------------|
 //! | `flush ruleset`, `delete table inet ferrule`      | yes                   | yes                                       |
 //! | a ferrule of another version made the table       | yes                   | yes                                       |
+//! | makes the table dormant                           | yes                   | yes                                       |
 //! | `flush table inet ferrule`                        | yes                   | yes                                       |
 //! | adds or removes a rule of `antispoof`             | yes                   | yes                                       |
 //! | `flush set inet ferrule no_masquerade4`, or 6     | yes                   | yes                                       |
@@ -57,6 +58,7 @@ pub(super) async fn look_up(
 ) -> Result<Option<Vec<Option<Element>>>, KernelError> {
     let Some(found) = nft.look_up(&table(), chain::ANTISPOOF, wanted).await? else { return Ok(None) };
     let is_as_it_should_be = match found.comment {
+        _ if found.is_dormant => false,
         Some(comment) => comment == COMMENT && found.chain_use == Some(ANTISPOOF_USE),
         None => table_differences(nft).await?.is_empty(),
     };
@@ -66,9 +68,13 @@ pub(super) async fn look_up(
 /// What is missing or wrong in the table, its elements aside. Reads all chains and rules.
 pub(super) async fn table_differences(nft: &Nfnetlink) -> Result<Vec<String>, KernelError> {
     let mut differences = Vec::new();
-    let comment = nft.look_up(&table(), chain::ANTISPOOF, &[]).await?.and_then(|found| found.comment);
-    if let Some(comment) = comment.filter(|comment| comment != COMMENT) {
-        differences.push(format!("nft: table {} is of another version ({comment})", table()));
+    if let Some(found) = nft.look_up(&table(), chain::ANTISPOOF, &[]).await? {
+        if let Some(comment) = found.comment.filter(|comment| comment != COMMENT) {
+            differences.push(format!("nft: table {} is of another version ({comment})", table()));
+        }
+        if found.is_dormant {
+            differences.push(format!("nft: table {} is dormant: no packet comes to its rules", table()));
+        }
     }
     let chains = chains();
     let names: Vec<&str> = chains.iter().map(|chain| chain.name.as_str()).collect();

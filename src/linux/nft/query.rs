@@ -30,6 +30,8 @@ const NFTA_GEN_ID: u16 = 1;
 /// What look-ups tell of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableState {
+    /// Whether it does nothing, because somebody made it so.
+    pub is_dormant: bool,
     /// The table's comment.
     pub comment: Option<String>,
     /// How many rules are in the chain, and how many rules send packets to it. `None` if there is no such chain.
@@ -198,6 +200,7 @@ impl Nfnetlink {
             .and_then(|answer| Attributes(answer.netfilter_body()).number(NFTA_CHAIN_USE));
         let elements = read_elements(table, wanted, answers.collect())?;
         Ok(found.map(|answer| TableState {
+            is_dormant: has_dormant_flag(&answer),
             comment: Attributes(answer.netfilter_body())
                 .value(NFTA_TABLE_USERDATA)
                 .and_then(userdata::to_comment),
@@ -227,14 +230,16 @@ impl Nfnetlink {
     pub async fn is_dormant(&self, table: &Table) -> Result<bool, KernelError> {
         let question = NfTablesMessage::GetTable(table.to_message(None));
         match self.ask(vec![message(table.family, question)]).await.into_iter().next() {
-            Some(Ok(Some(answer))) => {
-                let flags = Attributes(answer.netfilter_body()).number(NFTA_TABLE_FLAGS).unwrap_or(0);
-                Ok(flags & NFT_TABLE_F_DORMANT != 0)
-            }
+            Some(Ok(Some(answer))) => Ok(has_dormant_flag(&answer)),
             Some(Err(reason)) if !reason.is_not_found() => Err(reason.of(format!("look for table {table}"))),
             _ => Ok(false),
         }
     }
+}
+
+fn has_dormant_flag(table: &Object) -> bool {
+    let flags = Attributes(table.netfilter_body()).number(NFTA_TABLE_FLAGS).unwrap_or(0);
+    flags & NFT_TABLE_F_DORMANT != 0
 }
 
 /// Asks for the element under this key.
