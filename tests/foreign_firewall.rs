@@ -3,6 +3,7 @@
 mod accept;
 mod find;
 mod legacy;
+mod node;
 
 use std::process::Command;
 

@@ -173,14 +173,18 @@ async fn own_rules(
     Ok(own)
 }
 
-/// The comment of an accept rule.
+/// The comment of an accept rule of ferrule's.
 fn mark_of(rule: &Rule) -> Option<&str> {
     let accepts = rule.exprs.last() == Some(&Expr::Verdict(Verdict::Accept));
-    let mut comments = rule.exprs.iter().filter_map(|expr| match expr {
+    comments_of(rule).find(|comment| accepts && comment.starts_with(MARK))
+}
+
+/// The comments that iptables has written into a rule.
+pub(super) fn comments_of(rule: &Rule) -> impl Iterator<Item = &str> {
+    rule.exprs.iter().filter_map(|expr| match expr {
         Expr::Extension(extension) => extension.to_comment(),
         _ => None,
-    });
-    comments.find(|comment| accepts && comment.starts_with(MARK))
+    })
 }
 
 fn deletion(table: &Table, placed: PlacedRule) -> Change {

@@ -1,4 +1,4 @@
-//! Base chains on the way of forwarded packets that end in a drop.
+//! Base chains that end in a drop, on the way of forwarded packets or of the node's own.
 
 use std::fmt;
 
@@ -18,17 +18,18 @@ pub(super) const FORWARD: &str = "FORWARD";
 /// docker jumps to this chain first and leaves its content to the administrator.
 pub(super) const DOCKER_USER: &str = "DOCKER-USER";
 
-/// The hooks that every forwarded packet passes. What comes in for the node itself, or leaves it, is for its firewall to
-/// say.
-const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+/// The hooks that every forwarded packet passes.
+const FORWARDED: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
 
-/// A base chain of one of [`HOOKS`] that drops what none of its rules accepts.
+/// A base chain that drops what none of its rules accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropChain {
     /// Its table.
     pub table: Table,
     /// Its name.
     pub chain: String,
+    /// Where packets enter it.
+    pub hook: Hook,
     /// Whether it belongs to iptables-legacy, which only the program of that name can change.
     pub legacy: bool,
     /// Whether its policy drops. Otherwise its last rule does.
@@ -37,17 +38,26 @@ pub struct DropChain {
     pub has_docker_user: bool,
 }
 
-/// Finds the chains of all tables of nf_tables but ferrule's own.
+/// Finds the chains of all tables of nf_tables but ferrule's own that forwarded packets pass.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub async fn find(nft: &Nfnetlink) -> Result<Vec<DropChain>, KernelError> {
+    let found = find_at(nft, &FORWARDED).await?;
+    Ok(found.into_iter().map(|(chain, _)| chain).collect())
+}
+
+/// The same at other hooks, with their rules.
+pub(super) async fn find_at(
+    nft: &Nfnetlink,
+    hooks: &[Hook],
+) -> Result<Vec<(DropChain, Vec<PlacedRule>)>, KernelError> {
     let mut found = Vec::new();
     for family in [Family::Ipv4, Family::Ipv6, Family::Inet] {
         for (table, chain) in nft.base_chains(family).await? {
             let Some(base) = chain.base else { continue };
             let is_own = table.family == Family::Inet && table.name == TABLE;
-            if !HOOKS.contains(&base.hook) || base.kind != ChainKind::Filter || is_own {
+            if !hooks.contains(&base.hook) || base.kind != ChainKind::Filter || is_own {
                 continue;
             }
             let placed = nft.chain_rules(&table, &chain.name).await?;
@@ -55,13 +65,15 @@ pub async fn find(nft: &Nfnetlink) -> Result<Vec<DropChain>, KernelError> {
             if base.accept && !rules().next_back().is_some_and(drops_everything) {
                 continue;
             }
-            found.push(DropChain {
+            let dropping = DropChain {
                 table,
                 chain: chain.name,
+                hook: base.hook,
                 legacy: false,
                 policy_drops: !base.accept,
                 has_docker_user: rules().any(jumps_to_docker_user),
-            });
+            };
+            found.push((dropping, placed));
         }
     }
     Ok(found)
@@ -91,17 +103,42 @@ fn jumps_to_docker_user(rule: &Rule) -> bool {
     chain == DOCKER_USER && steps.iter().all(|expr| matches!(expr, Expr::Counter))
 }
 
+/// What iptables calls its chain of a hook.
+pub(super) fn name_of(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Prerouting => "PREROUTING",
+        Hook::Input => "INPUT",
+        Hook::Forward => FORWARD,
+        Hook::Output => "OUTPUT",
+        Hook::Postrouting => "POSTROUTING",
+    }
+}
+
 impl DropChain {
-    /// The chain FORWARD of iptables.
-    pub(super) fn of_iptables(ipv4: bool, policy_drops: bool, has_docker_user: bool) -> Self {
+    /// A chain of iptables-legacy's table `filter`.
+    pub(super) fn of_iptables(ipv4: bool, hook: Hook, policy_drops: bool, has_docker_user: bool) -> Self {
         let family = if ipv4 { Family::Ipv4 } else { Family::Ipv6 };
         let table = Table { family, name: IPTABLES_TABLE.to_owned() };
-        Self { table, chain: FORWARD.to_owned(), legacy: true, policy_drops, has_docker_user }
+        let chain = name_of(hook).to_owned();
+        Self { table, chain, hook, legacy: true, policy_drops, has_docker_user }
+    }
+
+    /// The program by which its rules are changed, where it is a chain of iptables.
+    pub(super) fn program(&self) -> Option<&'static str> {
+        let is_of_iptables = self.table.name == IPTABLES_TABLE && self.chain == name_of(self.hook);
+        match (self.table.family, self.legacy) {
+            _ if !is_of_iptables => None,
+            (Family::Inet, _) => None,
+            (Family::Ipv6, false) => Some("ip6tables"),
+            (Family::Ipv6, true) => Some("ip6tables-legacy"),
+            (Family::Ipv4, false) => Some("iptables"),
+            (Family::Ipv4, true) => Some("iptables-legacy"),
+        }
     }
 
     /// Whether it is the chain FORWARD of iptables, in which every program puts its rules beside those of others.
     pub fn is_of_iptables(&self) -> bool {
-        self.table.family != Family::Inet && self.table.name == IPTABLES_TABLE && self.chain == FORWARD
+        self.hook == Hook::Forward && self.program().is_some()
     }
 
     /// Whether packets of IPv4 come through it.
@@ -127,13 +164,7 @@ impl DropChain {
     /// How an administrator lets the pods of `subnets` pass, in commands.
     pub fn remedy(&self, subnets: &[IpNetwork]) -> String {
         let subnets = self.concerns(subnets);
-        if self.is_of_iptables() {
-            let program = match (self.table.family, self.legacy) {
-                (Family::Ipv6, false) => "ip6tables",
-                (Family::Ipv6, true) => "ip6tables-legacy",
-                (_, false) => "iptables",
-                (_, true) => "iptables-legacy",
-            };
+        if let Some(program) = self.program().filter(|_| self.is_of_iptables()) {
             let chain = self.entry();
             let rule = |it: &IpNetwork| {
                 format!("{program} -I {chain} -s {it} -j ACCEPT; {program} -I {chain} -d {it} -j ACCEPT")

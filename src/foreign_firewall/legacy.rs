@@ -8,7 +8,9 @@ use std::process::Command;
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
+use crate::foreign_firewall::node_drop::{NODE_HOOKS, Need, NodeDrop};
 use crate::foreign_firewall::{Accepted, DropChain, save};
+use crate::linux::nft::table::Hook;
 use crate::linux::xtables;
 
 /// A legacy table `filter`, as `iptables-legacy-save` prints it.
@@ -51,7 +53,17 @@ impl LegacyTable {
 
     /// Its chain FORWARD, if that ends in a drop.
     pub fn drop_chain(&self) -> Option<DropChain> {
-        save::drop_chain(&self.text, self.ipv4)
+        save::drop_chain(&self.text, self.ipv4, Hook::Forward)
+    }
+
+    /// What its chains INPUT and OUTPUT drop of what the network needs.
+    pub fn node_drops(&self, network: &NetworkName, needs: &[Need]) -> Vec<NodeDrop> {
+        let chains = NODE_HOOKS.into_iter().filter_map(|hook| save::drop_chain(&self.text, self.ipv4, hook));
+        let of = |chain: DropChain| {
+            let is_accepted = |comment: &str| save::has_accept_rule(&self.text, &chain.chain, comment);
+            NodeDrop::of(&chain, network, needs, is_accepted)
+        };
+        chains.flat_map(of).collect()
     }
 
     /// The same, if it sees packets of `subnets` and has no accept rules of the network.

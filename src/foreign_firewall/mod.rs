@@ -1,4 +1,5 @@
-//! Other people's firewalls, as far as they drop what this node forwards for its pods.
+//! Other people's firewalls, as far as they drop what this node forwards for its pods, or what it and its pods say to
+//! each other.
 //!
 //! docker, ufw and firewalld make the forward hook drop what they do not know, and an `accept` in another table does
 //! not override that (kubernetes#39823). ferrule does not evaluate their rules: it finds the chains that end in a drop,
@@ -8,6 +9,7 @@
 //! |---------------------------|-------------------------------------------------------------------------------|
 //! | [`find`]                  | finds base chains of the forward hook that end in a drop, in nf_tables        |
 //! | [`unaccepted`]            | of these, the ones that have no accept rules of the network                   |
+//! | [`node_drops`]            | finds those of the hooks input and output, and what each drops of what a network needs |
 //! | [`accept`]                | inserts the accept rules where iptables' FORWARD drops                        |
 //! | [`remove`], [`accept_rules`] | removes the accept rules; lists them                                       |
 //! | [`legacy::LegacyTable`]   | the same for iptables-legacy, through its own programs                        |
@@ -18,10 +20,12 @@
 mod accept;
 mod drop_chain;
 pub mod legacy;
+mod node_drop;
 mod save;
 
 pub use accept::{Accepted, accept, accept_rules, comment, remove, unaccepted};
 pub use drop_chain::{DropChain, find};
+pub use node_drop::{Need, NodeDrop, node_drops};
 
 use ipnetwork::IpNetwork;
 

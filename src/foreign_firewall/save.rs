@@ -1,22 +1,37 @@
-//! What `iptables-save` prints: how FORWARD ends, and which accept rules are in it.
+//! What `iptables-save` prints: how a chain ends, and which accept rules are in it.
 
 use ipnetwork::IpNetwork;
 
 use crate::cni::ids::NetworkName;
 use crate::foreign_firewall::DropChain;
 use crate::foreign_firewall::accept::{MARK, comment};
-use crate::foreign_firewall::drop_chain::{DOCKER_USER, FORWARD};
+use crate::foreign_firewall::drop_chain::{DOCKER_USER, name_of};
+use crate::linux::nft::table::Hook;
 
-/// The chain FORWARD of the table `filter` in the text, if it ends in a drop.
-pub fn drop_chain(text: &str, ipv4: bool) -> Option<DropChain> {
-    let policy_drops = filter_table(text).any(|line| line.starts_with(&format!(":{FORWARD} DROP")));
-    let rules: Vec<Vec<String>> =
-        filter_table(text).map(words).filter(|words| words.starts_with(&words_of(["-A", FORWARD]))).collect();
+/// The chain of a hook in the table `filter` of the text, if it ends in a drop.
+pub fn drop_chain(text: &str, ipv4: bool, hook: Hook) -> Option<DropChain> {
+    let chain = name_of(hook);
+    let policy_drops = filter_table(text).any(|line| line.starts_with(&format!(":{chain} DROP")));
+    let rules: Vec<Vec<String>> = rules_of(text, chain).collect();
     if !policy_drops && !rules.last().is_some_and(|rule| drops_everything(rule)) {
         return None;
     }
-    let has_docker_user = rules.contains(&words_of(["-A", FORWARD, "-j", DOCKER_USER]));
-    Some(DropChain::of_iptables(ipv4, policy_drops, has_docker_user))
+    let has_docker_user = rules.contains(&words_of(["-A", chain, "-j", DOCKER_USER]));
+    Some(DropChain::of_iptables(ipv4, hook, policy_drops, has_docker_user))
+}
+
+/// Whether a chain has an accept rule with this comment.
+pub fn has_accept_rule(text: &str, chain: &str, comment: &str) -> bool {
+    rules_of(text, chain).any(|words| {
+        let accepts = words.ends_with(&words_of(["-j", "ACCEPT"]));
+        let has_comment = words.windows(2).any(|it| it == words_of(["--comment", comment]));
+        accepts && has_comment
+    })
+}
+
+fn rules_of(text: &str, chain: &str) -> impl Iterator<Item = Vec<String>> {
+    let start = words_of(["-A", chain]);
+    filter_table(text).map(words).filter(move |words| words.starts_with(&start))
 }
 
 /// `-A FORWARD -j DROP` or `-j REJECT ...`, with or without a comment.
@@ -111,10 +126,22 @@ mod tests {
             (":FORWARD ACCEPT [0:0]\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited", true),
             (":FORWARD ACCEPT [0:0]\n-A FORWARD -m comment --comment \"the \\\"end\" -j DROP", true),
         ] {
-            assert_eq!(drop_chain(&save(forward), true).is_some(), drops, "{forward}");
+            let found = drop_chain(&save(forward), true, Hook::Forward);
+            assert_eq!(found.is_some(), drops, "{forward}");
         }
-        let docker = drop_chain(&save(":FORWARD DROP [0:0]\n-A FORWARD -j DOCKER-USER"), true).unwrap();
+        let docker =
+            drop_chain(&save(":FORWARD DROP [0:0]\n-A FORWARD -j DOCKER-USER"), true, Hook::Forward).unwrap();
         assert_eq!(docker.entry(), "DOCKER-USER");
+    }
+
+    #[test]
+    fn each_chain_is_judged_by_itself() {
+        let text = save("-A INPUT -s 10.244.1.0/24 -m comment --comment \"ferrule-node: podnet\" -j ACCEPT");
+        assert_eq!(drop_chain(&text, true, Hook::Input).unwrap().chain, "INPUT");
+        assert_eq!(drop_chain(&text, true, Hook::Output), None);
+        assert!(has_accept_rule(&text, "INPUT", "ferrule-node: podnet"));
+        assert!(!has_accept_rule(&text, "OUTPUT", "ferrule-node: podnet"));
+        assert!(!has_accept_rule(&text, "INPUT", "ferrule-node: other"));
     }
 
     #[test]

@@ -284,7 +284,7 @@ impl Metrics {
 mod tests {
     use super::*;
     use crate::config::range::Range;
-    use crate::linux::nft::table::{Family, Table};
+    use crate::linux::nft::table::{Family, Hook, Table};
 
     #[test]
     fn what_was_counted_is_told_under_names_that_dashboards_know() {
@@ -339,7 +339,8 @@ mod tests {
         metrics.addresses(&network, &set, Usage { held: 3, free: 250 });
         let table = Table { family: Family::Ipv4, name: "filter".to_owned() };
         let chain = "FORWARD".to_owned();
-        let chain = DropChain { table, chain, legacy: false, policy_drops: true, has_docker_user: false };
+        let (hook, policy_drops) = (Hook::Forward, true);
+        let chain = DropChain { table, chain, hook, legacy: false, policy_drops, has_docker_user: false };
         metrics.forward_drops(std::iter::once(&chain));
         metrics.render().unwrap()
     }
