@@ -46,7 +46,10 @@ pub async fn read(node: &Netlink, api_server: &ApiServer) -> Result<Reserved, Ke
         let ip = address.network.ip();
         if !is_local(ip) {
             let name = name_of(node, &mut names, address.device).await?;
-            reserved.add(IpNetwork::from(ip), Holder::Address(name));
+            // The overlay's is of the node's own pods, and goes with their subnet.
+            if name != OVERLAY_DEVICE {
+                reserved.add(IpNetwork::from(ip), Holder::Address(name));
+            }
         }
     }
     for family in [Family::V4, Family::V6] {

@@ -22,6 +22,10 @@
 //! network that knows nothing of pods: its routers may drop them, a cloud does, and so does the strict rp_filter of the
 //! other node, whose way back is by VXLAN. Like this, ways are symmetric, and the underlay sees UDP between nodes
 //! alone. The nodes' own traffic among each other stays as it was.
+//!
+//! **What comes in by the device need not go back by it.** A node asks a hostPort of this one by the uplink, and is answered
+//! by VXLAN, since the answer comes from a pod; and the other end of a pair may still send by VXLAN when this one has found
+//! that they are on one link, or begin with it before. So the check of sources is loose there, which takes an address.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -141,6 +145,9 @@ pub struct Device {
     pub port: u16,
     /// This end.
     pub local: IpAddr,
+    /// An address of its own, where pods have IPv4: a link without any takes by IPv4 only what it would send the answer of
+    /// itself, however loose its check of sources is (`__fib_validate_source`, net/ipv4/fib_frontend.c).
+    pub address: Option<IpNetwork>,
 }
 
 /// Which packets are looked up in the table of nodes first.
@@ -215,13 +222,16 @@ impl Overlay {
     /// What must be there of the device.
     pub fn device(&self) -> Device {
         let Self { id, port, local, mtu, .. } = *self;
-        Device { mac: names::vtep_mac(local), mtu, id, port, local }
+        // The first of the subnet, which no pod gets.
+        let first = self.subnets.iter().find(|it| it.is_ipv4() && it.prefix() <= 30).map(IpNetwork::network);
+        Device { mac: names::vtep_mac(local), mtu, id, port, local, address: first.map(IpNetwork::from) }
     }
 
-    /// The rules that lead pods' packets to the table of nodes, one for each own subnet.
+    /// The rules that lead pods' packets to the table of nodes, one for each own subnet; none where no node is in it.
     pub fn rules(&self) -> Vec<Rule> {
         let table = names::nodes_table(&self.network);
-        self.subnets.iter().map(|&source| Rule { source, table }).collect()
+        let subnets = self.subnets.iter().filter(|_| !self.peers.is_empty());
+        subnets.map(|&source| Rule { source, table }).collect()
     }
 
     /// What leads to a peer, on the device.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::attributes;
@@ -19,6 +19,9 @@ const IFA_FLAGS: u16 = 8;
 const NODAD: u32 = 0x02;
 const NOPREFIXROUTE: u32 = 0x200;
 
+/// `RT_SCOPE_LINK` (include/uapi/linux/rtnetlink.h).
+const SCOPE_LINK: u8 = 253;
+
 /// An address of a link, to be added or as found. `Link` is how it names the link: by index, as the kernel does, or by
 /// name where the link may not be there yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,12 +34,14 @@ pub struct Address<Link = u32> {
     pub no_dad: bool,
     /// Without the route to its prefix that the kernel would add (IFA_F_NOPREFIXROUTE).
     pub no_prefix_route: bool,
+    /// Means something on this link only (RT_SCOPE_LINK): the kernel makes it the source of nothing that leaves by another.
+    pub of_link_only: bool,
 }
 
 impl<Link> Address<Link> {
     /// An address that is usable at once.
     pub fn at_once(device: Link, network: IpNetwork) -> Self {
-        Self { device, network, no_dad: network.is_ipv6(), no_prefix_route: false }
+        Self { device, network, no_dad: network.is_ipv6(), no_prefix_route: false, of_link_only: false }
     }
 
     /// The same address as the kernel has it, where its link has this index.
@@ -46,6 +51,7 @@ impl<Link> Address<Link> {
             network: self.network,
             no_dad: self.no_dad,
             no_prefix_route: self.no_prefix_route,
+            of_link_only: self.of_link_only,
         }
     }
 }
@@ -83,7 +89,7 @@ impl Address {
         }
         // struct ifaddrmsg
         let (header, found) = split::<8>(&object.payload)?;
-        let [_family, prefix, flags, ..] = *header;
+        let [family, prefix, flags, scope, ..] = *header;
         let flags = found.value(IFA_FLAGS).and_then(attributes::number).unwrap_or(flags.into());
         // On a point-to-point link IFA_ADDRESS is the other end's, and IFA_LOCAL ours.
         let address = found.value(IFA_LOCAL).or(found.value(IFA_ADDRESS)).and_then(attributes::ip)?;
@@ -92,6 +98,8 @@ impl Address {
             network: IpNetwork::new(address, prefix).ok()?,
             no_dad: flags & NODAD != 0,
             no_prefix_route: flags & NOPREFIXROUTE != 0,
+            // Of IPv6 the kernel decides by the address itself.
+            of_link_only: AddressFamily::from(family) == AddressFamily::Inet && scope == SCOPE_LINK,
         })
     }
 }
@@ -119,6 +127,9 @@ fn message_to(address: &Address) -> AddressMessage {
         if address.network.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.prefix_len = address.network.prefix();
     message.header.index = address.device;
+    if address.of_link_only {
+        message.header.scope = AddressScope::Link;
+    }
     message.attributes.push(AddressAttribute::Local(address.network.ip()));
     message.attributes.push(AddressAttribute::Address(address.network.ip()));
     message

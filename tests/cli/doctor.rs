@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{add_named, conf_dir, install, text, verb};
+use ferrule::desired::names::{OVERLAY_DEVICE, OVERLAY_GROUP};
 use kit::files::listing;
 use kit::ip;
 use kit::nft;
@@ -122,6 +123,32 @@ fn a_changed_table_is_one_finding_and_sync_mends_it() {
         assert!(synchronised.status.success(), "{synchronised:?}");
         assert_eq!(patient.findings(), Vec::<Value>::new(), "{ruin}");
     }
+}
+
+#[test]
+fn a_strict_check_of_sources_beside_vxlan_is_a_warning() {
+    let patient = Patient::new();
+    let node = patient.node.namespace();
+    let found = || {
+        let findings =
+            verb(&patient.node, "doctor --output json").run().document().unwrap()["findings"].clone();
+        let found = findings.as_array().unwrap().iter().filter(|it| it["id"] == "rp-filter-strict").cloned();
+        found.collect::<Vec<Value>>()
+    };
+    node.set_sysctl("net/ipv4/conf/uplink/rp_filter", "1");
+    assert_eq!(found(), Vec::<Value>::new(), "no tunnel");
+    node.ip(&format!(
+        "link add {OVERLAY_DEVICE} group {OVERLAY_GROUP} type vxlan id 4096 dstport 8472 local 198.18.0.2 nolearning"
+    ));
+    let findings = found();
+    assert_eq!((findings.len(), &findings[0]["severity"]), (1, &json!("warning")), "{findings:#?}");
+    let remedy = findings[0]["remedy"].as_str().unwrap();
+    assert!(remedy.contains("sysctl -w net/ipv4/conf/uplink/rp_filter=2"), "{remedy}");
+    node.set_sysctl("net/ipv4/conf/uplink/rp_filter", "2");
+    assert_eq!(found(), Vec::<Value>::new());
+    node.set_sysctl("net/ipv4/conf/uplink/rp_filter", "0");
+    node.set_sysctl("net/ipv4/conf/all/rp_filter", "1");
+    assert_eq!(found().len(), 1, "the larger value counts");
 }
 
 /// An address and a hardware address that were asked for are no difference.

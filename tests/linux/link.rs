@@ -239,6 +239,7 @@ fn an_address_is_usable_at_once_and_reads_back_as_it_was_added() {
             network: text.parse().unwrap(),
             no_dad: text.contains(':'),
             no_prefix_route: true,
+            of_link_only: text == "10.244.1.7/32",
         };
         let settings = LinkSettings { no_ipv6_link_local: true, ..LinkSettings::default() };
         let up = LinkSettings { up: Some(true), ..LinkSettings::default() };

@@ -11,7 +11,7 @@ use super::world::{DEVICE, Node, World};
 use kit::netns::inside;
 use kit::nft;
 use kit::process::run_in;
-use kit::traffic::{BRIEF, PATIENT};
+use kit::traffic::{BRIEF, PATIENT, Server, reply, tcp};
 
 const HOST_PORT: u16 = 30_080;
 const POD_PORT: u16 = 8080;
@@ -128,4 +128,33 @@ fn a_source_that_others_rewrite_does_not_speak_as_the_node() {
     for end in [there.addresses[0].as_str(), "203.0.113.2"] {
         assert!(!arrives(BRIEF, there, || send(end)), "{end} hears it");
     }
+}
+
+/// The question comes by the uplink and the answer goes by VXLAN, since it comes from a pod. So a strict check of sources on
+/// the uplink drops the question, which no rule could help: the kernel asks for the way back as if the pod had sent.
+#[test]
+fn a_host_port_answers_processes_of_other_nodes() {
+    let world = World::new();
+    world.settle(Routing::Auto);
+    let (here, there) = (world.node(1), world.node(2));
+    admit(here, &[HostPort { protocol: Protocol::Tcp, ..host_port() }]);
+    admit(there, &[]);
+    guard(&world, here);
+    guard(&world, there);
+    let _server = Server::tcp(&here.pod, POD_PORT, "pod");
+    let ask = |family: usize| tcp(&there.namespace, &here.addresses[family], HOST_PORT);
+    let answer = |family: usize| reply(&there.addresses[family], "pod");
+    for (all, uplink) in [("0", "0"), ("0", "2"), ("1", "2"), ("2", "0"), ("2", "1"), ("2", "2")] {
+        for node in &world.nodes {
+            node.namespace.set_sysctl("net/ipv4/conf/all/rp_filter", all);
+            node.namespace.set_sysctl("net/ipv4/conf/up0/rp_filter", uplink);
+        }
+        for family in [0, 1] {
+            assert_eq!(ask(family), answer(family), "rp_filter: all {all}, uplink {uplink}");
+        }
+    }
+    here.namespace.set_sysctl("net/ipv4/conf/all/rp_filter", "1");
+    here.namespace.set_sysctl("net/ipv4/conf/up0/rp_filter", "1");
+    assert_eq!(ask(0), None, "the doctor warns of it");
+    assert_eq!(ask(1), answer(1), "IPv6 has no such check");
 }

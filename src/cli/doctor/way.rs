@@ -9,6 +9,7 @@ use crate::attachments::node_view::NodeView;
 use crate::cli::doctor::{Finding, name_some};
 use crate::cni::error::CniError;
 use crate::config::Role;
+use crate::datapath::overlay::is_overlay;
 use crate::desired::node::NodeState;
 use crate::linux::link::Link;
 use crate::linux::neigh::Reachability;
@@ -57,6 +58,7 @@ pub async fn examine(networks: &Networks, node: &NodeView) -> Result<Vec<Finding
     if states.iter().any(|state| state.ipv4) {
         findings.extend(not_forwarding(&uplinks));
     }
+    findings.extend(strict_beside_overlay(&uplinks, &node.links));
     if !silent.is_empty() {
         findings.push(
             Finding::warning("neighbour-silent", format!("next hops to other nodes: {}", name_some(&silent)))
@@ -105,6 +107,35 @@ fn not_forwarding(uplinks: &[&Link]) -> Option<Finding> {
         .because("what comes in by that link for the pods is dropped, whatever net.ipv4.ip_forward says")
         .remedy(format!(
             "sysctl -w net/ipv4/conf/{first}/forwarding=1, and see what in /etc/sysctl.d sets it"
+        )),
+    )
+}
+
+/// The way back of what another node sends to a hostPort here is by VXLAN, since it is from a pod: a strict check of sources
+/// on the uplink drops it (`__fib_validate_source`, net/ipv4/fib_frontend.c).
+fn strict_beside_overlay(uplinks: &[&Link], links: &[Link]) -> Option<Finding> {
+    if !links.iter().any(is_overlay) {
+        return None;
+    }
+    let value = |link: &str| {
+        let read = sysctl::read(&["net", "ipv4", "conf", link, "rp_filter"]).ok();
+        read.and_then(|value| value.parse::<u8>().ok()).unwrap_or(0)
+    };
+    let all = value("all");
+    let is_strict = |link: &&&Link| all.max(value(&link.name)) == 1;
+    let strict: Vec<&str> = uplinks.iter().filter(is_strict).map(|link| link.name.as_str()).collect();
+    let first = *strict.first()?;
+    Some(
+        Finding::warning(
+            "rp-filter-strict",
+            format!("rp_filter is strict on {}, and nodes are reached by VXLAN", name_some(&strict)),
+        )
+        .because(
+            "of IPv4 this node drops what processes of those nodes, under their nodes' addresses, send to hostPorts and \
+             NodePorts of pods here: the answers would go by VXLAN",
+        )
+        .remedy(format!(
+            "if such a process matters: sysctl -w net/ipv4/conf/{first}/rp_filter=2, which is loose, and the same in /etc/sysctl.d"
         )),
     )
 }

@@ -4,6 +4,7 @@ use crate::datapath::error::DatapathError;
 use crate::desired::names::{OVERLAY_ALIAS, OVERLAY_DEVICE, OVERLAY_GROUP};
 use crate::desired::object::Place;
 use crate::desired::overlay::Device;
+use crate::linux::addr::Address;
 use crate::linux::change::Change;
 use crate::linux::error::KernelError;
 use crate::linux::link::{Ipv4Conf, Link, LinkRef, LinkSettings};
@@ -44,7 +45,8 @@ pub(super) async fn ensure(node: &Netlink, device: &Device) -> Result<(u32, Made
             return Err(DatapathError::OverlayTaken { name: OVERLAY_DEVICE, found });
         }
         if tunnel == Some(wanted) && link.mac == Some(mac) {
-            let is_corrected = correct(node, &link, device).await?;
+            let is_corrected =
+                correct(node, &link, device).await? | keep_address(node, &link, device).await?;
             return Ok((link.index, if is_corrected { Made::Corrected } else { Made::Nothing }));
         }
         // What these are, a link is for ever.
@@ -65,7 +67,23 @@ pub(super) async fn ensure(node: &Netlink, device: &Device) -> Result<(u32, Made
     let link = node.link(LinkRef::Name(OVERLAY_DEVICE.into())).await?;
     let link = link.ok_or_else(|| DatapathError::LinkVanished(OVERLAY_DEVICE.into()))?;
     correct(node, &link, device).await?;
+    keep_address(node, &link, device).await?;
     Ok((link.index, made))
+}
+
+/// Gives the device its address of IPv4, and takes those away that are of other subnets; returns whether there was anything
+/// to do.
+async fn keep_address(node: &Netlink, link: &Link, device: &Device) -> Result<bool, DatapathError> {
+    let wanted = device.address.map(|it| Address { of_link_only: true, ..Address::at_once(link.index, it) });
+    let there = node.addresses(Some(link.index)).await?;
+    let mut stale: Vec<Address> = there.into_iter().filter(|it| it.network.is_ipv4()).collect();
+    let missing = wanted.clone().filter(|wanted| !stale.contains(wanted));
+    stale.retain(|it| Some(it) != wanted.as_ref());
+    let changes: Vec<Change> =
+        stale.into_iter().map(Change::DeleteAddress).chain(missing.map(Change::AddAddress)).collect();
+    let has_any = !changes.is_empty();
+    DatapathError::check(Place::Node, node.submit(changes).await)?;
+    Ok(has_any)
 }
 
 /// Corrects what can be corrected; returns whether anything had to be. Writes nothing otherwise: each write is an event
@@ -81,8 +99,7 @@ async fn correct(node: &Netlink, link: &Link, device: &Device) -> Result<bool, D
     if link.alias.as_deref() != Some(OVERLAY_ALIAS) {
         set(LinkSettings { alias: Some(OVERLAY_ALIAS.into()), ..LinkSettings::default() });
     }
-    // The device has no address, so a strict check and a loose one are the same (__fib_validate_source,
-    // net/ipv4/fib_frontend.c); and ways are symmetric, so what comes in by it is what is sent by it.
+    // Loose: what comes in by it need not be answered by it (see `desired::overlay`).
     if sysctl::read(&["net", "ipv4", "conf", OVERLAY_DEVICE, "rp_filter"]).ok().as_deref() != Some("2") {
         set(LinkSettings { ipv4_conf: vec![(Ipv4Conf::RpFilter, 2)], ..LinkSettings::default() });
     }
