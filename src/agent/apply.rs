@@ -4,8 +4,10 @@ pub mod lost;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use tokio::time::Instant;
 
 use crate::agent::cluster::desired_state::Desired;
 use crate::agent::cluster::reserved::Reserved;
@@ -45,6 +47,10 @@ use crate::linux::route::{Family, Route, RouteKind};
 use crate::linux::sysctl;
 use crate::store::{BootId, Store, Usage, current_boot_id};
 
+/// How long the overlay's device stays when no node needs it any more: the agent at the other end may find that out later,
+/// with its look at everything at the latest, and until then it sends by VXLAN.
+const OVERLAY_LINGERS: Duration = Duration::from_secs(300);
+
 /// The kernel and the store of this node, for one network.
 pub struct Datapath {
     netlink: Netlink,
@@ -58,6 +64,8 @@ pub struct Datapath {
     forward_accept: ForwardAccept,
     masquerade: bool,
     block_metadata: bool,
+    /// Since when no node needs the overlay that is there.
+    idle_overlay: Option<Instant>,
     /// Addresses of this node's Node that the node does not have, and what takes their place.
     replaced: Vec<(IpAddr, Option<IpAddr>)>,
     /// Netlink ports of the two sockets: the kernel names them in events of the agent's own changes.
@@ -117,6 +125,7 @@ impl Datapath {
                 port: settings.vxlan_port,
                 mtu: Some(settings.mtu).filter(|&mtu| mtu != 0),
             },
+            idle_overlay: None,
             replaced: Vec::new(),
             ports,
         })
@@ -219,12 +228,13 @@ impl Datapath {
     /// # Errors
     /// Where the kernel cannot be read, or the overlay's device cannot be created. Failures of single peers are in the
     /// answer.
-    pub async fn routes(&self, desired: &Desired, is_whole_truth: bool) -> Result<Routed, DatapathError> {
+    pub async fn routes(&mut self, desired: &Desired, is_whole_truth: bool) -> Result<Routed, DatapathError> {
         let mut state = self.state_with(desired, desired.peers.clone());
         let lost = self.lost_families(desired).await?;
         let left_out = leave_out(&mut state.peers, &lost);
         let ways = overlay::ways(&self.netlink, &state, self.routing).await?;
-        let overlay = overlay::describe(&self.netlink, &state, &ways, self.vxlan).await?;
+        let is_kept = self.keeps_idle_overlay(&ways);
+        let overlay = overlay::describe(&self.netlink, &state, &ways, self.vxlan, is_kept).await?;
         let pod_mtu = self.pod_mtu(&state, &ways).await?;
         let mut routed = Routed { pod_mtu, lost, left_out, ..Routed::default() };
         if let Some(overlay) = &overlay {
@@ -242,6 +252,16 @@ impl Datapath {
         routed.routes.failures.extend(ways.failures);
         routed.routes.failures.extend(routed.overlay.iter_mut().flat_map(|done| done.failures.drain(..)));
         Ok(routed)
+    }
+
+    /// Whether a device stays that no node needs any more.
+    fn keeps_idle_overlay(&mut self, ways: &Ways) -> bool {
+        if ways.need_overlay() || self.routing == Routing::Direct || !self.has_overlay() {
+            self.idle_overlay = None;
+            return false;
+        }
+        let now = Instant::now();
+        now.duration_since(*self.idle_overlay.get_or_insert(now)) < OVERLAY_LINGERS
     }
 
     /// Sets the routes to a few peers; the cost does not depend on the others. `None` if one of them is reached by the

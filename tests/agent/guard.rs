@@ -63,3 +63,30 @@ fn without_a_tunnel_nothing_is_kept_from_anybody() {
     node.wait_for_routes_to(&[11]);
     assert!(is_open(&node));
 }
+
+/// The other end may find out later that the two are on one link, and sends by VXLAN until then.
+#[test]
+fn a_tunnel_that_no_node_needs_any_more_stays_for_a_while() {
+    let mut node = AgentNode::new("idle");
+    node.namespace.ip("route add 198.51.100.0/24 via 192.0.2.1");
+    let mut away = other(11);
+    away.internal_ips = vec!["198.51.100.11".into()];
+    away.pod_cidrs = vec!["10.244.11.0/24".into()];
+    node.api.put(away.clone());
+    node.start_ready();
+    let has_device = || !node.namespace.ip("link show type vxlan").is_empty();
+    let route = || node.namespace.ip("route show 10.244.11.0/24");
+    node.wait("a tunnel", || has_device() && route().contains("dev ferrule-vxlan"));
+    away.internal_ips = vec!["192.0.2.11".into()];
+    node.api.put(away);
+    node.wait("the direct way", || route().contains("via 192.0.2.11 dev eth0"));
+    node.wait("who may send to it", || node.nft("list set inet ferrule vxlan_peers4").contains("192.0.2.11"));
+    assert!(has_device());
+    assert!(node.nft("list set inet ferrule vxlan_ports").contains("udp . 8472"));
+    assert_eq!(node.namespace.sh("bridge fdb show dev ferrule-vxlan"), "", "it leads nowhere");
+    assert!(!node.log().contains("step failed"), "{}", node.log());
+    node.end(Signal::TERM);
+    node.words = vec!["--routing".into(), "direct".into()];
+    node.start_ready();
+    node.wait("its end", || node.namespace.ip("link show type vxlan").is_empty());
+}

@@ -163,3 +163,19 @@ fn a_node_that_moves_changes_its_way() {
     assert_eq!(device_of_route(world.node(1), "10.244.3.10"), DEVICE);
     assert_all_reach_all(&world);
 }
+
+/// One end has found that the two are on one link, and the other has not yet.
+#[test]
+fn who_sends_directly_takes_vxlan_from_the_other_end() {
+    let world = World::new();
+    world.settle(Routing::Vxlan);
+    world.node(1).round(Routing::Auto, world.peers_of(1)).unwrap();
+    assert_eq!(device_of_route(world.node(1), "10.244.3.10"), "up0");
+    assert_eq!(device_of_route(world.node(3), "10.244.1.10"), DEVICE);
+    // What is sent directly comes in at the other end with any but a strict check.
+    for link in ["all", "up0"] {
+        world.node(3).namespace.set_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "2");
+    }
+    assert_reach(world.node(1), world.node(3));
+    assert_reach(world.node(3), world.node(1));
+}

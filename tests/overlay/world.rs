@@ -202,7 +202,7 @@ impl Node {
         let state = self.state(peers);
         self.on(async |netlink| {
             let ways = overlay::ways(netlink, &state, routing).await?;
-            match overlay::describe(netlink, &state, &ways, settings).await? {
+            match overlay::describe(netlink, &state, &ways, settings, false).await? {
                 Some(wanted) => {
                     let done = overlay::keep(netlink, &wanted).await?;
                     let routes = peers::synchronise_with(netlink, &state, &wanted).await?;
@@ -222,7 +222,7 @@ impl Node {
         let state = self.state(peers);
         self.on(async |netlink| {
             let ways = overlay::ways(netlink, &state, routing).await.unwrap();
-            overlay::describe(netlink, &state, &ways, SETTINGS).await.unwrap()
+            overlay::describe(netlink, &state, &ways, SETTINGS, false).await.unwrap()
         })
     }
 

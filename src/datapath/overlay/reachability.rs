@@ -90,7 +90,8 @@ pub async fn ways(node: &Netlink, state: &NodeState, routing: Routing) -> Result
     Ok(decided)
 }
 
-/// The overlay of this node, or `None` where no peer needs one.
+/// The overlay of this node, or `None` where no peer needs one and it is not to be kept without any (`is_kept`): then it
+/// leads nowhere, and takes what other nodes still send.
 ///
 /// # Errors
 /// Where the kernel cannot be asked for the uplink.
@@ -99,8 +100,9 @@ pub async fn describe(
     state: &NodeState,
     ways: &Ways,
     settings: Settings,
+    is_kept: bool,
 ) -> Result<Option<Overlay>, DatapathError> {
-    let Some(local) = local_end(state).filter(|_| ways.need_overlay()) else { return Ok(None) };
+    let Some(local) = local_end(state).filter(|_| ways.need_overlay() || is_kept) else { return Ok(None) };
     let mtu = match settings.mtu {
         Some(mtu) => mtu,
         None => inner_mtu(find_uplink(node, state, None).await?.mtu, local, state.ipv6),
