@@ -9,6 +9,7 @@ mod large;
 mod midstream;
 mod rebuilt;
 mod scene;
+mod sctp;
 mod switch;
 mod traffic;
 mod untold;

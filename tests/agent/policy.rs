@@ -1,5 +1,6 @@
 //! NetworkPolicies that the agent follows, with pods made by real ADDs and with real traffic.
 
+mod beside;
 mod downloads;
 mod flows;
 mod force;

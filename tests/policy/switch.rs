@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::scene::{Planning, Scene, TCP, anyone, peers, port};
+use ferrule::policy::plan::PortRules;
+
+use super::scene::{Planning, Scene, TCP, anyone, peers, port, range};
 use kit::netns::{Namespace, inside};
 use kit::traffic::PATIENT;
 
@@ -16,9 +18,21 @@ const SWITCHES: usize = 200;
 /// The pod `b` gets port 80 from `a` by one of two policies, and nothing from `c`.
 fn plan(first: bool) -> Planning {
     let (set, chain, other) = if first { ("peers-1", "pi-1", 81) } else { ("peers-2", "pi-2", 82) };
+    let ports = [port(TCP, 80, &[peers(set)]), port(TCP, other, &[anyone()])];
+    with_ports(first, set, chain, &ports)
+}
+
+/// The same by ranges of ports: the maps are of another kind.
+fn plan_of_ranges(first: bool) -> Planning {
+    let (set, chain, from) = if first { ("peers-1", "pi-1", 70) } else { ("peers-2", "pi-2", 80) };
+    let ports = [range(TCP, from, from + 15, &[peers(set)]), range(TCP, 100 + from, 120 + from, &[anyone()])];
+    with_ports(first, set, chain, &ports)
+}
+
+fn with_ports(first: bool, set: &str, chain: &str, ports: &[PortRules]) -> Planning {
     Planning::default()
         .pods(set, &["10.244.1.10", "fd00:1::10", "10.244.2.5"])
-        .chain(chain, &[port(TCP, 80, &[peers(set)]), port(TCP, other, &[anyone()])], &[])
+        .chain(chain, ports, &[])
         .pod("a", "", if first { "none" } else { "" })
         .pod("b", chain, "")
         .hold(chain, if first { "none" } else { "closed" })
@@ -26,6 +40,15 @@ fn plan(first: bool) -> Planning {
 
 #[test]
 fn a_switch_under_load_opens_and_cuts_nothing() {
+    switch_under_load(plan);
+}
+
+#[test]
+fn a_switch_of_port_ranges_under_load_opens_and_cuts_nothing() {
+    switch_under_load(plan_of_ranges);
+}
+
+fn switch_under_load(plan: fn(bool) -> Planning) {
     let mut scene = Scene::new();
     scene.apply(&plan(true).0);
     let Scene { a, b, c, .. } = &scene;

@@ -41,6 +41,7 @@ pub struct Member {
     pub namespace: String,
     pub name: String,
     pub addresses: Vec<String>,
+    pub result: Value,
     _servers: Vec<Answering>,
 }
 
@@ -90,15 +91,21 @@ impl World {
 
     /// Attaches it, with servers on its addresses.
     pub fn attach(&self, namespace: &str, name: &str, uid: &str) -> Member {
+        self.attach_with(namespace, name, uid, &self.node.conf())
+    }
+
+    /// The same by another conf.
+    pub fn attach_with(&self, namespace: &str, name: &str, uid: &str, conf: &Value) -> Member {
         let pod = Pod::new(name);
         let words =
             format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}");
-        let result = self.call("ADD", &pod, &words).run().result();
+        let call = Call::ferrule("ADD").on(&self.node.namespace).conf(conf);
+        let result = call.attachment(pod.container(), pod.namespace().path()).args(&words).run().result();
         let addresses = addresses_of(&result);
         let servers = addresses.iter().map(|address| Answering::start(pod.namespace(), address, PORT));
         let servers = servers.collect();
         let (uid, namespace, name) = (uid.to_owned(), namespace.to_owned(), name.to_owned());
-        Member { pod, uid, namespace, name, addresses, _servers: servers }
+        Member { pod, uid, namespace, name, addresses, result, _servers: servers }
     }
 
     /// Detaches it, and removes it from the API server.
