@@ -19,6 +19,7 @@ mod life;
 mod loopback;
 mod lost;
 mod manifests;
+mod many_pods;
 mod nat;
 pub mod node;
 pub mod objects;
