@@ -15,6 +15,7 @@ pub mod attach;
 mod changes;
 pub mod compare;
 pub mod detach;
+pub mod drops;
 pub mod error;
 mod interfaces;
 pub mod nftables;

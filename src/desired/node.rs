@@ -17,7 +17,7 @@ use crate::linux::rule::{Packets, REFUSED, Rule};
 
 /// Where clouds answer a node with its credentials: AWS, Google, Azure, Oracle, OpenStack and others; AWS and Google by
 /// IPv6. At the first of them some clouds have their DNS as well, so only this port is refused.
-const METADATA: [(IpAddr, u16); 3] = [
+pub const METADATA: [(IpAddr, u16); 3] = [
     (IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80),
     (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 80),
     (IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), 80),

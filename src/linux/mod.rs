@@ -40,6 +40,7 @@ pub mod nft;
 pub mod qdisc;
 pub mod route;
 pub mod rule;
+pub mod snmp;
 mod socket;
 pub mod sysctl;
 pub mod vxlan;

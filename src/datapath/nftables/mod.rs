@@ -119,7 +119,9 @@ pub async fn rebuild<E: From<NftError>, W: Into<Wanted>>(
         } else {
             Present::Table
         };
-        let plan = Plan::new(present, &actual, networks, read()?);
+        let counting =
+            if exists { nft.placed_rules(&table()).await.map_err(NftError::from)? } else { Vec::new() };
+        let plan = Plan::new(present, &actual, networks, read()?).counting_on(&counting);
         match nft.commit(Some(generation), &plan.changes).await {
             Ok(()) => {
                 let Plan { added, removed, passed_over, .. } = plan;

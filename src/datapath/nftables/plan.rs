@@ -8,6 +8,8 @@ use crate::desired::nftables::element::{Element, belongs_to};
 use crate::desired::nftables::table::{sets, table, whole_table};
 use crate::linux::nft::change::Change;
 use crate::linux::nft::element::Bytes;
+use crate::linux::nft::expr::Counted;
+use crate::linux::nft::rule::{PlacedRule, Rule};
 use crate::linux::nft::set::Set;
 use crate::linux::nft::table::Table;
 
@@ -105,6 +107,23 @@ impl Plan {
         changes.extend(whole_table());
         changes.extend(additions(wanted.into_iter().chain(staying.into_iter().cloned())));
         Self { changes, added: 0, removed: 0, passed_over }
+    }
+}
+
+impl Plan {
+    /// Lets the rules of a table that is made anew count on from what those have counted that are there.
+    pub fn counting_on(mut self, there: &[PlacedRule]) -> Self {
+        let place = |rule: &Rule| (rule.chain.clone(), rule.exprs.clone());
+        let counted: HashMap<_, Counted> =
+            there.iter().filter_map(|it| Some((place(&it.rule), it.counted?))).collect();
+        for change in &mut self.changes {
+            if let Change::AddRule(table, rule) = change
+                && let Some(&counted) = counted.get(&place(rule))
+            {
+                *change = Change::AddCountedRule(table.clone(), rule.clone(), counted);
+            }
+        }
+        self
     }
 }
 

@@ -5,8 +5,10 @@ use crate::linux::nft::expr::{Comparison, Expr, Header, MetaField, Reg, Verdict}
 use crate::linux::nft::rule::Rule;
 use crate::linux::nft::table::Family;
 
-/// `RTN_LOCAL` (include/uapi/linux/rtnetlink.h).
+/// `RTN_UNICAST`, `RTN_LOCAL`, `RTN_UNREACHABLE` (include/uapi/linux/rtnetlink.h).
+const UNICAST: u32 = 1;
 const LOCAL: u32 = 2;
+const UNREACHABLE: u32 = 7;
 
 /// `IPS_DST_NAT` (include/uapi/linux/netfilter/nf_conntrack_common.h).
 const DST_NAT: u32 = 1 << 5;
@@ -20,7 +22,7 @@ pub const RELATED: u32 = 1 << 2;
 const ICMPV6: u8 = 58;
 
 /// `IPPROTO_TCP`, and flags of its header's byte 13 (RFC 9293, section 3.1).
-const TCP: u8 = 6;
+pub const TCP: u8 = 6;
 const FIN: u8 = 1;
 pub const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
@@ -188,12 +190,27 @@ fn has_any_bit(load: Expr, bits: u32) -> Vec<Expr> {
 
 /// `fib daddr type local`
 pub fn is_for_this_node() -> Vec<Expr> {
-    equals(|to| Expr::DestinationType { on_input_link: false, to }, &LOCAL.to_ne_bytes())
+    is_of_type(LOCAL)
 }
 
 /// `fib daddr . iif type local`
 pub fn is_for_its_link() -> Vec<Expr> {
     equals(|to| Expr::DestinationType { on_input_link: true, to }, &LOCAL.to_ne_bytes())
+}
+
+/// `fib daddr type unicast fib daddr oif missing`, after [`ipv4`]: the kernel looks for the type in the table of local
+/// addresses alone, and for the link in all of them.
+pub fn has_no_route4() -> Vec<Expr> {
+    [is_of_type(UNICAST), equals(|to| Expr::HasRoute { to }, &[0; 4])].concat()
+}
+
+/// `fib daddr type unreachable`, after [`ipv6`]
+pub fn has_no_route6() -> Vec<Expr> {
+    is_of_type(UNREACHABLE)
+}
+
+fn is_of_type(value: u32) -> Vec<Expr> {
+    equals(|to| Expr::DestinationType { on_input_link: false, to }, &value.to_ne_bytes())
 }
 
 /// `FIELD . FIELD @SET`

@@ -31,6 +31,7 @@
 //! | [`expr`]        | what rules are made of, under the names that `nft` has for it      |
 //! | [`element`]     | the elements of a pod, and where a network's pods keep their source |
 //! | [`node_addresses`] | the elements that say which addresses are the node's            |
+//! | [`reason`]      | why packets are dropped, and how that is counted                   |
 //! | [`vxlan`]       | the elements of the node's VXLAN port                              |
 //!
 //! What cannot work: a hostPort from `::1`. The kernel has no `route_localnet` for IPv6: a pod drops what comes from
@@ -40,6 +41,7 @@
 pub mod element;
 pub mod expr;
 pub mod node_addresses;
+pub mod reason;
 pub mod rules;
 pub mod table;
 pub mod vxlan;

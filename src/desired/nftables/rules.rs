@@ -1,16 +1,18 @@
 //! The rules, chain by chain, as `nft list table inet ferrule` prints them.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::desired::attachment::GATEWAY_V6;
 use crate::desired::nftables::expr::{
-    Field, INVALID, RELATED, ct_original_ip_saddr, ct_original_ip6_saddr, ct_reply_ip_saddr,
-    ct_reply_ip6_saddr, dnat_to, equals, goto, has_mark, icmpv6_type, icmpv6_types, iifgroup, iifname,
-    ip_daddr, ip_saddr, ip6_daddr, ip6_saddr, ipv4, ipv6, is_for_its_link, is_for_this_node, is_in,
-    is_in_state, is_not_from_loopback, is_redirected, jump, l4proto, masked_equals, masquerade,
-    masquerade_fully_random, oifname, rule, starts_with, th_dport, verdict,
+    Field, INVALID, RELATED, TCP, ct_original_ip_saddr, ct_original_ip6_saddr, ct_reply_ip_saddr,
+    ct_reply_ip6_saddr, dnat_to, equals, goto, has_mark, has_no_route4, has_no_route6, icmpv6_type,
+    icmpv6_types, iifgroup, iifname, ip_daddr, ip_saddr, ip6_daddr, ip6_saddr, ipv4, ipv6, is_for_its_link,
+    is_for_this_node, is_in, is_in_state, is_not_from_loopback, is_redirected, jump, l4proto, masked_equals,
+    masquerade, masquerade_fully_random, oifname, rule, starts_with, th_dport, verdict,
 };
+use crate::desired::nftables::reason::Reason;
 use crate::desired::nftables::table::{chain, set};
+use crate::desired::node::METADATA;
 use crate::linux::nft::element::Bytes;
 use crate::linux::nft::expr::Expr;
 use crate::linux::nft::expr::Verdict::{Accept, Drop, Return};
@@ -51,24 +53,38 @@ pub fn rules() -> Vec<Rule> {
     .concat()
 }
 
+/// A rule that drops what the parts tell, and counts it. Established traffic never comes as far as a counter.
+fn drops(chain: &str, parts: &[Vec<Expr>], reason: Reason, words: &str) -> Rule {
+    let parts = [parts.concat(), vec![Expr::Counter], verdict(Drop)];
+    rule(chain, &parts, &reason.comment(words))
+}
+
+/// A rule that counts what the routing drops soon.
+fn counts(chain: &str, parts: &[Vec<Expr>], reason: Reason, words: &str) -> Rule {
+    rule(chain, &[parts.concat(), vec![Expr::Counter]], &reason.comment(words))
+}
+
 fn prerouting() -> Vec<Rule> {
-    let rule = |parts: &[Vec<Expr>], comment| rule(chain::PREROUTING, parts, comment);
     let from_outside = |field| [is_not_from_loopback(), ipv4(), starts_with(field, &LOOPBACK)].concat();
+    let drops =
+        |field| drops(chain::PREROUTING, &[from_outside(field)], Reason::Loopback, "127/8 is the node's own");
     vec![
         // Links of pods with hostPorts have route_localnet, and kube-proxy may have switched it on for all links:
         // only the node itself may speak to its 127.0.0.1 (CVE-2020-8558).
-        // iifname != "lo" ip daddr 127.0.0.0/8 drop
-        rule(&[from_outside(ip_daddr), verdict(Drop)], "127/8 is the node's own"),
-        // iifname != "lo" ip saddr 127.0.0.0/8 drop
-        rule(&[from_outside(ip_saddr), verdict(Drop)], "127/8 is the node's own"),
+        // iifname != "lo" ip daddr 127.0.0.0/8 counter drop
+        drops(ip_daddr),
+        // iifname != "lo" ip saddr 127.0.0.0/8 counter drop
+        drops(ip_saddr),
         // iifname @pods goto antispoof
-        rule(&[is_in(&[iifname], set::PODS), goto(chain::ANTISPOOF)], "pods"),
+        rule(chain::PREROUTING, &[is_in(&[iifname], set::PODS), goto(chain::ANTISPOOF)], "pods"),
     ]
 }
 
 fn antispoof() -> Vec<Rule> {
     let rule = |parts: &[Vec<Expr>], comment| rule(chain::ANTISPOOF, parts, comment);
-    let link_local = masked_equals(ip6_saddr, &padded([0xff, 0xc0]), &padded([0xfe, 0x80]));
+    let drops = |parts: &[Vec<Expr>], reason, words| drops(chain::ANTISPOOF, parts, reason, words);
+    let link_local = || masked_equals(ip6_saddr, &padded([0xff, 0xc0]), &padded([0xfe, 0x80]));
+    let no_source = equals(ip6_saddr, &Ipv6Addr::UNSPECIFIED.octets());
     let to_gateway = equals(ip6_daddr, &Bytes::default().address(GATEWAY_V6).0);
     vec![
         // iifname . ip saddr @sources4 accept
@@ -76,22 +92,30 @@ fn antispoof() -> Vec<Rule> {
         // iifname . ip6 saddr @sources6 accept
         rule(&[ipv6(), is_own(ip6_saddr, set::SOURCES6), verdict(Accept)], "the pod's own address"),
         // ip6 saddr fe80::/10 ip6 daddr fe80::1 accept
-        rule(&[ipv6(), link_local, to_gateway, verdict(Accept)], "to the gateway"),
-        rule(&[verdict(Drop)], "not the pod's address"),
+        rule(&[ipv6(), link_local(), to_gateway, verdict(Accept)], "to the gateway"),
+        // What every kernel sends when a link comes up: told apart, so that what is forged can be seen.
+        // ip6 saddr fe80::/10 counter drop
+        drops(&[ipv6(), link_local()], Reason::LinkLocal, "nobody but the gateway is on the link"),
+        // ip6 saddr :: counter drop
+        drops(&[ipv6(), no_source], Reason::LinkLocal, "nobody but the gateway is on the link"),
+        drops(&[], Reason::SpoofedSource, "not the pod's address"),
     ]
 }
 
 fn reassembled() -> Vec<Rule> {
-    let from_pods = |types: Vec<Expr>| [types, is_in(&[iifname], set::PODS), verdict(Drop)];
+    let drops = |types: Vec<Expr>, words| {
+        let parts = [types, is_in(&[iifname], set::PODS)];
+        drops(chain::REASSEMBLED, &parts, Reason::NeighbourDiscovery, words)
+    };
     vec![
         // Router and neighbour solicitations and advertisements, and redirects (RFC 4861, RFC 4443). Both ends have
         // permanent neighbour entries for each other: nothing that a pod says there is needed. And those of multicast
         // listeners (RFC 2710, RFC 3810), which conntrack leaves alone as well: to a host far away they would leave the
         // node with the pod's address.
-        // icmpv6 type 130-137 iifname @pods drop
-        rule(chain::REASSEMBLED, &from_pods(icmpv6_types(130, 137)), "no neighbour discovery from pods"),
-        // icmpv6 type mld2-listener-report iifname @pods drop
-        rule(chain::REASSEMBLED, &from_pods(icmpv6_type(143)), "no multicast listeners"),
+        // icmpv6 type 130-137 iifname @pods counter drop
+        drops(icmpv6_types(130, 137), "not from pods"),
+        // icmpv6 type mld2-listener-report iifname @pods counter drop
+        drops(icmpv6_type(143), "no multicast listeners"),
     ]
 }
 
@@ -101,14 +125,14 @@ fn no_flow() -> Vec<Rule> {
     let rule = |parts: &[Vec<Expr>], comment| rule(chain::NO_FLOW, parts, comment);
     let its_own = |end, sources| rule(&[is_own(end, sources), verdict(Return)], "about a flow of the pod");
     vec![
-        // ct state invalid drop
-        rule(&[is_in_state(INVALID), verdict(Drop)], "of no flow"),
+        // ct state invalid counter drop
+        drops(chain::NO_FLOW, &[is_in_state(INVALID)], Reason::Invalid, "of no flow"),
         // iifname . ct original ip saddr @sources4 return
         its_own(ct_original_ip_saddr, set::SOURCES4),
         its_own(ct_reply_ip_saddr, set::SOURCES4),
         its_own(ct_original_ip6_saddr, set::SOURCES6),
         its_own(ct_reply_ip6_saddr, set::SOURCES6),
-        rule(&[verdict(Drop)], "about a flow of others"),
+        drops(chain::NO_FLOW, &[], Reason::ForeignError, "about a flow of others"),
     ]
 }
 
@@ -122,13 +146,32 @@ fn refuse_no_flow(chain: &str) -> Rule {
 fn dnat_prerouting() -> Vec<Rule> {
     let rule = |parts: &[Vec<Expr>], comment| rule(chain::DNAT_PREROUTING, parts, comment);
     let by_uplink = [is_in(&[iifname], set::UPLINKS), is_for_its_link(), goto(chain::ANY_HOSTPORTS)];
-    vec![
+    let no_route = |parts| counts(chain::DNAT_PREROUTING, parts, Reason::NoRoute, "no such pod");
+    let mut rules = vec![
         // fib daddr type local jump hostports
         rule(&[is_for_this_node(), jump(chain::HOSTPORTS)], "for this node"),
         // Whatever came to be an address of an uplink since somebody looked, without anybody telling.
         // iifname @uplinks fib daddr . iif type local goto any_hostports
         rule(&by_uplink, "for the uplink that it came by"),
-    ]
+        // The rest drops nothing: the routing does. Chains of type nat see the first packet of a flow alone.
+        // meta nfproto ipv4 fib daddr type unicast fib daddr oif missing counter
+        no_route(&[ipv4(), has_no_route4()]),
+        // meta nfproto ipv6 fib daddr type unreachable counter
+        no_route(&[ipv6(), has_no_route6()]),
+    ];
+    rules.extend(METADATA.iter().map(|(address, port)| asks_metadata(*address, *port)));
+    rules
+}
+
+/// `ip daddr ADDRESS tcp dport PORT iifname @pods counter`: refused by a rule of policy routing, where that is asked for.
+fn asks_metadata(address: IpAddr, port: u16) -> Rule {
+    let is_to = match address {
+        IpAddr::V4(address) => [ipv4(), equals(ip_daddr, &address.octets())].concat(),
+        IpAddr::V6(address) => [ipv6(), equals(ip6_daddr, &address.octets())].concat(),
+    };
+    let port = [equals(l4proto, &[TCP]), equals(th_dport, &port.to_be_bytes())].concat();
+    let parts = [is_to, port, is_in(&[iifname], set::PODS)];
+    counts(chain::DNAT_PREROUTING, &parts, Reason::Metadata, "refused if the conf says so")
 }
 
 fn dnat_output() -> Vec<Rule> {
@@ -236,7 +279,7 @@ fn vxlan() -> Vec<Rule> {
         // ip saddr @vxlan_peers4 accept
         rule(&[ipv4(), is_in(&[ip_saddr], set::VXLAN_PEERS4), verdict(Accept)], "from a node"),
         rule(&[ipv6(), is_in(&[ip6_saddr], set::VXLAN_PEERS6), verdict(Accept)], "from a node"),
-        rule(&[verdict(Drop)], "only nodes may send VXLAN"),
+        drops(chain::VXLAN, &[], Reason::VxlanStranger, "only nodes may send VXLAN"),
     ]
 }
 
@@ -252,16 +295,17 @@ fn leaving() -> Vec<Rule> {
 /// under the pod's own address.
 fn pod_to_vxlan() -> Vec<Rule> {
     let rule = |parts: &[Vec<Expr>], comment| rule(chain::POD_TO_VXLAN, parts, comment);
+    let drops = |parts: &[Vec<Expr>], words| drops(chain::POD_TO_VXLAN, parts, Reason::VxlanFromPod, words);
     vec![
         // oifname @pods accept
         rule(&[is_in(&[oifname], set::PODS), verdict(Accept)], "to a pod of this node"),
-        // ip daddr @vxlan_peers4 drop
-        rule(&[ipv4(), is_in(&[ip_daddr], set::VXLAN_PEERS4), verdict(Drop)], "no pod speaks to a tunnel"),
-        rule(&[ipv6(), is_in(&[ip6_daddr], set::VXLAN_PEERS6), verdict(Drop)], "no pod speaks to a tunnel"),
+        // ip daddr @vxlan_peers4 counter drop
+        drops(&[ipv4(), is_in(&[ip_daddr], set::VXLAN_PEERS4)], "no pod speaks to a tunnel"),
+        drops(&[ipv6(), is_in(&[ip6_daddr], set::VXLAN_PEERS6)], "no pod speaks to a tunnel"),
         // iifname . ip saddr @sources4 accept
         rule(&[ipv4(), is_own(ip_saddr, set::SOURCES4), verdict(Accept)], "with its own address"),
         rule(&[ipv6(), is_own(ip6_saddr, set::SOURCES6), verdict(Accept)], "with its own address"),
-        rule(&[verdict(Drop)], "no pod sends VXLAN as its node"),
+        drops(&[], "no pod sends VXLAN as its node"),
     ]
 }
 

@@ -97,11 +97,11 @@ pub const TABLE: &str = "ferrule";
 
 /// The table's comment: tells by a hash which version of chains, sets and rules it has, whoever made it. A test says what
 /// must stand here when one of them has changed.
-pub const COMMENT: &str = "ferrule layout c68bae029a71f868";
+pub const COMMENT: &str = "ferrule layout 095c2d1a57778fbe";
 
 /// How often [`chain::ANTISPOOF`] is used: by its own rules, and by the one that sends packets there. Without it one pod
 /// can speak as another.
-pub const ANTISPOOF_USE: u32 = 5;
+pub const ANTISPOOF_USE: u32 = 7;
 
 /// `table inet ferrule`
 pub fn table() -> Table {

@@ -10,6 +10,7 @@ use super::super::error::KernelError;
 use super::super::message::Request;
 use super::super::nfnetlink::{self, Nfnetlink};
 use super::element::{Element, message_about, message_with_end};
+use super::expr::Counted;
 use super::message;
 use super::rule::{PlacedRule, Rule};
 use super::set::Set;
@@ -39,6 +40,8 @@ pub enum Change {
     DeleteSet(Table, String),
     /// Adds a rule to the end of its chain.
     AddRule(Table, Rule),
+    /// The same, and its counter goes on from what another one has counted.
+    AddCountedRule(Table, Rule, Counted),
     /// Puts a rule before all others of its chain.
     InsertRule(Table, Rule),
     /// Removes a rule. Refused (ENOENT) if it is not there.
@@ -154,11 +157,18 @@ impl Change {
                 one(table, 0, NfTablesMessage::DeleteSet(Set::to_question(table, name)))
             }
             Self::AddRule(table, rule) => {
-                one(table, NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(rule.to_message(table)))
+                let inner = NfTablesMessage::NewRule(rule.to_message(table, Counted::default()));
+                one(table, NLM_F_CREATE | NLM_F_APPEND, inner)
+            }
+            // nft add rule FAMILY TABLE CHAIN ... counter packets PACKETS bytes BYTES ...
+            Self::AddCountedRule(table, rule, counted) => {
+                let inner = NfTablesMessage::NewRule(rule.to_message(table, *counted));
+                one(table, NLM_F_CREATE | NLM_F_APPEND, inner)
             }
             // nft insert rule FAMILY TABLE CHAIN ...
             Self::InsertRule(table, rule) => {
-                one(table, NLM_F_CREATE, NfTablesMessage::NewRule(rule.to_message(table)))
+                let inner = NfTablesMessage::NewRule(rule.to_message(table, Counted::default()));
+                one(table, NLM_F_CREATE, inner)
             }
             // nft delete rule FAMILY TABLE CHAIN handle HANDLE
             Self::DeleteRule { table, chain, handle } => {
@@ -210,7 +220,9 @@ impl fmt::Display for Change {
             Self::DeleteChain(table, name) => write!(f, "delete chain {table} {name}"),
             Self::FlushChain(table, name) => write!(f, "flush chain {table} {name}"),
             Self::DeleteSet(table, name) => write!(f, "delete set {table} {name}"),
-            Self::AddRule(table, rule) => write!(f, "add rule {table} {}", rule.chain),
+            Self::AddRule(table, rule) | Self::AddCountedRule(table, rule, _) => {
+                write!(f, "add rule {table} {}", rule.chain)
+            }
             Self::InsertRule(table, rule) => write!(f, "insert rule {table} {}", rule.chain),
             Self::DeleteRule { table, chain, handle } => {
                 write!(f, "delete rule {table} {chain} handle {handle}")

@@ -167,6 +167,11 @@ pub enum Expr {
         /// Whereto.
         to: Reg,
     },
+    /// Loads whether the routing tables lead to the destination by a link: 1 in the first of four bytes, or 0.
+    HasRoute {
+        /// Whereto.
+        to: Reg,
+    },
     /// Loads how the packet stands to its flow (`NF_CT_STATE_*`, one bit), four bytes in the host's order.
     FlowState {
         /// Whereto.
@@ -273,6 +278,15 @@ impl Verdict {
     }
 }
 
+impl Counted {
+    /// A counter that goes on from here.
+    pub(super) fn to_netlink(self) -> ListAttribute<ExpressionAttribute> {
+        let numbers = [(NFTA_COUNTER_BYTES, self.bytes), (NFTA_COUNTER_PACKETS, self.packets)];
+        let numbers = numbers.map(|(kind, number)| DefaultNla::new(kind, number.to_be_bytes().to_vec()));
+        Expressions::Other { expression_type: "counter".to_owned(), attributes: numbers.to_vec() }.into()
+    }
+}
+
 impl Expr {
     pub(super) fn to_netlink(&self) -> ListAttribute<ExpressionAttribute> {
         let value = |bytes: &[u8]| DataAttribute::Value(bytes.to_vec());
@@ -347,6 +361,14 @@ impl Expr {
                     ],
                 )
             }
+            Self::HasRoute { to } => other(
+                "fib",
+                &[
+                    (NFTA_FIB_DREG, to.number()),
+                    (NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF),
+                    (NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR | NFTA_FIB_F_PRESENT),
+                ],
+            ),
             Self::FlowState { to } => {
                 other("ct", &[(NFTA_CT_KEY, NFT_CT_STATE), (NFTA_CT_DREG, to.number())])
             }

@@ -58,12 +58,16 @@ pub fn kept_comment(comment: &str) -> &str {
 }
 
 impl Rule {
-    /// `nft add rule TABLE CHAIN ... comment COMMENT`
-    pub(super) fn to_message(&self, table: &Table) -> RuleMessage {
+    /// `nft add rule TABLE CHAIN ... comment COMMENT`, its counter at `counted`.
+    pub(super) fn to_message(&self, table: &Table, counted: Counted) -> RuleMessage {
+        let exprs = self.exprs.iter().map(|expr| match expr {
+            Expr::Counter => counted.to_netlink(),
+            other => other.to_netlink(),
+        });
         let mut attributes = vec![
             RuleAttribute::Table(table.name.clone()),
             RuleAttribute::Chain(self.chain.clone()),
-            RuleAttribute::Expressions(self.exprs.iter().map(Expr::to_netlink).collect()),
+            RuleAttribute::Expressions(exprs.collect()),
         ];
         let comment = self.comment.as_ref();
         attributes.extend(comment.map(|comment| RuleAttribute::UserData(userdata::from_comment(comment))));

@@ -28,7 +28,7 @@ fn the_host_ports_of_running_pods_come_back_after_a_flush() {
     block_on(async {
         let nft = world.prepare().await;
         add_pod(&nft, &elements).await.unwrap();
-        let whole = world.list("list ruleset");
+        let whole = world.list("-s list ruleset");
         // An ADD notices the first ones; the others are found by who reads all rules.
         let damages: [(&[&str], bool); 8] = [
             (&["flush", "ruleset"], true),
@@ -50,7 +50,7 @@ fn the_host_ports_of_running_pods_come_back_after_a_flush() {
                 rebuild(&nft, &[network()], from_store(&stored)).await.unwrap()
             };
             assert!(made.made && made.passed_over.is_empty(), "{damage:?}: {made:?}");
-            assert_eq!(world.list("list ruleset"), whole, "{damage:?}");
+            assert_eq!(world.list("-s list ruleset"), whole, "{damage:?}");
             assert_eq!(tcp(&world.outside, "192.0.2.10", 80), reply("192.0.2.1", "a"), "{damage:?}");
         }
         let nobody = || -> Result<Vec<Element>, NftError> { panic!("not asked for") };

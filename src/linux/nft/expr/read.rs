@@ -170,7 +170,11 @@ impl Fields<'_> {
     }
 
     fn read_fib(&self) -> Option<Expr> {
-        let on_input_link = match self.0.number(NFTA_FIB_FLAGS)? {
+        let flags = self.0.number(NFTA_FIB_FLAGS)?;
+        if self.says(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF) && flags == NFTA_FIB_F_DADDR | NFTA_FIB_F_PRESENT {
+            return Some(Expr::HasRoute { to: self.register(NFTA_FIB_DREG)? });
+        }
+        let on_input_link = match flags {
             NFTA_FIB_F_DADDR => false,
             flags if flags == NFTA_FIB_F_DADDR | NFTA_FIB_F_IIF => true,
             _ => return None,
@@ -228,6 +232,7 @@ mod tests {
             Expr::Masquerade { fully_random: false },
             Expr::DestinationType { on_input_link: false, to: b },
             Expr::DestinationType { on_input_link: true, to: a },
+            Expr::HasRoute { to: a },
             Expr::FlowStatus { to: a },
             Expr::FlowState { to: a },
             Expr::FlowSource { of_answers: false, ipv4: true, to: b },
