@@ -1,5 +1,6 @@
 //! Applies what is desired to the kernel and the store: one method for each part of the node, all idempotent.
 
+mod drops;
 pub mod lost;
 
 use std::net::IpAddr;

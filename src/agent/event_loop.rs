@@ -32,6 +32,7 @@ use crate::agent::cluster::Cluster;
 use crate::agent::cluster::desired_state::OwnNode;
 use crate::agent::cluster::index::{Change, NodeEvent};
 use crate::agent::drift::Parts;
+use crate::agent::drops::DropCounts;
 use crate::agent::install::runtime::Runtime;
 use crate::agent::install::{conflist, drop_ins};
 use crate::agent::k8s::api_server;
@@ -94,6 +95,7 @@ pub struct Agent {
     mounts: Mounts,
     certificate_authority: CertificateAuthority,
     lacks: OwnNodeLacks,
+    drops: DropCounts,
     /// Place of the route that is looked up next, while they are.
     look_up_from: Option<usize>,
     /// Routes that packets do not take, among those before that place.
@@ -124,6 +126,7 @@ impl Agent {
             reported,
             applied: Parts::default(),
             lacks: OwnNodeLacks::default(),
+            drops: DropCounts::default(),
             look_up_from: None,
             overruled: Vec::new(),
             api_server: ApiServer::default(),
@@ -177,6 +180,7 @@ impl Agent {
                     let recorder = self.reported.recorder.as_ref();
                     self.runtime.nudge(Instant::now(), awaits_network, recorder).await;
                     self.look_up_routes().await;
+                    self.drops.read(Instant::now(), &self.kernel.datapath, &self.reported.metrics).await;
                 }
                 _ = resync.tick() => self.resync().await,
             }

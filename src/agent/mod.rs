@@ -14,6 +14,7 @@
 //! | [`kernel`], [`apply`]         | the sockets; node, routes, table, pods, firewalls                           |
 //! | [`mounts`]                    | whether the agent's directories are still the node's                        |
 //! | [`drift`]                     | which of them an event of the kernel calls to compare                       |
+//! | `drops`                       | dropped packets, for /metrics                                               |
 //! | [`policy`]                    | NetworkPolicy: a task beside the loop                                       |
 //! | [`install`]                   | the plugin, the conf, drop-ins, and whether the runtime has loaded the conf |
 //! | [`serve`]                     | /metrics, /healthz, /readyz; the log; the plugin's log                      |
@@ -23,6 +24,7 @@ pub mod apply;
 pub mod backoff;
 pub mod cluster;
 pub mod drift;
+mod drops;
 pub mod event_loop;
 pub mod install;
 pub mod k8s;

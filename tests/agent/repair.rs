@@ -90,6 +90,25 @@ fn a_table_that_is_flushed_or_gone() {
     }
 }
 
+/// What is dropped is told by reason, and a table that somebody changed is no reason to count from nothing.
+#[test]
+fn dropped_packets_are_told_by_reason() {
+    let node = ready("drops");
+    let metric = |reason: &str| node.metric(&format!("ferrule_dropped_packets_total{{reason=\"{reason}\"}}"));
+    node.wait("counters", || metric("spoofed_source") == Some(0.0) && metric("policy_ingress") == Some(0.0));
+    assert_eq!(metric("metadata"), None, "nobody refuses that");
+    let pod = Pod::new("pod");
+    pod_on(&node, &pod);
+    pod.namespace().ip("address add 203.0.113.7/32 dev eth0");
+    let forge = || pod.namespace().sh("ping -c 1 -W 1 -I 203.0.113.7 192.0.2.10 >/dev/null || true");
+    forge();
+    node.wait("one more", || metric("spoofed_source") == Some(1.0));
+    node.nft("flush chain inet ferrule postrouting");
+    repaired(&node, "the table", || node.nft("list table inet ferrule").contains("fully-random"));
+    forge();
+    node.wait("counted on", || metric("spoofed_source") == Some(2.0));
+}
+
 /// hostPorts answer on the node's addresses, and on no other that is local.
 #[test]
 fn an_address_that_comes_later_is_the_nodes() {

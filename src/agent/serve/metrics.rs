@@ -73,6 +73,7 @@ pub struct Metrics {
     addresses_free: Family<Labels<3>, LargeGauge>,
     addresses_capacity: Family<Labels<3>, LargeGauge>,
     forward_drops: Family<Labels<3>, Gauge>,
+    dropped: Family<Label, Counter>,
     commands: Family<Labels<3>, Counter>,
     add_phases: Family<Label, Histogram>,
     /// Whether the API server answers.
@@ -115,6 +116,7 @@ impl Metrics {
             addresses_free: Family::default(),
             addresses_capacity: Family::default(),
             forward_drops: Family::default(),
+            dropped: Family::default(),
             commands: Family::default(),
             add_phases: Family::new_with_constructor(histogram),
             api_up: Gauge::default(),
@@ -185,6 +187,8 @@ impl Metrics {
         let help =
             "1 for each chain of the forward hook that ends in a drop and has no accept rules for pods";
         registry.register("forward_drop_chains", help, self.forward_drops.clone());
+        let help = "Packets that were dropped on this node, by reason, since the nftables table was made";
+        registry.register("dropped_packets", help, self.dropped.clone());
         let commands = self.commands.clone();
         registry.register(
             "commands",
@@ -254,6 +258,11 @@ impl Metrics {
             let labels = [("family", family), ("table", table.name.clone()), ("chain", chain.clone())];
             self.forward_drops.get_or_create(&labels).set(1);
         }
+    }
+
+    /// So many packets more were dropped for that reason.
+    pub fn dropped(&self, reason: &'static str, packets: u64) {
+        self.dropped.get_or_create(&[("reason", reason.to_owned())]).inc_by(packets);
     }
 
     /// A command of the plugin; `code` is that of its error.
@@ -331,6 +340,7 @@ mod tests {
         metrics.peer_failed("b");
         metrics.step_took("routes", Duration::from_millis(3));
         metrics.step_failed("routes");
+        metrics.dropped("spoofed_source", 1);
         metrics.policy.problems("invalid", 1);
         metrics.policy.denied("shop", "ingress");
         metrics.policy.denied_exactly("ingress", 1);
