@@ -3,6 +3,7 @@
 mod capabilities;
 mod claims;
 mod document;
+mod drops;
 mod files;
 mod fragments;
 mod loopback;

@@ -83,6 +83,11 @@ pub enum Verb {
         network: Option<NetworkName>,
     },
 
+    /// Count the packets that were dropped on this node, by reason
+    ///
+    /// Since the nftables table was made. `doctor` tells which of these counts are rising.
+    Drops,
+
     /// Release addresses that belong to dead pods or to no pod
     ///
     /// A pod counts as dead if its network namespace is gone, or if the node was rebooted since it was added. What may
@@ -200,6 +205,7 @@ impl Verb {
         match self {
             Self::Inspect { .. } => "inspect",
             Self::Doctor { .. } => "doctor",
+            Self::Drops => "drops",
             Self::Reclaim { .. } => "reclaim",
             Self::Sync { .. } => "sync",
             Self::Uninstall { .. } => "uninstall",

@@ -2,6 +2,7 @@
 //! Changes nothing.
 
 mod agent_process;
+mod drops;
 mod firewall;
 mod node;
 mod others;
@@ -108,6 +109,7 @@ impl Finding {
 pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<DoctorReport, CniError> {
     let networks = common.find_networks(only)?;
     let node = NodeView::read().await?;
+    let dropped = drops::begin().await;
     let mut report = DoctorReport {
         version: 1,
         findings: others::examine_confs(&networks, &common.conf_dir),
@@ -128,6 +130,14 @@ pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<Docto
     match policy::examine(&networks, &node).await {
         Ok(findings) => report.findings.extend(findings),
         Err(error) => report.skip(&format!("network policies: {error}")),
+    }
+    let dropped = match dropped {
+        Ok(begun) => begun.examine(&networks).await,
+        Err(error) => Err(error),
+    };
+    match dropped {
+        Ok(findings) => report.findings.extend(findings),
+        Err(error) => report.skip(&format!("dropped packets: {error}")),
     }
     if !systemd::is_a_nodes(Path::new("/")) {
         report.skip("whether systemd-networkd removes routes: this is not the node's file system");

@@ -4,6 +4,7 @@
 //! |---------------|---------------------------------------------------------------------------------------|
 //! | [`inspect`]   | lists each network's attachments, ranges and routes to peers                          |
 //! | [`doctor`]    | finds what keeps pods from their network, why, and what to do                          |
+//! | [`drops`]     | counts the packets that were dropped, by reason                                        |
 //! | [`reclaim`]   | releases addresses that belong to dead pods or to no pod                              |
 //! | [`sync`]      | restores the node's part of each network now                                          |
 //! | [`uninstall`] | removes all that ferrule made                                                         |
@@ -17,6 +18,7 @@ pub mod arguments;
 mod attachment_report;
 mod bridges;
 pub mod doctor;
+pub mod drops;
 mod generate;
 pub mod import;
 pub mod inspect;
@@ -71,6 +73,7 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
         Verb::Doctor { network } => {
             report(common, colour, block_on(doctor::doctor(common, network.as_ref())))
         }
+        Verb::Drops => report(common, colour, block_on(drops::drops(common))),
         Verb::Reclaim { network, dry_run } => {
             report(common, colour, block_on(reclaim::reclaim(common, network.as_ref(), *dry_run)))
         }
