@@ -1,5 +1,6 @@
 //! Connections and packets, counted.
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,9 @@ use crate::objects::PORT;
 /// Connections that the kernel may hold for a server that has not accepted them yet.
 const BACKLOG: i32 = 4_096;
 
+/// What a client asks, and what it is answered.
+const REQUEST: &[u8; 64] = &[b'?'; 64];
+
 /// How long an answer may take that is not lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -27,7 +31,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Of TCP, which accepts and closes; and two of UDP, at the port that is allowed and the next, which send back what they
+    /// Of TCP, which answers one request of each connection; and two of UDP, at the port that is allowed and the next, which send back what they
     /// get. In the namespace of the calling thread.
     pub fn start() -> Result<Vec<Self>, Failure> {
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -35,7 +39,17 @@ impl Server {
         rustix::net::listen(&listener, BACKLOG)?;
         let ends = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&ends);
-        let accept = move || while !is_over.load(Ordering::Relaxed) && listener.accept().is_ok() {};
+        let accept = move || {
+            let mut request = [0; REQUEST.len()];
+            while let Ok((mut client, _)) = listener.accept()
+                && !is_over.load(Ordering::Relaxed)
+            {
+                // A client that asks nothing has reset the connection by now.
+                if client.read_exact(&mut request).is_ok() {
+                    let _ = client.write_all(&request);
+                }
+            }
+        };
         let mut servers = vec![Self { ends, thread: Some(thread::spawn(accept)), at: any(PORT) }];
         for port in [PORT, PORT + 1] {
             let socket = UdpSocket::bind(any(port))?;
@@ -78,12 +92,17 @@ pub struct Connection {
     pub cpu: Duration,
 }
 
-/// Makes new connections, one after another, and tells what one of them cost. In the namespace of the calling thread.
-pub fn connect_for(span: Duration, to: SocketAddr) -> Result<Connection, Failure> {
+/// Makes new connections, one after another, and tells what one of them cost; with `asks`, a request and its answer goes
+/// through each. In the namespace of the calling thread.
+pub fn connect_for(span: Duration, to: SocketAddr, asks: bool) -> Result<Connection, Failure> {
     let (start, cpu) = (Instant::now(), cpu_time());
     let mut count = 0_u32;
     while start.elapsed() < span {
-        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        if asks {
+            stream.write_all(REQUEST)?;
+            stream.read_exact(&mut [0; REQUEST.len()])?;
+        }
         // A reset instead of a goodbye: nothing of it stays, so that ports do not run out.
         set_socket_linger(&stream, Some(Duration::ZERO))?;
         drop(stream);
