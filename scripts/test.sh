@@ -105,7 +105,8 @@ fuzz_briefly() {
 }
 
 bench_briefly() {
-    scripts/bench.sh --quick --tsv "$scratch/bench.tsv" && scripts/plot.sh "$scratch/bench.tsv" "$scratch/bench.svg"
+    scripts/bench.sh --quick --tsv "$scratch/bench.tsv" && scripts/plot.sh "$scratch/bench.tsv" "$scratch/bench.svg" &&
+        scripts/plot.sh --policies "$scratch/bench.tsv" "$scratch/policies.svg"
 }
 
 part "scripts" shellcheck --external-sources scripts/*.sh .ci/run

@@ -4,6 +4,7 @@
 mod node;
 mod pages;
 mod repository;
+mod pictures;
 
 use kit::documents::{fences, only_reads, repository as top};
 

@@ -73,6 +73,33 @@ fn each_layer_uses_only_those_above_it() {
     assert!(seen > 50, "the test no longer sees the imports: {seen} found");
 }
 
+/// docs/house.svg has a box for each layer, above all that the layer uses.
+#[test]
+fn the_picture_shows_each_layer_above_what_it_uses() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let picture = fs::read_to_string(root.join("docs/house.svg")).unwrap();
+    let attribute = |text: &str, start: &str, end: char| -> Option<String> {
+        text.split_once(start).and_then(|(_, rest)| Some(rest.split_once(end)?.0.to_owned()))
+    };
+    // A box, and on the next line its name.
+    let mut height = BTreeMap::<String, u32>::new();
+    for part in picture.split("\n<rect class=\"").skip(1).filter(|it| !it.starts_with("paper")) {
+        let name = part.lines().nth(1).and_then(|line| attribute(line, "<text class=\"name", '<'));
+        let name = name.and_then(|it| Some(it.split_once('>')?.1.to_owned())).expect("a name");
+        height.insert(name, attribute(part, " y=\"", '"').unwrap().parse().unwrap());
+    }
+    let used = MAY_USE.iter().copied().chain(DOORS.iter().map(|door| (*door, &["attachments"][..])));
+    let mut named = Vec::new();
+    for (layer, used) in used {
+        for lower in used {
+            assert!(height[layer] < height[*lower], "{layer} is not above {lower}");
+        }
+        named.push(layer.to_owned());
+    }
+    named.sort_unstable();
+    assert_eq!(height.into_keys().collect::<Vec<_>>(), named);
+}
+
 /// Whoever reads one of them can go on reading downwards.
 #[test]
 fn files_of_the_engine_import_no_one_in_a_circle() {

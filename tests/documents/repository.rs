@@ -1,12 +1,9 @@
 //! What the documents tell people to type in the repository: CI executes it, and these are the lines that do.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use kit::documents::{Fence, fences, repository};
-use kit::files::Scratch;
-use kit::process::{expect, output, run};
+use kit::process::output;
 
 /// How a line begins, the file that executes it, and words of that file.
 const EXECUTED: &[(&str, &str, &str)] = &[
@@ -43,7 +40,7 @@ const EXECUTED: &[(&str, &str, &str)] = &[
         "scripts/test.sh",
         "scripts/bench.sh --quick --tsv \"$scratch/bench.tsv\"",
     ),
-    ("scripts/plot.sh ", "tests/documents/repository.rs", "fn the_plot_is_that_of_the_figures"),
+    ("scripts/plot.sh ", "tests/documents/pictures.rs", "fn the_plots_are_those_of_the_figures"),
     ("cargo test --features agent,cli ", "scripts/test.sh", "cargo test --workspace"),
     (
         "docker build --tag $REGISTRY/ferrule:",
@@ -132,50 +129,4 @@ fn every_command_line_for_the_repository_is_executed_somewhere() {
         count += 1;
     }
     assert!(count > 8, "{count} fences");
-}
-
-/// gnuplot's versions differ in how they write numbers: what is compared is the text in the picture.
-#[test]
-fn the_plot_is_that_of_the_figures() {
-    let scratch = Scratch::new("plot");
-    let picture = scratch.path().join("out.svg");
-    let mut plot = Command::new(repository().join("scripts/plot.sh"));
-    run(plot.arg("docs/benchmarks.tsv").arg(&picture), "").unwrap();
-    let text = |file: &Path| {
-        let picture = expect("sed", &["-n", "s/.*<text[^>]*>//;s/<[^>]*>//gp", file.to_str().unwrap()]);
-        picture.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>()
-    };
-    let drawn = text(&picture);
-    assert!(drawn.len() > 20, "{drawn:?}");
-    assert_eq!(
-        drawn,
-        text(&repository().join("docs/benchmarks.svg")),
-        "scripts/plot.sh docs/benchmarks.tsv docs/benchmarks.svg"
-    );
-}
-
-/// Without the codes of colours.
-fn plain(text: &str) -> String {
-    let mut pieces = text.split("\u{1b}[");
-    let first = pieces.next().unwrap_or_default().to_owned();
-    first
-        + &pieces
-            .map(|it| it.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').get(1..).unwrap_or(""))
-            .collect::<String>()
-}
-
-/// scripts/record.sh makes it; what README quotes of the demo is in it.
-#[test]
-fn the_recording_shows_what_the_readme_quotes() {
-    let recording = fs::read_to_string(repository().join("docs/demo.cast")).unwrap();
-    let mut lines = recording.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let header = lines.next().unwrap();
-    assert_eq!(header["version"], 2);
-    assert!(header.get("timestamp").is_none() && header.get("env").is_none(), "{header}");
-    let shown: String = lines.map(|event| plain(event[2].as_str().unwrap())).collect();
-    let quoted = fences().into_iter().find(|it| it.document == "README.md" && it.info == "text").unwrap();
-    assert!(quoted.lines().count() > 8);
-    for line in quoted.lines() {
-        assert!(shown.contains(line), "docs/demo.cast has not: {line}");
-    }
 }
