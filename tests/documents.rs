@@ -1,10 +1,11 @@
 //! Every command line of README.md and docs/ is executed: on a node ([`node`]), by a script that CI runs ([`repository`]),
 //! or in a cluster (tests/cluster, `documents`). The information behind a fence's first "```" says where.
 
+mod links;
 mod node;
 mod pages;
-mod repository;
 mod pictures;
+mod repository;
 
 use kit::documents::{fences, only_reads, repository as top};
 

@@ -29,15 +29,20 @@ pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Every fence of every document, in order.
-pub fn fences() -> Vec<Fence> {
+/// README.md and its like, and the pages of docs/, by their paths in the repository.
+pub fn documents() -> Vec<String> {
     let mut documents: Vec<String> =
         ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned).into();
     for directory in ["docs", "docs/design"] {
         let names = names_in(&repository().join(directory)).into_iter();
         documents.extend(names.filter(|it| it.ends_with(".md")).map(|name| format!("{directory}/{name}")));
     }
-    documents.iter().flat_map(|document| fences_of(document)).collect()
+    documents
+}
+
+/// Every fence of every document, in order.
+pub fn fences() -> Vec<Fence> {
+    documents().iter().flat_map(|document| fences_of(document)).collect()
 }
 
 /// Those of one document.
