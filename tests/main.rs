@@ -15,6 +15,7 @@
 //! | `adversarial`                         | faults, random sequences, rotten disks: the tier that takes minutes |
 //! | `layers`                              | who may use whom in src                                           |
 //! | `documents`                           | what README.md and docs/ tell people to type                      |
+//! | `versions`                            | what an earlier version left on a node, used by this one          |
 //!
 //! What they stand on is the crate [`kit`]: its page says how to add a case.
 
@@ -44,3 +45,4 @@ mod protocol;
 mod security;
 mod static_peers;
 mod status;
+mod versions;

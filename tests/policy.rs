@@ -1,6 +1,6 @@
 //! NetworkPolicy's table, without an API server: plans made by hand, on a node with pods.
 
-mod binding;
+pub mod binding;
 mod content;
 mod drift;
 mod expire;
@@ -8,7 +8,7 @@ mod first_packets;
 mod large;
 mod midstream;
 mod rebuilt;
-mod scene;
+pub mod scene;
 mod sctp;
 mod switch;
 mod traffic;

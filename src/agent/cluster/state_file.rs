@@ -149,8 +149,11 @@ mod tests {
         assert_eq!(load(&path, "a"), Ok(None));
         let on_trial = desired.peers[0].pod_cidrs.clone();
         save(&path, "a", &desired, &on_trial.iter().copied().collect()).unwrap();
-        assert_eq!(load(&path, "a"), Ok(Some((desired, on_trial))));
+        assert_eq!(load(&path, "a"), Ok(Some((desired.clone(), on_trial.clone()))));
         assert!(load(&path, "b").unwrap_err().ends_with("it is node a's, not b's"));
+        // The same as version 0.1 wrote it.
+        fs::write(&path, include_str!("../../../tests/formats/0.1/agent.json")).unwrap();
+        assert_eq!(load(&path, "a"), Ok(Some((desired, on_trial))));
         fs::write(&path, "{\"version\": 1").unwrap();
         assert!(load(&path, "a").is_err());
         // What nobody ever writes to is not waited for, and what a link leads to is not read.

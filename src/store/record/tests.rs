@@ -48,6 +48,17 @@ fn a_record_is_written_as_it_is_read() {
     assert_eq!(String::from_utf8(record.to_json()).unwrap(), GOLDEN);
 }
 
+/// Whatever version is added to tests/formats, the ones before it stay there.
+#[test]
+fn a_record_of_version_0_1_is_read() {
+    let record = read(include_str!("../../../tests/formats/0.1/record")).unwrap();
+    assert_eq!(record.key().to_string(), "podnet/8e5d3ecb0b9f/eth0");
+    assert_eq!(record.pod.unwrap().uid.as_deref(), Some("00000000-0000-4000-8000-00000000000a"));
+    assert_eq!((record.addresses.len(), record.host_ports.len(), record.masquerade), (2, 1, true));
+    assert_eq!(record.mac.unwrap().to_string(), "0a:58:0a:f4:01:05");
+    assert_eq!(record.bandwidth.ingress, Some(Limit { rate: 100_000_000, burst: Some(8_000_000) }));
+}
+
 /// As older versions wrote it, and as somebody leaves it who has edited it by hand.
 fn without_sum() -> String {
     GOLDEN.replace(&format!("{SUM}{SUM_OF_GOLDEN}\""), "")

@@ -47,6 +47,18 @@ fn the_plan_is_read_again_as_it_was_until_removed() {
 }
 
 #[test]
+fn a_plan_of_version_0_1_is_read() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let file = include_str!("../../../tests/formats/0.1/policy");
+    std::fs::write(scratch.root().join("policy"), file).unwrap();
+    let read = store.policy(&this_boot()).unwrap().unwrap();
+    assert_eq!((read.plan.pods.len(), read.plan.holds.len(), read.has_members), (2, 1, true));
+    assert_eq!(read.plan.sets["peers-14"], Members::Pods(BTreeSet::from([address("198.18.0.1")])));
+    assert_eq!(read.plan.chains["pi-1"].ports.len(), 2);
+}
+
+#[test]
 fn after_a_reboot_nobody_is_in_its_sets_of_pods() {
     let scratch = Scratch::new();
     let store = scratch.store();

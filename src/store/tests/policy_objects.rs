@@ -45,6 +45,18 @@ fn what_is_known_is_read_again_as_it_was() {
 }
 
 #[test]
+fn objects_of_version_0_1_are_read() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let file = include_str!("../../../tests/formats/0.1/policy-objects");
+    fs::write(scratch.root().join("policy-objects"), file).unwrap();
+    let objects = store.policy_objects(&this_boot()).unwrap().unwrap().objects;
+    assert_eq!((objects.policies.len(), objects.namespaces.len()), (1, 1));
+    assert_eq!(objects.own_pods[0].ports[0].port, 8080);
+    assert_eq!(objects.workloads[0].pods.len(), 2);
+}
+
+#[test]
 fn what_cannot_be_understood_is_said() {
     let scratch = Scratch::new();
     let store = scratch.store();
