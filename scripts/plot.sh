@@ -1,22 +1,27 @@
 #!/usr/bin/env bash
 # Draws the figures of the bench as bars, for README.md and docs/benchmarks.md:
 #
-#     scripts/plot.sh [--policies] FILE OUT.svg       FILE: what `scripts/bench.sh --tsv FILE` writes
+#     scripts/plot.sh [--policies | --api] FILE OUT.svg       FILE: what `scripts/bench.sh --tsv FILE` writes
 #
 #   without      ADD and DEL, one after another and 80 at once, above for plain pods and below with masquerade and a
 #                hostPort. The axis is logarithmic, because the slowest contender takes three thousand times as long as
 #                the fastest
 #   --policies   new connections a second by the number of NetworkPolicies, and below how long a change takes until the
 #                kernel has it
+#   --api        what an agent costs itself and the API server, when it starts and from then on; of `--api --tsv FILE`
 #
-# FILE has three columns, separated by tabs: case, contender, median_ms; the first line names them. Uses gnuplot.
+# FILE has three columns, separated by tabs: case, contender, median_ms; of the API server four: case, variant, unit,
+# value. The first line names them. Uses gnuplot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
 
-subject=plugins
-if [ "${1:-}" = --policies ]; then subject=policies && shift; fi
-[ $# -eq 2 ] || die "usage: scripts/plot.sh [--policies] FILE OUT.svg"
+subject=plugins heading='case\tcontender\tmedian_ms'
+case ${1:-} in
+    --policies) subject=policies && shift ;;
+    --api) subject=api heading='case\tvariant\tunit\tvalue' && shift ;;
+esac
+[ $# -eq 2 ] || die "usage: scripts/plot.sh [--policies | --api] FILE OUT.svg"
 [ -r "$1" ] || die "cannot read $1"
 command -v gnuplot >/dev/null || need_packages gnuplot-nox
 
@@ -26,8 +31,8 @@ trap 'rm -rf "$work"' EXIT
 # matrix CHOOSE FILE: one line a group of bars, one column a colour, in the order of FILE; "-" where one was not
 # measured. CHOOSE is awk: it sets row, column and value of a line, or passes over the line by `next`.
 matrix() {
-    awk -F '\t' '
-        NR == 1 { if ($0 != "case\tcontender\tmedian_ms") { print "not a file of the bench: " $0 >"/dev/stderr"; exit 1 }; next }
+    awk -F '\t' -v heading="$heading" '
+        NR == 1 { if ($0 != heading) { print "not a file of the bench: " $0 >"/dev/stderr"; exit 1 }; next }
         '"$1"'
         !(row in seen) { seen[row]; rows[++n] = row }
         !(column in known) { known[column]; columns[++m] = column }
@@ -120,6 +125,31 @@ set yrange [0.001:1000]
 set ytics ("1 µs" 0.001, "10 µs" 0.01, "100 µs" 0.1, "1 ms" 1, "10 ms" 10, "100 ms" 100) nomirror
 label(v) = v < 0.9995 ? sprintf("%.0f µs", v * 1000) : v < 10 ? sprintf("%.1f ms", v) : sprintf("%.0f ms", v)
 colour(i) = i'
+}
+
+# Each group has a unit of its own: the first variant is 100 %, and below the group stands what that is.
+# shellcheck disable=SC2016
+api() {
+    local axis='
+set yrange [0:*]
+set ytics format "%.0f %%" nomirror
+set xrange [-0.6:*]
+set offsets 0, -0.4, graph 0.15, 0
+set linetype 1 linecolor rgb "#94a3b8"
+set linetype 2 linecolor rgb "#c2410c"
+set linetype 3 linecolor rgb "#2563eb"
+label(v) = sprintf("%.0f %%", v)
+colour(i) = i - 1'
+    local share='
+        $4 <= 0 { next }
+        !($3 in whole) { whole[$3] = $4; row = $3; gsub(/ an hour|memory /, "", row)
+            of[$3] = row ": " sprintf($4 < 1 ? "%.2f" : $4 < 10 ? "%.1f" : "%.0f", $4) }
+        { row = of[$3]; column = $2; value = 100 * $4 / whole[$3] }'
+    matrix '$1 != "until an agent knows all Nodes" || $3 !~ /MiB|CPU/ { next }'"$share" "$1" >"$work/first"
+    matrix '$1 != "an agent that runs" || $3 !~ /an hour/ { next }'"$share" "$1" >"$work/steady"
+    title="What an agent costs the API server, and itself"
+    panel "$work/first" "Until an agent knows all Nodes" "$axis"
+    panel "$work/steady" "From then on, in an hour" "$axis"
 }
 
 {
