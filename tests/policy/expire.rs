@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ferrule::datapath::policy::{self, Unknown, table};
+use ferrule::datapath::policy::{self, Applied, Mirror, Unknown, table};
 use ferrule::linux::nft::change::Change;
-use ferrule::policy::plan::Touched;
+use ferrule::policy::plan::{Plan, Touched};
 
 use super::content::everything;
 use super::scene::{Scene, attached, uid};
@@ -24,33 +24,43 @@ fn expire(scene: &Scene, after: Duration) {
     });
 }
 
+/// What an agent knows that has heard of the end of the pod `b`, and finds no record of it.
+struct AgentWithoutB {
+    plan: Plan,
+    touched: Touched,
+    mirror: Mirror,
+}
+
+impl AgentWithoutB {
+    fn of(scene: &Scene) -> Self {
+        let mut plan = everything().0;
+        plan.pods.remove(&uid("b"));
+        let touched = Touched { pods: [uid("b")].into(), ..Touched::default() };
+        Self { plan, touched, mirror: block_on(policy::read(&scene.nft)).unwrap() }
+    }
+
+    fn apply(&mut self, scene: &Scene) -> Applied {
+        let Self { plan, touched, mirror } = self;
+        let attached = [attached(&scene.a), attached(&scene.c)];
+        block_on(policy::apply(&scene.nft, mirror, plan, touched, &attached, Unknown::Open)).unwrap()
+    }
+}
+
 #[test]
 fn chains_go_when_their_elements_have_expired() {
     let mut scene = Scene::new();
     scene.apply(&everything().0);
     expire(&scene, Duration::from_millis(10));
-    let mut plan = everything().0;
-    plan.pods.remove(&uid("b"));
-    let touched = Touched { pods: [uid("b")].into(), ..Touched::default() };
-    let attached = [attached(&scene.a), attached(&scene.c)];
-    let mut mirror = block_on(policy::read(&scene.nft)).unwrap();
+    let mut agent = AgentWithoutB::of(&scene);
     for _ in 0..200 {
-        let applied = block_on(policy::apply(
-            &scene.nft,
-            &mut mirror,
-            &plan,
-            &touched,
-            &attached,
-            ferrule::datapath::policy::Unknown::Open,
-        ))
-        .unwrap();
+        let applied = agent.apply(&scene);
         if !applied.left_over {
             break;
         }
         // The kernel collects what has expired once a second.
         scene.node().sh("sleep 0.05");
     }
-    assert_eq!(scene.differences(&plan), [""; 0]);
+    assert_eq!(scene.differences(&agent.plan), [""; 0]);
     assert!(!scene.list("").contains(&uid("b")), "{}", scene.list(""));
 }
 
@@ -59,25 +69,13 @@ fn chains_go_when_their_elements_have_expired() {
 fn elements_that_lead_to_what_goes_go_before() {
     let mut scene = Scene::new();
     scene.apply(&everything().0);
-    let mut plan = everything().0;
-    plan.pods.remove(&uid("b"));
-    let touched = Touched { pods: [uid("b")].into(), ..Touched::default() };
-    let attached = [attached(&scene.a), attached(&scene.c)];
-    let mut mirror = block_on(policy::read(&scene.nft)).unwrap();
-    let applied = block_on(policy::apply(
-        &scene.nft,
-        &mut mirror,
-        &plan,
-        &touched,
-        &attached,
-        ferrule::datapath::policy::Unknown::Open,
-    ))
-    .unwrap();
+    let mut agent = AgentWithoutB::of(&scene);
+    let applied = agent.apply(&scene);
     assert!(!applied.left_over);
     assert!(!scene.list("").contains(&uid("b")), "{}", scene.list(""));
     // One whose record is still there is held: nobody says what it may.
     scene.apply(&everything().0);
-    let applied = scene.apply_touched(&plan, &touched);
+    let applied = scene.apply_touched(&agent.plan, &agent.touched);
     assert!(!applied.left_over);
     let bound = block_on(policy::bound(&scene.nft)).unwrap();
     let of_b: Vec<_> = bound.iter().filter(|it| it.link == "vethb").collect();
