@@ -151,8 +151,11 @@ impl AddressRequest<'_> {
             }
             self.lock(&store)?.release(self.key)?;
             let taken = taken?;
+            if self.remove_unfinished_among(&store, &node, &taken).await? {
+                continue;
+            }
             for address in taken.iter().filter(|it| self.network.requested.contains(it)) {
-                node_addresses::refuse_lost_pods(&node, *address).await?;
+                node_addresses::refuse_lost_pods(&node, None, *address).await?;
             }
             usable = node_addresses::without_taken(&node, usable, &taken).await?;
         };
@@ -295,6 +298,14 @@ impl AddressRequest<'_> {
             self.steps.wait(Phase::Look, judged).await?;
         }
         let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.ip()).collect();
+        let used = self.steps.wait(Phase::Look, node_addresses::not_free_among(&node, &addresses)).await?;
+        // What a record holds is judged below, by that.
+        if !used.is_empty() && self.lock(store)?.refuse_held(&used).is_ok() {
+            self.remove_unfinished_among(store, &node, &used).await?;
+            for address in used {
+                node_addresses::refuse_lost_pods(&node, Some(plugin), address).await?;
+            }
+        }
         // What was announced stays until its successor can be written: its lock makes others wait.
         let adopt = |locked: &mut StoreGuard<'_>| {
             locked.refuse_held(&addresses)?;
@@ -316,6 +327,21 @@ impl AddressRequest<'_> {
         let routes = self.network.with_pod_routes(&result.routes);
         let allocation = Allocation { addresses: located.collect(), routes, dns: result.dns };
         Ok(Claimed { allocation, record, lock })
+    }
+
+    /// Removes what ADDs left that had these addresses and did not live to their end; whether there was any.
+    async fn remove_unfinished_among(
+        &self,
+        store: &Store,
+        node: &Netlink,
+        addresses: &[IpAddr],
+    ) -> Result<bool, CniError> {
+        let mut any = false;
+        for &address in addresses {
+            let removed = reclaim::remove_unfinished(store, node, &self.network.name, address);
+            any |= self.steps.wait(Phase::RemoveLinks, removed).await?;
+        }
+        Ok(any)
     }
 
     fn new_claim(&self) -> Claim {

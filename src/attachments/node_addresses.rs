@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use crate::cni::error::{CniError, Code};
 use crate::config::range::{RangeSet, why_no_host};
 use crate::desired::names::ROUTE_PROTOCOL;
-use crate::linux::link::LinkRef;
+use crate::linux::link::{Link, LinkRef};
 use crate::linux::netlink::Netlink;
 use crate::linux::route::{Family, Route, RouteFilter, RouteKind};
 
@@ -26,17 +26,32 @@ pub async fn not_free_among(node: &Netlink, addresses: &[IpAddr]) -> Result<Vec<
     Ok(not_free)
 }
 
-/// Refuses an address that was asked for and that a pod has whose record is lost.
+/// The link by which this node reaches a pod of ferrule's at the address.
+///
+/// # Errors
+/// The kernel's refusal.
+pub async fn link_to_pod(node: &Netlink, address: IpAddr) -> Result<Option<Link>, CniError> {
+    let route = node.find_route(address.into()).await?.filter(is_to_a_pod);
+    let Some(device) = route.and_then(|route| route.device) else { return Ok(None) };
+    Ok(node.link(LinkRef::Index(device)).await?)
+}
+
+/// Refuses an address that was asked for, by the conf or by an IPAM plugin, and that a pod has whose record is lost.
 ///
 /// # Errors
 /// Code 101, naming the pod's link.
-pub async fn refuse_lost_pods(node: &Netlink, address: IpAddr) -> Result<(), CniError> {
-    let Some(route) = node.find_route(address.into()).await?.filter(is_to_a_pod) else { return Ok(()) };
-    let link = node.link(LinkRef::Index(route.device.unwrap_or_default())).await?;
-    let link =
-        link.map_or_else(String::new, |link| format!(" ({}, {})", link.name, link.alias.unwrap_or_default()));
-    let message = format!("{address} is a running pod's whose record is lost{link}");
-    let details = "ask for another address; `ferrulectl sync` gives that pod a record again";
+pub async fn refuse_lost_pods(node: &Netlink, plugin: Option<&str>, address: IpAddr) -> Result<(), CniError> {
+    let Some(link) = link_to_pod(node, address).await? else { return Ok(()) };
+    let whose =
+        format!("a running pod's whose record is lost ({}, {})", link.name, link.alias.unwrap_or_default());
+    let (message, details) = match plugin {
+        None => (format!("{address} is {whose}"), "ask for another address"),
+        Some(plugin) => (
+            format!("IPAM plugin {plugin:?} gave {address}, which is {whose}"),
+            "it was told to take the address back, and gives another next time",
+        ),
+    };
+    let details = format!("{details}; `ferrulectl sync` gives that pod a record again");
     Err(CniError::new(Code::AlreadyTaken, message).with_details(details))
 }
 

@@ -18,7 +18,7 @@ use ipnetwork::IpNetwork;
 use crate::attachments::pod_policy::{self, PodPolicy};
 use crate::attachments::{LOCK_DEADLINE, liveness};
 use crate::cni::error::CniError;
-use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::cni::ids::NetworkName;
 use crate::config::Network;
 use crate::config::peer::Peers;
 use crate::datapath::error::DatapathError;
@@ -27,7 +27,6 @@ use crate::datapath::nftables::{Attempts, Clash, NftError, Wanted};
 use crate::datapath::node::Uplink;
 use crate::datapath::node_addresses::find_node_addresses;
 use crate::datapath::policy;
-use crate::desired::names;
 use crate::desired::nftables::element::{Element, NoMasquerade, PodRules};
 use crate::desired::nftables::node_addresses::NodeAddresses;
 use crate::linux::link;
@@ -217,14 +216,14 @@ pub async fn remove_leftover_elements(node: &Netlink, records: &[Record]) -> Res
     Ok(())
 }
 
-/// [`remove_leftover_elements`] for an attachment of which nothing is known but its key.
+/// [`remove_leftover_elements`] for an attachment of which nothing is known but its host link.
 ///
 /// # Errors
 /// As [`remove_leftover_elements`].
-pub async fn remove_elements_of_link(key: &AttachmentKey) -> Result<(), CniError> {
-    let (nft, link) = (open()?, names::host_link(key));
-    nftables::remove_link(&nft, &key.network, &link).await?;
-    Ok(policy::remove_link(&nft, &link).await?)
+pub async fn remove_elements_of_link(network: &NetworkName, link: &str) -> Result<(), CniError> {
+    let nft = open()?;
+    nftables::remove_link(&nft, network, link).await?;
+    Ok(policy::remove_link(&nft, link).await?)
 }
 
 /// What is missing or wrong in the table, for the pods of these records.

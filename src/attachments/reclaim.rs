@@ -5,9 +5,11 @@ use std::path::Path;
 
 use crate::attachments::teardown::{self, Leaving, Mode, Removed, Teardown};
 use crate::attachments::timing::Steps;
-use crate::attachments::{LOCK_DEADLINE, liveness};
+use crate::attachments::{LOCK_DEADLINE, liveness, node_addresses, pod_rules};
 use crate::cni::error::CniError;
-use crate::cni::ids::AttachmentKey;
+use crate::cni::ids::{AttachmentKey, NetworkName};
+use crate::datapath::detach::{self, bears_mark_of};
+use crate::desired::names;
 use crate::linux::limits;
 use crate::linux::netlink::Netlink;
 use crate::store::{BootId, Record, Store, StoreGuard};
@@ -94,6 +96,31 @@ pub async fn take_down(
 /// Where the store cannot be used.
 pub fn release_dead(locked: &mut StoreGuard<'_>, dead: Removed) -> Result<(), CniError> {
     dead.release(locked).map_err(|failures| teardown::one("reclaim", failures))
+}
+
+/// Removes the link by which this node reaches `address`, with all that it has in the tables, if it is what an ADD of
+/// `network` left that did not live to its end, and whose record is lost: a link with the network's mark, without an alias
+/// and without a record. Returns whether it was one.
+///
+/// # Errors
+/// Where store or kernel cannot be used.
+pub async fn remove_unfinished(
+    store: &Store,
+    node: &Netlink,
+    network: &NetworkName,
+    address: IpAddr,
+) -> Result<bool, CniError> {
+    let Some(link) = node_addresses::link_to_pod(node, address).await? else { return Ok(false) };
+    if link.alias.is_some() || !bears_mark_of(&link, network) {
+        return Ok(false);
+    }
+    // After the link: an ADD that is at work has written its record before it made one.
+    if store.keys()?.iter().flat_map(names::node_links).any(|name| name == link.name) {
+        return Ok(false);
+    }
+    detach::detach_all(node, std::slice::from_ref(&link)).await?;
+    pod_rules::remove_elements_of_link(network, &link.name).await?;
+    Ok(true)
 }
 
 /// Frees what the dead among the pods with these addresses hold, whatever network of the data directory they are in; not

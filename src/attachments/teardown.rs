@@ -271,7 +271,10 @@ impl Teardown<'_> {
         for it in leaving {
             match &it.record {
                 Ok(Some(_)) => {}
-                Ok(None) => pod_rules::remove_elements_of_link(&it.key).await?,
+                Ok(None) => {
+                    let link = names::host_link(&it.key);
+                    pod_rules::remove_elements_of_link(&it.key.network, &link).await?;
+                }
                 // What it holds is not known now, but may be the next time.
                 Err(error) => return Err(error.clone()),
             }
