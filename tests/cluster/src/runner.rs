@@ -1,7 +1,9 @@
-//! Runs cases: those that leave others alone side by side, then those that disturb, one after another.
+//! Runs cases: those that leave others alone side by side, with those beside them that go on as long as they do; then those
+//! that disturb, one after another.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::Options;
@@ -40,21 +42,33 @@ pub fn run(cluster: &Cluster, cases: Vec<Case>, options: Options) -> Result<bool
         count(&tally, |tally| tally.skipped += 1);
     }
     let runs = cases.into_iter().filter(|case| case.cannot_run(any_plugin).is_none());
-    let (together, alone): (Vec<_>, Vec<_>) = runs.partition(|case| case.company == Company::Any);
+    let (alone, beside): (Vec<_>, Vec<_>) = runs.partition(|case| case.company == Company::None);
+    let (together, throughout): (Vec<_>, Vec<_>) =
+        beside.into_iter().partition(|case| case.company == Company::Any);
     let queue = Mutex::new(together.into_iter());
     let next = || queue.lock().ok()?.next();
+    let over = AtomicBool::new(false);
+    let run_case = |case: &Case| run_one(cluster, case, &options, &over, &tally);
     std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                while let Some(case) = next() {
-                    run_one(cluster, &case, &options, &tally);
-                }
-            });
+        for case in &throughout {
+            scope.spawn(move || run_case(case));
         }
+        let lanes: Vec<_> = (0..jobs.max(1))
+            .map(|_| {
+                scope.spawn(|| {
+                    while let Some(case) = next() {
+                        run_case(&case);
+                    }
+                })
+            })
+            .collect();
+        for lane in lanes {
+            // One that panicked has told so; the others are over as well.
+            let _ = lane.join();
+        }
+        over.store(true, Ordering::Relaxed);
     });
-    for case in &alone {
-        run_one(cluster, case, &options, &tally);
-    }
+    alone.iter().for_each(run_case);
     let tally = tally.into_inner().map_err(|error| error.to_string())?;
     for name in &tally.failed {
         println!("failed: {name}");
@@ -68,8 +82,8 @@ pub fn run(cluster: &Cluster, cases: Vec<Case>, options: Options) -> Result<bool
 }
 
 /// Runs a case, and where the options allow it and it fails, a second time.
-fn run_one(cluster: &Cluster, case: &Case, options: &Options, tally: &Mutex<Tally>) {
-    let attempt = |name: &str| attempt(cluster, case, name, options.length);
+fn run_one(cluster: &Cluster, case: &Case, options: &Options, over: &AtomicBool, tally: &Mutex<Tally>) {
+    let attempt = |name: &str| attempt(cluster, case, name, options.length, over);
     let is_well = attempt(&namespace(case.name));
     let is_unsteady = !is_well && options.again && attempt(&format!("{}-2", namespace(case.name)));
     count(tally, |tally| match (is_well, is_unsteady) {
@@ -82,10 +96,10 @@ fn run_one(cluster: &Cluster, case: &Case, options: &Options, tally: &Mutex<Tall
 }
 
 /// Runs a case once, and prints how it ended; whether it passed.
-fn attempt(cluster: &Cluster, case: &Case, namespace: &str, length: Length) -> bool {
+fn attempt(cluster: &Cluster, case: &Case, namespace: &str, length: Length, over: &AtomicBool) -> bool {
     let start = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let space = Space::make(cluster, namespace, length)?;
+        let space = Space::make(cluster, namespace, length, over)?;
         let outcome = (case.run)(&space);
         space.remove(case.company == Company::None);
         let measured = |failure| Failure::from(format!("{failure}\n{}", space.notes().join("\n")));

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Family, addresses_of};
-use crate::process::{Failure, Result};
+use crate::process::{Failure, Result, pause};
 
 /// How long what takes the longer the surer one wants to be may take.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Space<'c> {
     name: String,
     /// For how long its case may go on.
     pub length: Length,
+    /// Whether the cases that run side by side are over.
+    pub over: &'c AtomicBool,
     notes: Mutex<Vec<String>>,
 }
 
@@ -48,13 +51,20 @@ impl Deref for Space<'_> {
 
 impl<'c> Space<'c> {
     /// Makes one of this name; one that an earlier run left is removed first.
-    pub fn make(cluster: &'c Cluster, name: &str, length: Length) -> Result<Self> {
-        let space = Self { cluster, name: name.to_owned(), length, notes: Mutex::default() };
+    pub fn make(cluster: &'c Cluster, name: &str, length: Length, over: &'c AtomicBool) -> Result<Self> {
+        let space = Self { cluster, name: name.to_owned(), length, over, notes: Mutex::default() };
         cluster.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--timeout=120s"])?;
         cluster.kubectl(&["create", "namespace", name])?;
         // Without it, pods are refused.
         space.kubectl(&["wait", "--for=create", "serviceaccount/default", "--timeout=30s"])?;
         Ok(space)
+    }
+
+    /// Waits until the cases that run side by side are over.
+    pub fn outlast_the_others(&self) {
+        while !self.over.load(Ordering::Relaxed) {
+            pause(Duration::from_millis(500));
+        }
     }
 
     /// Its name.

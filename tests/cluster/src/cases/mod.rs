@@ -36,6 +36,8 @@ pub enum Network {
 pub enum Company {
     /// Anything else that says so.
     Any,
+    /// All that say [`Company::Any`]: it begins with the first of them and ends after the last.
+    All,
     /// Nothing: it disturbs others, or measures what others would disturb.
     None,
 }
@@ -79,6 +81,7 @@ macro_rules! cases {
 /// All of them, in the order in which they run.
 pub fn all() -> Vec<Case> {
     cases![
+        Ferrule, All: attack::a_pod_that_attacks_all_the_while_gets_nothing_through,
         Any, Any: first::the_flat_manifest_is_the_kustomization,
         Ferrule, Any: first::every_node_is_ready_by_ferruled_alone,
         Any, Any: first::nginxtest_serves_everybody,

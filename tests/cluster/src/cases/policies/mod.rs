@@ -11,7 +11,7 @@ mod changes;
 mod disturbed;
 mod first_second;
 mod flows;
-mod manifest;
+pub mod manifest;
 mod nodes;
 mod peers;
 mod ports;
@@ -69,7 +69,7 @@ impl<'c> Beside<'c> {
     /// Makes `<namespace of the case>-beside`, with these labels.
     fn make(space: &'c Space<'_>, labels: &[&str]) -> Result<Self> {
         let name = format!("{}-beside", space.name());
-        let beside = Self(Space::make(space, &name, space.length)?);
+        let beside = Self(Space::make(space, &name, space.length, space.over)?);
         for label in labels {
             beside.label(label)?;
         }
