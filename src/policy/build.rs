@@ -1,16 +1,17 @@
 //! From the rules of the policies that select a pod to its chain of rules: ports first, disjoint, and at each port a
 //! bounded number of look-ups.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::policy::blocks::Blocks;
 use crate::policy::compile::{Compiled, Peers, PortMatch};
-use crate::policy::content::PortContent;
+use crate::policy::content::{PortContent, Segment};
 use crate::policy::evaluate::RuleName;
 use crate::policy::names;
 use crate::policy::object::{NamedPort, ObjectName};
-use crate::policy::plan::{Chain, ChainRule, Direction, PeerMatch, PortRules};
+use crate::policy::plan::{Chain, ChainRule, Direction, PeerMatch};
 use crate::policy::selector::Invalid;
 use crate::policy::set_spec::{Content, NamedPorts, PodGroup, PortOwners, SetSpec};
 
@@ -53,19 +54,29 @@ pub fn too_large(direction: Direction) -> Invalid {
 }
 
 /// The chain of a pod that these policies isolate; none where that is [`too_large`]. `own_ports`: what the pod calls its
-/// ports, which ingress is about.
-pub fn build(direction: Direction, policies: &[Named<'_>], own_ports: &[NamedPort]) -> Option<Built> {
-    let mut builder = Builder { direction, policies, entries: Vec::new(), sets: BTreeSet::new(), pairs: 0 };
+/// ports, which ingress is about; `before`: a chain that may be like this one.
+pub fn build(
+    direction: Direction,
+    policies: &[Named<'_>],
+    own_ports: &[NamedPort],
+    before: Option<&Chain>,
+) -> Option<Built> {
+    let mut builder = Builder { direction, policies, entries: Vec::new(), sets: BTreeSet::new() };
     let mut for_all = Vec::new();
-    let mut by_protocol: BTreeMap<u8, Vec<(u16, u16, usize)>> = BTreeMap::new();
+    let mut by_protocol: BTreeMap<u8, Vec<Span>> = BTreeMap::new();
     for (policy, (_, compiled)) in policies.iter().enumerate() {
         for (index, rule) in compiled.rules(direction).iter().enumerate() {
             let source = (policy, index);
+            let peers = rule.peers.as_ref().map(|peers| Cow::Borrowed(peers.sets.as_slice()));
+            // Of peers that are all excepted nobody may.
+            if peers.as_ref().is_some_and(|sets| sets.is_empty()) {
+                continue;
+            }
+            let entry = builder.entry(source, peers);
             let Some(ports) = &rule.ports else {
-                for_all.push(builder.entry(source, targets(rule.peers.as_ref())));
+                for_all.push(entry);
                 continue;
             };
-            let entry = builder.entry(source, targets(rule.peers.as_ref()));
             for port in ports {
                 match port {
                     PortMatch::Range { protocol, first, last } => {
@@ -78,36 +89,29 @@ pub fn build(direction: Direction, policies: &[Named<'_>], own_ports: &[NamedPor
                         }
                     }
                     PortMatch::Named { protocol, name } => {
-                        let targets = named_targets(rule.peers.as_ref(), *protocol, name);
-                        for_all.push(builder.entry(source, targets));
+                        let sets = named_sets(rule.peers.as_ref(), *protocol, name);
+                        for_all.push(builder.entry(source, Some(Cow::Owned(sets))));
                     }
                 }
             }
         }
     }
-    let mut ports = Vec::new();
-    for (protocol, ranges) in by_protocol {
-        builder.segments(protocol, &ranges, &mut ports)?;
+    by_protocol.values_mut().for_each(|spans| spans.sort_unstable());
+    // Before anything is made of them.
+    if builder.has_too_many_pairs(&by_protocol) {
+        return None;
     }
-    let (rules, sets) = builder.rules(for_all);
+    let mut ports = Vec::new();
+    for (protocol, spans) in by_protocol {
+        builder.segments(protocol, &spans, &mut ports);
+    }
+    let (rules, sets) = builder.rules(&for_all);
     builder.sets.extend(sets);
-    Some(builder.finish(ports, rules))
-}
-
-/// Who may; none: nobody.
-#[derive(Debug, Clone)]
-enum Target {
-    Any,
-    Set(Arc<SetSpec>),
-}
-
-fn targets(peers: Option<&Peers>) -> Vec<Target> {
-    let Some(peers) = peers else { return vec![Target::Any] };
-    peers.sets.iter().cloned().map(Target::Set).collect()
+    Some(builder.finish(ports, rules, before))
 }
 
 /// Of egress: by ports that the destination calls so.
-fn named_targets(peers: Option<&Peers>, protocol: u8, name: &str) -> Vec<Target> {
+fn named_sets(peers: Option<&Peers>, protocol: u8, name: &str) -> Vec<Arc<SetSpec>> {
     let owners = match peers {
         None => vec![PortOwners::Pods(Arc::new(PodGroup::all()))],
         Some(peers) => {
@@ -118,96 +122,99 @@ fn named_targets(peers: Option<&Peers>, protocol: u8, name: &str) -> Vec<Target>
         }
     };
     let ports = owners.into_iter().map(|of| NamedPorts { of, protocol, name: name.to_owned() });
-    ports.map(|it| Target::Set(Arc::new(SetSpec::new(Content::Ports(vec![it]))))).collect()
+    ports.map(|it| Arc::new(SetSpec::new(Content::Ports(vec![it])))).collect()
 }
 
 /// Which policy, and which rule of it.
 type Source = (usize, usize);
 
+/// A rule, or a way in which a rule allows something: whence it comes, and who may, in sets; none: whoever.
+type Entry<'a> = (Source, Option<Cow<'a, [Arc<SetSpec>]>>);
+
+/// First and last port, and the entry that is about them.
+type Span = (u16, u16, usize);
+
 struct Builder<'a> {
     direction: Direction,
     policies: &'a [Named<'a>],
-    /// Rules, and ways in which a rule allows something.
-    entries: Vec<(Source, Vec<Target>)>,
+    entries: Vec<Entry<'a>>,
     /// The sets in use.
     sets: BTreeSet<Arc<SetSpec>>,
-    /// See [`MOST_PAIRS`].
-    pairs: usize,
 }
 
-impl Builder<'_> {
-    fn entry(&mut self, source: Source, targets: Vec<Target>) -> usize {
-        self.entries.push((source, targets));
+/// Whether each port is that of one entry, as a rule.
+fn are_disjoint(spans: &[Span]) -> bool {
+    spans.is_sorted_by(|before, after| before.1 < after.0)
+}
+
+/// Cuts spans where another begins or ends: each piece, with the entries that are about it.
+fn pieces(spans: &[Span]) -> impl Iterator<Item = (u16, u16, Vec<usize>)> {
+    let begin = spans.iter().map(|(first, _, entry)| (u32::from(*first), true, *entry));
+    let end = spans.iter().map(|(_, last, entry)| (u32::from(*last) + 1, false, *entry));
+    let mut bounds: Vec<(u32, bool, usize)> = begin.chain(end).collect();
+    bounds.sort_unstable();
+    let mut bounds = bounds.into_iter().peekable();
+    // An entry may have several spans around a piece.
+    let mut active: BTreeMap<usize, usize> = BTreeMap::new();
+    let port = |bound: u32| u16::try_from(bound).ok();
+    let pieces = std::iter::from_fn(move || {
+        let (at, ..) = *bounds.peek()?;
+        while let Some((_, begins, entry)) = bounds.next_if(|(bound, ..)| *bound == at) {
+            let spans = active.entry(entry).or_default();
+            *spans = if begins { *spans + 1 } else { spans.saturating_sub(1) };
+            if *spans == 0 {
+                active.remove(&entry);
+            }
+        }
+        let (end, ..) = *bounds.peek()?;
+        Some((port(at)?, port(end - 1)?, active.keys().copied().collect::<Vec<usize>>()))
+    });
+    pieces.filter(|(.., entries)| !entries.is_empty())
+}
+
+impl<'a> Builder<'a> {
+    fn entry(&mut self, source: Source, sets: Option<Cow<'a, [Arc<SetSpec>]>>) -> usize {
+        self.entries.push((source, sets));
         self.entries.len() - 1
     }
 
-    /// Cuts ranges where another begins or ends, so that each port is in one segment at most. None: [`MOST_PAIRS`].
-    fn segments(
-        &mut self,
-        protocol: u8,
-        ranges: &[(u16, u16, usize)],
-        into: &mut Vec<PortRules>,
-    ) -> Option<()> {
-        let mut sorted = ranges.to_vec();
-        sorted.sort_unstable();
-        // As a rule each port is that of one rule.
-        if sorted.is_sorted_by(|before, after| before.1 < after.0) {
-            for (first, last, entry) in sorted {
-                self.segment(protocol, first, last, &[entry], into);
+    /// See [`MOST_PAIRS`].
+    fn has_too_many_pairs(&self, by_protocol: &BTreeMap<u8, Vec<Span>>) -> bool {
+        let overlapping = by_protocol.values().filter(|spans| !are_disjoint(spans));
+        let mut entries = overlapping.flat_map(|spans| pieces(spans)).flat_map(|(.., entries)| entries);
+        let mut pairs = 0;
+        // Not a step further than to the first that is too many: each entry has a peer.
+        entries.any(|entry| {
+            pairs += self.entries[entry].1.as_ref().map_or(1, |sets| sets.len());
+            pairs > MOST_PAIRS
+        })
+    }
+
+    /// Adds what is allowed at spans, in order.
+    fn segments(&mut self, protocol: u8, spans: &[Span], into: &mut Vec<Segment>) {
+        if are_disjoint(spans) {
+            for (first, last, entry) in spans {
+                self.segment(protocol, *first, *last, &[*entry], into);
             }
-            return Some(());
+            return;
         }
-        let mut changes: BTreeMap<u32, Vec<(bool, usize)>> = BTreeMap::new();
-        for (n, (first, last, _)) in ranges.iter().enumerate() {
-            changes.entry(u32::from(*first)).or_default().push((true, n));
-            changes.entry(u32::from(*last) + 1).or_default().push((false, n));
-        }
-        let mut active: BTreeSet<usize> = BTreeSet::new();
-        let mut bounds = changes.iter().peekable();
-        while let Some((begin, change)) = bounds.next() {
-            for (begins, n) in change {
-                if *begins {
-                    active.insert(*n)
-                } else {
-                    active.remove(n)
-                };
-            }
-            let end = bounds.peek().map(|(end, _)| **end - 1);
-            let port = |bound: u32| u16::try_from(bound).ok();
-            let (Some(first), Some(last)) = (port(*begin), end.and_then(port)) else { continue };
-            let entries: BTreeSet<usize> = active.iter().map(|n| ranges[*n].2).collect();
-            let entries: Vec<usize> = entries.into_iter().collect();
-            self.pairs += entries.iter().map(|entry| self.entries[*entry].1.len()).sum::<usize>();
-            if self.pairs > MOST_PAIRS {
-                return None;
-            }
+        for (first, last, entries) in pieces(spans) {
             self.segment(protocol, first, last, &entries, into);
         }
-        Some(())
     }
 
     /// Adds what is allowed at some ports; to those before, if that is the same.
-    fn segment(&mut self, protocol: u8, first: u16, last: u16, entries: &[usize], into: &mut Vec<PortRules>) {
+    fn segment(&mut self, protocol: u8, first: u16, last: u16, entries: &[usize], into: &mut Vec<Segment>) {
         let content = self.content(entries);
-        if content.rules.is_empty() {
-            return;
-        }
         match into.last_mut() {
             Some(before)
                 if before.protocol == protocol
                     && u32::from(before.last) + 1 == u32::from(first)
-                    && before.rules == content.rules =>
+                    && before.content.rules == content.rules =>
             {
                 before.last = last;
-                before.chain = names::port_chain(&content.digest, protocol, before.first, last);
             }
-            _ => into.push(PortRules {
-                chain: names::port_chain(&content.digest, protocol, first, last),
-                protocol,
-                first,
-                last,
-                rules: content.rules.clone(),
-            }),
+            _ => into.push(Segment { protocol, first, last, content }),
         }
     }
 
@@ -215,7 +222,7 @@ impl Builder<'_> {
     fn content(&mut self, entries: &[usize]) -> Arc<PortContent> {
         let direction = self.direction;
         let make = |builder: &Self| {
-            let (rules, sets) = builder.rules(entries.iter().copied());
+            let (rules, sets) = builder.rules(entries);
             PortContent::new(direction, rules, sets)
         };
         let rule = match entries {
@@ -234,23 +241,22 @@ impl Builder<'_> {
     }
 
     /// The rules of one port, and their sets. Whoever may is asked for nothing.
-    fn rules(&self, entries: impl IntoIterator<Item = usize>) -> (Vec<ChainRule>, Vec<Arc<SetSpec>>) {
+    fn rules(&self, entries: &[usize]) -> (Vec<ChainRule>, Vec<Arc<SetSpec>>) {
         let mut any: Vec<Source> = Vec::new();
         let mut sets: Vec<(Arc<SetSpec>, Vec<Source>)> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
         for entry in entries {
-            let (source, targets) = &self.entries[entry];
-            for target in targets {
-                match target {
-                    Target::Any => any.push(*source),
-                    Target::Set(spec) => {
-                        let place = *places.entry(&spec.name).or_insert(sets.len());
-                        if place == sets.len() {
-                            sets.push((spec.clone(), Vec::new()));
-                        }
-                        sets[place].1.push(*source);
-                    }
+            let (source, peers) = &self.entries[*entry];
+            let Some(peers) = peers else {
+                any.push(*source);
+                continue;
+            };
+            for spec in peers.iter() {
+                let place = *places.entry(&spec.name).or_insert(sets.len());
+                if place == sets.len() {
+                    sets.push((spec.clone(), Vec::new()));
                 }
+                sets[place].1.push(*source);
             }
         }
         if !any.is_empty() {
@@ -285,9 +291,9 @@ impl Builder<'_> {
         comment
     }
 
-    fn finish(self, ports: Vec<PortRules>, rules: Vec<ChainRule>) -> Built {
+    fn finish(self, ports: Vec<Segment>, rules: Vec<ChainRule>, before: Option<&Chain>) -> Built {
         let policies = self.policies.iter().map(|(it, _)| format!("{}/{}", it.namespace, it.name)).collect();
-        let chain = Chain::new(self.direction, ports, rules, policies);
+        let chain = Chain::new(self.direction, ports, rules, policies, before);
         let name = names::rules_chain(self.direction, &chain.digest());
         Built { name, chain, sets: self.sets.into_iter().collect() }
     }

@@ -1,5 +1,6 @@
 //! What is allowed at one port, and the names that follow from it; and many ports, cut into groups.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
@@ -22,18 +23,45 @@ const GROUP_BITS: u32 = 5;
 #[derive(Debug)]
 pub struct PortContent {
     /// The rules.
-    pub rules: Vec<ChainRule>,
+    pub rules: Arc<[ChainRule]>,
     /// What they look into.
     pub sets: Vec<Arc<SetSpec>>,
     /// What names them.
-    pub digest: String,
+    digest: String,
+    /// The chain that ports with these rules share, where ports are many.
+    shared_chain: Arc<str>,
 }
 
 impl PortContent {
     /// Names the rules.
     pub fn new(direction: Direction, rules: Vec<ChainRule>, sets: Vec<Arc<SetSpec>>) -> Self {
         let digest = digest_of(direction, &rules);
-        Self { rules, sets, digest }
+        let shared_chain = names::shared_port_chain(&digest).into();
+        Self { rules: rules.into(), sets, digest, shared_chain }
+    }
+}
+
+/// A port or a range of ports, and what is allowed there.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// An `IPPROTO_*`.
+    pub protocol: u8,
+    /// First port.
+    pub first: u16,
+    /// Last port, included.
+    pub last: u16,
+    /// What is allowed.
+    pub content: Arc<PortContent>,
+}
+
+impl Segment {
+    fn named(self, shares_chain: bool) -> PortRules {
+        let Self { protocol, first, last, content } = self;
+        let chain = match shares_chain {
+            true => content.shared_chain.clone(),
+            false => names::port_chain(&content.digest, protocol, first, last).into(),
+        };
+        PortRules { chain, protocol, first, last, rules: content.rules.clone() }
     }
 }
 
@@ -63,17 +91,17 @@ impl PartialEq for Alone {
 impl Eq for Alone {}
 
 impl Chain {
-    /// Of ports that are named by their content.
+    /// Of ports that are disjoint and in order. `before`: a chain that may have most of its groups already.
     pub fn new(
         direction: Direction,
-        mut ports: Vec<PortRules>,
+        ports: Vec<Segment>,
         rules: Vec<ChainRule>,
         policies: Vec<String>,
+        before: Option<&Self>,
     ) -> Self {
-        if ports.len() > MOST_OWN_CHAINS {
-            ports.iter_mut().for_each(|it| it.chain = names::shared_port_chain(&it.chain));
-        }
-        let groups = if ports.len() < MANY { Vec::new() } else { cut(&ports) };
+        let share_chains = ports.len() > MOST_OWN_CHAINS;
+        let ports: Vec<PortRules> = ports.into_iter().map(|it| it.named(share_chains)).collect();
+        let groups = if ports.len() < MANY { Vec::new() } else { cut(&ports, before) };
         Self { direction, ports, groups, rules, policies }
     }
 
@@ -109,37 +137,56 @@ fn digest_of_ports(ports: &[PortRules]) -> String {
 
 /// Where a group begins depends on the port there and on nothing else, so that one port more or less changes one group, or
 /// two.
-fn cut(ports: &[PortRules]) -> Vec<PortGroup> {
+fn cut(ports: &[PortRules], before: Option<&Chain>) -> Vec<PortGroup> {
+    let key = |ports: &[PortRules]| ports.first().map(|first| (first.protocol, first.first));
+    let before = before.into_iter().flat_map(Chain::grouped);
+    let before: HashMap<_, _> = before.map(|(group, ports)| (key(ports), (group, ports))).collect();
     let begins =
         |ports: &PortRules| u32::from(ports.first).wrapping_mul(0x9e37_79b1) >> (32 - GROUP_BITS) == 0;
     let groups = ports.chunk_by(|before, after| before.protocol == after.protocol && !begins(after));
-    let groups = groups
-        .map(|ports| PortGroup { chain: names::group_chain(&digest_of_ports(ports)), ports: ports.len() });
+    let groups = groups.map(|ports| {
+        let same = before.get(&key(ports)).filter(|(_, before)| have_same_name(before, ports));
+        let chain = same.map(|(group, _)| group.chain.clone());
+        let chain = chain.unwrap_or_else(|| names::group_chain(&digest_of_ports(ports)));
+        PortGroup { chain, ports: ports.len() }
+    });
     groups.collect()
+}
+
+/// As [`digest_of_ports`] would find, without making a digest.
+fn have_same_name(some: &[PortRules], others: &[PortRules]) -> bool {
+    let named_by = |it: &PortRules| (it.protocol, it.first, it.last);
+    let same = |(a, b): (&PortRules, &PortRules)| named_by(a) == named_by(b) && a.chain == b.chain;
+    some.len() == others.len() && some.iter().zip(others).all(same)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn chain(ports: impl Iterator<Item = u16>) -> Chain {
-        let ports = ports.map(|port| PortRules {
-            chain: names::port_chain("0123", names::TCP, port, port),
+    fn segments(ports: impl Iterator<Item = u16>) -> Vec<Segment> {
+        let content = Arc::new(PortContent::new(Direction::Ingress, Vec::new(), Vec::new()));
+        let ports = ports.map(|port| Segment {
             protocol: names::TCP,
             first: port,
             last: port,
-            rules: Vec::new(),
+            content: content.clone(),
         });
-        Chain::new(Direction::Ingress, ports.collect(), Vec::new(), Vec::new())
+        ports.collect()
+    }
+
+    fn chain(ports: impl Iterator<Item = u16>) -> Chain {
+        Chain::new(Direction::Ingress, segments(ports), Vec::new(), Vec::new(), None)
     }
 
     #[test]
     fn very_many_ports_with_the_same_rules_have_one_chain() {
-        let chains = |ports: std::ops::Range<u16>| -> std::collections::BTreeSet<String> {
+        let chains = |ports: std::ops::Range<u16>| -> std::collections::BTreeSet<Arc<str>> {
             chain(ports).ports.into_iter().map(|it| it.chain).collect()
         };
         assert_eq!(chains(1..65).len(), 64);
-        assert_eq!(chains(1..66), ["pp-0123-many".to_owned()].into());
+        let of_all = chains(1..66);
+        assert!(of_all.len() == 1 && of_all.iter().all(|it| it.ends_with("-many")), "{of_all:?}");
         // They are told apart by more than their chain.
         assert_ne!(chain(1..70).digest(), chain(2..71).digest());
         assert_ne!(chain(1..700).digest(), chain(2..701).digest());
@@ -158,6 +205,9 @@ mod tests {
             let count = with.groups.len();
             assert!((16..64).contains(&count), "{step}: {count}");
             assert_eq!(with.grouped().map(|(_, ports)| ports.len()).sum::<usize>(), with.ports.len());
+            // Names that were known are those that would have been made.
+            let all = segments((1..1000).map(|n| n * step));
+            assert_eq!(Chain::new(Direction::Ingress, all, Vec::new(), Vec::new(), Some(&without)), with);
             let others = with.groups.iter().filter(|it| !without.groups.contains(it)).count();
             assert!((1..3).contains(&others), "{step}: {others}");
         }

@@ -82,10 +82,8 @@ pub fn port_chain(digest: &str, protocol: u8, first: u16, last: u16) -> String {
     }
 }
 
-/// The chain that ports with the same rules have in common, `pp-<digest>-many`, by the name that one of them alone would
-/// have.
-pub fn shared_port_chain(of_one: &str) -> String {
-    let digest = of_one.split('-').nth(1).unwrap_or_default();
+/// The chain that ports with the same rules have in common, by a digest of those: `pp-<digest>-many`.
+pub fn shared_port_chain(digest: &str) -> String {
     format!("pp-{digest}-many")
 }
 

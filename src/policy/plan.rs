@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -142,15 +143,18 @@ pub struct PortGroup {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRules {
     /// Their chain, `pp-<hash>-tcp-80`, named by what is in it: chains of rules share it.
-    pub chain: String,
+    #[serde(with = "shared")]
+    pub chain: Arc<str>,
     /// An `IPPROTO_*`.
     pub protocol: u8,
     /// First port, 0 with `last` 65535: all of the protocol.
     pub first: u16,
     /// Last port, included.
     pub last: u16,
-    /// What is allowed there.
-    pub rules: Vec<ChainRule>,
+    /// What is allowed there. Kept with the policy's rule and shared, so that a plan of thousands of ports is made, and
+    /// copied, quickly.
+    #[serde(with = "shared")]
+    pub rules: Arc<[ChainRule]>,
 }
 
 /// One rule: accepts what it matches.
@@ -200,4 +204,27 @@ pub struct Touched {
     pub pods: BTreeSet<String>,
     /// Namespaces whose hold changed.
     pub holds: BTreeSet<String>,
+}
+
+/// What is shared in memory is written each time.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize + ?Sized, S: Serializer>(
+        value: &Arc<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: ?Sized, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error>
+    where
+        Box<T>: Deserialize<'de>,
+    {
+        Box::deserialize(deserializer).map(Arc::from)
+    }
 }

@@ -41,7 +41,7 @@ impl Plan {
         let here = |rules: &&crate::policy::plan::PortRules| {
             rules.protocol == protocol && (rules.first..=rules.last).contains(&port)
         };
-        let of_port = chain.ports.iter().find(here).map(|found| found.rules.as_slice()).unwrap_or_default();
+        let of_port = chain.ports.iter().find(here).map(|found| &*found.rules).unwrap_or_default();
         let mut rules = of_port.iter().chain(&chain.rules);
         match rules.find(|rule| self.matches(&rule.peer, peer, protocol, port)) {
             Some(rule) => Walked::Allowed(rule),

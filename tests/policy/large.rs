@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ferrule::datapath::policy;
+use ferrule::policy::content::digest_of;
 use ferrule::policy::names::shared_port_chain;
 use ferrule::policy::plan::{ChainRule, Direction, Members, Plan, Touched};
 use kit::block_on;
 use kit::traffic::Server;
 
-use super::scene::{Planning, Scene, TCP, connects, denied, peers, port, port_chain, uid};
+use super::scene::{Planning, Scene, TCP, connects, denied, peers, port, uid};
 
 const POLICIES: usize = 1000;
 const ADDRESSES: u32 = 150_000;
@@ -71,7 +72,7 @@ fn rule_at(port: u16) -> ChainRule {
 }
 
 fn chain_at(port: u16) -> String {
-    shared_port_chain(&port_chain(TCP, port, &[rule_at(port)]))
+    shared_port_chain(&digest_of(Direction::Ingress, &[rule_at(port)]))
 }
 
 /// A thousand ports at which `b` hears `a`, but one.

@@ -5,11 +5,12 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferrule::datapath::policy::{self, Applied, Attached, Mirror};
 use ferrule::linux::nfnetlink::Nfnetlink;
-use ferrule::policy::content::digest_of;
+use ferrule::policy::content::{PortContent, Segment, digest_of};
 use ferrule::policy::names;
 use ferrule::policy::plan::{
     Chain, ChainRule, Direction, HoldPlan, Isolation, Members, PeerMatch, Plan, PodPlan, PortRules, Touched,
@@ -187,7 +188,7 @@ pub fn port(protocol: u8, port: u16, rules: &[ChainRule]) -> PortRules {
 
 /// Is named when its chain is.
 pub fn range(protocol: u8, first: u16, last: u16, rules: &[ChainRule]) -> PortRules {
-    PortRules { chain: String::new(), protocol, first, last, rules: rules.to_vec() }
+    PortRules { chain: "".into(), protocol, first, last, rules: rules.into() }
 }
 
 /// The chain of a port of the direction in.
@@ -231,11 +232,15 @@ impl Planning {
 
     pub fn chain(mut self, name: &str, ports: &[PortRules], rules: &[ChainRule]) -> Self {
         let direction = if name.starts_with("pi") { Direction::Ingress } else { Direction::Egress };
-        let (mut ports, rules) = (ports.to_vec(), rules.to_vec());
-        for it in &mut ports {
-            it.chain = names::port_chain(&digest_of(direction, &it.rules), it.protocol, it.first, it.last);
-        }
-        self.0.chains.insert(name.into(), Chain::new(direction, ports, rules, vec!["shop/p".into()]));
+        let named = |it: &PortRules| Segment {
+            protocol: it.protocol,
+            first: it.first,
+            last: it.last,
+            content: Arc::new(PortContent::new(direction, it.rules.to_vec(), Vec::new())),
+        };
+        let ports = ports.iter().map(named).collect();
+        let chain = Chain::new(direction, ports, rules.to_vec(), vec!["shop/p".into()], None);
+        self.0.chains.insert(name.into(), chain);
         self
     }
 

@@ -93,7 +93,7 @@ fn may(plan: &Plan, chain: &str, protocol: u8) -> bool {
     };
     let of_port =
         chain.ports.iter().filter(|it| it.protocol == protocol && (it.first..=it.last).contains(&DNS));
-    of_port.flat_map(|it| &it.rules).chain(&chain.rules).any(has_port)
+    of_port.flat_map(|it| it.rules.iter()).chain(&chain.rules).any(has_port)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! What of a plan the table is not. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use crate::datapath::policy::bindings::DIRECTIONS;
 use crate::datapath::policy::layout::{
-    Made, Part, content_of, leading, part_names, parts, port_map_name, sets_of,
+    Below, Made, Part, content_of, leading, part_names, parts, port_map_name, sets_of,
 };
 use crate::datapath::policy::mirror::Mirror;
 use crate::policy::names::{hold_chain, pod_chain};
@@ -72,19 +72,19 @@ impl Differences {
         }
         let needed: Vec<&String> =
             if all { plan.chains.keys().collect() } else { needed_chains.iter().collect() };
-        let mut looked_for = BTreeSet::new();
+        let mut looked_for = HashSet::new();
         for name in needed {
             let Some(planned) = plan.chains.get(name) else { continue };
             if !all && mirror.chains.contains_key(name) {
                 continue;
             }
-            for (set, nothing) in sets_of(planned, &plan.sets) {
+            // Whole ones have what they are named by, unless somebody else is at work.
+            let is_wanted = |part| (all || !mirror.chains.contains_key(part)) && looked_for.insert(part);
+            let below = Below::of(planned, is_wanted);
+            for (set, nothing) in sets_of(planned, &below, &plan.sets) {
                 found.look_at_set(&set, Some(nothing), None, mirror, plan, &mut looked_at);
             }
-            // Whole ones have what they are named by, unless somebody else is at work.
-            let is_wanted =
-                |part: &str| (all || !mirror.chains.contains_key(part)) && looked_for.insert(part.to_owned());
-            let parts = parts(name, planned, &plan.sets, is_wanted);
+            let parts = parts(name, planned, &below, &plan.sets);
             found.chains.extend(parts.into_iter().filter(|part| !part.is_in(mirror)));
         }
         let sets: Vec<&String> = if all { plan.sets.keys().collect() } else { touched.sets.iter().collect() };
@@ -142,8 +142,7 @@ impl Differences {
     }
 
     fn look_for_stale(&mut self, mirror: &Mirror, plan: &Plan) {
-        let of_plan = plan.chains.iter().map(|(name, chain)| (name.as_str(), !chain.ports.is_empty()));
-        let parts: HashMap<&str, bool> = plan.chains.values().flat_map(part_names).chain(of_plan).collect();
+        let parts = part_names(plan);
         let stale =
             mirror.chains.keys().filter(|name| !parts.contains_key(name.as_str()) && !is_wanted(name, plan));
         self.stale_chains.extend(stale.cloned());
@@ -155,8 +154,9 @@ impl Differences {
         self.stale_sets.extend(mirror.strange_sets.iter().cloned());
         let mut unplanned = mirror.sets.keys().filter(|name| !plan.sets.contains_key(*name)).peekable();
         if unplanned.peek().is_some() {
-            let looked_into: BTreeSet<String> =
-                plan.chains.values().flat_map(|it| sets_of(it, &plan.sets)).map(|(name, _)| name).collect();
+            let sets_of = |chain| sets_of(chain, &Below::of(chain, |_| true), &plan.sets);
+            let looked_into: HashSet<String> =
+                plan.chains.values().flat_map(sets_of).map(|(name, _)| name).collect();
             self.stale_sets.extend(unplanned.filter(|name| !looked_into.contains(*name)).cloned());
         }
     }

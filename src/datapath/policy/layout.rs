@@ -9,7 +9,7 @@
 //! | a pod, one direction      | `in-<uid>`, `out-<uid>`: against connections that begin in their middle, and on; not isolated in this direction: the former |
 //! | a namespace, likewise     | `hold-in-<namespace>`, `hold-out-<namespace>`                             |
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -25,7 +25,9 @@ use crate::linux::nft::rule::{Rule, kept_comment};
 use crate::linux::nft::set::{Set, Type};
 use crate::linux::nft::table::{Chain, Family, Table};
 use crate::policy::names;
-use crate::policy::plan::{self, ChainRule, Direction, Isolation, Members, PeerMatch, PortRules};
+use crate::policy::plan::{
+    self, ChainRule, Direction, Isolation, Members, PeerMatch, Plan, PortGroup, PortRules,
+};
 
 /// `table inet ferrule-policy`
 pub fn table() -> Table {
@@ -130,21 +132,41 @@ pub(super) fn elements_of<'a>(
     }
 }
 
-/// The chain of a plan, and before it what it leads to: the chains of ports, then those of groups. Of those that are
-/// named by their content only what is `wanted`. `sets` are those of the plan.
+/// What a chain of a plan leads to and that is named by its content, as far as it is to be made or looked at.
+pub(super) struct Below<'p> {
+    ports: Vec<&'p PortRules>,
+    groups: Vec<(&'p PortGroup, &'p [PortRules])>,
+}
+
+impl<'p> Below<'p> {
+    /// Of those below the chain what is `wanted`. Groups come first: one that is not wanted has its ports already, and of
+    /// two thousand ports those of one group are looked at.
+    pub(super) fn of(chain: &'p plan::Chain, mut wanted: impl FnMut(&'p str) -> bool) -> Self {
+        let groups: Vec<_> = chain.grouped().filter(|(group, _)| wanted(&group.chain)).collect();
+        let mut ports: Vec<&PortRules> = match chain.groups.as_slice() {
+            [] => chain.ports.iter().collect(),
+            _ => groups.iter().flat_map(|(_, ports)| *ports).collect(),
+        };
+        ports.retain(|ports| wanted(&ports.chain));
+        Self { ports, groups }
+    }
+}
+
+/// The chain of a plan, and before it what is below: the chains of ports, then those of groups. `sets` are those of the
+/// plan.
 pub(super) fn parts(
     name: &str,
     chain: &plan::Chain,
+    below: &Below<'_>,
     sets: &BTreeMap<String, Members>,
-    mut wanted: impl FnMut(&str) -> bool,
 ) -> Vec<Part> {
     let direction = chain.direction;
     let mut parts = Vec::new();
-    for ports in chain.ports.iter().filter(|ports| wanted(&ports.chain)) {
+    for ports in &below.ports {
         let rules = ports.rules.iter().flat_map(|rule| allow(&ports.chain, direction, rule, sets)).collect();
         parts.push(Part { made: Made::new(&ports.chain, None, rules), map: None });
     }
-    for (group, ports) in chain.grouped().filter(|(group, _)| wanted(&group.chain)) {
+    for (group, ports) in &below.groups {
         let map = port_map(&group.chain, ports.iter().map(of_ports));
         let by_port = rule(&group.chain, [lookup_verdict(&[l4proto, th_dport], &map.0.name)], None);
         parts.push(Part { made: Made::new(&group.chain, None, vec![by_port]), map: Some(map) });
@@ -164,10 +186,21 @@ pub(super) fn parts(
     parts
 }
 
-/// The chains that a chain of the plan leads to and that are named by their content, and whether they have a map.
-pub(super) fn part_names(chain: &plan::Chain) -> impl Iterator<Item = (&str, bool)> {
-    let of_ports = chain.ports.iter().map(|it| (it.chain.as_str(), false));
-    of_ports.chain(chain.groups.iter().map(|it| (it.chain.as_str(), true)))
+/// The chains of rules of a plan, and those below them that are named by their content, and whether they have a map.
+pub(super) fn part_names(plan: &Plan) -> HashMap<&str, bool> {
+    let mut names = HashMap::new();
+    for (name, chain) in &plan.chains {
+        names.insert(name.as_str(), !chain.ports.is_empty());
+        let ungrouped = if chain.groups.is_empty() { chain.ports.as_slice() } else { &[] };
+        names.extend(ungrouped.iter().map(|it| (&*it.chain, false)));
+        for (group, ports) in chain.grouped() {
+            // Many chains have most of their groups in common.
+            if names.insert(group.chain.as_str(), true).is_none() {
+                names.extend(ports.iter().map(|it| (&*it.chain, false)));
+            }
+        }
+    }
+    names
 }
 
 /// Name of the map of a chain's ports.
@@ -246,9 +279,13 @@ pub(super) fn peer_sets(
     wanted.map(|name| (name, empty())).collect()
 }
 
-/// The sets that a chain of the plan looks into, as [`peer_sets`].
-pub(super) fn sets_of(chain: &plan::Chain, sets: &BTreeMap<String, Members>) -> Vec<(String, Members)> {
-    let rules = chain.ports.iter().flat_map(|ports| &ports.rules).chain(&chain.rules);
+/// The sets that a chain of the plan and what is below look into, as [`peer_sets`].
+pub(super) fn sets_of(
+    chain: &plan::Chain,
+    below: &Below<'_>,
+    sets: &BTreeMap<String, Members>,
+) -> Vec<(String, Members)> {
+    let rules = below.ports.iter().flat_map(|ports| ports.rules.iter()).chain(&chain.rules);
     let bases = rules.filter_map(|rule| match &rule.peer {
         PeerMatch::Any => None,
         PeerMatch::Address(base) => Some((base.as_str(), false)),

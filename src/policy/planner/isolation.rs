@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::policy::build::{Built, Named, build};
 use crate::policy::index::OwnPod;
 use crate::policy::object::{NamedPort, ObjectName};
-use crate::policy::plan::{Direction, HoldPlan, Isolation, PodPlan};
+use crate::policy::plan::{Chain, Direction, HoldPlan, Isolation, PodPlan};
 use crate::policy::planner::Planner;
 
 const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
@@ -46,32 +46,32 @@ impl Way {
 impl Planner {
     /// In which directions a policy of the namespace isolates somebody.
     pub(super) fn directions(&self, namespace: &str) -> [bool; 2] {
-        let policies = self.policies_of(namespace);
-        BOTH.map(|direction| policies.iter().any(|(_, it)| it.isolates(direction)))
+        BOTH.map(|direction| self.policies_of(namespace).any(|(_, it)| it.isolates(direction)))
     }
 
-    pub(super) fn policies_of(&self, namespace: &str) -> Vec<Named<'_>> {
+    pub(super) fn policies_of(&self, namespace: &str) -> impl Iterator<Item = Named<'_>> {
         let first = ObjectName { namespace: namespace.to_owned(), name: String::new() };
-        let range = self.policies.range(first..).take_while(|(name, _)| name.namespace == namespace);
-        range.map(|(name, (compiled, _))| (name, compiled)).collect()
+        let range = self.policies.range(first..).take_while(move |(name, _)| name.namespace == namespace);
+        range.map(|(name, (compiled, _))| (name, compiled))
     }
 
     /// Plans the hold of a namespace and its pods, as far as they are to be planned again. `fill`: sets that are new get
     /// their members now.
     pub(super) fn plan_namespace(&mut self, namespace: &str, fill: bool, again: &Again) {
-        let policies = self.policies_of(namespace);
+        let policies: Vec<Named<'_>> = self.policies_of(namespace).collect();
         let mut memo = Memo::new();
         let concerned =
             self.index.own_of(namespace).filter(|own| again.all || again.pods.contains_key(&own.name.name));
         let pods = concerned.map(|own| {
-            (
-                own.uid.to_owned(),
-                format!("{namespace}/{}", own.name.name),
-                pod_ways(&own, &policies, &mut memo),
-            )
+            let before = self.plan.pods.get(own.uid).map(|it| [&it.ingress, &it.egress]);
+            let before = self.chains_of(before);
+            let ways = pod_ways(&own, &policies, before, &mut memo);
+            (own.uid.to_owned(), format!("{namespace}/{}", own.name.name), ways)
         });
         let pods: Vec<_> = pods.collect();
-        let hold = (again.all || again.hold).then(|| hold_ways(&policies, &mut memo));
+        let before = self.plan.holds.get(namespace).map(|it| [&it.ingress, &it.egress]);
+        let before = self.chains_of(before);
+        let hold = (again.all || again.hold).then(|| hold_ways(&policies, before, &mut memo));
         for (uid, name, ways) in pods {
             self.put_pod(&uid, name, ways, fill);
         }
@@ -86,6 +86,15 @@ impl Planner {
         for uid in gone.collect::<Vec<_>>() {
             self.put_pod(uid, String::new(), None, fill);
         }
+    }
+
+    fn chains_of(&self, isolations: Option<[&Isolation; 2]>) -> [Option<&Chain>; 2] {
+        isolations.map_or([None; 2], |both| {
+            both.map(|isolation| match isolation {
+                Isolation::Rules(name) => self.plan.chains.get(name),
+                _ => None,
+            })
+        })
     }
 
     fn put_pod(&mut self, uid: &str, name: String, ways: Option<Ways>, fill: bool) {
@@ -144,8 +153,20 @@ impl Planner {
     }
 }
 
-/// None where no policy isolates anybody.
-fn pod_ways<'a>(own: &OwnPod<'a>, policies: &[Named<'_>], memo: &mut Memo<'a>) -> Option<Ways> {
+fn of<T>(direction: Direction, [ingress, egress]: [T; 2]) -> T {
+    match direction {
+        Direction::Ingress => ingress,
+        Direction::Egress => egress,
+    }
+}
+
+/// None where no policy isolates anybody. `before`: what it has now.
+fn pod_ways<'a>(
+    own: &OwnPod<'a>,
+    policies: &[Named<'_>],
+    before: [Option<&Chain>; 2],
+    memo: &mut Memo<'a>,
+) -> Option<Ways> {
     if policies.is_empty() {
         return None;
     }
@@ -162,7 +183,7 @@ fn pod_ways<'a>(own: &OwnPod<'a>, policies: &[Named<'_>], memo: &mut Memo<'a>) -
         }
         // Of egress the destinations' names count.
         let ports = if direction == Direction::Ingress { own.member.ports } else { &[] };
-        way(direction, places, policies, ports, memo)
+        way(direction, places, policies, ports, of(direction, before), memo)
     }))
 }
 
@@ -172,6 +193,7 @@ fn way<'a>(
     places: Vec<usize>,
     policies: &[Named<'_>],
     ports: &'a [NamedPort],
+    before: Option<&Chain>,
     memo: &mut Memo<'a>,
 ) -> Way {
     let isolating: Vec<Named<'_>> = places.iter().map(|place| policies[*place]).collect();
@@ -179,12 +201,12 @@ fn way<'a>(
         return Way::Plain(Isolation::Closed);
     }
     let built = memo.entry((direction, places, ports));
-    let built = built.or_insert_with(|| build(direction, &isolating, ports).map(Rc::new));
+    let built = built.or_insert_with(|| build(direction, &isolating, ports, before).map(Rc::new));
     built.clone().map_or(Way::Plain(Isolation::Closed), Way::Rules)
 }
 
 /// What is certain of a pod that is not known yet: policies that select all pods select it.
-fn hold_ways(policies: &[Named<'_>], memo: &mut Memo<'_>) -> Option<Ways> {
+fn hold_ways(policies: &[Named<'_>], before: [Option<&Chain>; 2], memo: &mut Memo<'_>) -> Option<Ways> {
     if policies.is_empty() {
         return None;
     }
@@ -194,6 +216,7 @@ fn hold_ways(policies: &[Named<'_>], memo: &mut Memo<'_>) -> Option<Ways> {
         }
         let certain = policies.iter().enumerate();
         let certain = certain.filter(|(_, (_, it))| it.isolates(direction) && it.selector.is_empty());
-        way(direction, certain.map(|(place, _)| place).collect(), policies, &[], memo)
+        let places = certain.map(|(place, _)| place).collect();
+        way(direction, places, policies, &[], of(direction, before), memo)
     }))
 }

@@ -37,7 +37,7 @@ impl Planner {
     }
 
     fn judge_one(&self, direction: Direction, own: &OwnPod<'_>, peer: IpAddr, flow: &Flow) -> Verdict {
-        let isolating = self.policies_of(&own.name.namespace).into_iter();
+        let isolating = self.policies_of(&own.name.namespace);
         let isolating = isolating
             .filter(|(_, it)| it.isolates(direction) && it.selector.matches(own.member.labels))
             .collect::<Vec<Named<'_>>>();

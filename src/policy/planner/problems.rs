@@ -73,7 +73,7 @@ impl Planner {
         direction: Direction,
         selects: impl Fn(&Compiled) -> bool,
     ) -> Vec<(&ObjectName, Direction)> {
-        let policies = self.policies_of(namespace).into_iter();
+        let policies = self.policies_of(namespace);
         let isolating: Vec<Named<'_>> =
             policies.filter(|(_, it)| it.isolates(direction) && selects(it)).collect();
         match isolating.iter().any(|(_, it)| it.rules.is_err()) {

@@ -354,6 +354,17 @@ fn ranges_that_overlap_are_cut() {
     assert_eq!(segments, [(1, 79, 1), (80, 84, 1), (85, 90, 2), (91, 95, 1), (65535, 65535, 1)]);
 }
 
+/// Each piece is looked at with the rules around it, and not with the ranges around it, which are thousands.
+#[test]
+fn ranges_of_one_rule_are_one_range_however_many_they_are() {
+    let ranges: Vec<_> = (1..9_000).map(|n| json!({"port": n, "endPort": 65_535 - n})).collect();
+    let spec = json!({"podSelector": {}, "ingress": [{"from": app("client"), "ports": ranges}]});
+    let planner = planner(vec![policy("p", spec)]);
+    let chain = planner.plan().chains.values().next().unwrap();
+    let segments: Vec<_> = chain.ports.iter().map(|it| (it.first, it.last, it.rules.len())).collect();
+    assert_eq!(segments, [(1, 65_534, 1)]);
+}
+
 #[test]
 fn rules_share_the_set_of_the_same_selectors() {
     let spec = |port: u16| {

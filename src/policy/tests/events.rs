@@ -227,7 +227,8 @@ fn check_references(plan: &Plan) {
         ..Touched::default()
     };
     assert_eq!(chains_of(plan, &everything), plan.chains.keys().cloned().collect());
-    let rules = plan.chains.values().flat_map(|it| it.ports.iter().flat_map(|it| &it.rules).chain(&it.rules));
+    let rules =
+        plan.chains.values().flat_map(|it| it.ports.iter().flat_map(|it| it.rules.iter()).chain(&it.rules));
     let named: BTreeSet<&str> = rules
         .filter_map(|rule| match &rule.peer {
             PeerMatch::Any => None,

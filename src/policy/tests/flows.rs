@@ -91,7 +91,7 @@ proptest! {
                 let order = (before.protocol, before.last) < (after.protocol, after.first);
                 prop_assert!(before.first <= before.last && order, "{:#?}", chain);
             }
-            for rules in chain.ports.iter().map(|it| &it.rules).chain([&chain.rules]) {
+            for rules in chain.ports.iter().map(|it| &*it.rules).chain([&*chain.rules]) {
                 prop_assert!(rules.len() <= crate::policy::build::MOST_SETS, "{:#?}", chain);
             }
         }

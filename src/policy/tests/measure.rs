@@ -163,6 +163,18 @@ fn thirty_thousand_pods_and_a_thousand_policies() {
         policy.spec.pod_selector = LabelSelector::default();
         planner.apply(Event::Policy(Feed::Changed(policy)));
     });
+    // A policy against the planner: a peer and a range of its own in each rule, each range inside the one before.
+    time("a policy of 1,000 nested ranges, which is refused", 20, |n| {
+        let rule = |it: usize| {
+            let peer = json!({"podSelector": {"matchLabels": {"app": format!("a{it}-{n}")}}});
+            json!({"from": [peer], "ports": [{"port": 1 + it, "endPort": 60_000 - it}]})
+        };
+        let rules: Vec<_> = (0..1000).map(rule).collect();
+        let spec = serde_json::from_value(json!({"podSelector": {}, "ingress": rules})).unwrap();
+        let policy = Policy { name: object_name("team-1", "nested"), spec };
+        planner.apply(Event::Policy(Feed::Changed(policy)));
+    });
+    planner.apply(Event::Policy(Feed::Gone(object_name("team-1", "nested"))));
     let begin = busy();
     let content = vec![b'a'; 1 << 20];
     std::hint::black_box(crate::policy::digest::digest(&content));
