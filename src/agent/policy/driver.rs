@@ -31,8 +31,14 @@ use crate::policy::plan::{Plan, Touched};
 use crate::policy::planner::Planner;
 use crate::store::{BootId, current_boot_id};
 
-/// How long changes are gathered before they are applied: they come in crowds.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long what the API server says is gathered before it is applied: one change of many pods is many messages.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// How long after an apply the next one begins at the earliest: where changes come in crowds, many are applied at once.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long the kernel's events of other people's changes are gathered.
+const GATHER_DRIFT: Duration = Duration::from_millis(5);
 
 /// How long after that an element that has expired is freed.
 const LEFT_OVER: Duration = Duration::from_secs(1);
@@ -75,6 +81,8 @@ pub struct Driver {
     failures: Backoff,
     /// Whether the table is the plan's.
     pub(super) is_applied: bool,
+    /// When the last apply ended.
+    applied_at: Option<Instant>,
     cut: Pace,
     /// A cut that is under way, and since when.
     pub(super) cutting: Option<(Instant, JoinHandle<Result<usize, String>>)>,
@@ -114,6 +122,7 @@ impl Driver {
             due: Due::default(),
             failures: Backoff::default(),
             is_applied: false,
+            applied_at: None,
             cut: Pace::default(),
             cutting: None,
             save: Pace::default(),
@@ -201,7 +210,8 @@ impl Driver {
             if !is_first {
                 self.due.said.get_or_insert(said);
             }
-            self.hurry(GATHER);
+            let rest = self.applied_at.map(|at| (at + PAUSE).saturating_duration_since(Instant::now()));
+            self.hurry(rest.map_or(GATHER, |rest| rest.max(GATHER)));
         }
     }
 
@@ -213,7 +223,7 @@ impl Driver {
         if look.bindings || look.whole {
             self.due.drifted.get_or_insert_with(Instant::now);
         }
-        self.look(look, GATHER);
+        self.look(look, GATHER_DRIFT);
     }
 
     fn look(&mut self, look: Look, after: Duration) {
@@ -236,6 +246,7 @@ impl Driver {
             let due = std::mem::take(&mut self.due);
             let begin = Instant::now();
             let outcome = timeout(STEP, self.apply(due)).await;
+            self.applied_at = Some(Instant::now());
             self.metrics.step_took("policy", begin.elapsed());
             let reason = match outcome {
                 Ok(Ok(())) => None,
