@@ -11,5 +11,6 @@ mod rebuilt;
 pub mod scene;
 mod sctp;
 mod switch;
+mod tiers;
 mod traffic;
 mod untold;

@@ -237,7 +237,7 @@ fn attached_pods(data_dir: &Path, boot: &BootId) -> Vec<Attached> {
 
 /// A plan in which nobody is known, and everybody is closed.
 fn closed<'a>(pods: impl Iterator<Item = &'a Attached>) -> Plan {
-    let hold = HoldPlan { ingress: Isolation::Closed, egress: Isolation::Closed };
+    let hold = HoldPlan { ingress: Isolation::Closed, egress: Isolation::Closed, ..HoldPlan::default() };
     Plan { holds: pods.map(|it| (it.namespace().to_owned(), hold.clone())).collect(), ..Plan::default() }
 }
 

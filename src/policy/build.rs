@@ -11,7 +11,7 @@ use crate::policy::content::{PortContent, Segment};
 use crate::policy::evaluate::RuleName;
 use crate::policy::names;
 use crate::policy::object::{NamedPort, ObjectName};
-use crate::policy::plan::{Chain, ChainRule, Direction, PeerMatch};
+use crate::policy::plan::{Action, Chain, ChainRule, Direction, PeerMatch};
 use crate::policy::selector::Invalid;
 use crate::policy::set_spec::{Content, NamedPorts, PodGroup, PortOwners, SetSpec};
 
@@ -21,7 +21,7 @@ pub const MOST_SETS: usize = 8;
 /// Ranges of ports that overlap are cut where one begins or ends, and each piece has all peers of the ranges around it. So
 /// what a few hundred lines of policies make is quadratic in them, and their author could keep the agent busy for minutes.
 /// This many pairs of a piece and a peer are built for a pod in one direction.
-const MOST_PAIRS: usize = 20_000;
+pub const MOST_PAIRS: usize = 20_000;
 
 /// So many rules are named in a comment.
 const MOST_NAMES: usize = 4;
@@ -260,7 +260,10 @@ impl<'a> Builder<'a> {
             }
         }
         if !any.is_empty() {
-            return (vec![ChainRule { peer: PeerMatch::Any, comment: self.comment(&any) }], Vec::new());
+            return (
+                vec![ChainRule { peer: PeerMatch::Any, comment: self.comment(&any), action: Action::Accept }],
+                Vec::new(),
+            );
         }
         if sets.len() > MOST_SETS {
             sets = union(sets);
@@ -270,7 +273,7 @@ impl<'a> Builder<'a> {
                 Content::Ports(_) => PeerMatch::AddressAndPort(spec.name.clone()),
                 Content::Pods(_) | Content::Blocks(_) => PeerMatch::Address(spec.name.clone()),
             };
-            ChainRule { peer, comment: self.comment(sources) }
+            ChainRule { peer, comment: self.comment(sources), action: Action::Accept }
         });
         (rules.collect(), sets.iter().map(|(spec, _)| spec.clone()).collect())
     }

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use crate::policy::digest::digest;
 use crate::policy::names;
-use crate::policy::plan::{Chain, ChainRule, Direction, PortGroup, PortRules};
+use crate::policy::plan::{Chain, ChainRule, Direction, PortGroup, PortRules, Tier};
 use crate::policy::set_spec::{SetSpec, json};
 
 /// Ports of one chain that have chains of their own, which count for themselves. Of more, those with the same rules share
 /// one: whoever writes policies can name each second port.
-const MOST_OWN_CHAINS: usize = 64;
+pub(in crate::policy) const MOST_OWN_CHAINS: usize = 64;
 
 /// With fewer ports than this a chain has one map of them.
 const MANY: usize = 128;
@@ -102,7 +102,7 @@ impl Chain {
         let share_chains = ports.len() > MOST_OWN_CHAINS;
         let ports: Vec<PortRules> = ports.into_iter().map(|it| it.named(share_chains)).collect();
         let groups = if ports.len() < MANY { Vec::new() } else { cut(&ports, before) };
-        Self { direction, ports, groups, rules, policies }
+        Self { direction, ports, groups, rules, policies, tier: Tier::NetworkPolicy }
     }
 
     /// What names it.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::cluster::compile::TierRule;
 use crate::policy::object::ObjectName;
-use crate::policy::plan::Direction;
+use crate::policy::plan::{Direction, Tier};
 
 /// A connection, by its first packet as the forward hook sees it: after DNAT, before SNAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Judgement {
     pub egress: Verdict,
     /// By the policies of the destination.
     pub ingress: Verdict,
+    /// Rules of ClusterNetworkPolicies that passed the flow on before that was said, those of egress first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<TierRuleName>,
 }
 
 impl Judgement {
@@ -59,12 +63,16 @@ pub enum Verdict {
     Allowed(RuleName),
     /// These policies isolate the pod, and none of them allows it.
     Denied(Vec<Refusal>),
+    /// This rule of a ClusterNetworkPolicy accepts it.
+    Accepted(TierRuleName),
+    /// This rule of a ClusterNetworkPolicy denies it.
+    Forbidden(TierRuleName),
 }
 
 impl Verdict {
     /// Whether it passes.
     pub fn allowed(&self) -> bool {
-        !matches!(self, Self::Denied(_))
+        !matches!(self, Self::Denied(_) | Self::Forbidden(_))
     }
 }
 
@@ -81,11 +89,49 @@ pub struct RuleName {
 
 impl fmt::Display for RuleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = match self.direction {
-            Direction::Ingress => "ingress",
-            Direction::Egress => "egress",
-        };
+        let list = list_of(self.direction);
         write!(f, "{}/{} {list}[{}]", self.policy.namespace, self.policy.name, self.index)
+    }
+}
+
+/// A rule of a ClusterNetworkPolicy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierRuleName {
+    /// In which tier.
+    pub tier: Tier,
+    /// Of which policy.
+    pub policy: String,
+    /// Of `spec.ingress` or `spec.egress`.
+    pub direction: Direction,
+    /// Its place there.
+    pub index: usize,
+    /// How its author calls it; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+impl TierRuleName {
+    /// Of a compiled rule.
+    pub fn new(tier: Tier, policy: &str, direction: Direction, rule: &TierRule) -> Self {
+        Self { tier, policy: policy.to_owned(), direction, index: rule.index, name: rule.name.clone() }
+    }
+}
+
+impl fmt::Display for TierRuleName {
+    /// A comment of the table: what `nft` could not read back is left out of a name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = list_of(self.direction);
+        write!(f, "{} {} {list}[{}]", self.tier.as_str(), self.policy, self.index)?;
+        let is_plain = |it: &char| !it.is_control() && !['"', '\\'].contains(it);
+        let name: String = self.name.chars().filter(is_plain).collect();
+        if name.is_empty() { Ok(()) } else { write!(f, " ({name})") }
+    }
+}
+
+fn list_of(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
     }
 }
 

@@ -25,13 +25,14 @@
 //! | [`plan`]     | what the table must be, as data                                             |
 //! | [`walk`]     | a plan, walked as the kernel walks the table                                |
 //! | [`evaluate`] | a flow, and what is said of it                                              |
+//! | [`cluster`]  | ClusterNetworkPolicies                                                      |
 //! | [`names`]    | names of the table's chains and sets; [`digest`]: those of content          |
 //!
-//! Tiers (ClusterNetworkPolicy) come in front of a pod's chain of rules or behind it, as chains of their own: [`build`]
-//! makes a chain from rules in order, [`set_spec`] describes any peers.
+//! ClusterNetworkPolicies ([`cluster`]) come in front of a pod's chain of rules and behind it, as chains of their own.
 
 pub mod blocks;
 pub mod build;
+pub mod cluster;
 pub mod compile;
 pub mod content;
 pub mod digest;

@@ -1,7 +1,7 @@
 //! Names of the table's chains and sets. Agent, ADD and command line meet by them.
 
 use crate::policy::digest::digest;
-use crate::policy::plan::Direction;
+use crate::policy::plan::{Direction, Tier};
 
 /// Name of the table, of family `inet`.
 pub const TABLE: &str = "ferrule-policy";
@@ -64,6 +64,18 @@ pub fn rules_chain(direction: Direction, digest: &str) -> String {
         Direction::Egress => format!("po-{digest}"),
         Direction::Ingress => format!("pi-{digest}"),
     }
+}
+
+/// The chain of a tier of ClusterNetworkPolicies: `ai-<digest>` and `ao-<digest>` of Admin, `bi-` and `bo-` of Baseline.
+pub fn tier_chain(tier: Tier, direction: Direction, digest: &str) -> String {
+    let prefix = match (tier, direction) {
+        (Tier::Admin, Direction::Ingress) => "ai",
+        (Tier::Admin, Direction::Egress) => "ao",
+        (Tier::Baseline, Direction::Ingress) => "bi",
+        (Tier::Baseline, Direction::Egress) => "bo",
+        (Tier::NetworkPolicy, direction) => return rules_chain(direction, digest),
+    };
+    format!("{prefix}-{digest}")
 }
 
 /// The chain of what is allowed at one port or range of ports, by a digest of that: `pp-<digest>-tcp-80`,

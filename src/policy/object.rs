@@ -4,9 +4,12 @@
 //! compiles it names the field.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::policy::cluster::object::ClusterPolicy;
 
 /// Which object of a namespace. Of a Namespace itself `namespace` is empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,6 +18,16 @@ pub struct ObjectName {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    /// `namespace/name`; of what has no namespace the name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => f.write_str(&self.name),
+            namespace => write!(f, "{namespace}/{}", self.name),
+        }
+    }
 }
 
 /// What is heard of one kind of object.
@@ -43,6 +56,8 @@ pub enum Event {
     OwnPod(Feed<Pod>),
     /// Of the pods of all nodes, this one's among them; finished ones are gone.
     AnyPod(Feed<Pod>),
+    /// Of ClusterNetworkPolicies, whose names have no namespace.
+    ClusterPolicy(Feed<ClusterPolicy>),
 }
 
 /// A Namespace.

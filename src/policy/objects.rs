@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::cluster::object::ClusterPolicy;
 use crate::policy::object::{Event, Feed, NamedPort, Namespace, ObjectName, Pod, Policy};
 use crate::policy::planner::Planner;
 
@@ -19,6 +20,9 @@ pub struct Objects {
     /// Of all namespaces.
     #[serde(default)]
     pub policies: Vec<Policy>,
+    /// ClusterNetworkPolicies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster_policies: Vec<ClusterPolicy>,
     /// All of them.
     #[serde(default)]
     pub namespaces: Vec<Namespace>,
@@ -84,6 +88,7 @@ impl Objects {
     pub fn planner(&self) -> Planner {
         let mut planner = Planner::new();
         feed(&mut planner, Event::Policy, self.policies.iter().cloned());
+        feed(&mut planner, Event::ClusterPolicy, self.cluster_policies.iter().cloned());
         feed(&mut planner, Event::Namespace, self.namespaces.iter().cloned());
         feed(&mut planner, Event::OwnPod, self.own_pods.iter().cloned());
         feed(&mut planner, Event::AnyPod, self.workloads.iter().flat_map(Workload::pods));

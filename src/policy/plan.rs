@@ -8,6 +8,9 @@
 //! rule = one look-up of the other end's address in a set, or none; then accept
 //! ```
 //!
+//! Where ClusterNetworkPolicies have a say, chains of their tiers stand before and behind that of NetworkPolicies
+//! ([`Way`]). Their rules are in order, and accept, deny or pass on ([`Action`]).
+//!
 //! A chain of rules ([`Chain`]) is named by a hash of its content and never changed. A set of pods ([`Members::Pods`]) is
 //! named by what selects its members, so its elements change; a set of blocks is named by its content.
 
@@ -28,12 +31,40 @@ pub enum Direction {
     Egress,
 }
 
+/// Who decides when about a connection. What a tier decides is final, but for [`Action::Pass`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Tier {
+    /// ClusterNetworkPolicies that nobody overrules.
+    Admin,
+    /// NetworkPolicies.
+    #[default]
+    NetworkPolicy,
+    /// ClusterNetworkPolicies for what no NetworkPolicy isolates.
+    Baseline,
+}
+
+impl Tier {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "Admin",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Baseline => "Baseline",
+        }
+    }
+
+    fn is_of_namespaces(&self) -> bool {
+        *self == Self::NetworkPolicy
+    }
+}
+
 /// What the table must be. What is in `sets` and `chains` is what something refers to, and nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Sets by their name, which ends in `4` or `6`.
     pub sets: BTreeMap<String, Members>,
-    /// Chains of rules by their name: `pi-<hash>` of ingress, `po-<hash>` of egress.
+    /// Chains of rules by their name: `pi-<hash>` of ingress, `po-<hash>` of egress; those of the tiers Admin and Baseline
+    /// `ai-`, `ao-`, `bi-`, `bo-`.
     pub chains: BTreeMap<String, Chain>,
     /// This node's pods by uid: those of namespaces in which a policy isolates somebody, isolated or not.
     pub pods: BTreeMap<String, PodPlan>,
@@ -50,12 +81,20 @@ pub struct PodPlan {
     pub ingress: Isolation,
     /// Likewise of egress.
     pub egress: Isolation,
+    /// What ClusterNetworkPolicies have around that.
+    #[serde(default, skip_serializing_if = "Tiers::is_empty")]
+    pub tiers: Tiers,
 }
 
 impl PodPlan {
-    /// Whether it is isolated, in one direction or both.
+    /// Whether it is isolated, in one direction or both, or ClusterNetworkPolicies have a say.
     pub fn is_isolated(&self) -> bool {
-        self.ingress.isolates() || self.egress.isolates()
+        self.ingress.isolates() || self.egress.isolates() || !self.tiers.is_empty()
+    }
+
+    /// All that decides about packets of one direction.
+    pub fn way(&self, direction: Direction) -> Way<'_> {
+        Way::of(self.of(direction), self.tiers.of(direction))
     }
 
     /// Of one direction.
@@ -97,12 +136,20 @@ pub struct HoldPlan {
     pub ingress: Isolation,
     /// Of egress.
     pub egress: Isolation,
+    /// What ClusterNetworkPolicies have around that.
+    #[serde(default, skip_serializing_if = "Tiers::is_empty")]
+    pub tiers: Tiers,
 }
 
 impl HoldPlan {
-    /// Whether pods that it holds are isolated, in one direction or both.
+    /// Whether pods that it holds are isolated, in one direction or both, or ClusterNetworkPolicies have a say.
     pub fn is_isolated(&self) -> bool {
-        self.ingress.isolates() || self.egress.isolates()
+        self.ingress.isolates() || self.egress.isolates() || !self.tiers.is_empty()
+    }
+
+    /// All that decides about packets of one direction.
+    pub fn way(&self, direction: Direction) -> Way<'_> {
+        Way::of(self.of(direction), self.tiers.of(direction))
     }
 
     /// Of one direction.
@@ -114,7 +161,94 @@ impl HoldPlan {
     }
 }
 
-/// A chain of rules, which ends in `denied_in` or `denied_out`.
+/// What ClusterNetworkPolicies have around NetworkPolicies, in each direction.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tiers {
+    /// Of ingress.
+    #[serde(default)]
+    pub ingress: Around,
+    /// Of egress.
+    #[serde(default)]
+    pub egress: Around,
+}
+
+/// The chains of the two tiers in one direction: [`Isolation::None`] where no policy of the tier selects the pod,
+/// [`Isolation::Closed`] where they are too large together. Never [`Isolation::Open`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Around {
+    /// Before NetworkPolicies.
+    #[serde(default)]
+    pub admin: Isolation,
+    /// Where no NetworkPolicy isolates the pod.
+    #[serde(default)]
+    pub baseline: Isolation,
+}
+
+impl Tiers {
+    /// Whether no policy selects the pod.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Of one direction.
+    pub fn of(&self, direction: Direction) -> &Around {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+
+    /// All four.
+    pub fn all_mut(&mut self) -> [&mut Isolation; 4] {
+        let Self { ingress, egress } = self;
+        [&mut ingress.admin, &mut ingress.baseline, &mut egress.admin, &mut egress.baseline]
+    }
+
+    /// All four.
+    pub fn all(&self) -> [&Isolation; 4] {
+        [&self.ingress.admin, &self.ingress.baseline, &self.egress.admin, &self.egress.baseline]
+    }
+}
+
+/// What packets of one direction meet, in order. A tier that decides ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way<'p> {
+    /// The tier Admin.
+    pub admin: &'p Isolation,
+    /// NetworkPolicies, which always decide about pods that they isolate.
+    pub policies: &'p Isolation,
+    /// The tier Baseline, which therefore is asked about other pods only.
+    pub baseline: &'p Isolation,
+}
+
+impl<'p> Way<'p> {
+    fn of(policies: &'p Isolation, around: &'p Around) -> Self {
+        let none = &Isolation::None;
+        let baseline = if policies.isolates() { none } else { &around.baseline };
+        Self { admin: &around.admin, policies, baseline }
+    }
+
+    /// Whether packets are judged at all.
+    pub fn isolates(&self) -> bool {
+        [self.admin, self.policies, self.baseline].into_iter().any(Isolation::isolates)
+    }
+
+    /// Whether a ClusterNetworkPolicy has a say.
+    pub fn has_tiers(&self) -> bool {
+        self.admin.isolates() || self.baseline.isolates()
+    }
+}
+
+impl Plan {
+    /// Whether a ClusterNetworkPolicy has a say about any pod: then what a pod sends to itself, by its own Service, is
+    /// judged as well.
+    pub fn has_tiers(&self) -> bool {
+        let pods = self.pods.values().map(|it| &it.tiers);
+        pods.chain(self.holds.values().map(|it| &it.tiers)).any(|it| !it.is_empty())
+    }
+}
+
+/// A chain of rules, which ends in `denied_in` or `denied_out`; that of a tier ends where it was called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     /// Which of them.
@@ -128,6 +262,9 @@ pub struct Chain {
     pub rules: Vec<ChainRule>,
     /// The policies whose rules these are, `namespace/name`, for people.
     pub policies: Vec<String>,
+    /// Whose rules these are. Of a ClusterNetworkPolicy's the rules of a port are all that are asked there.
+    #[serde(default, skip_serializing_if = "Tier::is_of_namespaces")]
+    pub tier: Tier,
 }
 
 /// Ports that have a map of their own.
@@ -157,13 +294,42 @@ pub struct PortRules {
     pub rules: Arc<[ChainRule]>,
 }
 
-/// One rule: accepts what it matches.
+impl PortRules {
+    /// Whether a port is one of these.
+    pub fn is_about(&self, protocol: u8, port: u16) -> bool {
+        self.protocol == protocol && (self.first..=self.last).contains(&port)
+    }
+}
+
+/// What a rule does with what it matches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It passes.
+    #[default]
+    Accept,
+    /// It is denied.
+    Deny,
+    /// The next tier decides.
+    Pass,
+}
+
+impl Action {
+    fn is_accept(&self) -> bool {
+        *self == Self::Accept
+    }
+}
+
+/// One rule. NetworkPolicies have only such that accept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChainRule {
     /// The other end.
     pub peer: PeerMatch,
     /// `namespace/policy ingress[0]`, one or several, for people.
     pub comment: String,
+    /// What becomes of that.
+    #[serde(default, skip_serializing_if = "Action::is_accept")]
+    pub action: Action,
 }
 
 /// What of a packet's other end (source of ingress, destination of egress) must be where.

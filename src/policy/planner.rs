@@ -5,7 +5,7 @@
 //!                          -> any pod: which sets in use it is in, before and after
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::policy::compile::Compiled;
@@ -18,10 +18,13 @@ mod isolation;
 mod judge;
 mod objects;
 mod problems;
+mod tier_judge;
+mod tiers;
 
 use isolation::Again;
 pub use objects::View;
 pub use problems::{Problem, What};
+use tiers::ClusterPolicies;
 
 /// All that is known of policies, namespaces and pods, and the plan that follows. Incremental: a pod's event costs the
 /// selectors in use on this node, never all pods.
@@ -31,6 +34,7 @@ pub struct Planner {
     policies: BTreeMap<ObjectName, (Compiled, u16)>,
     /// The policies as they came, in JSON: for people. A compiled one does not say how it was written.
     written: BTreeMap<ObjectName, Box<str>>,
+    cluster: ClusterPolicies,
     plan: Plan,
     live: Live,
     touched: Touched,
@@ -77,6 +81,7 @@ impl Planner {
             Event::Namespace(feed) => self.on_namespace(feed),
             Event::OwnPod(feed) => self.on_own_pod(feed),
             Event::AnyPod(feed) => self.on_any_pod(feed),
+            Event::ClusterPolicy(feed) => self.on_cluster_policy(feed),
         }
         self.follow();
     }
@@ -119,12 +124,12 @@ impl Planner {
     /// Whether everything that the plan needs has been listed once. Before, the plan stays as it was.
     pub fn is_complete(&self) -> bool {
         let always = [self.policy_list, self.namespace_list, self.own_list].iter().all(|list| list.is_listed);
-        always && (self.any_list.is_listed || !self.needs_any_pods())
+        always && self.cluster.is_listed() && (self.any_list.is_listed || !self.needs_any_pods())
     }
 
-    /// Whether the pods of all nodes are needed: a NetworkPolicy exists.
+    /// Whether the pods of all nodes are needed: a NetworkPolicy exists, or a ClusterNetworkPolicy.
     pub fn needs_any_pods(&self) -> bool {
-        !self.policies.is_empty()
+        !self.policies.is_empty() || !self.cluster.is_empty()
     }
 
     /// What the table must be, as of when it was last settled.
@@ -157,8 +162,9 @@ impl Planner {
         (self.plan, self.live) = (Plan::default(), Live::default());
         self.touched = Touched { all: true, ..Touched::default() };
         self.again.clear();
-        let mut namespaces: Vec<String> = self.policies.keys().map(|name| name.namespace.clone()).collect();
-        namespaces.dedup();
+        let mut namespaces: BTreeSet<String> =
+            self.policies.keys().map(|name| name.namespace.clone()).collect();
+        namespaces.extend(self.covered_namespaces());
         for namespace in namespaces {
             self.plan_namespace(&namespace, false, &Again { all: true, ..Again::default() });
         }
@@ -249,6 +255,10 @@ impl Planner {
         for (before, after) in claims.iter().zip(self.claims_in(name)) {
             self.change_claims(before, &after);
         }
+        if !self.cluster.is_empty() {
+            // By its labels it is chosen whose subjects its pods are.
+            self.again.entry(name.to_owned()).or_default().all = true;
+        }
     }
 
     fn claims_in(&self, namespace: &str) -> Vec<Claims> {
@@ -287,10 +297,13 @@ impl Planner {
         self.change_claims(&claims, &after);
         // Of its state and its addresses no chain knows.
         let is_same = self.index.own(name).map(chosen_by) == before;
-        let is_nobody = self.policies.is_empty() && self.plan.pods.is_empty();
+        let is_nobody = !self.needs_any_pods() && self.plan.pods.is_empty();
         if !is_same && !is_nobody {
             let again = self.again.entry(name.namespace.clone()).or_default();
             again.pods.entry(name.name.clone()).or_default().extend(before.map(|(uid, ..)| uid));
+            // With its first pod a namespace is there, although nobody has told of it yet.
+            let is_new = !self.cluster.is_empty() && self.index.namespace_labels(&name.namespace).is_none();
+            again.all |= is_new;
         }
     }
 

@@ -14,6 +14,8 @@ use super::api::{Api, chunk, respond};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Policy,
+    /// Served only where [`Api::define_cluster_policies`] was asked for it.
+    ClusterPolicy,
     Namespace,
     Pod,
 }
@@ -23,6 +25,7 @@ impl Kind {
     pub fn of(path: &str) -> Option<Self> {
         match path {
             "/apis/networking.k8s.io/v1/networkpolicies" => Some(Self::Policy),
+            "/apis/policy.networking.k8s.io/v1beta1/clusternetworkpolicies" => Some(Self::ClusterPolicy),
             "/api/v1/namespaces" => Some(Self::Namespace),
             "/api/v1/pods" => Some(Self::Pod),
             _ => None,
@@ -32,6 +35,7 @@ impl Kind {
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Policy => ("NetworkPolicy", "networking.k8s.io/v1"),
+            Self::ClusterPolicy => ("ClusterNetworkPolicy", "policy.networking.k8s.io/v1beta1"),
             Self::Namespace => ("Namespace", "v1"),
             Self::Pod => ("Pod", "v1"),
         }
@@ -55,6 +59,8 @@ struct Change {
 pub struct Objects {
     all: BTreeMap<(Kind, Name), Value>,
     history: Vec<Change>,
+    /// Whether the resource ClusterNetworkPolicy is defined.
+    defines_cluster_policies: bool,
     /// How often each kind was watched, by the field selector.
     pub watches: Vec<(Kind, String)>,
     /// Watches that are open now.
@@ -141,6 +147,14 @@ impl Api {
         });
     }
 
+    /// Defines ClusterNetworkPolicies, or no longer. As an API server does, it ends watches and answers 404 then.
+    pub fn define_cluster_policies(&self, are_defined: bool) {
+        self.change(|state| state.objects.defines_cluster_policies = are_defined);
+        if !are_defined {
+            self.cut();
+        }
+    }
+
     /// Refuses to stream lists from now on, as servers do that cannot.
     pub fn refuse_streams(&self) {
         self.change(|state| state.refuses_streams = true);
@@ -165,6 +179,9 @@ impl Api {
         parameter: &dyn Fn(&str) -> Option<&'a str>,
         is_watch: bool,
     ) -> Option<()> {
+        if kind == Kind::ClusterPolicy && !self.change(|state| state.objects.defines_cluster_policies) {
+            return respond(stream, 404, "404 page not found");
+        }
         let fields = decoded(parameter("fieldSelector").unwrap_or_default());
         if !is_watch {
             let limit = parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);

@@ -8,6 +8,7 @@ mod gaps;
 mod hostile;
 mod kept;
 mod memory;
+mod tiers;
 mod told;
 mod watches;
 pub mod world;

@@ -3,6 +3,7 @@
 
 mod doctor;
 mod show;
+mod tiers;
 mod why;
 
 use std::fs;

@@ -16,6 +16,7 @@ pub fn everything() -> Planning {
     let named = ferrule::policy::plan::ChainRule {
         peer: ferrule::policy::plan::PeerMatch::AddressAndPort("named-1".into()),
         comment: "shop/named egress[0]".into(),
+        action: ferrule::policy::plan::Action::Accept,
     };
     Planning::default()
         .pods("peers-1", &["10.244.1.11", "fd00:1::11", "10.244.2.5"])

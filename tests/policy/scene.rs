@@ -13,7 +13,8 @@ use ferrule::linux::nfnetlink::Nfnetlink;
 use ferrule::policy::content::{PortContent, Segment, digest_of};
 use ferrule::policy::names;
 use ferrule::policy::plan::{
-    Chain, ChainRule, Direction, HoldPlan, Isolation, Members, PeerMatch, Plan, PodPlan, PortRules, Touched,
+    Action, Chain, ChainRule, Direction, HoldPlan, Isolation, Members, PeerMatch, Plan, PodPlan, PortRules,
+    Tiers, Touched,
 };
 
 use crate::nftables::table::world::{Pod, World};
@@ -174,12 +175,16 @@ pub fn denied_from(from: &Namespace, source: &str, to: &str, port: u16) -> bool 
 
 /// A rule for whoever.
 pub fn anyone() -> ChainRule {
-    ChainRule { peer: PeerMatch::Any, comment: "shop/open ingress[0]".into() }
+    ChainRule { peer: PeerMatch::Any, comment: "shop/open ingress[0]".into(), action: Action::Accept }
 }
 
 /// A rule for the members of a set.
 pub fn peers(set: &str) -> ChainRule {
-    ChainRule { peer: PeerMatch::Address(set.into()), comment: "shop/peers ingress[0]".into() }
+    ChainRule {
+        peer: PeerMatch::Address(set.into()),
+        comment: "shop/peers ingress[0]".into(),
+        action: Action::Accept,
+    }
 }
 
 pub fn port(protocol: u8, port: u16, rules: &[ChainRule]) -> PortRules {
@@ -247,14 +252,14 @@ impl Planning {
     /// A pod with its chains; empty: not isolated.
     pub fn pod(mut self, name: &str, ingress: &str, egress: &str) -> Self {
         let [ingress, egress] = [ingress, egress].map(isolation);
-        let pod = PodPlan { name: format!("shop/{name}"), ingress, egress };
+        let pod = PodPlan { name: format!("shop/{name}"), ingress, egress, tiers: Tiers::default() };
         self.0.pods.insert(uid(name), pod);
         self
     }
 
     pub fn hold(mut self, ingress: &str, egress: &str) -> Self {
         let [ingress, egress] = [ingress, egress].map(isolation);
-        self.0.holds.insert("shop".into(), HoldPlan { ingress, egress });
+        self.0.holds.insert("shop".into(), HoldPlan { ingress, egress, tiers: Tiers::default() });
         self
     }
 }

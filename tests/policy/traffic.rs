@@ -1,7 +1,7 @@
 //! Who reaches whom under a plan, by real packets.
 
 use ferrule::datapath::policy::{self, Mirror, Unknown};
-use ferrule::policy::plan::{ChainRule, Direction, PeerMatch};
+use ferrule::policy::plan::{Action, ChainRule, Direction, PeerMatch};
 
 use super::scene::{
     Planning, Scene, TCP, UDP, all, anyone, connects, denied, peers, port, port_chain, range,
@@ -49,7 +49,11 @@ fn egress_is_judged_to_pods_node_and_world() {
     let mut scene = Scene::new();
     let servers = [&scene.b.namespace, &scene.c.namespace, scene.node(), &scene.world.outside];
     let _servers = servers.map(|at| [80, 9000].map(|port| Server::tcp(at, port, "server")));
-    let to_b = ChainRule { peer: PeerMatch::AddressAndPort("named-1".into()), comment: "named".into() };
+    let to_b = ChainRule {
+        peer: PeerMatch::AddressAndPort("named-1".into()),
+        comment: "named".into(),
+        action: Action::Accept,
+    };
     let plan = Planning::default()
         .named_ports("named-1", &[(B[0], TCP, 80), (B[1], TCP, 80)])
         .blocks("blocks-14", &[(OUTSIDE[0], OUTSIDE[0]), (NODE[0], NODE[0])])

@@ -90,6 +90,7 @@ fn is_ready(node: &AgentNode) -> bool {
 fn eventful(role: &str) -> AgentNode {
     let node = AgentNode::new(role);
     node.api.put(other(11));
+    node.api.define_cluster_policies(true);
     fs::create_dir(node.path("net.d")).unwrap();
     fs::write(node.path("net.d/00-other.conf"), "{\"name\": \"other\", \"type\": \"other\"}").unwrap();
     node
@@ -153,7 +154,7 @@ fn without_any_one_verb_of_its_role_something_fails() {
             ("servicecidrs", "list") => {
                 node.wait("the reason", || node.log().contains("Service ranges not known"));
             }
-            ("networkpolicies" | "namespaces" | "pods", _) => {
+            ("networkpolicies" | "clusternetworkpolicies" | "namespaces" | "pods", _) => {
                 let log = "API server refuses what NetworkPolicy needs";
                 node.wait("the reason", || node.log().contains(log) && node.log().contains(&taken.resource));
                 // All else goes on.

@@ -1,6 +1,7 @@
 //! NetworkPolicies, Namespaces and Pods as the API server writes them, with the fields that are needed. A Pod, which has
 //! five kilobytes as a rule, is read for some two hundred bytes.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Namespace as ApiNamespace, Pod as ApiPod};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 
 use crate::agent::k8s::metadata::{stands_for, with_labels, without_labels};
 use crate::agent::k8s::watch::Watched;
+use crate::policy::cluster::object::{ClusterPolicy, ClusterSpec};
 use crate::policy::object::{NamedPort, Namespace, ObjectName, Pod, Policy, PolicySpec};
 
 /// `IPPROTO_*` by what the API calls them.
@@ -23,6 +25,15 @@ pub struct WatchedPolicy {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: PolicySpec,
+}
+
+/// A ClusterNetworkPolicy. Its resource is defined by whoever installs it, so nobody else has a type for it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct WatchedClusterPolicy {
+    #[serde(default, deserialize_with = "without_labels")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Box<ClusterSpec>,
 }
 
 /// A Namespace.
@@ -90,6 +101,43 @@ struct PodIp {
 stands_for!(WatchedPolicy, ApiPolicy, NamespaceResourceScope);
 stands_for!(WatchedNamespace, ApiNamespace, ClusterResourceScope);
 stands_for!(WatchedPod, ApiPod, NamespaceResourceScope);
+
+impl kube::Resource for WatchedClusterPolicy {
+    type DynamicType = ();
+    type Scope = ClusterResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "ClusterNetworkPolicy".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "policy.networking.k8s.io".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1beta1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "clusternetworkpolicies".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl Watched for WatchedClusterPolicy {
+    type Read = ClusterPolicy;
+
+    fn read(self) -> ClusterPolicy {
+        ClusterPolicy { name: self.metadata.name.unwrap_or_default(), spec: self.spec }
+    }
+}
 
 impl Watched for WatchedPolicy {
     type Read = Policy;

@@ -1,4 +1,4 @@
-//! Follows what NetworkPolicies are about: policies, namespaces, this node's pods, and the pods of all nodes for as long as
+//! Follows what NetworkPolicies are about: policies, ClusterNetworkPolicies, namespaces, this node's pods, and the pods of all nodes for as long as
 //! somebody wants those.
 //!
 //! A pod that is finished leaves the selection, so it arrives as deleted: its address may be another's at once.
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::agent::k8s::policy_objects::{WatchedNamespace, WatchedPod, WatchedPolicy};
+use crate::agent::k8s::policy_objects::{WatchedClusterPolicy, WatchedNamespace, WatchedPod, WatchedPolicy};
 use crate::agent::k8s::watch::{ClusterSize, Heard, Selection, Watched, follow};
 use crate::policy::object::{Event, Feed};
 
@@ -23,6 +23,8 @@ const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 pub enum Kind {
     /// NetworkPolicies.
     Policies,
+    /// ClusterNetworkPolicies, which many clusters do not have.
+    ClusterPolicies,
     /// Namespaces.
     Namespaces,
     /// Pods of this node.
@@ -36,6 +38,7 @@ impl Kind {
     pub fn resource(self) -> &'static str {
         match self {
             Self::Policies => "networkpolicies.networking.k8s.io",
+            Self::ClusterPolicies => "clusternetworkpolicies.policy.networking.k8s.io",
             Self::Namespaces => "namespaces",
             Self::OwnPods | Self::AnyPods => "pods",
         }
@@ -51,6 +54,11 @@ pub enum PolicyMessage {
         event: Event,
         /// When it said so.
         at: Instant,
+    },
+    /// The API server has no such resource.
+    Absent {
+        /// Which.
+        kind: Kind,
     },
     /// A watch failed, and is retried.
     Error {
@@ -81,6 +89,8 @@ impl PolicyWatches {
         let own = format!("spec.nodeName={node},{NOT_FINISHED}");
         let watches = Self { client, size, always, any_pods: None };
         watches.spawn::<WatchedPolicy>(Kind::Policies, None, Event::Policy, sender.clone());
+        let of_cluster = sender.clone();
+        watches.spawn::<WatchedClusterPolicy>(Kind::ClusterPolicies, None, Event::ClusterPolicy, of_cluster);
         watches.spawn::<WatchedNamespace>(Kind::Namespaces, None, Event::Namespace, sender.clone());
         watches.spawn::<WatchedPod>(Kind::OwnPods, Some(own), Event::OwnPod, sender);
         watches
@@ -130,6 +140,7 @@ impl PolicyWatches {
     ) -> AbortHandle {
         let tell = move |heard: Heard<K::Read>| match heard {
             Heard::Object(feed) => PolicyMessage::Event { event: event(feed), at: Instant::now() },
+            Heard::Absent => PolicyMessage::Absent { kind },
             Heard::Error { reason, is_refusal } => PolicyMessage::Error { kind, reason, is_refusal },
         };
         let selection = Selection { fields, is_streamed: true };

@@ -44,6 +44,9 @@ const LONGEST_PER_NODE: Duration = Duration::from_millis(10);
 /// Bounds of the longest pause.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// Longest pause where the server knows no such objects. Each agent of a cluster asks that often, and is told so at once.
+const LONGEST_ABSENT: Duration = Duration::from_secs(60);
+
 /// What the watch of Nodes sends, and what is known of the API server.
 #[derive(Debug)]
 pub enum WatchMessage {
@@ -73,6 +76,8 @@ pub trait Watched:
 pub enum Heard<T> {
     /// What the API server says.
     Object(Feed<T>),
+    /// It knows no such objects; the watch asks again now and then.
+    Absent,
     /// It does not answer as it should; the watch retries.
     Error {
         /// Its words.
@@ -102,6 +107,7 @@ pub async fn follow_nodes(client: Client, size: ClusterSize, messages: mpsc::Sen
     let tell = move |heard: Heard<_>| {
         let feed = match heard {
             Heard::Error { reason, .. } => return WatchMessage::Error(reason),
+            Heard::Absent => return WatchMessage::Error("the API server knows no Nodes".to_owned()),
             Heard::Object(feed) => feed,
         };
         WatchMessage::Node(match feed {
@@ -145,6 +151,7 @@ pub async fn follow<K: Watched, M>(
     let mut events = begin(is_streamed);
     let (mut failures, mut is_listed) = (0_u32, false);
     let (mut is_list_asked_for, mut is_listing, mut unfinished) = (false, false, 0_u32);
+    let mut absences = 0_u32;
     loop {
         let heard = match events.next().await {
             // Of a list in pages it comes before the server is asked: it has not answered yet, and may be down.
@@ -159,7 +166,7 @@ pub async fn follow<K: Watched, M>(
                 continue;
             }
             Some(Ok(event)) => {
-                failures = 0;
+                (failures, absences) = (0, 0);
                 if std::mem::take(&mut is_list_asked_for) {
                     is_listing = true;
                     if messages.send(tell(Heard::Object(Feed::ListBegins))).await.is_err() {
@@ -177,6 +184,15 @@ pub async fn follow<K: Watched, M>(
                 if is_streamed && is_no_stream(&error) {
                     debug!(kind = %K::kind(&()), "API server streams no lists, reading pages");
                     is_streamed = false;
+                    events = begin(is_streamed);
+                    continue;
+                }
+                if is_absent(&error) {
+                    absences += 1;
+                    if messages.send(tell(Heard::Absent)).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(pause(absences, LONGEST_ABSENT)).await;
                     events = begin(is_streamed);
                     continue;
                 }
@@ -236,6 +252,11 @@ fn is_expired(error: &watcher::Error) -> bool {
 fn is_no_stream(error: &watcher::Error) -> bool {
     let is_invalid = |code| [400, 422].contains(&code);
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if is_invalid(status.code))
+}
+
+/// Of a resource that is defined by somebody else, and here is not, or not yet.
+fn is_absent(error: &watcher::Error) -> bool {
+    status_of(error).is_some_and(|status| status.code == 404)
 }
 
 fn is_refusal(error: &watcher::Error) -> bool {

@@ -18,7 +18,7 @@ use crate::linux::conntrack::{Flow, FlowFilter};
 use crate::linux::error::KernelError;
 use crate::linux::netlink::Netlink;
 use crate::linux::nfnetlink::Nfnetlink;
-use crate::policy::plan::{Direction, Isolation, Plan};
+use crate::policy::plan::{Direction, Plan, Way};
 
 /// Pods of this node by their addresses, as far as something isolates them.
 #[derive(Debug, Default)]
@@ -27,8 +27,8 @@ pub struct Isolated<'a>(HashMap<IpAddr, One<'a>>);
 #[derive(Debug)]
 struct One<'a> {
     uid: &'a str,
-    ingress: &'a Isolation,
-    egress: &'a Isolation,
+    ingress: Way<'a>,
+    egress: Way<'a>,
 }
 
 impl<'a> Isolated<'a> {
@@ -36,9 +36,10 @@ impl<'a> Isolated<'a> {
     pub fn of(plan: &'a Plan, attached: &'a [Attached], unknown: Unknown) -> Self {
         let mut isolated = HashMap::new();
         for it in attached {
-            let (ingress, egress) = match (plan.pods.get(&it.uid), plan.holds.get(it.namespace())) {
-                (Some(pod), _) => (&pod.ingress, &pod.egress),
-                (None, Some(hold)) if unknown == Unknown::Hold => (&hold.ingress, &hold.egress),
+            let both = [Direction::Ingress, Direction::Egress];
+            let [ingress, egress] = match (plan.pods.get(&it.uid), plan.holds.get(it.namespace())) {
+                (Some(pod), _) => both.map(|direction| pod.way(direction)),
+                (None, Some(hold)) if unknown == Unknown::Hold => both.map(|direction| hold.way(direction)),
                 (None, _) => continue,
             };
             if ingress.isolates() || egress.isolates() {
@@ -53,18 +54,14 @@ impl<'a> Isolated<'a> {
     /// pods is never judged.
     pub fn is_denied(&self, plan: &Plan, flow: &Flow, local: &HashSet<IpAddr>) -> bool {
         let (from, to) = (self.0.get(&flow.source), self.0.get(&flow.answerer));
-        if let (Some(from), Some(to)) = (from, to)
-            && from.uid == to.uid
-        {
-            return false;
-        }
+        let itself = matches!((from, to), (Some(from), Some(to)) if from.uid == to.uid);
         let port = flow.answering_port.unwrap_or(0);
         let is_denied = |one: &One<'_>, direction, peer| {
-            let isolation = match direction {
-                Direction::Ingress => one.ingress,
-                Direction::Egress => one.egress,
+            let way = match direction {
+                Direction::Ingress => &one.ingress,
+                Direction::Egress => &one.egress,
             };
-            !plan.walk(isolation, peer, flow.protocol, port).allowed()
+            !plan.walk_way(way, peer, flow.protocol, port, itself).allowed()
         };
         from.is_some_and(|one| is_denied(one, Direction::Egress, flow.answerer))
             || to.is_some_and(|one| {

@@ -17,6 +17,7 @@ use crate::linux::nflog::{LoggedPacket, PacketLog};
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::policy::plan::{Direction, Isolation, Plan};
 use crate::policy::planner::Planner;
+use crate::policy::walk::Walked;
 
 /// Most lines in a second.
 const LINES: u32 = 10;
@@ -128,15 +129,17 @@ impl Denials {
             let known = found.map(|it| it.name.clone()).or_else(|| planner.name_of(address));
             known.unwrap_or_else(|| address.to_string())
         };
-        let (port, protocol) = (packet.ports.map_or(0, |(_, to)| to), protocol(packet.protocol));
-        let policies = pod.map(|pod| policies(planner.plan(), pod, direction)).unwrap_or_default();
+        let port = packet.ports.map_or(0, |(_, to)| to);
+        let itself = find(peer).is_some_and(|it| pod.is_some_and(|pod| pod.uid == it.uid));
+        let asked = Asked { direction, peer, protocol: packet.protocol, port, itself };
+        let policies = pod.map(|pod| policies(planner.plan(), pod, &asked)).unwrap_or_default();
         info!(
             direction = word(direction),
             pod = name(pod, own),
             peer = name(find(peer), peer),
             address = %peer,
             port,
-            protocol,
+            protocol = protocol(packet.protocol),
             policies,
             "policy denied"
         );
@@ -157,19 +160,35 @@ impl Denials {
     }
 }
 
-/// The policies that isolate a pod, or why it is closed.
-fn policies(plan: &Plan, pod: &Attached, direction: Direction) -> String {
-    let (isolation, held) = match (plan.pods.get(&pod.uid), plan.holds.get(pod.namespace())) {
-        (Some(pod), _) => (pod.of(direction), false),
-        (None, Some(hold)) => (hold.of(direction), true),
+/// A packet, seen from the pod.
+struct Asked {
+    direction: Direction,
+    peer: IpAddr,
+    protocol: u8,
+    port: u16,
+    /// Whether the pod is the peer as well.
+    itself: bool,
+}
+
+/// The rule that denies a packet, or the policies that isolate a pod, or why it is closed.
+fn policies(plan: &Plan, pod: &Attached, asked: &Asked) -> String {
+    let Asked { direction, peer, protocol, port, itself } = *asked;
+    let (way, held) = match (plan.pods.get(&pod.uid), plan.holds.get(pod.namespace())) {
+        (Some(pod), _) => (pod.way(direction), false),
+        (None, Some(hold)) => (hold.way(direction), true),
         (None, None) => return String::new(),
     };
     if held {
         return "pod not known yet".to_owned();
     }
-    match isolation {
+    // Policies may be others by now: then what isolates the pod is told.
+    if let Walked::Forbidden(rule) = plan.walk_way(&way, peer, protocol, port, itself) {
+        return rule.comment.clone();
+    }
+    match way.policies {
         Isolation::Rules(chain) => plan.chains.get(chain).map(|it| it.policies.join(",")).unwrap_or_default(),
         Isolation::Closed => "one that cannot be compiled".to_owned(),
+        Isolation::None | Isolation::Open if way.has_tiers() => "ClusterNetworkPolicies".to_owned(),
         Isolation::None | Isolation::Open => String::new(),
     }
 }

@@ -26,7 +26,7 @@ use crate::cni::error::CniError;
 use crate::datapath::error::DatapathError;
 use crate::datapath::policy::{Applied, Attached, Mirror};
 use crate::linux::nfnetlink::{self, Nfnetlink};
-use crate::policy::object::Event;
+use crate::policy::object::{Event, Feed};
 use crate::policy::plan::{Plan, Touched};
 use crate::policy::planner::Planner;
 use crate::store::{BootId, current_boot_id};
@@ -48,6 +48,10 @@ const RESYNC: Duration = Duration::from_secs(60);
 
 /// How often problems of policies are looked for, and the log of packets is opened where it could not be.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
+
+/// How often the API server must say that it has no such resource, one time after the other, until policies go that are in
+/// force: one that has just started may not know of it yet. That takes some seconds.
+const ABSENCES: u32 = 6;
 
 /// Deadline of a step.
 const STEP: Duration = Duration::from_secs(60);
@@ -92,6 +96,8 @@ pub struct Driver {
     /// Whether problems may be others than were said.
     is_said_stale: bool,
     pub(super) denials: Denials,
+    /// How often the API server said by now that it has no ClusterNetworkPolicies.
+    absences: u32,
 }
 
 impl Driver {
@@ -108,12 +114,14 @@ impl Driver {
         let port = nft.bind().map_err(refuse)?;
         let (data_dir, network) = (settings.data_dir.clone(), settings.network.clone());
         let boot = current_boot_id()?;
+        let mut planner = Planner::new();
+        planner.await_cluster_policies();
         Ok(Self {
             settings: settings.clone(),
             nft: Nfnetlink::start(nft),
             port,
             metrics,
-            planner: Planner::new(),
+            planner,
             mirror: Mirror::default(),
             pods: AttachedPods::of(data_dir, network, boot.clone()),
             boot,
@@ -130,6 +138,7 @@ impl Driver {
             said: Said::default(),
             is_said_stale: false,
             denials: Denials::default(),
+            absences: 0,
         })
     }
 
@@ -180,13 +189,45 @@ impl Driver {
     fn on_message(&mut self, message: PolicyMessage, watches: Option<&mut PolicyWatches>) {
         let (event, at) = match message {
             PolicyMessage::Error { kind, reason, is_refusal } => {
-                return self.said.failed(kind, &reason, is_refusal, &self.metrics);
+                self.said.failed(kind, &reason, is_refusal, &self.metrics);
+                // Without the right to ask for them nothing else must wait, unless they are in force.
+                let is_unheard = is_refusal && !self.planner.has_cluster_policies_listed();
+                if kind == Kind::ClusterPolicies && is_unheard && self.mirror.has_tiers() == Some(false) {
+                    self.hear_of_no_cluster_policies(watches);
+                }
+                return;
+            }
+            PolicyMessage::Absent { kind } => {
+                self.said.absent(kind);
+                self.absences += 1;
+                let enough = if self.mirror.has_tiers() == Some(false) { 1 } else { ABSENCES };
+                if self.absences >= enough {
+                    self.hear_of_no_cluster_policies(watches);
+                }
+                return;
             }
             PolicyMessage::Event { event, at } => (event, at),
         };
         self.said.works(kind_of(&event));
+        if kind_of(&event) == Kind::ClusterPolicies {
+            self.absences = 0;
+        }
+        self.on_event(event, at, watches);
+    }
+
+    /// None of them exists, as far as the API server tells.
+    fn hear_of_no_cluster_policies(&mut self, mut watches: Option<&mut PolicyWatches>) {
+        if self.planner.knows_no_cluster_policy() {
+            return;
+        }
+        for feed in [Feed::ListBegins, Feed::ListEnds] {
+            self.on_event(Event::ClusterPolicy(feed), Instant::now(), watches.as_deref_mut());
+        }
+    }
+
+    fn on_event(&mut self, event: Event, at: Instant, watches: Option<&mut PolicyWatches>) {
         self.said.count(&event, &self.metrics);
-        self.is_said_stale |= matches!(event, Event::Policy(_));
+        self.is_said_stale |= matches!(event, Event::Policy(_) | Event::ClusterPolicy(_));
         self.keeping.want_after(&event);
         self.planner.hear(event);
         let needs_any_pods = self.planner.needs_any_pods();
@@ -372,6 +413,7 @@ fn kind_of(event: &Event) -> Kind {
         Event::Namespace(_) => Kind::Namespaces,
         Event::OwnPod(_) => Kind::OwnPods,
         Event::AnyPod(_) => Kind::AnyPods,
+        Event::ClusterPolicy(_) => Kind::ClusterPolicies,
     }
 }
 

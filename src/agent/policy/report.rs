@@ -6,6 +6,7 @@ use tracing::{debug, info, warn};
 
 use crate::agent::k8s::policy_watches::Kind;
 use crate::agent::serve::metrics::Metrics;
+use crate::policy::cluster::object::ClusterPolicy;
 use crate::policy::object::{Event, Feed, ObjectName};
 use crate::policy::planner::{Problem, What};
 use crate::policy::selector::Invalid;
@@ -16,13 +17,42 @@ const SHOWN: usize = 16;
 /// What was said.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// What is wrong with policies, by their name and the field.
-    invalid: BTreeMap<(ObjectName, String), String>,
+    /// What is wrong with policies, by their name and the field, and what follows from it.
+    invalid: BTreeMap<(ObjectName, String), (String, String)>,
     idle: BTreeSet<ObjectName>,
     /// Watches that fail, each with whether it is refused.
     failing: BTreeMap<Kind, bool>,
-    policies: BTreeSet<ObjectName>,
+    policies: Names,
+    cluster_policies: Names,
+    /// Whether it was said that the API server has no ClusterNetworkPolicies.
+    is_absent: bool,
+}
+
+/// Objects of a kind.
+#[derive(Debug, Default)]
+struct Names {
+    all: BTreeSet<ObjectName>,
     listed: Option<BTreeSet<ObjectName>>,
+}
+
+impl Names {
+    /// Hears of one; returns how many there are.
+    fn hear<T>(&mut self, feed: &Feed<T>, name: impl Fn(&T) -> ObjectName) -> i64 {
+        match feed {
+            Feed::ListBegins => self.listed = Some(BTreeSet::new()),
+            Feed::Listed(it) => {
+                self.listed.get_or_insert_default().insert(name(it));
+            }
+            Feed::ListEnds => self.all = self.listed.take().unwrap_or_default(),
+            Feed::Changed(it) => {
+                self.all.insert(name(it));
+            }
+            Feed::Gone(name) => {
+                self.all.remove(name);
+            }
+        }
+        self.all.len().try_into().unwrap_or(i64::MAX)
+    }
 }
 
 impl Said {
@@ -32,7 +62,12 @@ impl Said {
         debug!(resource = kind.resource(), reason, "watch failed");
         let before = self.failing.insert(kind, is_refusal);
         if is_refusal && before != Some(true) {
-            let remedy = "apply the ClusterRole of this version; until then policies stay as they are";
+            let remedy = match kind {
+                Kind::ClusterPolicies => {
+                    "apply the ClusterRole of this version; until then no ClusterNetworkPolicy is heard of"
+                }
+                _ => "apply the ClusterRole of this version; until then policies stay as they are",
+            };
             warn!(resource = kind.resource(), reason, remedy, "API server refuses what NetworkPolicy needs");
         }
     }
@@ -44,23 +79,26 @@ impl Said {
         }
     }
 
+    /// The API server has no such resource. Most have not.
+    pub fn absent(&mut self, kind: Kind) {
+        if !std::mem::replace(&mut self.is_absent, true) {
+            info!(resource = kind.resource(), "API server has no such resource, asking again now and then");
+        }
+        self.failing.remove(&kind);
+    }
+
     /// Counts policies.
     pub fn count(&mut self, event: &Event, metrics: &Metrics) {
-        let Event::Policy(feed) = event else { return };
-        match feed {
-            Feed::ListBegins => self.listed = Some(BTreeSet::new()),
-            Feed::Listed(policy) => {
-                self.listed.get_or_insert_default().insert(policy.name.clone());
+        match event {
+            Event::Policy(feed) => {
+                metrics.policy.policies.set(self.policies.hear(feed, |it| it.name.clone()));
             }
-            Feed::ListEnds => self.policies = self.listed.take().unwrap_or_default(),
-            Feed::Changed(policy) => {
-                self.policies.insert(policy.name.clone());
+            Event::ClusterPolicy(feed) => {
+                let name = |it: &ClusterPolicy| of_cluster(&it.name);
+                metrics.policy.cluster_policies.set(self.cluster_policies.hear(feed, name));
             }
-            Feed::Gone(name) => {
-                self.policies.remove(name);
-            }
+            _ => {}
         }
-        metrics.policy.policies.set(self.policies.len().try_into().unwrap_or(i64::MAX));
     }
 
     /// Says what is new about policies.
@@ -69,7 +107,10 @@ impl Said {
         for Problem { policy, what } in problems {
             match what {
                 What::Invalid(Invalid { field, reason }) => {
-                    invalid.insert((policy, field), reason);
+                    invalid.insert((policy, field), (reason, "its pods are closed".to_owned()));
+                }
+                What::Unclear(Invalid { field, reason }, consequence) => {
+                    invalid.insert((policy, field), (reason, consequence.to_string()));
                 }
                 What::SelectsNobody => {
                     idle.insert(policy);
@@ -77,16 +118,15 @@ impl Said {
             }
         }
         let is_new =
-            |(key, reason): &(&(ObjectName, String), &String)| self.invalid.get(*key) != Some(*reason);
-        for ((policy, field), reason) in invalid.iter().filter(is_new).take(SHOWN) {
-            let consequence = "its pods are closed";
-            warn!(policy = show(policy), field, reason, consequence, "policy invalid");
+            |(key, what): &(&(ObjectName, String), &(String, String))| self.invalid.get(*key) != Some(*what);
+        for ((policy, field), (reason, consequence)) in invalid.iter().filter(is_new).take(SHOWN) {
+            warn!(%policy, field, reason, consequence, "policy invalid");
         }
         for (policy, field) in self.invalid.keys().filter(|key| !invalid.contains_key(*key)).take(SHOWN) {
-            info!(policy = show(policy), field, "policy no longer invalid");
+            info!(%policy, field, "policy no longer invalid");
         }
         for policy in idle.difference(&self.idle).take(SHOWN) {
-            debug!(policy = show(policy), "policy selects no pod");
+            debug!(%policy, "policy selects no pod");
         }
         let policies: BTreeSet<&ObjectName> = invalid.keys().map(|(policy, _)| policy).collect();
         metrics.policy.problems("invalid", policies.len());
@@ -95,6 +135,6 @@ impl Said {
     }
 }
 
-fn show(name: &ObjectName) -> String {
-    format!("{}/{}", name.namespace, name.name)
+fn of_cluster(name: &str) -> ObjectName {
+    ObjectName { namespace: String::new(), name: name.to_owned() }
 }

@@ -16,6 +16,8 @@ const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 pub struct PolicyMetrics {
     /// Policies of the cluster.
     pub policies: Gauge,
+    /// ClusterNetworkPolicies.
+    pub cluster_policies: Gauge,
     problems: Family<Labels<1>, Gauge>,
     /// Pods of this node that a policy isolates.
     pub isolated: Gauge,
@@ -37,6 +39,7 @@ impl Default for PolicyMetrics {
     fn default() -> Self {
         Self {
             policies: Gauge::default(),
+            cluster_policies: Gauge::default(),
             problems: Family::default(),
             isolated: Gauge::default(),
             held: Gauge::default(),
@@ -57,11 +60,17 @@ impl PolicyMetrics {
             "NetworkPolicies of the cluster that the agent knows",
             self.policies.clone(),
         );
-        let help = "NetworkPolicies with a problem: invalid (their pods are closed), selects_nobody";
+        registry.register(
+            "cluster_network_policies",
+            "ClusterNetworkPolicies that the agent knows",
+            self.cluster_policies.clone(),
+        );
+        let help = "Policies with a problem: invalid (a part of them cannot be understood, what they allow then is closed), \
+                    selects_nobody";
         registry.register("policy_problems", help, self.problems.clone());
         registry.register(
             "policy_pods_isolated",
-            "Pods of this node that a NetworkPolicy isolates",
+            "Pods of this node that a NetworkPolicy isolates, or about which a ClusterNetworkPolicy has rules",
             self.isolated.clone(),
         );
         let help =

@@ -209,9 +209,29 @@ fn examine_policies(planner: &Planner) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut idle = Vec::new();
     for problem in planner.problems() {
-        let name = format!("{}/{}", problem.policy.namespace, problem.policy.name);
+        let name = problem.policy.to_string();
+        let is_of_cluster = problem.policy.namespace.is_empty();
         match problem.what {
             What::SelectsNobody => idle.push(name),
+            What::Unclear(invalid, consequence) => findings.push(
+                Finding::new(
+                    "policy-invalid",
+                    format!("ClusterNetworkPolicy {name} cannot be understood: {invalid}"),
+                )
+                .because(format!("{consequence}; other rules and policies are in force"))
+                .remedy(format!(
+                    "correct {} of the policy: kubectl edit clusternetworkpolicy {name}",
+                    invalid.field
+                )),
+            ),
+            What::Invalid(invalid) if is_of_cluster => findings.push(
+                Finding::new("policy-invalid", format!("ClusterNetworkPolicy {name}: {invalid}"))
+                    .because("the pods that it is about are closed in that direction")
+                    .remedy(format!(
+                        "correct {} of the policy: kubectl edit clusternetworkpolicy {name}",
+                        invalid.field
+                    )),
+            ),
             What::Invalid(invalid) => findings.push(
                 Finding::new("policy-invalid", format!("policy {name} cannot be compiled: {invalid}"))
                     .because(
@@ -227,8 +247,9 @@ fn examine_policies(planner: &Planner) -> Vec<Finding> {
     if !idle.is_empty() {
         findings.push(
             Finding::warning("policy-selects-nobody", format!("policies that select no pod: {}", name_some(&idle)))
-                .because("no pod of the policy's namespace has the labels of spec.podSelector, so it isolates nobody")
-                .remedy("compare spec.podSelector with kubectl get pods --show-labels; if the pods are to come, all is well"),
+                .because("no pod of the policy's namespace has the labels of spec.podSelector, or spec.subject of a \
+                          ClusterNetworkPolicy, so it isolates nobody")
+                .remedy("compare spec.podSelector or spec.subject with kubectl get pods --show-labels; if the pods are to come, all is well"),
         );
     }
     findings

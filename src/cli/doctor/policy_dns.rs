@@ -71,7 +71,8 @@ pub fn local_addresses(node: &NodeView, addresses: &[(u32, IpAddr)]) -> Vec<IpAd
 /// Pods by the chain that their egress has.
 fn isolated(plan: &Plan) -> BTreeMap<&str, Vec<&str>> {
     let mut isolated: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for pod in plan.pods.values() {
+    // Whoever administers the cluster may have said about DNS what it takes.
+    for pod in plan.pods.values().filter(|it| !it.tiers.egress.admin.isolates()) {
         if let Isolation::Rules(chain) = &pod.egress {
             isolated.entry(chain).or_default().push(&pod.name);
         }

@@ -16,11 +16,12 @@ use crate::cli::text_table::{Cell, Table, Tone, escape, show_age};
 use crate::cni::error::CniError;
 use crate::datapath::policy::{self, Bound, CountedRule, Tracer};
 use crate::linux::nft::expr::Counted;
+use crate::policy::cluster::compile::CompiledCluster;
 use crate::policy::compile::Compiled;
 use crate::policy::names::denied_chain;
 use crate::policy::object::ObjectName;
 use crate::policy::objects::Objects;
-use crate::policy::plan::{Direction, Isolation};
+use crate::policy::plan::{Direction, Isolation, Way};
 use crate::policy::selector::label;
 
 /// What was found.
@@ -100,17 +101,23 @@ pub async fn show(common: &Common, name: &ObjectName) -> Result<ShowReport, CniE
     let mut directions = Vec::new();
     for direction in DIRECTIONS {
         let led = bound.iter().find(|it| Some(&it.link) == pod.link.as_ref() && it.direction == direction);
-        let hold = || plan.holds.get(&name.namespace).map(|hold| hold.of(direction));
+        let hold = || plan.holds.get(&name.namespace).map(|hold| hold.way(direction));
         let planned = match plan.pods.get(&pod.uid) {
-            Some(pod) => Some(pod.of(direction)),
+            Some(pod) => Some(pod.way(direction)),
             None if pod.place == Place::Held && !known.unknown_is_open => hold(),
             None => None,
         };
         let is_planned = known.objects.is_some() && pod.link.is_some();
         let mut report = DirectionReport::new(direction, &pod, led, &tracer, is_planned.then_some(planned));
         report.policies = policies(&objects, name, direction);
-        if let (State::Isolated, Some(chain)) = (report.state, report.chains.last()) {
-            report.rules = count(direction, &policy::counted(&nft, direction, chain).await?);
+        if report.state == State::Isolated {
+            let mut counted = Vec::new();
+            for chain in report.chains.iter().skip(1) {
+                // What all pods are denied is told once, behind the last chain.
+                counted.retain(|it: &CountedRule| it.chain != denied_chain(direction));
+                counted.extend(policy::counted(&nft, direction, chain).await?);
+            }
+            report.rules = count(direction, &counted);
         }
         directions.push(report);
     }
@@ -162,7 +169,25 @@ fn policies(objects: &Objects, name: &ObjectName, direction: Direction) -> Vec<P
             invalid: compiled.rules.err().map(|invalid| invalid.to_string()),
         })
     });
-    selecting.collect()
+    let of_cluster = objects.cluster_policies.iter().filter_map(|policy| {
+        let compiled = CompiledCluster::new(policy);
+        let is_about = compiled.covers(namespace_labels(objects, name).as_deref())
+            && compiled.subject.pods.matches(&labels)
+            && !compiled.rules(direction).is_empty();
+        is_about.then(|| PolicyReport {
+            name: format!("{} {}", compiled.tier.as_str(), policy.name),
+            invalid: compiled
+                .unclear
+                .first()
+                .map(|(invalid, consequence)| format!("{invalid}; {consequence}")),
+        })
+    });
+    of_cluster.chain(selecting).collect()
+}
+
+fn namespace_labels(objects: &Objects, name: &ObjectName) -> Option<Vec<String>> {
+    let namespace = objects.namespaces.iter().find(|it| it.name == name.namespace)?;
+    Some(namespace.labels.iter().map(|(key, value)| label(key, value)).collect())
 }
 
 impl DirectionReport {
@@ -171,11 +196,11 @@ impl DirectionReport {
         pod: &Side,
         led: Option<&Bound>,
         tracer: &Tracer<'_>,
-        planned: Option<Option<&Isolation>>,
+        planned: Option<Option<Way<'_>>>,
     ) -> Self {
-        let to = led.and_then(|it| tracer.leads_to(&it.chain));
+        let to = led.map(|it| tracer.leads_to(&it.chain)).unwrap_or_default();
         let denied = denied_chain(direction);
-        let state = match (led, to) {
+        let state = match (led, to.last().copied()) {
             _ if pod.place == Place::OtherNode => State::OtherNode,
             (None, _) | (Some(_), None) => State::Open,
             (Some(led), _) if led.is_held() => State::Held,
@@ -184,13 +209,28 @@ impl DirectionReport {
         };
         let as_planned = planned.map(|planned| match planned {
             None => led.is_none(),
-            Some(Isolation::None | Isolation::Open) => led.is_some() && to.is_none(),
-            Some(Isolation::Rules(chain)) => to == Some(chain.as_str()),
-            Some(Isolation::Closed) => to == Some(denied),
+            Some(way) => led.is_some() && to == chains_of(&way, denied),
         });
-        let chains = led.map(|it| it.chain.clone()).into_iter().chain(to.map(str::to_owned)).collect();
+        let to = to.into_iter().map(str::to_owned);
+        let chains = led.map(|it| it.chain.clone()).into_iter().chain(to).collect();
         Self { direction, state, policies: Vec::new(), chains, as_planned, rules: Vec::new() }
     }
+}
+
+/// The chains that a pod's own leads to, in order.
+fn chains_of<'p>(way: &Way<'p>, denied: &'p str) -> Vec<&'p str> {
+    let mut chains = Vec::new();
+    for isolation in [way.admin, way.policies, way.baseline] {
+        match isolation {
+            Isolation::None | Isolation::Open => {}
+            Isolation::Rules(chain) => chains.push(chain.as_str()),
+            Isolation::Closed => {
+                chains.push(denied);
+                break;
+            }
+        }
+    }
+    chains
 }
 
 /// What the rules of a chain have counted. Those of both families are one rule of a policy.

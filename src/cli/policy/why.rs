@@ -14,13 +14,13 @@ use crate::cli::doctor::STATUS_BLIND;
 use crate::cli::policy::known::Known;
 use crate::cli::policy::side::{Place, Side};
 use crate::cli::policy::target::{Door, Target};
-use crate::cli::policy::words::sentences;
+use crate::cli::policy::words::{of_cluster, sentences};
 use crate::cli::policy::{DIRECTIONS, protocol_word, word};
 use crate::cli::text_table::{Cell, Table, Tone, escape, show_age};
 use crate::cni::error::{CniError, Code};
 use crate::datapath::policy::{self, Bound, End, Packet, Tracer};
 use crate::policy::evaluate::{Flow, Verdict};
-use crate::policy::plan::{Direction, Isolation};
+use crate::policy::plan::{Direction, HoldPlan};
 use crate::policy::planner::Planner;
 use crate::policy::walk::Walked;
 
@@ -163,7 +163,13 @@ impl Asking<'_> {
         let judgement = self.planner.judge(flow);
         let mut directions = Vec::new();
         for direction in DIRECTIONS {
-            let (allowed, why, verdict) = self.judge(direction, flow, judgement.of(direction));
+            let (allowed, mut why, verdict) = self.judge(direction, flow, judgement.of(direction));
+            if verdict.is_some() {
+                let passed = judgement.passed.iter().filter(|it| it.direction == direction);
+                let passed: Vec<String> =
+                    passed.map(|it| format!("{} passes it on", of_cluster(it))).collect();
+                why.splice(0..0, passed);
+            }
             let kernel = match self.packet(direction, flow) {
                 Some(packet) => Some(self.trace(direction, &packet, allowed).await?),
                 None => None,
@@ -220,11 +226,8 @@ impl Asking<'_> {
                 say(true, "no NetworkPolicy is known on this node".to_owned())
             };
         }
-        if own.uid == other.uid {
-            return (Some(true), sentences(direction, &name, "", &Verdict::Itself), Some(Verdict::Itself));
-        }
         if own.place == Place::Held {
-            return self.judge_held(direction, own, flow);
+            return self.judge_held(direction, own, flow, own.uid == other.uid);
         }
         let mut why = sentences(direction, &name, &other.name(), verdict);
         if own.place == Place::OtherNode {
@@ -239,6 +242,7 @@ impl Asking<'_> {
         direction: Direction,
         own: &Side,
         flow: &Flow,
+        itself: bool,
     ) -> (Option<bool>, Vec<String>, Option<Verdict>) {
         let (name, namespace) = (own.name(), own.namespace().unwrap_or_default());
         let leads = |it: &&Bound| Some(&it.link) == own.link.as_ref() && it.direction == direction;
@@ -249,15 +253,16 @@ impl Asking<'_> {
             return (None, vec![text], None);
         }
         let plan = self.planner.plan();
-        let none = Isolation::None;
-        let hold = plan.holds.get(namespace).map_or(&none, |hold| hold.of(direction));
+        let nothing = HoldPlan::default();
+        let hold = plan.holds.get(namespace).unwrap_or(&nothing).way(direction);
         let peer = match direction {
             Direction::Egress => flow.destination,
             Direction::Ingress => flow.source,
         };
         let not_seen = format!("the agent has not seen {name} yet");
-        let (allowed, why) = match (hold, plan.walk(hold, peer, flow.protocol, flow.port)) {
-            (Isolation::None, _) => {
+        let walked = plan.walk_way(&hold, peer, flow.protocol, flow.port, itself);
+        let (allowed, why) = match (hold.isolates(), walked) {
+            (false, _) => {
                 (true, format!("no policy isolates anybody of {namespace} for {}", word(direction)))
             }
             _ if self.known.unknown_is_open => (true, format!("{not_seen}, and policyUnknown is open")),
@@ -265,6 +270,10 @@ impl Asking<'_> {
                 (true, format!("{not_seen}; whatever its labels are, {} allows it", rule.comment))
             }
             (_, Walked::NotIsolated) => (true, format!("{not_seen}, and nothing holds it")),
+            (_, Walked::Forbidden(rule)) => (
+                false,
+                format!("{not_seen}; until then, {} denies it, as it may be about the pod", rule.comment),
+            ),
             (_, Walked::Denied) => (
                 false,
                 format!(

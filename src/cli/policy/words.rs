@@ -1,7 +1,7 @@
 //! What the evaluator says of a connection, in sentences. Pure.
 
 use crate::cli::policy::word;
-use crate::policy::evaluate::{Lack, PeerLack, Refusal, Verdict};
+use crate::policy::evaluate::{Lack, PeerLack, Refusal, TierRuleName, Verdict};
 use crate::policy::object::ObjectName;
 use crate::policy::plan::Direction;
 
@@ -13,13 +13,26 @@ pub fn sentences(direction: Direction, own: &str, other: &str, verdict: &Verdict
         Verdict::Itself => vec!["no NetworkPolicy keeps a pod from itself".to_owned()],
         Verdict::NotIsolated => vec![format!("no policy isolates {own} for {}", word(direction))],
         Verdict::Allowed(rule) => vec![format!("rule {rule} allows it")],
+        Verdict::Accepted(rule) => vec![format!("{} accepts it", of_cluster(rule))],
+        Verdict::Forbidden(rule) => vec![format!("{} denies it", of_cluster(rule))],
         Verdict::Denied(refusals) => refusals.iter().map(|it| refusal(direction, other, it)).collect(),
     }
 }
 
+/// A rule of a ClusterNetworkPolicy, as people find it.
+pub fn of_cluster(rule: &TierRuleName) -> String {
+    let name = if rule.name.is_empty() { String::new() } else { format!(" ({})", rule.name) };
+    let TierRuleName { tier, policy, direction, index, .. } = rule;
+    format!(
+        "rule {}[{index}]{name} of ClusterNetworkPolicy {policy} in tier {}",
+        word(*direction),
+        tier.as_str()
+    )
+}
+
 fn refusal(direction: Direction, other: &str, refusal: &Refusal) -> String {
     let Refusal { policy, invalid, nearest } = refusal;
-    let name = format!("{}/{}", policy.namespace, policy.name);
+    let name = policy.to_string();
     match (invalid, nearest) {
         (Some(reason), _) => format!("policy {name} cannot be compiled, so its pods are closed: {reason}"),
         (None, None) => format!("policy {name} isolates it and has no rule of {}", word(direction)),

@@ -152,6 +152,10 @@ fn closed(plan: &Plan) -> Plan {
     let mut closed = Plan { pods: plan.pods.clone(), holds: plan.holds.clone(), ..Plan::default() };
     closed.pods.values_mut().for_each(|pod| [&mut pod.ingress, &mut pod.egress].into_iter().for_each(close));
     closed.holds.values_mut().for_each(|it| [&mut it.ingress, &mut it.egress].into_iter().for_each(close));
+    let tiers = closed.pods.values_mut().map(|it| &mut it.tiers);
+    for tiers in tiers.chain(closed.holds.values_mut().map(|it| &mut it.tiers)) {
+        tiers.all_mut().into_iter().for_each(close);
+    }
     closed
 }
 
@@ -213,11 +217,19 @@ pub(super) struct Applying<'m, 'n> {
 impl Applying<'_, '_> {
     /// All that is added or switched over.
     async fn make(&mut self, differences: &Differences) -> Result<(), NftError> {
+        let judges_own = differences.judges_own;
         if differences.skeleton {
-            let changes = if self.mirror.exists { self.mend_skeleton() } else { skeleton::changes() };
+            // Of a table that was there, the chains of pods may not let through yet what it leaves to them.
+            let judges_own = judges_own && !self.mirror.exists;
+            let changes =
+                if self.mirror.exists { self.mend_skeleton() } else { skeleton::changes(judges_own) };
             self.writer.add(changes).await?;
             self.mirror.exists = true;
             self.mirror.skeleton_differs = false;
+            self.mirror.judges_own = judges_own;
+        }
+        if !judges_own && self.mirror.judges_own {
+            self.switch_own(judges_own).await?;
         }
         for set in &differences.sets {
             let Some(wanted) = set.wanted(self.plan) else { continue };
@@ -234,6 +246,19 @@ impl Applying<'_, '_> {
             self.writer.add(made.changes()).await?;
         }
         self.made(&differences.leading);
+        self.writer.flush().await?;
+        if judges_own && !self.mirror.judges_own {
+            self.switch_own(judges_own).await?;
+        }
+        Ok(())
+    }
+
+    /// Has a pod's packets to itself judged in the chains of pods, or let through before: the chains of pods let through what
+    /// policies allow either way, so this comes after them in one case and before in the other.
+    async fn switch_own(&mut self, judges_own: bool) -> Result<(), NftError> {
+        self.writer.add(skeleton::switch_own(judges_own)).await?;
+        self.mirror.judges_own = judges_own;
+        self.applied.taken_away |= judges_own;
         Ok(self.writer.flush().await?)
     }
 
@@ -279,7 +304,7 @@ impl Applying<'_, '_> {
         let mut changes = Vec::new();
         let (wrong_sets, wrong_chains) =
             (std::mem::take(&mut self.mirror.wrong_sets), std::mem::take(&mut self.mirror.wrong_chains));
-        for made in skeleton::chains().iter().rev() {
+        for made in skeleton::chains(false).iter().rev() {
             changes.push(Change::AddChain(table(), made.chain.clone()));
             changes.push(Change::FlushChain(table(), made.chain.name.clone()));
         }
@@ -290,7 +315,7 @@ impl Applying<'_, '_> {
         changes.extend(wrong_chains.into_iter().map(|name| Change::DeleteChain(table(), name)));
         changes.extend(wrong_sets.into_iter().map(|name| Change::DeleteSet(table(), name)));
         changes.extend(skeleton::sets().into_iter().map(|set| Change::AddSet(table(), set)));
-        changes.extend(skeleton::chains().iter().flat_map(Made::changes));
+        changes.extend(skeleton::chains(false).iter().flat_map(Made::changes));
         changes
     }
 

@@ -5,17 +5,21 @@ use std::net::IpAddr;
 
 use crate::datapath::policy::bindings::DIRECTIONS;
 use crate::datapath::policy::layout::{
-    Below, Made, Part, content_of, leading, part_names, parts, port_map_name, sets_of,
+    Below, Leading, Made, Part, content_of, part_names, parts, port_map_name, sets_of,
 };
 use crate::datapath::policy::mirror::Mirror;
 use crate::policy::names::{hold_chain, pod_chain};
-use crate::policy::plan::{Direction, Isolation, Members, Plan, Touched};
+use crate::policy::plan::{Direction, Isolation, Members, Plan, Touched, Way};
 
 /// What is missing, wrong, or needed no more.
 #[derive(Debug, Default)]
 pub(super) struct Differences {
     /// Something that no rule and no policy decides about.
     pub(super) skeleton: bool,
+    /// Whether a pod's packets to itself are judged in the chains of pods, because ClusterNetworkPolicies judge them.
+    pub(super) judges_own: bool,
+    /// Whether that is not so in the table, or is and should not be.
+    pub(super) switches_own: bool,
     /// A set has the name of one of the plan and another kind, or the table is dormant: nothing but a new one helps.
     pub(super) hopeless: bool,
     /// Sets.
@@ -49,25 +53,30 @@ impl SetDifference {
 
 impl Differences {
     pub(super) fn between(mirror: &Mirror, plan: &Plan, touched: &Touched) -> Self {
-        let all = touched.all || !mirror.exists;
+        let judges_own = plan.has_tiers();
+        let switches_own = mirror.exists && mirror.judges_own != judges_own;
+        let all = touched.all || !mirror.exists || switches_own;
         let skeleton = mirror.skeleton_differs || !mirror.exists;
-        let mut found = Self { skeleton, hopeless: mirror.is_dormant, ..Self::default() };
+        let mut found =
+            Self { skeleton, hopeless: mirror.is_dormant, judges_own, switches_own, ..Self::default() };
         let mut looked_at = BTreeSet::new();
         let mut needed_chains = BTreeSet::new();
-        let mut lead = |direction, name: String, who: &str, isolation: &Isolation, is_isolated| {
-            if let Isolation::Rules(chain) = isolation {
-                needed_chains.insert(chain.clone());
+        let mut lead = |direction, name: String, who: &str, way: Way<'_>, is_isolated| {
+            for isolation in [way.admin, way.policies, way.baseline] {
+                if let Isolation::Rules(chain) = isolation {
+                    needed_chains.insert(chain.clone());
+                }
             }
-            let made = leading(direction, &name, who, isolation, is_isolated);
+            let made = Leading { direction, who, way, is_isolated, judges_own }.made(&name);
             (mirror.chains.get(&name) != Some(&made.content())).then_some(made)
         };
         for (uid, pod) in plan.pods.iter().filter(|(uid, _)| all || touched.pods.contains(*uid)) {
-            let of = |it| lead(it, pod_chain(it, uid), &pod.name, pod.of(it), pod.is_isolated());
+            let of = |it| lead(it, pod_chain(it, uid), &pod.name, pod.way(it), pod.is_isolated());
             found.leading.extend(DIRECTIONS.into_iter().filter_map(of));
         }
         for (namespace, hold) in plan.holds.iter().filter(|(it, _)| all || touched.holds.contains(*it)) {
             let who = format!("{namespace}, pods that are not known yet");
-            let of = |it| lead(it, hold_chain(it, namespace), &who, hold.of(it), hold.is_isolated());
+            let of = |it| lead(it, hold_chain(it, namespace), &who, hold.way(it), hold.is_isolated());
             found.leading.extend(DIRECTIONS.into_iter().filter_map(of));
         }
         let needed: Vec<&String> =
@@ -102,7 +111,7 @@ impl Differences {
     /// What differs, in `nft`'s words.
     pub(super) fn in_words(&self) -> Vec<String> {
         let mut words = Vec::new();
-        if self.skeleton || self.hopeless {
+        if self.skeleton || self.hopeless || self.switches_own {
             words.push("the table or one of its own chains and maps".to_owned());
         }
         words.extend(self.sets.iter().map(|set| format!("set {}", set.name)));

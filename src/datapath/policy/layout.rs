@@ -6,6 +6,7 @@
 //! | a chain                   | a chain of that name; if it has rules by port, `NAME-ports`, a verdict map of protocol and port |
 //! | rules of a port           | `pp-<hash>-tcp-80`, which all chains with such an element have in common  |
 //! | a group of ports          | `pg-<hash>`, with a map `pg-<hash>-ports`; the map of the chain leads to groups then |
+//! | a chain of a tier         | likewise; its map leads to ports by goto, and its end is where it was called     |
 //! | a pod, one direction      | `in-<uid>`, `out-<uid>`: against connections that begin in their middle, and on; not isolated in this direction: the former |
 //! | a namespace, likewise     | `hold-in-<namespace>`, `hold-out-<namespace>`                             |
 
@@ -14,6 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use crate::datapath::policy::skeleton;
 use crate::desired::nftables::expr::{
     Field, NEW, goto, ip_daddr, ip_saddr, ip6_daddr, ip6_saddr, ipv4, ipv6, is_in, is_in_state,
     is_not_first_of_tcp, l4proto, th_dport, verdict,
@@ -26,7 +28,7 @@ use crate::linux::nft::set::{Set, Type};
 use crate::linux::nft::table::{Chain, Family, Table};
 use crate::policy::names;
 use crate::policy::plan::{
-    self, ChainRule, Direction, Isolation, Members, PeerMatch, Plan, PortGroup, PortRules,
+    self, Action, ChainRule, Direction, Isolation, Members, PeerMatch, Plan, PortGroup, PortRules, Tier, Way,
 };
 
 /// `table inet ferrule-policy`
@@ -172,6 +174,10 @@ pub(super) fn parts(
         parts.push(Part { made: Made::new(&group.chain, None, vec![by_port]), map: Some(map) });
     }
     let map = match chain.groups.as_slice() {
+        // What returns from a port's chain of a tier leaves the tier.
+        [] if chain.tier != Tier::NetworkPolicy => {
+            port_map_by(name, chain.ports.iter().map(of_ports), Verdict::Goto)
+        }
         [] => port_map(name, chain.ports.iter().map(of_ports)),
         _ => port_map(name, chain.grouped().filter_map(|(group, ports)| of_group(&group.chain, ports))),
     };
@@ -181,7 +187,9 @@ pub(super) fn parts(
         map.iter().map(|(map, _)| rule(name, [lookup_verdict(&[l4proto, th_dport], &map.name)], None)),
     );
     rules.extend(chain.rules.iter().flat_map(|rule| allow(name, direction, rule, sets)));
-    rules.push(rule(name, [goto(names::denied_chain(direction))], None));
+    if chain.tier == Tier::NetworkPolicy {
+        rules.push(rule(name, [goto(names::denied_chain(direction))], None));
+    }
     parts.push(Part { made: Made::new(name, Some(&chain.policies.join(", ")), rules), map });
     parts
 }
@@ -222,12 +230,20 @@ fn of_group<'a>(chain: &'a str, ports: &[PortRules]) -> Option<Leads<'a>> {
 }
 
 fn port_map<'a>(chain: &str, leads: impl Iterator<Item = Leads<'a>>) -> (Set, Vec<Element>) {
+    port_map_by(chain, leads, Verdict::Jump)
+}
+
+fn port_map_by<'a>(
+    chain: &str,
+    leads: impl Iterator<Item = Leads<'a>>,
+    by: fn(String) -> Verdict,
+) -> (Set, Vec<Element>) {
     let name = port_map_name(chain);
     let key = |protocol, port| Bytes::default().protocol(protocol).port(port);
     let mut interval = false;
     let elements = leads.map(|(protocol, first, last, to)| {
         interval |= first != last;
-        let element = Element::with_verdict(&name, key(protocol, first), Verdict::Jump(to.to_owned()));
+        let element = Element::with_verdict(&name, key(protocol, first), by(to.to_owned()));
         Element { key_end: Some(key(protocol, last)), ..element }
     });
     let mut elements: Vec<Element> = elements.collect();
@@ -246,9 +262,14 @@ fn allow(
     sets: &BTreeMap<String, Members>,
 ) -> Vec<Rule> {
     let comment = Some(allowed.comment.as_str());
-    let accept = || [vec![Expr::Counter], verdict(Verdict::Accept)].concat();
+    let verdict = match allowed.action {
+        Action::Accept => verdict(Verdict::Accept),
+        Action::Deny => goto(names::denied_chain(direction)),
+        Action::Pass => verdict(Verdict::Return),
+    };
+    let decide = || [vec![Expr::Counter], verdict.clone()].concat();
     let (PeerMatch::Address(base) | PeerMatch::AddressAndPort(base)) = &allowed.peer else {
-        return vec![rule(chain, [accept()], comment)];
+        return vec![rule(chain, [decide()], comment)];
     };
     let (four, six): (Field, Field) = match direction {
         Direction::Ingress => (ip_saddr, ip6_saddr),
@@ -259,7 +280,7 @@ fn allow(
     for (name, _) in peer_sets(base, with_port, sets) {
         let (family, address) = if name.ends_with('4') { (ipv4(), four) } else { (ipv6(), six) };
         let fields: &[Field] = if with_port { &[address, l4proto, th_dport] } else { &[address] };
-        rules.push(rule(chain, [family, is_in(fields, &name), accept()], comment));
+        rules.push(rule(chain, [family, is_in(fields, &name), decide()], comment));
     }
     rules
 }
@@ -297,24 +318,53 @@ pub(super) fn sets_of(
     bases.flat_map(|(base, with_port)| peer_sets(base, with_port, sets)).collect()
 }
 
-/// The chain of a pod or of a hold; `is_isolated`: in one direction at least. `who` is for people.
-pub(super) fn leading(
-    direction: Direction,
-    name: &str,
-    who: &str,
-    isolation: &Isolation,
-    is_isolated: bool,
-) -> Made {
-    let denied = names::denied_chain(direction);
-    let rules = match isolation {
-        Isolation::Closed => vec![rule(name, [goto(denied)], None)],
-        Isolation::Rules(chain) => vec![midstream(name, goto(denied)), rule(name, [goto(chain)], None)],
-        Isolation::None | Isolation::Open if is_isolated => {
-            vec![midstream(name, [vec![Expr::Counter], verdict(Verdict::Drop)].concat())]
+/// A chain of a pod or of a hold.
+pub(super) struct Leading<'p> {
+    /// Which packets.
+    pub(super) direction: Direction,
+    /// For people.
+    pub(super) who: &'p str,
+    /// What decides about them.
+    pub(super) way: Way<'p>,
+    /// Whether anything does in one direction at least.
+    pub(super) is_isolated: bool,
+    /// Whether it is here that a pod's packets to itself are let through: behind the tier Admin.
+    pub(super) judges_own: bool,
+}
+
+impl Leading<'_> {
+    pub(super) fn made(&self, name: &str) -> Made {
+        let denied = names::denied_chain(self.direction);
+        let on = |rules: &mut Vec<Rule>, isolation: &Isolation, by: fn(String) -> Verdict| match isolation {
+            Isolation::Closed => rules.push(rule(name, [goto(denied)], None)),
+            Isolation::Rules(chain) => rules.push(rule(name, [verdict(by(chain.clone()))], None)),
+            Isolation::None | Isolation::Open => {}
+        };
+        let mut rules = Vec::new();
+        let Way { admin, policies, baseline } = self.way;
+        if self.judges_own && self.is_isolated && !self.way.has_tiers() {
+            rules.extend(skeleton::own(name));
         }
-        Isolation::None | Isolation::Open => Vec::new(),
-    };
-    Made::new(name, Some(who), rules)
+        match policies {
+            // Everything is denied, so this as well.
+            Isolation::Closed if !admin.isolates() => {}
+            _ if self.way.isolates() => rules.push(midstream(name, goto(denied))),
+            _ if self.is_isolated => {
+                let drop = [vec![Expr::Counter], verdict(Verdict::Drop)].concat();
+                rules.push(midstream(name, drop));
+            }
+            _ => {}
+        }
+        on(&mut rules, admin, Verdict::Jump);
+        if *admin != Isolation::Closed {
+            if self.way.has_tiers() && policies.isolates() {
+                rules.extend(skeleton::own(name));
+            }
+            on(&mut rules, policies, Verdict::Goto);
+            on(&mut rules, baseline, Verdict::Jump);
+        }
+        Made::new(name, Some(self.who), rules)
+    }
 }
 
 /// `tcp flags != syn / fin,syn,rst,ack ct state new ...`: conntrack takes any packet with an ACK for the begin of

@@ -31,6 +31,8 @@ pub struct Mirror {
     pub(super) wrong_chains: Vec<String>,
     /// Whether anything of the skeleton is missing or wrong.
     pub(super) skeleton_differs: bool,
+    /// Whether a pod's packets to itself are judged in the chains of pods.
+    pub(super) judges_own: bool,
     /// Whether it is the table of a kernel that cannot tell of denied packets.
     pub(super) is_untold: bool,
     /// Sets of addresses.
@@ -66,6 +68,11 @@ impl Mirror {
     /// Whether there is a table, as far as is known.
     pub fn exists(&self) -> bool {
         self.exists
+    }
+
+    /// Whether ClusterNetworkPolicies have a say in the table; none where that is not known.
+    pub fn has_tiers(&self) -> Option<bool> {
+        self.known.then_some(self.judges_own)
     }
 
     /// Whether the table is that of a kernel which has no nft_log, nft_limit or nfnetlink_log: nobody is told of denied
@@ -110,26 +117,30 @@ impl Mirror {
         for placed in nft.placed_rules(&table()).await? {
             rules.entry(placed.rule.chain.clone()).or_default().push(placed.rule);
         }
-        let skeleton = skeleton::chains();
-        let mut as_it_should_be: usize = 0;
+        // Of two kinds, which differ in what becomes of a pod's packets to itself.
+        let skeletons = [false, true].map(skeleton::chains);
+        let mut as_it_should_be = [0_usize; 2];
         for placed in nft.all_chains(&table()).await? {
-            let rules = rules.remove(&placed.chain.name).unwrap_or_default();
-            match skeleton.iter().find(|wanted| wanted.chain.name == placed.chain.name) {
-                Some(wanted) if wanted.chain.base != placed.chain.base => {
-                    self.wrong_chains.push(placed.chain.name);
-                }
-                Some(wanted) if wanted.rules == rules => as_it_should_be += 1,
-                Some(wanted) if skeleton::untold(&wanted.rules) == rules => {
-                    self.is_untold = true;
-                    as_it_should_be += 1;
-                }
-                Some(_) => {}
-                None => {
-                    self.chains.insert(placed.chain.name, Content::of(rules.iter()));
-                }
+            let name = placed.chain.name;
+            let rules = rules.remove(&name).unwrap_or_default();
+            let wanted = skeletons.each_ref().map(|all| all.iter().find(|it| it.chain.name == name));
+            let [Some(first), Some(_)] = wanted else {
+                self.chains.insert(name, Content::of(rules.iter()));
+                continue;
+            };
+            if first.chain.base != placed.chain.base {
+                self.wrong_chains.push(name);
+                continue;
+            }
+            for (wanted, count) in wanted.into_iter().flatten().zip(&mut as_it_should_be) {
+                let is_untold = wanted.rules != rules && skeleton::untold(&wanted.rules) == rules;
+                self.is_untold |= is_untold;
+                *count += usize::from(is_untold || wanted.rules == rules);
             }
         }
-        self.skeleton_differs |= as_it_should_be < skeleton.len();
+        let whole = as_it_should_be.map(|count| count == skeletons[0].len());
+        self.judges_own = whole == [false, true];
+        self.skeleton_differs |= whole == [false, false];
         Ok(())
     }
 }

@@ -47,12 +47,19 @@ const ESTABLISHED: u32 = 1 << 1;
 /// As much of a packet as tells addresses, protocol and ports.
 const LOG_LENGTH: u32 = 128;
 
-/// All of it.
-pub(super) fn changes() -> Vec<Change> {
+/// All of it. `judges_own`: see [`chains`].
+pub(super) fn changes(judges_own: bool) -> Vec<Change> {
     let mut changes = vec![Change::AddTable(table(), None)];
     changes.extend(sets().into_iter().map(|set| Change::AddSet(table(), set)));
-    changes.extend(chains().iter().flat_map(Made::changes));
+    changes.extend(chains(judges_own).iter().flat_map(Made::changes));
     changes
+}
+
+/// The chains of forwarded packets made anew, in one transaction.
+pub(super) fn switch_own(judges_own: bool) -> Vec<Change> {
+    let chains = chains(judges_own);
+    let forwarded = chains.iter().filter(|it| [POLICY_OUT, POLICY_IN].contains(&it.chain.name.as_str()));
+    forwarded.flat_map(Made::changes).collect()
 }
 
 /// The maps and sets, whose elements are those of pods.
@@ -73,8 +80,9 @@ pub(super) fn sets() -> Vec<Set> {
     ]
 }
 
-/// The chains, each after those that send packets to it.
-pub(super) fn chains() -> Vec<Made> {
+/// The chains, each after those that send packets to it. `judges_own`: what a pod sends to itself goes to its chain too, because
+/// ClusterNetworkPolicies judge it; the chains of pods let it through then ([`own`]).
+pub(super) fn chains(judges_own: bool) -> Vec<Made> {
     let base = |name: &str, hook, priority, rules: Vec<Rule>| Made {
         chain: Chain {
             name: name.to_owned(),
@@ -83,7 +91,10 @@ pub(super) fn chains() -> Vec<Made> {
         },
         rules,
     };
-    let forwarded = |name, by: Field, map| [known_flow(name), own(name), lead(name, by, map)].concat();
+    let forwarded = |name, by: Field, map| {
+        let own = if judges_own { Vec::new() } else { own(name) };
+        [known_flow(name), own, lead(name, by, map)].concat()
+    };
     vec![
         base(POLICY_OUT, Hook::Forward, OUT_PRIORITY, forwarded(POLICY_OUT, iifname, FROM_POD)),
         base(POLICY_IN, Hook::Forward, IN_PRIORITY, forwarded(POLICY_IN, oifname, TO_POD)),
@@ -106,7 +117,7 @@ fn known_flow(chain: &str) -> Vec<Rule> {
 
 /// `oifname . ip saddr @own4 iifname . ip saddr @own4 accept`: a source is easily said to be the pod's, so the packet must
 /// come from the pod's link as well. Of others, the first look-up is the only one.
-fn own(chain: &str) -> Vec<Rule> {
+pub(super) fn own(chain: &str) -> Vec<Rule> {
     let own = |family: Vec<Expr>, address: Field, set| {
         rule(
             chain,
@@ -191,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_kernel_without_log_gets_all_but_the_log() {
-        let all = changes();
+        let all = changes(false);
         let places: Vec<usize> = (0..all.len())
             .filter(|place| matches!(&all[*place], Change::AddRule(_, rule) if tells(rule)))
             .collect();
@@ -201,7 +212,7 @@ mod tests {
         assert_eq!(changes_untold(&all, &both(Errno::OPNOTSUPP)).as_ref(), Some(&left));
         assert_eq!(left.len(), all.len() - 2);
         // It is what a table is compared with that has it.
-        let wanted = chains().into_iter().flat_map(|made| untold(&made.rules));
+        let wanted = chains(false).into_iter().flat_map(|made| untold(&made.rules));
         let made = left.iter().filter_map(|it| match it {
             Change::AddRule(_, rule) => Some(rule.clone()),
             _ => None,
@@ -213,7 +224,7 @@ mod tests {
 
     #[test]
     fn any_other_refusal_is_no_reason_to_leave_the_log_out() {
-        let all = changes();
+        let all = changes(false);
         let log = all.iter().position(|it| matches!(it, Change::AddRule(_, rule) if tells(rule)));
         let others: [&[(Option<usize>, Errno)]; 5] = [
             &[],

@@ -117,10 +117,13 @@ impl<'a> Tracer<'a> {
         self.rules.get(chain).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Where a chain sends all packets on to, if it does.
-    pub fn leads_to(&self, chain: &str) -> Option<&str> {
-        let last = self.rules(chain).last()?.rule.exprs.last()?;
-        if let Expr::Verdict(Verdict::Goto(to)) = last { Some(to) } else { None }
+    /// Where a chain sends all packets on to, in order: those that come back from one go to the next.
+    pub fn leads_to(&self, chain: &str) -> Vec<&str> {
+        let on = self.rules(chain).iter().filter_map(|placed| match placed.rule.exprs.as_slice() {
+            [Expr::Verdict(Verdict::Goto(to) | Verdict::Jump(to))] => Some(to.as_str()),
+            _ => None,
+        });
+        on.collect()
     }
 
     /// The way of a packet through the chains of one direction.

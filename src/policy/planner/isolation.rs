@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::policy::build::{Built, Named, build};
+use crate::policy::cluster::build::BuiltTier;
 use crate::policy::index::OwnPod;
 use crate::policy::object::{NamedPort, ObjectName};
-use crate::policy::plan::{Chain, Direction, HoldPlan, Isolation, PodPlan};
+use crate::policy::plan::{self, Chain, Direction, HoldPlan, Isolation, PodPlan, Tiers};
 use crate::policy::planner::Planner;
+use crate::policy::planner::tiers::Around;
 
-const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+pub(super) const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
 /// What a pod has in one direction, with the chain.
 enum Way {
@@ -19,6 +21,13 @@ enum Way {
 
 /// Of ingress and egress.
 type Ways = [Way; 2];
+
+/// All that a pod has, or one that is held.
+struct Planned {
+    ways: Ways,
+    /// What ClusterNetworkPolicies have around that.
+    around: [Around; 2],
+}
 
 /// What of a namespace is to be planned again.
 #[derive(Debug, Default)]
@@ -40,6 +49,28 @@ impl Way {
             Self::Plain(isolation) => isolation.clone(),
             Self::Rules(built) => Isolation::Rules(built.name.clone()),
         }
+    }
+}
+
+impl Planned {
+    /// None where nobody has a say about pods of the namespace.
+    fn new(ways: Option<Ways>, around: [Around; 2], is_covered: bool) -> Option<Self> {
+        let nothing = || [Way::Plain(Isolation::None), Way::Plain(Isolation::None)];
+        (ways.is_some() || is_covered).then(|| Self { ways: ways.unwrap_or_else(nothing), around })
+    }
+
+    fn tiers(&self) -> Tiers {
+        let isolation = |built: &BuiltTier| match built {
+            BuiltTier::Nothing => Isolation::None,
+            BuiltTier::Chain(built) => Isolation::Rules(built.name.clone()),
+            BuiltTier::TooLarge => Isolation::Closed,
+        };
+        let of = |[admin, baseline]: &Around| plan::Around {
+            admin: isolation(admin),
+            baseline: isolation(baseline),
+        };
+        let [ingress, egress] = &self.around;
+        Tiers { ingress: of(ingress), egress: of(egress) }
     }
 }
 
@@ -66,17 +97,21 @@ impl Planner {
             let before = self.plan.pods.get(own.uid).map(|it| [&it.ingress, &it.egress]);
             let before = self.chains_of(before);
             let ways = pod_ways(&own, &policies, before, &mut memo);
-            (own.uid.to_owned(), format!("{namespace}/{}", own.name.name), ways)
+            (own.uid.to_owned(), format!("{namespace}/{}", own.name.name), ways, self.tiers_of(&own))
         });
         let pods: Vec<_> = pods.collect();
         let before = self.plan.holds.get(namespace).map(|it| [&it.ingress, &it.egress]);
         let before = self.chains_of(before);
         let hold = (again.all || again.hold).then(|| hold_ways(&policies, before, &mut memo));
-        for (uid, name, ways) in pods {
-            self.put_pod(&uid, name, ways, fill);
+        let is_covered = self.is_covered(namespace);
+        let hold_tiers = self.tiers_of_hold(namespace);
+        for (uid, name, ways, chosen) in pods {
+            let around = self.build_tiers(chosen);
+            self.put_pod(&uid, name, Planned::new(ways, around, is_covered), fill);
         }
-        if let Some(hold) = hold {
-            self.put_hold(namespace, hold, fill);
+        if let Some(ways) = hold {
+            let around = self.build_tiers(hold_tiers);
+            self.put_hold(namespace, Planned::new(ways, around, is_covered), fill);
         }
         let gone = again.pods.iter().flat_map(|(name, uids)| {
             let name = ObjectName { namespace: namespace.to_owned(), name: name.clone() };
@@ -97,57 +132,67 @@ impl Planner {
         })
     }
 
-    fn put_pod(&mut self, uid: &str, name: String, ways: Option<Ways>, fill: bool) {
-        let after = ways.as_ref().map(|[ingress, egress]| PodPlan {
+    fn put_pod(&mut self, uid: &str, name: String, planned: Option<Planned>, fill: bool) {
+        let after = planned.as_ref().map(|it| PodPlan {
             name,
-            ingress: ingress.isolation(),
-            egress: egress.isolation(),
+            ingress: it.ways[0].isolation(),
+            egress: it.ways[1].isolation(),
+            tiers: it.tiers(),
         });
         if self.plan.pods.get(uid) == after.as_ref() {
             return;
         }
-        self.acquire(ways, fill);
+        self.acquire(planned, fill);
         let before = match after {
             Some(after) => self.plan.pods.insert(uid.to_owned(), after),
             None => self.plan.pods.remove(uid),
         };
         if let Some(before) = before {
-            self.release([before.ingress, before.egress]);
+            self.release([before.ingress, before.egress], before.tiers);
         }
         self.touched.pods.insert(uid.to_owned());
     }
 
-    fn put_hold(&mut self, namespace: &str, ways: Option<Ways>, fill: bool) {
-        let after = ways
-            .as_ref()
-            .map(|[ingress, egress]| HoldPlan { ingress: ingress.isolation(), egress: egress.isolation() });
+    fn put_hold(&mut self, namespace: &str, planned: Option<Planned>, fill: bool) {
+        let after = planned.as_ref().map(|it| HoldPlan {
+            ingress: it.ways[0].isolation(),
+            egress: it.ways[1].isolation(),
+            tiers: it.tiers(),
+        });
         if self.plan.holds.get(namespace) == after.as_ref() {
             return;
         }
-        self.acquire(ways, fill);
+        self.acquire(planned, fill);
         let before = match after {
             Some(after) => self.plan.holds.insert(namespace.to_owned(), after),
             None => self.plan.holds.remove(namespace),
         };
         if let Some(before) = before {
-            self.release([before.ingress, before.egress]);
+            self.release([before.ingress, before.egress], before.tiers);
         }
         self.touched.holds.insert(namespace.to_owned());
     }
 
-    fn acquire(&mut self, ways: Option<Ways>, fill: bool) {
-        for way in ways.into_iter().flatten() {
+    fn acquire(&mut self, planned: Option<Planned>, fill: bool) {
+        let Some(Planned { ways, around }) = planned else { return };
+        let index = fill.then_some(&self.index);
+        let mut acquire = |built: &Built| self.live.acquire(&mut self.plan, &mut self.touched, built, index);
+        for way in &ways {
             if let Way::Rules(built) = way {
-                let index = fill.then_some(&self.index);
-                self.live.acquire(&mut self.plan, &mut self.touched, &built, index);
+                acquire(built);
+            }
+        }
+        for built in around.iter().flatten() {
+            if let BuiltTier::Chain(built) = built {
+                acquire(built);
             }
         }
     }
 
-    fn release(&mut self, before: [Isolation; 2]) {
-        for isolation in before {
+    fn release(&mut self, before: [Isolation; 2], tiers: Tiers) {
+        for isolation in before.iter().chain(tiers.all()) {
             if let Isolation::Rules(name) = isolation {
-                self.live.release(&mut self.plan, &mut self.touched, &name);
+                self.live.release(&mut self.plan, &mut self.touched, name);
             }
         }
     }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use crate::policy::build::{Named, too_large};
 use crate::policy::compile::{CompiledRule, Peers, PortMatch};
-use crate::policy::evaluate::{Flow, Judgement, Lack, PeerLack, Refusal, RuleName, Verdict};
+use crate::policy::evaluate::{Flow, Judgement, Lack, PeerLack, Refusal, RuleName, TierRuleName, Verdict};
 use crate::policy::index::{Member, OwnPod};
 use crate::policy::names::{SCTP, TCP, UDP};
-use crate::policy::plan::{Direction, Isolation};
+use crate::policy::plan::{Direction, Isolation, Tier};
 use crate::policy::planner::Planner;
 use crate::policy::set_spec::{Namespaces, PodGroup};
 
@@ -16,18 +16,41 @@ impl Planner {
     /// [`Plan::walk`](crate::policy::plan::Plan::walk).
     pub fn judge(&self, flow: &Flow) -> Judgement {
         let (source, destination) = (self.own_with(flow.source), self.own_with(flow.destination));
-        if let (Some(source), Some(destination)) = (&source, &destination)
-            && source.uid == destination.uid
-        {
-            return Judgement { egress: Verdict::Itself, ingress: Verdict::Itself };
-        }
-        let judge = |direction, own: Option<OwnPod<'_>>, peer| {
-            own.map_or(Verdict::NotOfThisNode, |own| self.judge_one(direction, &own, peer, flow))
+        let itself = match (&source, &destination) {
+            (Some(source), Some(destination)) => source.uid == destination.uid,
+            _ => false,
         };
-        Judgement {
-            egress: judge(Direction::Egress, source, flow.destination),
-            ingress: judge(Direction::Ingress, destination, flow.source),
+        let mut passed = Vec::new();
+        let mut judge = |direction, own: Option<OwnPod<'_>>, peer| {
+            own.map_or(Verdict::NotOfThisNode, |own| {
+                self.judge_tiers(direction, &own, peer, flow, itself, &mut passed)
+            })
+        };
+        let egress = judge(Direction::Egress, source, flow.destination);
+        let ingress = judge(Direction::Ingress, destination, flow.source);
+        Judgement { egress, ingress, passed }
+    }
+
+    /// All tiers, one after the other.
+    fn judge_tiers(
+        &self,
+        direction: Direction,
+        own: &OwnPod<'_>,
+        peer: IpAddr,
+        flow: &Flow,
+        itself: bool,
+        passed: &mut Vec<TierRuleName>,
+    ) -> Verdict {
+        if let Some(decided) = self.judge_tier(Tier::Admin, direction, own, peer, flow, passed) {
+            return decided;
         }
+        let verdict = self.judge_one(direction, own, peer, flow);
+        if verdict == Verdict::NotIsolated
+            && let Some(decided) = self.judge_tier(Tier::Baseline, direction, own, peer, flow, passed)
+        {
+            return decided;
+        }
+        if itself { Verdict::Itself } else { verdict }
     }
 
     /// The pod of this node that has an address. Of several the one that has a record: the others are going or coming.

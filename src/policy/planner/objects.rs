@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
+use crate::policy::cluster::object::ClusterPolicy;
 use crate::policy::index::Member;
 use crate::policy::object::{NamedPort, Namespace, Pod, Policy};
 use crate::policy::objects::{Objects, Workload};
@@ -23,15 +24,16 @@ impl Planner {
 }
 
 impl<'a> View<'a> {
-    /// Whether there is no NetworkPolicy.
+    /// Whether there is no NetworkPolicy and no ClusterNetworkPolicy.
     pub fn is_without_policies(&self) -> bool {
-        self.0.policies.is_empty()
+        !self.0.needs_any_pods()
     }
 
     /// All of it at once.
     pub fn collect(self) -> Objects {
         Objects {
             policies: self.policies().collect(),
+            cluster_policies: self.cluster_policies().collect(),
             namespaces: self.namespaces().collect(),
             own_pods: self.own_pods().collect(),
             workloads: self.workloads().collect(),
@@ -41,6 +43,10 @@ impl<'a> View<'a> {
     fn policies(self) -> impl Iterator<Item = Policy> + 'a {
         // It was written by serde_json.
         self.0.written.values().filter_map(|text| serde_json::from_str(text).ok())
+    }
+
+    fn cluster_policies(self) -> impl Iterator<Item = ClusterPolicy> + 'a {
+        self.0.cluster.written().filter_map(|text| serde_json::from_str(text).ok())
     }
 
     fn namespaces(self) -> impl Iterator<Item = Namespace> + 'a {
@@ -80,8 +86,9 @@ impl<'a> View<'a> {
 
 impl Serialize for View<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut document = serializer.serialize_struct("Objects", 4)?;
+        let mut document = serializer.serialize_struct("Objects", 5)?;
         document.serialize_field("policies", &Each(|| self.policies()))?;
+        document.serialize_field("clusterPolicies", &Each(|| self.cluster_policies()))?;
         document.serialize_field("namespaces", &Each(|| self.namespaces()))?;
         document.serialize_field("ownPods", &Each(|| self.own_pods()))?;
         document.serialize_field("workloads", &Each(|| self.workloads()))?;

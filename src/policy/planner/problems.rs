@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::policy::build::{Named, too_large};
+use crate::policy::cluster;
+use crate::policy::cluster::compile::{CompiledCluster, Consequence};
 use crate::policy::compile::Compiled;
 use crate::policy::object::ObjectName;
-use crate::policy::plan::{Direction, Isolation};
+use crate::policy::plan::{Around, Direction, Isolation, Tier};
 use crate::policy::planner::Planner;
 use crate::policy::selector::Invalid;
 
@@ -23,6 +25,9 @@ pub struct Problem {
 pub enum What {
     /// It cannot be compiled, by itself or with the other policies of its pods; its pods are closed.
     Invalid(Invalid),
+    /// A part of it cannot be understood, of which this is the consequence. Of ClusterNetworkPolicies only, whose names have
+    /// no namespace.
+    Unclear(Invalid, Consequence),
     /// It selects no pod of the cluster that has an address and is not in a node's network.
     SelectsNobody,
 }
@@ -41,7 +46,46 @@ impl Planner {
             let selects_nobody = is_complete && !pods.any(|pod| compiled.selector.matches(pod.labels));
             if selects_nobody { problem(name, What::SelectsNobody) } else { None }
         });
-        problems.chain(self.too_large()).collect()
+        problems.chain(self.too_large()).chain(self.cluster_problems(is_complete)).collect()
+    }
+
+    fn cluster_problems(&self, is_complete: bool) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (name, compiled) in self.cluster.compiled() {
+            let policy = ObjectName { namespace: String::new(), name: name.to_owned() };
+            let unclear = compiled.unclear.iter();
+            let unclear = unclear.map(|(invalid, consequence)| What::Unclear(invalid.clone(), *consequence));
+            let mut found: Vec<What> = unclear.collect();
+            found.extend(self.too_large_together(compiled).map(What::Invalid));
+            let is_in_force = found.iter().all(|it| !matches!(it, What::Unclear(_, Consequence::NotInForce)));
+            let own = self.index.all_own().map(|own| own.member);
+            let mut pods = self.index.all_any().chain(own);
+            if is_complete && is_in_force && !pods.any(|pod| compiled.subject.has(&pod)) {
+                found.push(What::SelectsNobody);
+            }
+            problems.extend(found.into_iter().map(|what| Problem { policy: policy.clone(), what }));
+        }
+        problems
+    }
+
+    /// Why pods of a ClusterNetworkPolicy are closed, if some are.
+    fn too_large_together(&self, compiled: &CompiledCluster) -> Option<Invalid> {
+        [Direction::Ingress, Direction::Egress].into_iter().find_map(|direction| {
+            if compiled.rules(direction).is_empty() {
+                return None;
+            }
+            let is_closed = |around: &Around| {
+                *(if compiled.tier == Tier::Admin { &around.admin } else { &around.baseline })
+                    == Isolation::Closed
+            };
+            let mut pods = self.index.all_own().filter(|own| compiled.subject.has(&own.member));
+            let closed_pod = pods
+                .any(|own| self.plan.pods.get(own.uid).is_some_and(|pod| is_closed(pod.tiers.of(direction))));
+            let mut holds = self.plan.holds.iter().filter(|(_, hold)| is_closed(hold.tiers.of(direction)));
+            let mut closed_hold =
+                || holds.any(|(namespace, _)| compiled.covers(self.index.namespace_labels(namespace)));
+            (closed_pod || closed_hold()).then(|| cluster::build::too_large(direction))
+        })
     }
 
     /// Policies of pods that are closed although each of their policies can be compiled: together they are too large.

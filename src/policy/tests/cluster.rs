@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::policy::cluster::object::*;
 use crate::policy::object::*;
 use crate::policy::planner::Planner;
 
@@ -15,6 +16,7 @@ pub struct Cluster {
     /// Of this node, or of another one.
     pub pods: Vec<(bool, Pod)>,
     pub policies: Vec<Policy>,
+    pub cluster_policies: Vec<ClusterPolicy>,
 }
 
 impl Cluster {
@@ -22,6 +24,7 @@ impl Cluster {
     pub fn planner(&self) -> Planner {
         let mut planner = Planner::new();
         list(&mut planner, Event::Policy, self.policies.clone());
+        list(&mut planner, Event::ClusterPolicy, self.cluster_policies.clone());
         list(&mut planner, Event::Namespace, self.namespaces.clone());
         let own = self.pods.iter().filter(|(is_own, _)| *is_own).map(|(_, pod)| pod.clone());
         list(&mut planner, Event::OwnPod, own.collect());
@@ -67,7 +70,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
     })
 }
 
-fn selector() -> impl Strategy<Value = LabelSelector> {
+pub fn selector() -> impl Strategy<Value = LabelSelector> {
     prop_oneof![
         Just(LabelSelector::default()),
         labels().prop_map(|match_labels| LabelSelector { match_labels, match_expressions: vec![] }),
@@ -182,15 +185,19 @@ pub fn policy(invalid: bool) -> impl Strategy<Value = Policy> {
 pub fn cluster() -> impl Strategy<Value = Cluster> {
     let pods: Vec<_> = (0..8).map(|n| (any::<bool>(), pod(n))).collect();
     let policies = prop::collection::vec(policy(false), 0..5);
-    (prop::collection::vec(namespace(), 3..4), pods, policies).prop_map(
-        |(mut namespaces, pods, mut policies)| {
+    let of_cluster =
+        prop_oneof![Just(Vec::new()), prop::collection::vec(super::tiers::cluster_policy(), 1..5),];
+    (prop::collection::vec(namespace(), 3..4), pods, policies, of_cluster).prop_map(
+        |(mut namespaces, pods, mut policies, mut cluster_policies)| {
             // All of them are known; one by one by its name.
             for (namespace, name) in namespaces.iter_mut().zip(NAMESPACES) {
                 namespace.name = (*name).to_owned();
             }
             policies.sort_by(|a, b| a.name.cmp(&b.name));
             policies.dedup_by(|a, b| a.name == b.name);
-            Cluster { namespaces, pods, policies }
+            cluster_policies.sort_by(|a, b| a.name.cmp(&b.name));
+            cluster_policies.dedup_by(|a, b| a.name == b.name);
+            Cluster { namespaces, pods, policies, cluster_policies }
         },
     )
 }

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::cluster::{NAMESPACES, list, namespace, pod, policy};
+use super::tiers::cluster_policy;
+use crate::policy::cluster::object::*;
 use crate::policy::object::*;
 use crate::policy::plan::*;
 use crate::policy::planner::Planner;
@@ -24,12 +26,15 @@ enum Step {
     /// A list that lacks each object whose turn it is.
     Relist(u8, usize),
     ForgetAny,
+    Cluster(ClusterPolicy),
+    ClusterGone(u8),
 }
 
 /// What all events amount to.
 #[derive(Debug, Default)]
 struct State {
     policies: BTreeMap<ObjectName, Policy>,
+    cluster: BTreeMap<String, ClusterPolicy>,
     namespaces: BTreeMap<String, Namespace>,
     own: BTreeMap<ObjectName, Pod>,
     any: BTreeMap<ObjectName, Pod>,
@@ -59,8 +64,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_u8..6, prop::collection::vec(0_u8..6, 0..2)).prop_map(|(n, at)| {
             Step::Recorded(n, at.into_iter().map(|it| IpAddr::from([10, 0, 0, it])).collect())
         }),
-        1 => (0_u8..4, 1_usize..4).prop_map(|(kind, each)| Step::Relist(kind, each)),
+        1 => (0_u8..5, 1_usize..4).prop_map(|(kind, each)| Step::Relist(kind, each)),
         1 => Just(Step::ForgetAny),
+        3 => cluster_policy().prop_map(Step::Cluster),
+        1 => (0_u8..3).prop_map(Step::ClusterGone),
     ]
 }
 
@@ -71,6 +78,7 @@ impl State {
         list(&mut planner, Event::OwnPod, self.own.values().cloned().collect());
         list(&mut planner, Event::Namespace, self.namespaces.values().cloned().collect());
         list(&mut planner, Event::Policy, self.policies.values().cloned().collect());
+        list(&mut planner, Event::ClusterPolicy, self.cluster.values().cloned().collect());
         for (uid, addresses) in &self.recorded {
             planner.set_own_addresses(uid, addresses);
         }
@@ -130,6 +138,15 @@ impl State {
                     self.recorded.insert(uid, addresses);
                 }
             }
+            Step::Cluster(it) => {
+                self.cluster.insert(it.name.clone(), it.clone());
+                planner.hear(Event::ClusterPolicy(Feed::Changed(it)));
+            }
+            Step::ClusterGone(n) => {
+                let name = ObjectName { namespace: String::new(), name: format!("cnp{n}") };
+                self.cluster.remove(&name.name);
+                planner.hear(Event::ClusterPolicy(Feed::Gone(name)));
+            }
             Step::Relist(kind, each) => self.relist(kind, each, planner),
             Step::ForgetAny => {
                 self.any.clear();
@@ -175,7 +192,8 @@ impl State {
                     }
                 }
             }
-            _ => list(planner, Event::AnyPod, part(&mut self.any, each)),
+            3 => list(planner, Event::AnyPod, part(&mut self.any, each)),
+            _ => list(planner, Event::ClusterPolicy, part(&mut self.cluster, each)),
         }
     }
 }
@@ -186,12 +204,15 @@ fn differing<V: PartialEq>(before: &BTreeMap<String, V>, after: &BTreeMap<String
 }
 
 fn chains_of(plan: &Plan, touched: &Touched) -> BTreeSet<String> {
-    let pods =
-        touched.pods.iter().filter_map(|uid| plan.pods.get(uid)).flat_map(|it| [&it.ingress, &it.egress]);
-    let holds =
-        touched.holds.iter().filter_map(|it| plan.holds.get(it)).flat_map(|it| [&it.ingress, &it.egress]);
+    let all = |ingress, egress, tiers: &Tiers| -> Vec<Isolation> {
+        [ingress, egress].into_iter().chain(tiers.all()).cloned().collect()
+    };
+    let pods = touched.pods.iter().filter_map(|uid| plan.pods.get(uid));
+    let pods = pods.flat_map(|it| all(&it.ingress, &it.egress, &it.tiers));
+    let holds = touched.holds.iter().filter_map(|it| plan.holds.get(it));
+    let holds = holds.flat_map(|it| all(&it.ingress, &it.egress, &it.tiers));
     let names = pods.chain(holds).filter_map(|it| match it {
-        Isolation::Rules(name) => Some(name.clone()),
+        Isolation::Rules(name) => Some(name),
         _ => None,
     });
     names.collect()
@@ -261,6 +282,7 @@ proptest! {
                 // Lists among the steps may have made it whole before.
                 prop_assert!(planner.is_complete() || *planner.plan() == Plan::default());
                 list(&mut planner, Event::Policy, state.policies.values().cloned().collect());
+                list(&mut planner, Event::ClusterPolicy, state.cluster.values().cloned().collect());
                 list(&mut planner, Event::Namespace, state.namespaces.values().cloned().collect());
                 list(&mut planner, Event::OwnPod, state.own.values().cloned().collect());
                 list(&mut planner, Event::AnyPod, state.any.values().cloned().collect());
@@ -279,10 +301,11 @@ proptest! {
                 before = planner.plan().clone();
             }
             if planner.is_complete() {
-                prop_assert_eq!(planner.needs_any_pods(), !state.policies.is_empty());
+                let has_none = state.policies.is_empty() && state.cluster.is_empty();
+                prop_assert_eq!(planner.needs_any_pods(), !has_none);
                 let fresh = state.planner();
                 prop_assert_eq!(planner.plan(), fresh.plan());
-                if state.policies.is_empty() {
+                if has_none {
                     prop_assert_eq!(planner.plan(), &Plan::default());
                 }
             }

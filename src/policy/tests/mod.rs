@@ -6,3 +6,4 @@ mod events;
 mod flows;
 mod measure;
 mod naive;
+mod tiers;

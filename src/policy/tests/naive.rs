@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::cluster::Cluster;
+use crate::policy::cluster::object::*;
 use crate::policy::evaluate::Flow;
 use crate::policy::object::*;
 
@@ -15,19 +16,105 @@ pub fn allowed(cluster: &Cluster, flow: &Flow) -> (bool, bool) {
         pods.map(|(_, pod)| pod).find(|pod| pod.addresses.contains(&address))
     };
     let (source, destination) = (own(flow.source), own(flow.destination));
-    // "A Pod cannot block access to itself."
-    if let (Some(a), Some(b)) = (source, destination)
-        && a.name == b.name
-    {
-        return (true, true);
-    }
+    let itself = matches!((source, destination), (Some(a), Some(b)) if a.name == b.name);
     (
-        source.is_none_or(|pod| one_way(cluster, flow, pod, "Egress")),
-        destination.is_none_or(|pod| one_way(cluster, flow, pod, "Ingress")),
+        source.is_none_or(|pod| all_tiers(cluster, flow, pod, "Egress", itself)),
+        destination.is_none_or(|pod| all_tiers(cluster, flow, pod, "Ingress", itself)),
     )
 }
 
-fn one_way(cluster: &Cluster, flow: &Flow, pod: &Pod, direction: &str) -> bool {
+/// "Policy tiers are evaluated in the following order: Admin tier, NetworkPolicy tier, Baseline tier"
+fn all_tiers(cluster: &Cluster, flow: &Flow, pod: &Pod, direction: &str, itself: bool) -> bool {
+    if let Some(decided) = tier(cluster, flow, pod, direction, "Admin") {
+        return decided;
+    }
+    match one_way(cluster, flow, pod, direction) {
+        // "A Pod cannot block access to itself."
+        Some(allowed) => allowed || itself,
+        None => tier(cluster, flow, pod, direction, "Baseline").unwrap_or(true),
+    }
+}
+
+/// Whether a tier accepts or denies; none where it passes, or has nothing to say.
+fn tier(cluster: &Cluster, flow: &Flow, pod: &Pod, direction: &str, tier: &str) -> Option<bool> {
+    let mut policies: Vec<&ClusterPolicy> =
+        cluster.cluster_policies.iter().filter(|it| it.spec.tier == tier).collect();
+    policies.sort_by(|a, b| (a.spec.priority, &a.name).cmp(&(b.spec.priority, &b.name)));
+    for policy in policies {
+        let is_subject = match (&policy.spec.subject.namespaces, &policy.spec.subject.pods) {
+            (Some(namespaces), _) => in_namespaces(cluster, namespaces, pod),
+            (None, Some(pods)) => is_one_of(cluster, pods, pod),
+            (None, None) => false,
+        };
+        if !is_subject {
+            continue;
+        }
+        let rules = if direction == "Ingress" { &policy.spec.ingress } else { &policy.spec.egress };
+        for rule in rules {
+            // "If an implementation sees no fields are set ... For "Accept" rules, "fail closed" means: "treat the rule as
+            // matching no traffic". For "Deny" and "Pass" rules ... as a 'Deny all' rule"
+            if rule.peers.iter().any(|peer| !peer.others.is_empty()) {
+                if rule.action == "Accept" {
+                    continue;
+                }
+                return Some(false);
+            }
+            if !tier_rule_matches(cluster, flow, rule, direction) {
+                continue;
+            }
+            match rule.action.as_str() {
+                "Accept" => return Some(true),
+                "Deny" => return Some(false),
+                _ => return None,
+            }
+        }
+    }
+    None
+}
+
+fn tier_rule_matches(cluster: &Cluster, flow: &Flow, rule: &ClusterRule, direction: &str) -> bool {
+    let other = if direction == "Ingress" { flow.source } else { flow.destination };
+    let is_peer = rule.peers.iter().any(|peer| {
+        let mut pods = cluster.pods.iter().map(|(_, pod)| pod);
+        let in_networks = peer.networks.iter().flatten();
+        let in_networks = in_networks.map(|it| it.parse::<ipnetwork::IpNetwork>().unwrap());
+        in_networks.into_iter().any(|it| it.contains(other))
+            || pods.any(|pod| {
+                let has = !pod.host_network && pod.addresses.contains(&other);
+                let is_named = match (&peer.namespaces, &peer.pods) {
+                    (Some(namespaces), _) => in_namespaces(cluster, namespaces, pod),
+                    (None, Some(pods)) => is_one_of(cluster, pods, pod),
+                    (None, None) => false,
+                };
+                has && is_named
+            })
+    });
+    let is_port = rule.protocols.is_empty()
+        || rule.protocols.iter().any(|it| {
+            let of = [(6, &it.tcp), (17, &it.udp), (132, &it.sctp)];
+            let port = of.iter().find(|(number, _)| *number == flow.protocol).and_then(|(_, it)| it.as_ref());
+            port.and_then(|it| it.destination_port.as_ref()).is_some_and(|it| match (&it.number, &it.range) {
+                (Some(number), _) => *number == i64::from(flow.port),
+                (None, Some(range)) => {
+                    range.start <= i64::from(flow.port) && i64::from(flow.port) <= range.end
+                }
+                (None, None) => false,
+            })
+        });
+    is_peer && is_port
+}
+
+fn in_namespaces(cluster: &Cluster, selector: &LabelSelector, pod: &Pod) -> bool {
+    let mut namespaces = cluster.namespaces.iter();
+    namespaces.any(|it| it.name == pod.name.namespace && selects(selector, &it.labels))
+}
+
+fn is_one_of(cluster: &Cluster, pods: &NamespacedPods, pod: &Pod) -> bool {
+    in_namespaces(cluster, &pods.namespace_selector, pod) && selects(&pods.pod_selector, &pod.labels)
+}
+
+/// None: no policy isolates the pod.
+fn one_way(cluster: &Cluster, flow: &Flow, pod: &Pod, direction: &str) -> Option<bool> {
     // "isolated ... if there is any NetworkPolicy that both selects the pod and has [the direction] in its policyTypes"
     let mut isolated = false;
     for policy in &cluster.policies {
@@ -46,10 +133,10 @@ fn one_way(cluster: &Cluster, flow: &Flow, pod: &Pod, direction: &str) -> bool {
         isolated = true;
         let rules = if direction == "Ingress" { &policy.spec.ingress } else { &policy.spec.egress };
         if rules.iter().any(|rule| rule_allows(cluster, flow, pod, rule, direction, &policy.name.namespace)) {
-            return true;
+            return Some(true);
         }
     }
-    !isolated
+    isolated.then_some(false)
 }
 
 fn rule_allows(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{PATIENCE, Scratch, boot, network, this_boot};
-use crate::policy::plan::{HoldPlan, Isolation, Members, Plan, PodPlan};
+use crate::policy::plan::{HoldPlan, Isolation, Members, Plan, PodPlan, Tiers};
 use crate::store::{Store, StoreError};
 
 fn address(text: &str) -> IpAddr {
@@ -13,8 +13,13 @@ fn address(text: &str) -> IpAddr {
 
 fn plan() -> Plan {
     let rules = |name: &str| Isolation::Rules(name.to_owned());
-    let pod = PodPlan { name: "default/web".to_owned(), ingress: rules("pi-1"), egress: Isolation::None };
-    let hold = HoldPlan { ingress: rules("pi-0"), egress: Isolation::Closed };
+    let pod = PodPlan {
+        name: "default/web".to_owned(),
+        ingress: rules("pi-1"),
+        egress: Isolation::None,
+        tiers: Tiers::default(),
+    };
+    let hold = HoldPlan { ingress: rules("pi-0"), egress: Isolation::Closed, tiers: Tiers::default() };
     Plan {
         sets: BTreeMap::from([
             ("peers-14".to_owned(), Members::Pods(BTreeSet::from([address("10.244.2.7")]))),

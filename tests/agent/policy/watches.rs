@@ -59,7 +59,7 @@ fn without_its_role_policies_stay_as_they_are() {
     world.node.api.allow(BTreeSet::from([access("list"), access("watch")]));
     world.node.start_ready();
     let refusal = "API server refuses what NetworkPolicy needs";
-    world.node.wait("word of it", || world.node.log().matches(refusal).count() == 3);
+    world.node.wait("word of it", || world.node.log().matches(refusal).count() == 4);
     world.expect("closed as before", &b, &a, false);
     world.expect("closed as before", &a, &b, false);
     assert_eq!(world.node.metric("ferrule_api_up"), Some(1.0));

@@ -138,6 +138,16 @@ impl World {
         self.node.api.put_object(Kind::Policy, json!({ "metadata": metadata, "spec": spec }));
     }
 
+    /// Puts a ClusterNetworkPolicy.
+    pub fn cluster_policy(&self, name: &str, spec: Value) {
+        let object = json!({ "metadata": { "name": name }, "spec": spec });
+        self.node.api.put_object(Kind::ClusterPolicy, object);
+    }
+
+    pub fn remove_cluster_policy(&self, name: &str) {
+        self.node.api.delete_object(Kind::ClusterPolicy, "", name);
+    }
+
     pub fn remove_policy(&self, namespace: &str, name: &str) {
         self.node.api.delete_object(Kind::Policy, namespace, name);
     }
