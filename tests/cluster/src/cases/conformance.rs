@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use kit::files::Scratch;
 use serde_json::Value;
 
+use super::policies::tiers::{self, Defined};
 use crate::ensure;
 use crate::process::{Result, run};
 use crate::space::Space;
@@ -55,6 +56,42 @@ pub fn conformance_of_the_rest_passes(space: &Space<'_>) -> Result {
 /// All that they ask of a network that enforces NetworkPolicies; of Kubernetes 1.34 these are 45.
 pub fn network_policies_pass(space: &Space<'_>) -> Result {
     pass_but(space, r"\[sig-network\] Netpol", SKIP_OF_POLICIES, 40, PROCESSES_OF_POLICIES)
+}
+
+/// The suite of network-policy-api, if `CNP_DIR` names a directory with it.
+pub fn cluster_program() -> Option<PathBuf> {
+    tiers::directory().map(|directory| directory.join("conformance.test")).filter(|program| program.exists())
+}
+
+/// All that network-policy-api asks of an implementation of its standard channel. Tests that need a module that a kernel lacks,
+/// SCTP, are named and left out.
+pub fn cluster_network_policies_pass(space: &Space<'_>) -> Result {
+    let program = cluster_program().ok_or("CNP_DIR names no conformance.test")?;
+    let _defined = Defined::new(space)?;
+    let scratch = Scratch::new("cnp");
+    let kubeconfig = scratch.path().join("kubeconfig").display().to_string();
+    let content = space.kubectl(&["config", "view", "--minify", "--flatten", "--raw"])?;
+    fs::write(&kubeconfig, content).map_err(|error| error.to_string())?;
+    let program = program.display().to_string();
+    let words = ["-test.v", "-test.timeout=30m", "-test.run=^TestConformance$/", "-test.skip=(?i)SCTP"];
+    let set = format!("KUBECONFIG={kubeconfig}");
+    let said = run("env", &[&[set.as_str(), program.as_str()], &words[..]].concat());
+    let text = match &said {
+        Ok(text) => text.clone(),
+        Err(failure) => failure.to_string(),
+    };
+    let count = |what: &str| text.lines().filter(|line| line.trim_start().starts_with(what)).count();
+    let failed: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with("--- FAIL")).collect();
+    ensure!(failed.is_empty() && said.is_ok(), "{}\n{}", failed.join("\n"), last_lines(&text));
+    let passed = count("--- PASS");
+    ensure!(passed > 40, "only {passed} passed");
+    space.note(format!("{passed} passed, {} skipped", count("--- SKIP")));
+    Ok(())
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
 fn pass(space: &Space<'_>, focus: &str, least: usize) -> Result {

@@ -48,6 +48,10 @@ impl Case {
         if any_plugin && self.network == Network::Ferrule {
             return Some("asked of ferrule only");
         }
+        if self.name == "conformance::cluster_network_policies_pass" {
+            let reason = "CNP_DIR names no directory with conformance.test of network-policy-api";
+            return conformance::cluster_program().is_none().then_some(reason);
+        }
         if self.name.starts_with("conformance::") && conformance::directory().is_none() {
             return Some("E2E_DIR names no directory with Kubernetes' e2e.test and ginkgo");
         }
@@ -138,6 +142,9 @@ pub fn all() -> Vec<Case> {
         Any, None: conformance::conformance_of_services_passes,
         Any, None: conformance::conformance_of_the_rest_passes,
         Any, None: conformance::network_policies_pass,
+        Any, None: conformance::cluster_network_policies_pass,
+        Ferrule, None: policies::tiers_stand_around_network_policies,
+        Ferrule, None: policies::tiers_of_egress_go_by_networks_and_pods,
         Any, None: policies::a_flow_that_stays_allowed_lives_through_changes,
         Any, None: policies::new_pods_are_isolated_from_their_first_packet_on,
         Any, None: workloads::sixty_pods_at_once,

@@ -18,6 +18,7 @@ mod ports;
 mod scene;
 mod services;
 mod stream;
+pub mod tiers;
 mod ways;
 mod without_api;
 
@@ -52,6 +53,7 @@ pub use services::{
     egress_to_a_service_is_judged_by_the_pods_port, replies_of_isolated_pods_pass,
     with_dns_allowed_names_resolve_and_nothing_else,
 };
+pub use tiers::{tiers_of_egress_go_by_networks_and_pods, tiers_stand_around_network_policies};
 pub use without_api::an_api_server_that_is_away_opens_and_shuts_nothing;
 
 use std::time::Duration;
