@@ -28,6 +28,7 @@ lay() {
     find deploy/base -name '*.yaml' ! -name kustomization.yaml -exec cp --target-directory "$1/base" {} +
     cp deploy/prometheus/podmonitor.yaml deploy/prometheus/rules.yaml "$1/prometheus/"
     cp deploy/components/drop-ins/daemonset.yaml "$1/drop-ins.yaml"
+    cp deploy/components/flow-control/flow-control.yaml "$1/"
 }
 
 case ${1:-} in
@@ -105,6 +106,12 @@ by_name='map(if .kind == "DaemonSet" then .spec.template.spec |= (.volumes |= so
 kustomize "$scratch" | objects | jq "$by_name" >"$scratch/a.json"
 render --set dropIns.enabled=true | objects | jq "$by_name" >"$scratch/b.json"
 same "deploy/components/drop-ins and dropIns" "$scratch/a.json" "$scratch/b.json"
+
+printf '%s\n' "components: [$here/deploy/components/flow-control]" >"$scratch/kustomization.yaml"
+kustomize "$scratch" | objects >"$scratch/a.json"
+render --set flowControl.enabled=true | objects |
+    jq 'map(select(.kind | . == "FlowSchema" or . == "PriorityLevelConfiguration"))' >"$scratch/b.json"
+same "deploy/components/flow-control and flowControl" "$scratch/a.json" "$scratch/b.json"
 
 kustomize deploy/prometheus | objects >"$scratch/a.json"
 render --set podMonitor.enabled=true,prometheusRule.enabled=true | objects |

@@ -50,7 +50,14 @@ fn probes_ask_where_the_agent_answers() {
 #[test]
 fn every_object_has_the_labels_that_kubernetes_recommends() {
     let version = format!("app.kubernetes.io/version: {}\n", env!("CARGO_PKG_VERSION"));
-    for name in ["ferrule.yaml", "uninstall.yaml", "prometheus/podmonitor.yaml", "prometheus/rules.yaml"] {
+    let objects = [
+        "ferrule.yaml",
+        "uninstall.yaml",
+        "components/flow-control/flow-control.yaml",
+        "prometheus/podmonitor.yaml",
+        "prometheus/rules.yaml",
+    ];
+    for name in objects {
         let text = deployed(name);
         // Each object, and the pods that one makes.
         let places = text.lines().filter(|line| line.starts_with("kind: ")).count()

@@ -3,7 +3,8 @@ def kind(k): map(select(.kind == k)) | .[0];
 def env(name): .env[] | select(.name == name);
 kind("DaemonSet") as $set | $set.spec.template as $pod | $pod.spec.containers[0] as $agent
 | {
-    namespace: (all(.[]; (.kind | startswith("Cluster")) or .metadata.namespace == "networks")),
+    namespace: (all(.[]; (.kind | startswith("Cluster") or . == "FlowSchema" or . == "PriorityLevelConfiguration")
+        or .metadata.namespace == "networks")),
     names: ($set.metadata.name == "net" and kind("ClusterRole").metadata.name == "net"),
     labels: (all(.[]; .metadata.labels | .team == "platform" and .["app.kubernetes.io/instance"] == "one"
         and .["app.kubernetes.io/managed-by"] == "Helm" and .["helm.sh/chart"] != null)),
@@ -24,6 +25,9 @@ kind("DaemonSet") as $set | $set.spec.template as $pod | $pod.spec.containers[0]
     accountUsed: ($pod.spec.serviceAccountName == "agent"
         and kind("ClusterRoleBinding").subjects == [{kind: "ServiceAccount", name: "agent", namespace: "networks"}]
         and kind("ClusterRoleBinding").roleRef.name == "net"),
+    flowControl: (kind("FlowSchema") | .metadata.name == "net" and .spec.priorityLevelConfiguration.name == "net"
+        and .spec.rules[0].subjects == [{kind: "ServiceAccount", serviceAccount: {name: "agent", namespace: "networks"}}]),
+    flowControlLevel: (kind("PriorityLevelConfiguration") | .metadata.name == "net" and .spec.limited.nominalConcurrencyShares == 10),
     resources: ($agent.resources == {requests: {cpu: "10m", memory: "32Mi"}, limits: {memory: "128Mi"}}),
     nodes: ($pod.spec | has("priorityClassName") == false and has("tolerations") == false
         and .nodeSelector.network == "ferrule" and .affinity.nodeAffinity != null),
