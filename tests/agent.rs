@@ -10,6 +10,7 @@ pub mod access;
 pub mod api;
 mod chain;
 mod claims;
+mod connection;
 mod family;
 mod firewall;
 mod follow;

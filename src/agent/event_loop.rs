@@ -224,7 +224,8 @@ impl Agent {
                 ));
                 let size = ClusterSize::default();
                 watches = Some(PolicyWatches::start(client.clone(), &self.settings.node_name, size.clone()));
-                tokio::spawn(follow_nodes(client, size, sender));
+                let known = self.cluster.desired.as_ref().map_or(0, |desired| desired.peers.len());
+                tokio::spawn(follow_nodes(client, known, size, sender));
             }
             Err(reason) => error!(reason, "no API server, continuing with saved state"),
         }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ use serde_json::{Value, json};
 use super::access::Access;
 use super::objects::Objects;
 use kit::netns::Namespace;
+
+/// As Kubernetes does it, shorter lists are not compressed.
+const COMPRESSED: usize = 128 << 10;
 
 /// A Node as tests speak of it.
 #[derive(Clone)]
@@ -115,6 +119,10 @@ pub(super) struct State {
     asked: BTreeSet<Access>,
     /// Paths of what was refused.
     refused: Vec<String>,
+    /// Lists of Nodes that were compressed.
+    compressed: usize,
+    /// The clients' names (User-Agent).
+    clients: BTreeSet<String>,
 }
 
 /// The server, for as long as its guard.
@@ -238,6 +246,21 @@ impl Api {
         self.change(|state| state.services = cidrs.iter().map(|&cidr| cidr.to_owned()).collect());
     }
 
+    /// How many lists of Nodes were compressed.
+    pub fn compressed(&self) -> usize {
+        self.change(|state| state.compressed)
+    }
+
+    /// What clients call themselves.
+    pub fn clients(&self) -> BTreeSet<String> {
+        self.change(|state| state.clients.clone())
+    }
+
+    /// Its port on the loopback.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Allows nothing but this from now on, as a role does.
     pub fn allow(&self, allowed: BTreeSet<Access>) {
         self.change(|state| state.allowed = Some(allowed));
@@ -262,11 +285,15 @@ impl Api {
         let era = self.change(|state| state.era);
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         loop {
-            let Some((method, path, body)) = read_request(&mut reader) else { return };
-            if self.change(|state| state.is_away) {
+            let Some(request) = read_request(&mut reader) else { return };
+            let Request { method, path, body, client, takes_gzip } = request;
+            if self.change(|state| {
+                state.clients.insert(client);
+                state.is_away
+            }) {
                 return;
             }
-            if self.answer(&stream, era, &method, &path, body).is_none() {
+            if self.answer(&stream, era, (&method, &path), body, takes_gzip).is_none() {
                 let _ = stream.shutdown(std::net::Shutdown::Both);
                 return;
             }
@@ -274,7 +301,14 @@ impl Api {
     }
 
     /// `None` ends the connection.
-    fn answer(&self, stream: &TcpStream, era: u64, method: &str, path: &str, body: Value) -> Option<()> {
+    fn answer(
+        &self,
+        stream: &TcpStream,
+        era: u64,
+        (method, path): (&str, &str),
+        body: Value,
+        takes_gzip: bool,
+    ) -> Option<()> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let parameter = |name: &str| query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
         let is_watch = parameter("watch").is_some_and(|value| value == "true" || value == "1");
@@ -317,11 +351,11 @@ impl Api {
         } else {
             let limit = parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
             let from = parameter("continue").and_then(|at| at.parse().ok()).unwrap_or(0);
-            self.list(stream, limit, from)
+            self.list(stream, limit, from, takes_gzip)
         }
     }
 
-    fn list(&self, stream: &TcpStream, limit: usize, from: usize) -> Option<()> {
+    fn list(&self, stream: &TcpStream, limit: usize, from: usize, takes_gzip: bool) -> Option<()> {
         let (version, total, page) = self.change(|state| {
             state.lists += usize::from(from == 0);
             let page: Vec<(NodeSpec, u64)> = state.nodes.values().skip(from).take(limit).cloned().collect();
@@ -335,7 +369,12 @@ impl Api {
         }
         let items: Vec<Value> = page.iter().map(|(node, version)| node.to_json(*version)).collect();
         let list = json!({ "kind": "NodeList", "apiVersion": "v1", "metadata": metadata, "items": items });
-        respond(stream, 200, &list.to_string())
+        let list = list.to_string();
+        if !takes_gzip || list.len() < COMPRESSED {
+            return respond(stream, 200, &list);
+        }
+        self.change(|state| state.compressed += 1);
+        respond_compressed(stream, &list)
     }
 
     fn watch(&self, mut stream: &TcpStream, era: u64, mut version: u64) -> Option<()> {
@@ -398,15 +437,43 @@ pub(super) fn respond(mut stream: &TcpStream, status: u16, body: &str) -> Option
     stream.write_all(body.as_bytes()).ok()
 }
 
-/// Method, path with query, and the body where it is JSON.
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, String, Value)> {
+fn respond_compressed(mut stream: &TcpStream, body: &str) -> Option<()> {
+    let mut gzip = Command::new("gzip");
+    gzip.arg("-1").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut gzip = gzip.spawn().ok()?;
+    let mut stdin = gzip.stdin.take()?;
+    let body = body.to_owned();
+    let writer = thread::spawn(move || stdin.write_all(body.as_bytes()));
+    let compressed = gzip.wait_with_output().ok()?.stdout;
+    writer.join().ok()?.ok()?;
+    let head = format!(
+        "HTTP/1.1 200 X\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        compressed.len()
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(&compressed).ok()
+}
+
+/// What a client asks.
+struct Request {
+    method: String,
+    /// With query.
+    path: String,
+    /// Where it is JSON.
+    body: Value,
+    /// What the client calls itself.
+    client: String,
+    takes_gzip: bool,
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {
         return None;
     }
     let mut words = line.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut length = 0;
+    let (mut length, mut client, mut takes_gzip) = (0, String::new(), false);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
@@ -417,8 +484,13 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, String, Va
         if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
+        if let Some(value) = header.strip_prefix("user-agent:") {
+            value.trim().clone_into(&mut client);
+        }
+        takes_gzip |= header.strip_prefix("accept-encoding:").is_some_and(|value| value.contains("gzip"));
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((method, path, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    Some(Request { method, path, body, client, takes_gzip })
 }

@@ -12,13 +12,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use crate::agent::k8s::watch::WatchMessage;
+use crate::agent::k8s::watch::{WatchMessage, watch_seconds};
 use crate::agent::surroundings::ApiServer;
 
-/// How often it is asked for.
-const PAUSE: Duration = Duration::from_secs(60);
-
-/// The same after one that had no answer.
+/// Pause after a question that had no answer. After one that had, it is as long as a watch: all agents ask, and ranges of
+/// Services hardly ever change.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// How long an answer may take.
@@ -74,7 +72,8 @@ pub async fn follow(client: Client, host: String, asked: Arc<Notify>, messages: 
         if messages.send(message).await.is_err() {
             return;
         }
-        let pause = if has_answered { PAUSE } else { PAUSE_AFTER_FAILURE };
+        let pause =
+            if has_answered { Duration::from_secs(watch_seconds().into()) } else { PAUSE_AFTER_FAILURE };
         let _ = timeout(pause, asked.notified()).await;
     }
 }

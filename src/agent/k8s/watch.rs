@@ -5,6 +5,7 @@
 
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -23,10 +24,19 @@ use crate::agent::surroundings::ApiServer;
 use crate::policy::object::{Feed, ObjectName};
 
 /// Objects per page of a list. A page is in memory as a whole.
-const PAGE: u32 = 100;
+const PAGE: u32 = 50;
 
-/// Duration of a watch before it is started again. A connection that is dead without a RST is noticed after this.
-pub(super) const WATCH_SECONDS: u32 = 60;
+/// Bounds of a watch's duration: at its end it is started again, with another server if there is one. Whether the peer
+/// lives is asked meanwhile (`client`).
+const WATCH: Range<u32> = 300..600;
+
+/// No watch is longer.
+pub(super) const LONGEST_WATCH: Duration = Duration::from_secs(WATCH.end as u64);
+
+/// By how much the first list is delayed at most, per node that is known from disk, and in all: a rollout starts the
+/// agents of many nodes at once.
+const DELAY_PER_NODE: Duration = Duration::from_millis(2);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// After so many streamed lists that did not end, lists are read in pages.
 const UNFINISHED: u32 = 2;
@@ -100,8 +110,17 @@ pub struct Selection {
     pub is_streamed: bool,
 }
 
-/// Sends every Node and every change, until nobody receives, and keeps `size` true.
-pub async fn follow_nodes(client: Client, size: ClusterSize, messages: mpsc::Sender<WatchMessage>) {
+/// Sends every Node and every change, until nobody receives, and keeps `size` true. The first list is asked for after a
+/// random time that grows with the nodes `known` from disk: with those the node has its routes already.
+pub async fn follow_nodes(
+    client: Client,
+    known: usize,
+    size: ClusterSize,
+    messages: mpsc::Sender<WatchMessage>,
+) {
+    let delay = delay(known);
+    debug!(?delay, known, "node list");
+    tokio::time::sleep(delay).await;
     let mut listed = 0_u32;
     let counted = size.clone();
     let tell = move |heard: Heard<_>| {
@@ -141,7 +160,7 @@ pub async fn follow<K: Watched, M>(
 ) {
     let Selection { fields, mut is_streamed } = selection;
     let begin = |is_streamed: bool| {
-        let mut config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
+        let mut config = watcher::Config::default().page_size(PAGE).timeout(watch_seconds());
         config.field_selector.clone_from(&fields);
         if is_streamed {
             config = config.streaming_lists();
@@ -272,8 +291,25 @@ fn longest_among(nodes: u32) -> Duration {
 /// Random between half and the whole of what it grew to, so that agents that failed together do not retry together.
 fn pause(failures: u32, longest: Duration) -> Duration {
     let grown = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
-    let chance = RandomState::new().build_hasher().finish() % 1024;
-    grown / 2 + grown.mul_f64(f64::from(u16::try_from(chance).unwrap_or(0)) / 2048.0)
+    grown / 2 + grown.mul_f64(chance() / 2.0)
+}
+
+/// Random, so that agents that started together do not start their watches again together.
+pub(super) fn watch_seconds() -> u32 {
+    let more = f64::from(WATCH.end - WATCH.start) * chance();
+    WATCH.start + more as u32
+}
+
+/// Random, up to a bound that grows with the cluster.
+fn delay(known: usize) -> Duration {
+    let longest = DELAY_PER_NODE.saturating_mul(u32::try_from(known).unwrap_or(u32::MAX));
+    longest.min(LONGEST_DELAY).mul_f64(chance())
+}
+
+/// Random, from 0 to less than 1.
+fn chance() -> f64 {
+    let number = RandomState::new().build_hasher().finish() % 65_536;
+    f64::from(u16::try_from(number).unwrap_or(0)) / 65_536.0
 }
 
 #[cfg(test)]
@@ -294,5 +330,17 @@ mod tests {
     fn the_more_agents_wait_the_longer_each_of_them_does() {
         let seconds = [0, 3, 100, 500, 3_000, 5_000, u32::MAX].map(|nodes| longest_among(nodes).as_secs());
         assert_eq!(seconds, [1, 1, 1, 5, 30, 30, 30]);
+    }
+
+    #[test]
+    fn agents_of_one_rollout_ask_at_different_times() {
+        assert_eq!(delay(0), Duration::ZERO, "nothing is known: the node waits for the list");
+        for (known, longest) in [(1, 2), (100, 200), (5_000, 10_000), (usize::MAX, 30_000)] {
+            let delays: Vec<u128> = (0..50).map(|_| delay(known).as_micros()).collect();
+            assert!(delays.iter().all(|it| *it < longest * 1_000), "{known}: {delays:?}");
+            assert!(delays.iter().any(|it| *it > longest * 500), "{known}: {delays:?}");
+        }
+        let watches: std::collections::HashSet<u32> = (0..50).map(|_| watch_seconds()).collect();
+        assert!(watches.len() > 10 && watches.iter().all(|it| WATCH.contains(it)), "{watches:?}");
     }
 }
