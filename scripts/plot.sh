@@ -96,8 +96,9 @@ colour(i) = i == 5 ? 5 : i - 1"
 # shellcheck disable=SC2016
 policies() {
     matrix '
-        !sub(/^new connection, /, "", $1) || $1 ~ /CPU time/ || $3 <= 0 { next }
-        { row = $1; column = $2; value = 1000 / $3 }' "$1" >"$work/connections"
+        $1 !~ /^new connection/ || $1 ~ /CPU time/ || $3 <= 0 { next }
+        { row = $1; sub(/^new connection[^,]*, /, "", row); if ($1 ~ /with a request/) row = row ", with a request" }
+        { column = $2; value = 1000 / $3 }' "$1" >"$work/connections"
     # Planning is a part of the whole; what is gathered was measured at one number of policies only.
     matrix '
         !sub(/^event to table, /, "", $1) || $2 ~ /planning|gathered/ { next }
