@@ -9,7 +9,7 @@ use kit::netns::Namespace;
 use kit::network::Network;
 use kit::node::Node;
 use kit::packets::answers_ping;
-use kit::pod::{Pod, addresses_of};
+use kit::pod::{Pod, addresses_of, host_link_of};
 
 /// The three ways in which an address can be asked for.
 const WAYS: [&str; 3] = ["runtimeConfig.ips", "args.cni.ips", "CNI_ARGS"];
@@ -243,6 +243,29 @@ fn the_dead_give_way_for_each_of_two_families() {
     other["runtimeConfig"] = json!({ "ips": ["fd00:88::77"] });
     leave_dead(&node, &other);
     assert_eq!(addresses_of(&node.add(&pod, &asking)), ["10.88.0.8", "fd00:88::77"]);
+}
+
+/// What an ADD left that was killed before its end, and whose record is lost, is nobody's; a running pod without a record is.
+#[test]
+fn what_an_unfinished_add_left_without_a_record_gives_way() {
+    let (node, next) = (Node::new(), Pod::new("next"));
+    let mut conf = node.conf();
+    conf["runtimeConfig"] = json!({ "ips": ["10.88.0.77", "fd00:88::77"] });
+    let first = Pod::new("first");
+    let link = host_link_of(&node.add(&first, &conf));
+    std::fs::remove_dir_all(node.data_dir()).unwrap();
+    let said = node.try_add(&next, &conf).complaint(101);
+    assert!(said.contains("record is lost") && said.contains(&link), "{said}");
+    // The alias is an ADD's last step.
+    node.namespace().sh(&format!("ip link set dev {link} alias ''"));
+    let result = node.add(&next, &conf);
+    assert_eq!(addresses_of(&result), ["10.88.0.77", "fd00:88::77"]);
+    assert_eq!(node.host_links(), [host_link_of(&result)]);
+    for address in addresses_of(&result) {
+        assert!(answers_ping(node.namespace(), &address), "{address}");
+    }
+    node.del(&next, &conf);
+    node.expect_nothing_left();
 }
 
 /// Its DEL is at work: as with a full range, it is waited for.
