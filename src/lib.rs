@@ -12,6 +12,7 @@
 //! | [`desired`]          | what must exist in the kernel, as data; in linux's plain types      | cni, config, linux   |
 //! | [`store`]            | which address, and remembering it                                   | cni, config, desired, policy |
 //! | [`datapath`]         | makes the kernel what `desired` says, and compares the two          | all above but store  |
+//! | [`connectivity`]     | why a connection works or not: question, halves, answer. Pure       | policy               |
 //! | [`log`]              | lines of `key=value`, to stderr or a file of bounded size           | config               |
 //! | [`foreign_firewall`] | the only place that knows of docker, ufw, firewalld                 | all above but store  |
 //! | [`attachments`]      | the engine: all that is known of pods on this node                  | all above            |
@@ -35,6 +36,7 @@ pub mod attachments;
 pub mod cli;
 pub mod cni;
 pub mod config;
+pub mod connectivity;
 pub mod datapath;
 pub mod desired;
 pub mod foreign_firewall;

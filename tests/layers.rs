@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("linux", &[]),
     ("desired", &["cni", "config", "linux"]),
     ("policy", &["linux"]),
+    ("connectivity", &["policy"]),
     ("store", &["cni", "config", "desired", "policy"]),
     ("datapath", &["cni", "config", "desired", "linux", "policy"]),
     ("log", &["config"]),
@@ -52,7 +53,7 @@ const OUTSIDE: &[&str] = &["lib", "main", "bin"];
 
 #[test]
 fn each_layer_uses_only_those_above_it() {
-    let of_doors = [BELOW_ENGINE, &["attachments"]].concat();
+    let of_doors = [BELOW_ENGINE, &["attachments", "connectivity"]].concat();
     let doors = DOORS.iter().map(|door| (*door, of_doors.as_slice()));
     let allowed: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().chain(doors).collect();
     let mut seen = 0;
