@@ -51,6 +51,14 @@ pub enum Change {
         /// Where frames to it go.
         mac: MacAddr,
     },
+    /// Has the kernel ask for a neighbour's hardware address, as it does before it sends a packet there. One that is known
+    /// is not asked for.
+    AskNeighbour {
+        /// The link behind which the neighbour is.
+        index: u32,
+        /// Its address.
+        address: IpAddr,
+    },
     /// Removes a neighbour entry.
     DeleteNeighbour {
         /// The link behind which the neighbour is.
@@ -108,6 +116,7 @@ impl Change {
             Self::AddAddress(address) => addr::add_address(address),
             Self::DeleteAddress(address) => addr::delete_address(address),
             Self::AddNeighbour { index, address, mac } => neigh::add_neighbour(*index, *address, *mac),
+            Self::AskNeighbour { index, address } => neigh::ask_neighbour(*index, *address),
             Self::DeleteNeighbour { index, address } => neigh::delete_neighbour(*index, *address),
             Self::SetForwardingEntry(entry) => vxlan::set_forwarding_entry(entry),
             Self::DeleteForwardingEntry(entry) => vxlan::delete_forwarding_entry(entry),
@@ -139,6 +148,7 @@ impl fmt::Display for Change {
             Self::AddNeighbour { index, address, mac } => {
                 write!(f, "set neighbour {address} lladdr {mac} dev {index}")
             }
+            Self::AskNeighbour { index, address } => write!(f, "ask for neighbour {address} dev {index}"),
             Self::DeleteNeighbour { index, address } => write!(f, "delete neighbour {address} dev {index}"),
             Self::SetForwardingEntry(entry) => write!(f, "set forwarding entry {entry}"),
             Self::DeleteForwardingEntry(entry) => write!(f, "delete forwarding entry {entry}"),

@@ -67,6 +67,12 @@ impl KernelError {
             .any(|errno| self.is(*errno))
     }
 
+    /// Whether packets that come in by a link are refused because the way back to their source leads elsewhere (EXDEV,
+    /// rp_filter). To be asked of a look-up with an input link alone. Newer kernels say EHOSTUNREACH instead.
+    pub fn is_wrong_source(&self) -> bool {
+        self.is(Errno::XDEV)
+    }
+
     /// Whether somebody else has what was asked for (EBUSY).
     pub fn is_taken(&self) -> bool {
         self.is(Errno::BUSY)

@@ -29,6 +29,7 @@ mod exchange;
 pub mod fuzzing;
 pub mod limits;
 pub mod link;
+pub mod listeners;
 mod message;
 pub mod monitor;
 pub mod neigh;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
 use super::attributes;
@@ -15,6 +15,7 @@ use crate::mac::MacAddr;
 /// `NDA_*`, `NUD_*` (include/uapi/linux/neighbour.h).
 pub(super) const NDA_DST: u16 = 1;
 pub(super) const NDA_LLADDR: u16 = 2;
+const INCOMPLETE: u16 = 1;
 const FAILED: u16 = 0x20;
 const PERMANENT: u16 = 0x80;
 
@@ -42,6 +43,8 @@ pub enum Reachability {
     Permanent,
     /// It was asked for, and did not answer (NUD_FAILED).
     Failed,
+    /// It is asked for right now (NUD_INCOMPLETE).
+    Incomplete,
     /// Anything else.
     Other,
 }
@@ -103,6 +106,7 @@ impl Neighbour {
             reachability: match u16::from_ne_bytes(state) {
                 PERMANENT => Reachability::Permanent,
                 FAILED => Reachability::Failed,
+                INCOMPLETE => Reachability::Incomplete,
                 _ => Reachability::Other,
             },
         })
@@ -115,6 +119,13 @@ pub(super) fn add_neighbour(index: u32, address: IpAddr, mac: MacAddr) -> Reques
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     Request::new(rtm::NEW_NEIGHBOUR, &message, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// `ip neighbour replace ADDRESS dev LINK use`
+pub(super) fn ask_neighbour(index: u32, address: IpAddr) -> Request {
+    let mut message = message_to(index, address);
+    message.header.flags = NeighbourFlags::Use;
+    Request::new(rtm::NEW_NEIGHBOUR, &message, NLM_F_CREATE)
 }
 
 /// `ip neighbour delete ADDRESS dev LINK`

@@ -15,7 +15,7 @@ use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLA
 
 use super::attributes::{Attributes, ip, number};
 use super::message::{Object, Request, rtm, split, word};
-pub use query::{Family, Resolved, RouteFilter};
+pub use query::{Family, PacketRoute, Resolved, RouteFilter};
 
 /// `RTA_*`, `RTAX_*`, `RTM_F_CLONED`, `RTNH_F_ONLINK`, `RTNH_F_DEAD` (include/uapi/linux/rtnetlink.h).
 const RTA_DST: u16 = 1;

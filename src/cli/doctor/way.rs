@@ -49,7 +49,7 @@ pub async fn examine(networks: &Networks, node: &NodeView) -> Result<Vec<Finding
                     let mac = it.mac.map(|mac| mac.to_string()).unwrap_or_default();
                     silent.push(format!("{neighbour} is {mac} by hand"));
                 }
-                Reachability::Other => {}
+                Reachability::Incomplete | Reachability::Other => {}
             }
         }
     }
@@ -140,10 +140,14 @@ fn strict_beside_overlay(uplinks: &[&Link], links: &[Link]) -> Option<Finding> {
     )
 }
 
-/// Reads how full the table of tracked flows is. Without connection tracking there is none.
 fn flows() -> Option<Finding> {
+    tracked_flows().and_then(|(count, room)| judge_flows(count, room))
+}
+
+/// How many flows are tracked, and how many there may be. Without connection tracking there is no such table.
+pub fn tracked_flows() -> Option<(u64, u64)> {
     let number = |name| sysctl::read(&["net", "netfilter", name]).ok()?.parse::<u64>().ok();
-    judge_flows(number("nf_conntrack_count")?, number("nf_conntrack_max")?)
+    Some((number("nf_conntrack_count")?, number("nf_conntrack_max")?))
 }
 
 fn judge_flows(count: u64, room: u64) -> Option<Finding> {

@@ -67,6 +67,17 @@ pub struct Resolved {
     pub local: bool,
 }
 
+/// A packet, as a look-up sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PacketRoute {
+    /// Who sends it; `None`: the namespace, from whatever address the kernel chooses.
+    pub source: Option<IpAddr>,
+    /// Who is meant.
+    pub destination: IpAddr,
+    /// Index of the link that it comes in by; `None`: the namespace sends it.
+    pub input: Option<u32>,
+}
+
 impl Netlink {
     /// The routes that `filter` lets pass. Protocol, device and table are filtered by the kernel, so that other
     /// people's routes cost nothing. None from a table or by a device that does not exist.
@@ -190,22 +201,48 @@ impl Netlink {
         Ok(self.look_up(address, None, flags).await?.as_ref().and_then(Route::read))
     }
 
+    /// Where a packet would go that comes in by a link, or that the namespace sends, and the route that leads it there. The
+    /// kernel judges as of a real one, rules and the check of its source included.
+    ///
+    /// `ip route get ADDRESS from SOURCE iif LINK`
+    ///
+    /// # Errors
+    /// Why it would be turned away: [`KernelError::is_wrong_source`], [`KernelError::is_unreachable`].
+    pub async fn route_of(&self, packet: PacketRoute) -> Result<Option<(Resolved, Route)>, KernelError> {
+        let resolved =
+            self.ask_for_route(packet, RouteFlags::empty()).await?.as_ref().and_then(Resolved::read);
+        let table = if packet.destination.is_ipv4() { RouteFlags::LookupTable } else { RouteFlags::empty() };
+        let route = self.ask_for_route(packet, RouteFlags::FibMatch | table).await?;
+        Ok(resolved.zip(route.as_ref().and_then(Route::read)))
+    }
+
+    async fn ask_for_route(
+        &self,
+        packet: PacketRoute,
+        flags: RouteFlags,
+    ) -> Result<Option<Object>, KernelError> {
+        let PacketRoute { source, destination, input } = packet;
+        let mut question = RouteMessage::default();
+        question.header.address_family = family_of(destination);
+        question.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+        question.header.flags = flags;
+        question.attributes.push(RouteAttribute::Destination(destination.into()));
+        if let Some(source) = source {
+            question.header.source_prefix_length = question.header.destination_prefix_length;
+            question.attributes.push(RouteAttribute::Source(source.into()));
+        }
+        question.attributes.extend(input.map(RouteAttribute::Iif));
+        self.ask(rtm::GET_ROUTE, &question, format!("get route to {destination}")).await
+    }
+
     async fn look_up(
         &self,
         address: IpAddr,
         source: Option<IpAddr>,
         flags: RouteFlags,
     ) -> Result<Option<Object>, KernelError> {
-        let mut question = RouteMessage::default();
-        question.header.address_family = family_of(address);
-        question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-        question.header.flags = flags;
-        question.attributes.push(RouteAttribute::Destination(address.into()));
-        if let Some(source) = source {
-            question.header.source_prefix_length = question.header.destination_prefix_length;
-            question.attributes.push(RouteAttribute::Source(source.into()));
-        }
-        match self.ask(rtm::GET_ROUTE, &question, format!("get route to {address}")).await {
+        let packet = PacketRoute { source, destination: address, input: None };
+        match self.ask_for_route(packet, flags).await {
             // The kernel's answer is no, whatever route, rule or lack of a family makes it say so.
             Err(refusal) if refusal.is_unreachable() || refusal.is_unsupported() => Ok(None),
             answer => answer,
