@@ -2,7 +2,7 @@
 //! each other.
 //!
 //! docker, ufw and firewalld make the forward hook drop what they do not know, and an `accept` in another table does
-//! not override that (kubernetes#39823). ferrule does not evaluate their rules: it finds the chains that end in a drop,
+//! not override that (kubernetes#39823). ferrule decides nothing by their rules: it finds the chains that end in a drop,
 //! says which they are, and puts two accept rules per subnet into iptables' FORWARD, the one chain that is shared.
 //!
 //! | verb                      | what it does                                                                  |
@@ -12,6 +12,7 @@
 //! | [`node_drops`]            | finds those of the hooks input and output, and what each drops of what a network needs |
 //! | [`accept`]                | inserts the accept rules where iptables' FORWARD drops                        |
 //! | [`remove`], [`accept_rules`] | removes the accept rules; lists them                                       |
+//! | [`ruling::rulings`]       | what chains do with one packet, as far as their rules are understood: for `ferrulectl why` |
 //! | [`legacy::LegacyTable`]   | the same for iptables-legacy, through its own programs                        |
 //!
 //! Finding costs one list of chains for each family, and the rules of base chains at the forward hook: kube-proxy's
@@ -21,6 +22,7 @@ mod accept;
 mod drop_chain;
 pub mod legacy;
 mod node_drop;
+pub mod ruling;
 mod save;
 
 pub use accept::{Accepted, accept, accept_rules, comment, remove, unaccepted};

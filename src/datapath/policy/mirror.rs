@@ -14,6 +14,7 @@ use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::rule::Rule;
 use crate::linux::nft::set::{Set, Type};
+use crate::linux::nft::table::Table;
 use crate::policy::plan::Members;
 
 /// What is in the kernel, as far as it is known. At first nothing is.
@@ -163,7 +164,7 @@ async fn read_members(nft: &Nfnetlink, set: &Set) -> Result<Option<Members>, Ker
         ([Type::Ipv4 | Type::Ipv6, Type::Protocol, Type::Port], false) => Some(Members::Ports(
             nft.keys(&table(), name, |key, _| read_port(key)).await?.into_iter().collect(),
         )),
-        ([Type::Ipv4 | Type::Ipv6], true) => Some(Members::Blocks(read_blocks(nft, name).await?)),
+        ([Type::Ipv4 | Type::Ipv6], true) => Some(Members::Blocks(read_blocks(nft, &table(), name).await?)),
         _ => None,
     })
 }
@@ -171,9 +172,10 @@ async fn read_members(nft: &Nfnetlink, set: &Set) -> Result<Option<Members>, Ker
 /// The ranges of a set of addresses.
 pub(super) async fn read_blocks(
     nft: &Nfnetlink,
+    table: &Table,
     name: &str,
 ) -> Result<Vec<RangeInclusive<IpAddr>>, KernelError> {
-    let ends = nft.keys(&table(), name, |key, is_end| Some((read_address(key)?, !is_end))).await?;
+    let ends = nft.keys(table, name, |key, is_end| Some((read_address(key)?, !is_end))).await?;
     Ok(to_blocks(ends.into_iter().collect()))
 }
 

@@ -52,4 +52,4 @@ pub use layout::table;
 pub use mirror::{Mirror, read};
 pub use skeleton::{LOG_GROUP, log_prefix};
 pub use strays::{corrections, remove_link, show, sweep};
-pub use trace::{End, Packet, Traced, Tracer};
+pub use trace::{End, Packet, Step, Traced, Tracer};

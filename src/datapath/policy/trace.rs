@@ -14,7 +14,8 @@ use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::element::{Bytes, Element};
 use crate::linux::nft::expr::{Comparison, Expr, Header, MetaField, Reg, Verdict};
 use crate::linux::nft::rule::{PlacedRule, Rule};
-use crate::linux::nft::set::Set;
+use crate::linux::nft::set::{Set, Type};
+use crate::linux::nft::table::Table;
 use crate::policy::plan::Direction;
 
 /// More rules than any packet meets: there are no loops, and no chain of ours is that long.
@@ -76,6 +77,7 @@ impl Traced {
 /// The table, read for tracing.
 pub struct Tracer<'a> {
     nft: &'a Nfnetlink,
+    table: Table,
     rules: BTreeMap<String, Vec<PlacedRule>>,
     /// Base chains, and whether what no rule decides about passes.
     accepting: BTreeMap<String, bool>,
@@ -89,21 +91,30 @@ impl<'a> Tracer<'a> {
     /// # Errors
     /// What the kernel refused. That there is no table is none.
     pub async fn read(nft: &'a Nfnetlink) -> Result<Self, NftError> {
+        Ok(Self::of(nft, table()).await?)
+    }
+
+    /// The same of a table of somebody else.
+    ///
+    /// # Errors
+    /// What the kernel refused. That there is no table is none.
+    pub async fn of(nft: &'a Nfnetlink, table: Table) -> Result<Self, KernelError> {
         let mut tracer = Self {
             nft,
             rules: BTreeMap::new(),
             accepting: BTreeMap::new(),
             sets: Vec::new(),
-            exists: nft.has_table(&table()).await?,
+            exists: nft.has_table(&table).await?,
+            table,
         };
         if tracer.exists {
-            for placed in nft.placed_rules(&table()).await? {
+            for placed in nft.placed_rules(&tracer.table).await? {
                 tracer.rules.entry(placed.rule.chain.clone()).or_default().push(placed);
             }
-            let chains = nft.all_chains(&table()).await?.into_iter();
+            let chains = nft.all_chains(&tracer.table).await?.into_iter();
             let based = chains.filter_map(|it| Some((it.chain.name, it.chain.base?.accept)));
             tracer.accepting = based.collect();
-            tracer.sets = nft.all_sets(&table()).await?.0;
+            tracer.sets = nft.all_sets(&tracer.table).await?.0;
         }
         Ok(tracer)
     }
@@ -113,7 +124,8 @@ impl<'a> Tracer<'a> {
         self.exists
     }
 
-    fn rules(&self, chain: &str) -> &[PlacedRule] {
+    /// The rules of a chain, in their order.
+    pub fn rules(&self, chain: &str) -> &[PlacedRule] {
         self.rules.get(chain).map(Vec::as_slice).unwrap_or_default()
     }
 
@@ -189,7 +201,10 @@ impl<'a> Tracer<'a> {
     }
 
     /// What a rule does with the packet.
-    async fn meets(&self, rule: &Rule, packet: &Packet) -> Result<Step, KernelError> {
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn meets(&self, rule: &Rule, packet: &Packet) -> Result<Step, KernelError> {
         let mut registers = Registers([0; 64]);
         for expr in &rule.exprs {
             match expr {
@@ -244,12 +259,15 @@ impl<'a> Tracer<'a> {
         let key = registers.get(key, length).to_vec();
         if !set.interval {
             let wanted = Element::new(name, Bytes(key));
-            let found = self.nft.find_elements(&table(), &[wanted]).await?.into_iter().flatten().next();
+            let found = self.nft.find_elements(&self.table, &[wanted]).await?.into_iter().flatten().next();
             return Ok(found.map_or(Found::Missing, |element| Found::There(element.verdict)));
         }
-        if set.key.len() == 1 {
+        if let [kind] = set.key.as_slice() {
+            if !matches!(kind, Type::Ipv4 | Type::Ipv6) {
+                return Ok(Found::Unknown);
+            }
             let address = Bytes(key).to_address();
-            let blocks = read_blocks(self.nft, name).await?;
+            let blocks = read_blocks(self.nft, &self.table, name).await?;
             let is_in = address.is_some_and(|address| blocks.iter().any(|block| block.contains(&address)));
             return Ok(if is_in { Found::There(None) } else { Found::Missing });
         }
@@ -258,14 +276,19 @@ impl<'a> Tracer<'a> {
             let ends = element.key.0.chunks(4).zip(last.0.chunks(4));
             key.chunks(4).zip(ends).all(|(field, (first, last))| first <= field && field <= last)
         };
-        let found = self.nft.elements(&table(), name).await?.into_iter().find(is_in);
+        let found = self.nft.elements(&self.table, name).await?.into_iter().find(is_in);
         Ok(found.map_or(Found::Missing, |element| Found::There(element.verdict)))
     }
 }
 
-enum Step {
+/// What a rule does with a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: on with the next rule.
     On,
+    /// It decides.
     Decided(Verdict),
+    /// This of it is not understood.
     Unclear(String),
 }
 
@@ -318,12 +341,18 @@ impl Packet {
             (Header::Transport, 2, 2) => Some(self.port.to_be_bytes().to_vec()),
             // The flags of TCP: it is the first packet.
             (Header::Transport, 13, 1) => Some(vec![SYN]),
-            (Header::Network, 12, 4) if is_ipv4 => Some(octets(self.source)),
-            (Header::Network, 16, 4) if is_ipv4 => Some(octets(self.destination)),
-            (Header::Network, 8, 16) if !is_ipv4 => Some(octets(self.source)),
-            (Header::Network, 24, 16) if !is_ipv4 => Some(octets(self.destination)),
-            _ => None,
+            (Header::Network, 9, 1) if is_ipv4 => Some(vec![self.protocol]),
+            (Header::Network, 6, 1) if !is_ipv4 => Some(vec![self.protocol]),
+            (Header::Network, ..) => self.part_of_addresses(offset, length),
+            (Header::Transport, ..) => None,
         }
+    }
+
+    /// Bytes of the source and of the destination, which follow one another: nft compares no more of them than a prefix has.
+    fn part_of_addresses(&self, offset: u32, length: u32) -> Option<Vec<u8>> {
+        let begin = usize::try_from(offset).ok()?.checked_sub(if self.source.is_ipv4() { 12 } else { 8 })?;
+        let end = begin.checked_add(usize::try_from(length).ok()?)?;
+        [octets(self.source), octets(self.destination)].concat().get(begin..end).map(<[u8]>::to_vec)
     }
 }
 
@@ -365,7 +394,10 @@ mod tests {
         };
         let four = packet("10.0.0.1", "10.0.0.2");
         assert_eq!(four.payload(Header::Network, 16, 4), Some(vec![10, 0, 0, 2]));
+        assert_eq!(four.payload(Header::Network, 16, 3), Some(vec![10, 0, 0]));
+        assert_eq!(four.payload(Header::Network, 9, 1), Some(vec![17]));
         assert_eq!(four.payload(Header::Network, 8, 16), None);
+        assert_eq!(four.payload(Header::Network, 17, 4), None);
         assert_eq!(four.payload(Header::Transport, 2, 2), Some(vec![0, 53]));
         assert_eq!(four.payload(Header::Transport, 13, 1), Some(vec![2]));
         assert_eq!(four.payload(Header::Transport, 0, 2), None);
