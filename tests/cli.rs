@@ -11,6 +11,7 @@ mod policy;
 mod reclaim;
 mod sync;
 mod uninstall;
+mod why;
 
 use std::fs;
 use std::path::PathBuf;

@@ -154,6 +154,27 @@ pub enum Verb {
         verb: PolicyVerb,
     },
 
+    /// Find out why a connection works, or does not
+    ///
+    /// Looks at all that is on the way of its packets on this node: policies, routes, rules, links, the next hop, VXLAN,
+    /// firewalls of others, sysctls, who listens. An end on another node is that node's to look at: the answer names it.
+    /// Changes nothing. The exit status is 0 if the connection works, 1 if something is in its way, 3 if nothing that could
+    /// be looked at is.
+    Why {
+        /// Who begins: NAMESPACE/POD or an address
+        #[arg(value_name = "FROM", value_parser = parse_target, required_unless_present = "question")]
+        from: Option<Target>,
+
+        /// Who is meant: NAMESPACE/POD or an address, then :PORT or :PORT/udp or :PORT/sctp; without a port, ICMP is
+        /// asked about
+        #[arg(value_name = "TO[:PORT[/PROTOCOL]]", value_parser = parse_door, required_unless_present = "question")]
+        to: Option<Door>,
+
+        /// Both ends as a JSON document, with what only the API server knows of them: `question` of the JSON output
+        #[arg(long, value_name = "JSON", conflicts_with_all = ["from", "to"])]
+        question: Option<String>,
+    },
+
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -212,6 +233,7 @@ impl Verb {
             Self::Import { .. } => "import",
             Self::Policy { verb: PolicyVerb::Why { .. } } => "policy why",
             Self::Policy { verb: PolicyVerb::Show { .. } } => "policy show",
+            Self::Why { .. } => "why",
             Self::Completions { .. } => "completions",
             Self::Generate { .. } => "generate",
         }

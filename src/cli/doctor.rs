@@ -15,6 +15,9 @@ mod systemd;
 mod table;
 mod way;
 
+pub(in crate::cli) use pods::can_enter_namespaces;
+pub(in crate::cli) use way::tracked_flows;
+
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::Path;
@@ -259,7 +262,7 @@ impl Report for DoctorReport {
 }
 
 /// Some of `items`, and how many more there are.
-fn name_some<T: ToString>(items: &[T]) -> String {
+pub(in crate::cli) fn name_some<T: ToString>(items: &[T]) -> String {
     let mut named: Vec<String> = items.iter().take(NAMED).map(T::to_string).collect();
     if let Some(more) = items.len().checked_sub(NAMED).filter(|more| *more > 0) {
         named.push(format!("and {more} more"));

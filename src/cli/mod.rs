@@ -9,6 +9,7 @@
 //! | [`sync`]      | restores the node's part of each network now                                          |
 //! | [`uninstall`] | removes all that ferrule made                                                         |
 //! | [`policy`]    | shows what NetworkPolicies do to a pod, and says why a connection is allowed or denied |
+//! | [`why`]       | finds what on this node keeps one connection from working                             |
 //! | [`import`]    | takes over the running pods of a plugin that has its addresses from host-local        |
 //!
 //! They work on the conflists and stores that they find on the node (`attachments::networks`), and judge by the same
@@ -27,6 +28,7 @@ pub mod reclaim;
 pub mod sync;
 mod text_table;
 pub mod uninstall;
+pub mod why;
 
 use arguments::{CommandLine, Common, OutputFormat, PolicyVerb, Verb};
 
@@ -93,6 +95,15 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
         Verb::Policy { verb: PolicyVerb::Show { pod } } => {
             report(common, colour, block_on(policy::show::show(common, pod)))
         }
+        Verb::Why { from, to, question } => {
+            let asked = match (question, from, to) {
+                (Some(text), ..) => why::Asked::Question(text),
+                (None, Some(from), Some(to)) => why::Asked::Ends(from, to),
+                // clap asks for both.
+                (None, ..) => why::Asked::Question(""),
+            };
+            report(common, colour, block_on(why::why(common, asked)))
+        }
         Verb::Completions { shell } => {
             Ok(Outcome { stdout: generate::completions(*shell), ..Outcome::default() })
         }
@@ -102,7 +113,7 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
         let stderr = format!("ferrulectl {}: {error}\n", verb.as_str());
         // Of doctor 1 says that something is wrong with the network, of policy that something is denied; here neither has
         // even looked.
-        let is_blind = matches!(verb, Verb::Doctor { .. } | Verb::Policy { .. });
+        let is_blind = matches!(verb, Verb::Doctor { .. } | Verb::Policy { .. } | Verb::Why { .. });
         let status = if is_blind { doctor::STATUS_BLIND } else { 1 };
         Outcome { stderr, status, ..Outcome::default() }
     })

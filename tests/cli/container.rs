@@ -124,3 +124,26 @@ fn without_any_capability_it_says_what_it_did_not_see() {
         "{answer:?}"
     );
 }
+
+/// From the agent's container `why` finds what is wrong on the node, and says that it does not see into pods.
+#[test]
+fn why_answers_from_there_but_for_the_inside_of_pods() {
+    let patient = Patient::new();
+    let [address, _] = &patient.addresses[..] else { panic!("two addresses") };
+    let why =
+        || verb(&patient.node, &format!("why 10.88.0.77 {address}:80 --output json")).through(AGENTS).run();
+    let answer = why();
+    assert_eq!(answer.status.code(), Some(3), "{answer:?}");
+    let steps = answer.document().unwrap()["answer"]["flows"][0]["steps"].clone();
+    let unknown: Vec<&Value> = steps.as_array().unwrap().iter().filter(|it| it["state"] != "ok").collect();
+    let kinds: Vec<&Value> = unknown.iter().map(|it| &it["kind"]).collect();
+    assert_eq!(kinds, ["pod", "pod", "listener"], "{unknown:#?}");
+    assert!(unknown.iter().all(|it| it["sentence"].to_string().contains("CAP_SYS_ADMIN")), "{unknown:#?}");
+    patient.node.namespace().ip(&format!("route delete {address}"));
+    let answer = why();
+    assert_eq!(answer.status.code(), Some(1), "{answer:?}");
+    assert!(
+        answer.document().unwrap()["answer"]["sentence"].to_string().contains("no route to its pod"),
+        "{answer:?}"
+    );
+}

@@ -347,6 +347,25 @@ impl Asking<'_> {
     }
 }
 
+/// What is said of one direction, for whoever asks about more than policies.
+pub struct Said {
+    /// By policies; `None`: they do not know.
+    pub allowed: Option<bool>,
+    /// By the kernel of this node; `None`: it does not judge it, or by rules that somebody else made.
+    pub kernel: Option<bool>,
+    /// Why.
+    pub why: Vec<String>,
+}
+
+impl WhyReport {
+    /// Of the first family.
+    pub fn said(&self, direction: Direction) -> Option<Said> {
+        let found = self.flows.first()?.directions.iter().find(|it| it.direction == direction)?;
+        let kernel = found.kernel.as_ref().and_then(|kernel| kernel.allowed);
+        Some(Said { allowed: found.allowed, kernel, why: found.why.clone() })
+    }
+}
+
 impl Report for WhyReport {
     fn status(&self) -> u8 {
         match self.allowed {

@@ -1,0 +1,151 @@
+//! `ferrulectl why`: what on this node keeps one connection from working. Changes nothing; at most the kernel is made to
+//! ask for a next hop's hardware address, as it does before it sends.
+//!
+//! | file            | what it looks at                                                                    |
+//! |-----------------|-------------------------------------------------------------------------------------|
+//! | [`look`]        | what is read once: networks, records, the node                                      |
+//! | [`ends`]        | who is at an end of the connection                                                  |
+//! | `source`        | the half of the node that has the source                                            |
+//! | `destination`   | that of the node that has the destination                                           |
+//! | `pod`           | a pod's link at both ends, its address and its routes                               |
+//! | `policies`      | what policies and their table say                                                   |
+//! | `forwarding`    | sysctls, and where packets may come from                                            |
+//! | `departure`     | the way from this node to another or to the world                                   |
+//! | `tunnel`        | VXLAN                                                                               |
+//! | `neighbour`     | the next hop                                                                        |
+//! | `firewall`      | chains of others                                                                    |
+//! | `table`         | ferrule's own table: the pod's addresses, masquerade, hostPorts                     |
+//! | `listener`      | who listens                                                                         |
+//!
+//! What can be read of two nodes is joined by [`crate::connectivity::join`].
+
+mod departure;
+mod destination;
+pub mod ends;
+mod firewall;
+mod forwarding;
+mod listener;
+pub mod look;
+mod neighbour;
+mod pod;
+mod policies;
+mod source;
+mod table;
+mod tunnel;
+
+use std::fmt::Write;
+
+use crate::cli::Report;
+use crate::cli::arguments::Common;
+use crate::cli::doctor::STATUS_BLIND;
+use crate::cli::policy::target::{Door, Target};
+use crate::cli::text_table::{Cell, Table, Tone, escape};
+use crate::cli::why::ends::{End, find_end};
+use crate::cli::why::look::Look;
+use crate::cni::error::{CniError, Code};
+use crate::connectivity::answer::{Document, FlowAnswer, Verdict};
+use crate::connectivity::half::{Direction, Half, State};
+use crate::connectivity::join::join;
+use crate::connectivity::question::{Protocol, Question};
+
+/// Who wants to reach whom.
+#[derive(Debug, Clone)]
+pub enum Asked<'a> {
+    /// As people say it.
+    Ends(&'a Target, &'a Door),
+    /// As somebody says it who has asked the API server.
+    Question(&'a str),
+}
+
+/// Answers, as far as this node knows.
+///
+/// # Errors
+/// If one of the two is not known, or nothing can be read.
+pub async fn why(common: &Common, asked: Asked<'_>) -> Result<Document, CniError> {
+    let networks = common.find_networks(None)?;
+    let look = Look::read(common, &networks).await?;
+    let question = match asked {
+        Asked::Question(text) => serde_json::from_str(text).map_err(|error| {
+            CniError::new(Code::Decode, "the question is none").with_details(error.to_string())
+        })?,
+        Asked::Ends(from, to) => {
+            let (protocol, port) = match to.port {
+                Some((number, port)) => (Protocol::of(number).unwrap_or(Protocol::Tcp), port),
+                None => (Protocol::Icmp, 0),
+            };
+            let (source, destination) = (find_end(&look, from)?, find_end(&look, &to.target)?);
+            Question { source, destination, protocol, port, endpoints: Vec::new() }
+        }
+    };
+    let mut halves = Vec::new();
+    for flow in question.flows() {
+        let ends = End::of_flow(&look, &question, flow);
+        let halves_of_flow = async || -> Result<Vec<Half>, CniError> {
+            let mut halves = Vec::new();
+            if ends.source.is_here() {
+                halves.push(source::half(&look, &ends).await?);
+            }
+            if ends.destination.is_here() {
+                halves.push(destination::half(&look, &ends).await?);
+            }
+            Ok(halves)
+        };
+        halves.extend(halves_of_flow().await?);
+    }
+    let answer = join(&question, &halves);
+    Ok(Document { version: 1, question, halves, answer })
+}
+
+impl Report for Document {
+    fn status(&self) -> u8 {
+        match self.answer.verdict {
+            Verdict::Works => 0,
+            Verdict::Broken => 1,
+            Verdict::Unknown => STATUS_BLIND,
+        }
+    }
+
+    fn to_text(&self, colour: bool) -> String {
+        let (begin, end) = match (colour, self.answer.verdict) {
+            (true, Verdict::Broken) => ("\u{1b}[31m", "\u{1b}[0m"),
+            (true, Verdict::Unknown) => ("\u{1b}[33m", "\u{1b}[0m"),
+            _ => ("", ""),
+        };
+        let mut text = format!("{begin}{}{end}\n", escape(&self.answer.sentence));
+        if let Some(remedy) = &self.answer.remedy {
+            let _ = writeln!(text, "remedy  {}", escape(remedy));
+        }
+        for flow in &self.answer.flows {
+            let FlowAnswer { flow, steps, .. } = flow;
+            let door = self.question.door(flow);
+            let _ = writeln!(text, "\n{} to {door}", flow.source);
+            let mut table = Table::new(["NODE", "STEP", "STATE", "WHAT WAS FOUND"]);
+            for it in steps {
+                let (state, tone) = match it.step.state {
+                    State::Ok => ("ok", Tone::Plain),
+                    State::Broken => ("broken", Tone::Bad),
+                    State::Unknown => ("unknown", Tone::Odd),
+                };
+                let back = if it.step.direction == Direction::Back { " (back)" } else { "" };
+                let step = format!("{}{back}", it.step.kind.word());
+                let node = if it.node.is_empty() { "-" } else { &it.node };
+                table.push([
+                    node.into(),
+                    step.into(),
+                    Cell::toned(state, tone),
+                    it.step.sentence.as_str().into(),
+                ]);
+            }
+            text.push_str(&table.render(colour));
+        }
+        for other in &self.answer.ask {
+            let name = match (&other.node, other.address) {
+                (Some(node), _) => node.clone(),
+                (None, Some(address)) => format!("the node with address {address}"),
+                (None, None) => "the node of the other end".to_owned(),
+            };
+            let _ = writeln!(text, "\nto be asked as well, by the same command there: {}", escape(&name));
+        }
+        text
+    }
+}

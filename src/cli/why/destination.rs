@@ -1,0 +1,142 @@
+//! What the node of the destination says.
+
+use crate::cli::why::departure::{self, Departure};
+use crate::cli::why::ends::{Ends, Place};
+use crate::cli::why::look::Look;
+use crate::cli::why::{firewall, forwarding, listener, pod, policies, table, tunnel};
+use crate::cni::error::CniError;
+use crate::connectivity::half::{Half, Kind, Role, Step};
+use crate::connectivity::question::EndKind;
+use crate::policy::plan::Direction;
+use crate::store::Record;
+
+/// Its half.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub async fn half(look: &Look<'_>, ends: &Ends<'_>) -> Result<Half, CniError> {
+    let (source, destination) = (&ends.source, &ends.destination);
+    let mut half = Half {
+        node: destination.node_name(look),
+        role: Role::Destination,
+        flow: ends.flow,
+        steps: Vec::new(),
+        link_mtu: None,
+        pod_mtu: None,
+        other: None,
+    };
+    let input = arrive(look, ends, &mut half).await?;
+    let steps = &mut half.steps;
+    let mut own_link = None;
+    match destination.place {
+        Place::Pod(record) => {
+            let found = pod::examine(look, record, destination.address, source.address, false).await?;
+            half.pod_mtu = found.mtu;
+            own_link = found.link;
+            if let Some(link) = found.link {
+                steps.extend(pod::examine_route(look, ends, input, link).await?);
+                steps.extend(firewall::examine_to_pod(look, ends, input, link).await);
+            }
+            steps.extend(found.steps);
+            policies::examine(look, ends, Direction::Ingress, steps).await?;
+            steps.extend(listener::in_pod(look, record, ends));
+        }
+        Place::Node => {
+            let (found, owner) = table::examine_host_port(look, ends).await?;
+            steps.extend(found);
+            if owner.is_none() {
+                steps.extend(firewall::examine_to_node(look, ends, input).await);
+                steps.extend(listener::on_node(look, ends));
+            }
+        }
+        Place::Elsewhere => {}
+    }
+    if !source.is_here() {
+        steps.extend(forwarding::examine_flows());
+        go_back(look, ends, own_link, &mut half).await?;
+    } else if let Place::Pod(record) = source.place {
+        half.steps.extend(back_to_pod(look, ends, record, own_link).await?);
+    }
+    policies::examine_hearsay(look, ends, Direction::Egress, &mut half.steps).await?;
+    Ok(half)
+}
+
+/// By which link packets come in, as far as that can be known here, and whether they come in well. The link is that by
+/// which this node would send to the source.
+async fn arrive(look: &Look<'_>, ends: &Ends<'_>, half: &mut Half) -> Result<Option<u32>, CniError> {
+    let (source, destination) = (&ends.source, &ends.destination);
+    match source.place {
+        Place::Pod(record) => return Ok(look.host_link(record).map(|link| link.index)),
+        Place::Node => return Ok(None),
+        Place::Elsewhere => {}
+    }
+    let Some(input) = input_link(look, ends).await? else { return Ok(None) };
+    let name = look.link_name(input);
+    let ipv4 = destination.address.is_ipv4();
+    if tunnel::is_overlay(look, input) {
+        half.steps.extend(tunnel::examine_arrival(look, ends).await?);
+    } else {
+        half.steps.extend(departure::examine_link(look, input));
+    }
+    if destination.pod().is_some() {
+        half.steps.push(forwarding::examine(ipv4, &name));
+    }
+    half.steps.extend(forwarding::examine_origin(look, source.address, Some(input), &name).await?);
+    Ok(Some(input))
+}
+
+/// The link by which packets from the source's node come, if the two nodes agree about the way: that of ferrule's own route
+/// back, that towards the source's node, or that towards the source.
+async fn input_link(look: &Look<'_>, ends: &Ends<'_>) -> Result<Option<u32>, CniError> {
+    let source = &ends.source;
+    if let Some(device) = look.standing_route(source.address).and_then(|route| route.device) {
+        return Ok(Some(device));
+    }
+    let listed = look.listed_route(source.address).map(|(_, next_hop)| next_hop);
+    let of_node = source.asked.node.iter().flat_map(|node| node.addresses.iter().copied());
+    for address in listed.into_iter().chain(of_node).chain([source.address]) {
+        let way = look.node.netlink.route_to(address).await?;
+        if let Some(way) = way.filter(|way| !way.local) {
+            return Ok(Some(way.device));
+        }
+    }
+    Ok(None)
+}
+
+/// The way of the answers to another node.
+async fn go_back(
+    look: &Look<'_>,
+    ends: &Ends<'_>,
+    input: Option<u32>,
+    half: &mut Half,
+) -> Result<(), CniError> {
+    let (source, destination) = (&ends.source, &ends.destination);
+    let departure = Departure {
+        input,
+        source: destination.address,
+        destination: source.address,
+        other: &source.asked,
+        is_back: true,
+    };
+    let left = departure::examine(look, &departure).await?;
+    half.steps.extend(left.steps.into_iter().map(Step::back));
+    (half.link_mtu, half.other) = (left.mtu, left.other);
+    if source.asked.kind == EndKind::Address {
+        let sentence =
+            format!("whether packets of {} come to this node cannot be seen from here", source.address);
+        half.steps.insert(0, Step::unknown(Kind::Beyond, sentence));
+    }
+    Ok(())
+}
+
+/// The way of the answers to a pod of this node.
+async fn back_to_pod(
+    look: &Look<'_>,
+    ends: &Ends<'_>,
+    record: &Record,
+    input: Option<u32>,
+) -> Result<Vec<Step>, CniError> {
+    let Some(link) = look.host_link(record) else { return Ok(Vec::new()) };
+    let (from, to) = (ends.destination.address, ends.source.address);
+    Ok(pod::examine_way(look, from, to, input, link.index).await?.into_iter().map(Step::back).collect())
+}
