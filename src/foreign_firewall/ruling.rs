@@ -183,7 +183,7 @@ impl Walk<'_> {
                     _ => {}
                 },
                 Expr::Extension(it) if it.to_comment().is_some() => {}
-                Expr::Extension(it) => match is_of_new_flow(it) {
+                Expr::Extension(it) => match has_state(it, self.packet.answers) {
                     Some(true) => {}
                     Some(false) => return Ok((Step::On, None)),
                     None => matches.push(expr.clone()),
@@ -220,13 +220,14 @@ fn place_of(rule: &Rule) -> String {
 }
 
 /// `-m conntrack --ctstate ...` alone (`struct xt_conntrack_mtinfo2` and 3, include/uapi/linux/netfilter/xt_conntrack.h):
-/// whether it holds for the first packet of a flow. `None`: it is another match.
-fn is_of_new_flow(extension: &Extension) -> Option<bool> {
+/// whether it holds for the first packet of a flow, or for the first answer. `None`: it is another match.
+fn has_state(extension: &Extension, answers: bool) -> Option<bool> {
     const MATCH_FLAGS: usize = 146;
     const INVERT_FLAGS: usize = 148;
     const STATE_MASK: usize = 150;
     const STATE: u16 = 1;
     const NEW: u16 = 1 << 3;
+    const ESTABLISHED: u16 = 1 << 1;
     if extension.is_target || extension.name != "conntrack" || extension.revision < 2 {
         return None;
     }
@@ -235,7 +236,8 @@ fn is_of_new_flow(extension: &Extension) -> Option<bool> {
         return None;
     }
     let is_inverted = word(INVERT_FLAGS)? & STATE != 0;
-    Some((word(STATE_MASK)? & NEW != 0) != is_inverted)
+    let state = if answers { ESTABLISHED } else { NEW };
+    Some((word(STATE_MASK)? & state != 0) != is_inverted)
 }
 
 #[cfg(test)]
@@ -252,10 +254,12 @@ mod tests {
     /// `iptables -m conntrack --ctstate NEW`, `INVALID`, `! --ctstate NEW`; and one that looks at more than the state.
     #[test]
     fn a_state_of_flows_is_understood_and_nothing_else_of_conntrack() {
-        assert_eq!(is_of_new_flow(&conntrack(1, 0, 1 << 3)), Some(true));
-        assert_eq!(is_of_new_flow(&conntrack(1, 0, 1)), Some(false));
-        assert_eq!(is_of_new_flow(&conntrack(1, 1, 1 << 3)), Some(false));
-        assert_eq!(is_of_new_flow(&conntrack(3, 0, 1 << 3)), None);
-        assert_eq!(is_of_new_flow(&Extension::comment("conntrack")), None);
+        assert_eq!(has_state(&conntrack(1, 0, 1 << 3), false), Some(true));
+        assert_eq!(has_state(&conntrack(1, 0, 1 << 3), true), Some(false));
+        assert_eq!(has_state(&conntrack(1, 0, 0b110), true), Some(true));
+        assert_eq!(has_state(&conntrack(1, 0, 1), false), Some(false));
+        assert_eq!(has_state(&conntrack(1, 1, 1 << 3), false), Some(false));
+        assert_eq!(has_state(&conntrack(3, 0, 1 << 3), false), None);
+        assert_eq!(has_state(&Extension::comment("conntrack"), false), None);
     }
 }

@@ -299,6 +299,7 @@ impl Asking<'_> {
             destination: flow.destination,
             protocol: flow.protocol,
             port: flow.port,
+            answers: false,
         })
     }
 

@@ -26,39 +26,54 @@ pub async fn half(look: &Look<'_>, ends: &Ends<'_>) -> Result<Half, CniError> {
         other: None,
     };
     let input = arrive(look, ends, &mut half).await?;
-    let steps = &mut half.steps;
     let mut own_link = None;
     match destination.place {
-        Place::Pod(record) => {
-            let found = pod::examine(look, record, destination.address, source.address, false).await?;
-            half.pod_mtu = found.mtu;
-            own_link = found.link;
-            if let Some(link) = found.link {
-                steps.extend(pod::examine_route(look, ends, input, link).await?);
-                steps.extend(firewall::examine_to_pod(look, ends, input, link).await);
+        Place::Pod(record) => own_link = enter_pod(look, ends, record, input, &mut half).await?,
+        Place::Node => match table::examine_host_port(look, ends).await? {
+            Some(found) => {
+                let is_taken = departure::is_broken(&found.step);
+                half.steps.push(found.step);
+                if let Some(record) = look.pod_with(found.pod).filter(|_| !is_taken) {
+                    let inner = ends.rewritten(found.pod, found.port, record);
+                    enter_pod(look, &inner, record, input, &mut half).await?;
+                }
             }
-            steps.extend(found.steps);
-            policies::examine(look, ends, Direction::Ingress, steps).await?;
-            steps.extend(listener::in_pod(look, record, ends));
-        }
-        Place::Node => {
-            let (found, owner) = table::examine_host_port(look, ends).await?;
-            steps.extend(found);
-            if owner.is_none() {
-                steps.extend(firewall::examine_to_node(look, ends, input).await);
-                steps.extend(listener::on_node(look, ends));
+            None => {
+                half.steps.extend(firewall::examine_to_node(look, ends, input).await);
+                half.steps.extend(listener::on_node(look, ends));
             }
-        }
+        },
         Place::Elsewhere => {}
     }
     if !source.is_here() {
-        steps.extend(forwarding::examine_flows());
+        half.steps.extend(forwarding::examine_flows());
         go_back(look, ends, own_link, &mut half).await?;
     } else if let Place::Pod(record) = source.place {
         half.steps.extend(back_to_pod(look, ends, record, own_link).await?);
     }
     policies::examine_hearsay(look, ends, Direction::Egress, &mut half.steps).await?;
     Ok(half)
+}
+
+/// What is for a pod of this node. Returns the index of the node's end of its link.
+async fn enter_pod(
+    look: &Look<'_>,
+    ends: &Ends<'_>,
+    record: &Record,
+    input: Option<u32>,
+    half: &mut Half,
+) -> Result<Option<u32>, CniError> {
+    let (source, destination) = (&ends.source, &ends.destination);
+    let found = pod::examine(look, record, destination.address, source.address, false).await?;
+    half.pod_mtu = found.mtu;
+    if let Some(link) = found.link {
+        half.steps.extend(pod::examine_route(look, ends, input, link).await?);
+        half.steps.extend(firewall::examine_to_pod(look, ends, input, link).await);
+    }
+    half.steps.extend(found.steps);
+    policies::examine(look, ends, Direction::Ingress, &mut half.steps).await?;
+    half.steps.extend(listener::in_pod(look, record, ends));
+    Ok(found.link)
 }
 
 /// By which link packets come in, as far as that can be known here, and whether they come in well. The link is that by
@@ -120,6 +135,9 @@ async fn go_back(
     };
     let left = departure::examine(look, &departure).await?;
     half.steps.extend(left.steps.into_iter().map(Step::back));
+    if left.link.is_some() {
+        half.steps.extend(firewall::examine_answers(look, ends, input, left.link).await);
+    }
     (half.link_mtu, half.other) = (left.mtu, left.other);
     if source.asked.kind == EndKind::Address {
         let sentence =
@@ -138,5 +156,8 @@ async fn back_to_pod(
 ) -> Result<Vec<Step>, CniError> {
     let Some(link) = look.host_link(record) else { return Ok(Vec::new()) };
     let (from, to) = (ends.destination.address, ends.source.address);
-    Ok(pod::examine_way(look, from, to, input, link.index).await?.into_iter().map(Step::back).collect())
+    let way = pod::examine_way(look, from, to, input, link.index).await?;
+    let mut steps: Vec<Step> = way.into_iter().map(Step::back).collect();
+    steps.extend(firewall::examine_answers(look, ends, input, Some(link.index)).await);
+    Ok(steps)
 }

@@ -21,6 +21,7 @@ pub struct End<'a> {
 }
 
 /// Where an end is.
+#[derive(Clone, Copy)]
 pub enum Place<'a> {
     /// A pod of this node.
     Pod(&'a Record),
@@ -67,6 +68,28 @@ impl<'a> End<'a> {
     /// What this node is called, if the end is here.
     pub fn node_name(&self, look: &Look<'_>) -> String {
         self.asked.node.as_ref().map_or_else(|| look.name.clone(), |node| node.name.clone())
+    }
+}
+
+impl Ends<'_> {
+    /// The same after a hostPort: to a pod of this node, at a port of its own.
+    pub fn rewritten<'b>(&self, address: IpAddr, port: u16, record: &'b Record) -> Ends<'b>
+    where
+        Self: 'b,
+    {
+        let name = record.pod.as_ref().map_or_else(|| record.key().to_string(), ToString::to_string);
+        let (kind, addresses, node) = (EndKind::Pod, vec![address], self.destination.asked.node.clone());
+        let source =
+            End { address: self.source.address, asked: self.source.asked.clone(), place: self.source.place };
+        Ends {
+            flow: Flow { destination: address, port, ..self.flow },
+            source,
+            destination: End {
+                address,
+                asked: question::End { name, kind, addresses, node },
+                place: Place::Pod(record),
+            },
+        }
     }
 }
 

@@ -54,6 +54,28 @@ pub async fn examine_to_node(look: &Look<'_>, ends: &Ends<'_>, input: Option<u32
     judge(look, &[Hook::Prerouting, Hook::Input], &packet(ends, Some(&name), None)).await
 }
 
+/// The answers, from the destination to the source: by which link they come, or made by this node, and by which they leave,
+/// or for this node. Only what drops them.
+pub async fn examine_answers(
+    look: &Look<'_>,
+    ends: &Ends<'_>,
+    input: Option<u32>,
+    output: Option<u32>,
+) -> Vec<Step> {
+    let (input, output) = (input.map(|it| look.link_name(it)), output.map(|it| look.link_name(it)));
+    let hooks: &[Hook] = match (&input, &output) {
+        (Some(_), Some(_)) => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
+        (Some(_), None) => &[Hook::Prerouting, Hook::Input],
+        (None, Some(_)) => &[Hook::Output, Hook::Postrouting],
+        (None, None) => return Vec::new(),
+    };
+    let there = packet(ends, input.as_deref(), output.as_deref());
+    let (source, destination) = (there.destination, there.source);
+    let steps = judge(look, hooks, &Packet { source, destination, answers: true, ..there }).await;
+    let of_answers = |step: Step| Step { sentence: format!("answers: {}", step.sentence), ..step.back() };
+    steps.into_iter().filter(|step| step.state != State::Ok).map(of_answers).collect()
+}
+
 /// What carries the packets of a tunnel: from another node to this one, or the other way.
 pub async fn examine_carrier(
     look: &Look<'_>,
@@ -71,6 +93,7 @@ pub async fn examine_carrier(
         destination,
         protocol: UDP,
         port,
+        answers: false,
     };
     let steps = judge(look, &hooks, &packet).await;
     let of_tunnel = |step: Step| Step { sentence: format!("VXLAN (UDP {port}): {}", step.sentence), ..step };
@@ -87,6 +110,7 @@ fn packet(ends: &Ends<'_>, input: Option<&str>, output: Option<&str>) -> Packet 
         destination: flow.destination,
         protocol: flow.protocol,
         port: flow.port,
+        answers: false,
     }
 }
 

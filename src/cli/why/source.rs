@@ -60,6 +60,7 @@ pub async fn half(look: &Look<'_>, ends: &Ends<'_>) -> Result<Half, CniError> {
             steps.extend(left.steps);
             if let Some(output) = left.link {
                 steps.extend(firewall::examine_leaving(look, ends, input_name.as_deref(), output).await);
+                steps.extend(firewall::examine_answers(look, ends, Some(output), input).await);
             }
             if let Place::Pod(record) = source.place {
                 let inside = destination.asked.kind != EndKind::Address;

@@ -113,14 +113,21 @@ async fn has(look: &Look<'_>, set: &str, key: Bytes) -> Result<bool, CniError> {
     Ok(look.nft.find_elements(&table(), &[wanted]).await?.into_iter().flatten().next().is_some())
 }
 
+/// A port of the node that leads to a pod.
+pub struct FoundHostPort {
+    /// What is said of it.
+    pub step: Step,
+    /// The pod.
+    pub pod: IpAddr,
+    /// The pod's port.
+    pub port: u16,
+}
+
 /// Whether a port of the node leads to a pod, and to which.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn examine_host_port(
-    look: &Look<'_>,
-    ends: &Ends<'_>,
-) -> Result<(Option<Step>, Option<String>), CniError> {
+pub async fn examine_host_port(look: &Look<'_>, ends: &Ends<'_>) -> Result<Option<FoundHostPort>, CniError> {
     let flow = &ends.flow;
     let sets = match flow.destination {
         IpAddr::V4(_) => [set::HOSTPORTS4, set::ANY_HOSTPORTS4],
@@ -136,7 +143,7 @@ pub async fn examine_host_port(
         let mut meant = elements.iter().filter_map(|it| Some((it, read_host_port(it)?)));
         found = found.or(meant.find(|(_, (port, _))| is_meant(port)).map(|(it, to)| (it.clone(), to)));
     }
-    let Some((element, (port, pod))) = found else { return Ok((None, None)) };
+    let Some((element, (port, pod))) = found else { return Ok(None) };
     let owner = element.comment.as_deref().and_then(|it| it.split_once(' ')).map(|(_, pod)| pod.to_owned());
     let owner = owner.unwrap_or_else(|| pod.to_string());
     let leads =
@@ -149,7 +156,9 @@ pub async fn examine_host_port(
         let remedy = format!("take the hostPort from {owner}, or let one of the two use another port");
         Step::broken(Kind::HostPort, sentence, remedy)
     } else {
-        Step::ok(Kind::HostPort, format!("{leads}; ask about that for the rest of the way"))
+        Step::ok(Kind::HostPort, leads)
     };
-    Ok((Some(step.fact("pod", &owner).fact("address", pod).fact("port", port.container_port)), Some(owner)))
+    let port = port.container_port;
+    let step = step.fact("pod", &owner).fact("address", pod).fact("port", port);
+    Ok(Some(FoundHostPort { step, pod, port }))
 }

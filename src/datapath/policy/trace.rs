@@ -8,7 +8,7 @@ use crate::datapath::nftables::NftError;
 use crate::datapath::policy::layout::table;
 use crate::datapath::policy::mirror::read_blocks;
 use crate::datapath::policy::skeleton::{POLICY_IN, POLICY_NODE, POLICY_OUT};
-use crate::desired::nftables::expr::{NEW, SYN};
+use crate::desired::nftables::expr::{ACK, ESTABLISHED, NEW, SYN};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::element::{Bytes, Element};
@@ -18,10 +18,14 @@ use crate::linux::nft::set::{Set, Type};
 use crate::linux::nft::table::Table;
 use crate::policy::plan::Direction;
 
+/// `RTN_UNICAST` and `RTN_LOCAL` (include/uapi/linux/rtnetlink.h).
+const UNICAST: u32 = 1;
+const LOCAL: u32 = 2;
+
 /// More rules than any packet meets: there are no loops, and no chain of ours is that long.
 const RULES_MAX: usize = 100_000;
 
-/// The first packet of a flow, after destinations were rewritten.
+/// The first packet of a flow, after destinations were rewritten; or the first that answers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     /// The link of the pod that it comes from; `None`: it comes from elsewhere.
@@ -36,8 +40,10 @@ pub struct Packet {
     pub destination: IpAddr,
     /// An `IPPROTO_*`.
     pub protocol: u8,
-    /// Destination port; 0 of protocols that have none.
+    /// Destination port; 0 of protocols that have none. Of an answer it is the source's.
     pub port: u16,
+    /// Whether it is an answer.
+    pub answers: bool,
 }
 
 /// What becomes of a packet in the chains of one direction.
@@ -218,7 +224,16 @@ impl<'a> Tracer<'a> {
                         None => return Ok(Step::Unclear(format!("a match of bytes {offset} and on"))),
                     }
                 }
-                Expr::FlowState { to } => registers.load(*to, &NEW.to_ne_bytes()),
+                Expr::FlowState { to } => {
+                    let state = if packet.answers { ESTABLISHED } else { NEW };
+                    registers.load(*to, &state.to_ne_bytes());
+                }
+                // Nobody has rewritten it.
+                Expr::FlowStatus { to } => registers.load(*to, &0_u32.to_ne_bytes()),
+                Expr::DestinationType { on_input_link: false, to } => {
+                    let kind = if packet.to_node { LOCAL } else { UNICAST };
+                    registers.load(*to, &kind.to_ne_bytes());
+                }
                 Expr::Mask { at, mask } => registers.mask(*at, mask),
                 Expr::Compare { from, comparison, value } => {
                     let order = registers.get(*from, value.len()).cmp(value.as_slice());
@@ -338,9 +353,10 @@ impl Packet {
     fn payload(&self, header: Header, offset: u32, length: u32) -> Option<Vec<u8>> {
         let is_ipv4 = self.source.is_ipv4();
         match (header, offset, length) {
-            (Header::Transport, 2, 2) => Some(self.port.to_be_bytes().to_vec()),
-            // The flags of TCP: it is the first packet.
-            (Header::Transport, 13, 1) => Some(vec![SYN]),
+            (Header::Transport, 0, 2) if self.answers => Some(self.port.to_be_bytes().to_vec()),
+            (Header::Transport, 2, 2) if !self.answers => Some(self.port.to_be_bytes().to_vec()),
+            // The flags of TCP.
+            (Header::Transport, 13, 1) => Some(vec![if self.answers { SYN | ACK } else { SYN }]),
             (Header::Network, 9, 1) if is_ipv4 => Some(vec![self.protocol]),
             (Header::Network, 6, 1) if !is_ipv4 => Some(vec![self.protocol]),
             (Header::Network, ..) => self.part_of_addresses(offset, length),
@@ -391,6 +407,7 @@ mod tests {
             destination: destination.parse().unwrap(),
             protocol: 17,
             port: 53,
+            answers: false,
         };
         let four = packet("10.0.0.1", "10.0.0.2");
         assert_eq!(four.payload(Header::Network, 16, 4), Some(vec![10, 0, 0, 2]));
@@ -404,6 +421,9 @@ mod tests {
         assert_eq!(four.meta(MetaField::Family), Some(vec![2]));
         assert_eq!(four.meta(MetaField::OutputName), Some(vec![0; 16]));
         assert_eq!(four.meta(MetaField::Mark), None);
+        let answer = Packet { answers: true, ..four.clone() };
+        assert_eq!(answer.payload(Header::Transport, 0, 2), Some(vec![0, 53]));
+        assert_eq!(answer.payload(Header::Transport, 2, 2), None);
         let six = packet("fd00::1", "fd00::2");
         assert_eq!(six.payload(Header::Network, 24, 16).map(|it| it[15]), Some(2));
         assert_eq!(six.meta(MetaField::InputName).map(|it| it[..5].to_vec()), Some(b"veth1".to_vec()));

@@ -13,8 +13,10 @@ const UNREACHABLE: u32 = 7;
 /// `IPS_DST_NAT` (include/uapi/linux/netfilter/nf_conntrack_common.h).
 const DST_NAT: u32 = 1 << 5;
 
-/// `NF_CT_STATE_INVALID_BIT`, and those of `IP_CT_NEW` and `IP_CT_RELATED` (include/uapi/linux/netfilter/nf_conntrack_common.h).
+/// `NF_CT_STATE_INVALID_BIT`, and those of `IP_CT_ESTABLISHED`, `IP_CT_NEW` and `IP_CT_RELATED`
+/// (include/uapi/linux/netfilter/nf_conntrack_common.h).
 pub const INVALID: u32 = 1;
+pub const ESTABLISHED: u32 = 1 << 1;
 pub const NEW: u32 = 1 << 3;
 pub const RELATED: u32 = 1 << 2;
 
@@ -26,7 +28,7 @@ pub const TCP: u8 = 6;
 const FIN: u8 = 1;
 pub const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
-const ACK: u8 = 1 << 4;
+pub const ACK: u8 = 1 << 4;
 
 /// The register of a comparison, and the first of a key.
 const FIRST: Reg = Reg(0);

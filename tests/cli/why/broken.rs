@@ -35,6 +35,10 @@ fn a_firewall_of_somebody_else_drops_what_is_forwarded() {
     scene.expect_broken("client", "near", Kind::Firewall, &["FORWARD (policy drop)"]);
     scene.on(0).sh("iptables -A FORWARD -m comment --comment x -s 10.88.0.0/24 -j ACCEPT");
     scene.expect_well("client", "web", true);
+    // Without the first rule the answers are dropped.
+    scene.on(0).sh("iptables -D FORWARD 1");
+    scene.expect_broken("client", "web", Kind::Firewall, &["node-0: answers: chain ip filter FORWARD"]);
+    scene.on(0).sh("iptables -I FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
     scene.on(0).sh("iptables -I FORWARD -d 10.88.0.0/24 -p tcp -j DROP");
     scene.expect_broken("client", "near", Kind::Firewall, &["a rule of chain FORWARD"]);
 }
@@ -219,6 +223,63 @@ fn a_host_port_that_takes_the_nodes_own_port_is_named() {
     scene.expect_broken("client", "node-1", Kind::HostPort, &["port 8080 of the node leads to shop/greedy"]);
 }
 
+/// A hostPort is followed to its pod, and what is wrong there is named.
+#[test]
+fn a_host_port_is_followed_to_its_pod() {
+    let mut scene = Scene::new(Routing::Direct);
+    let ports = json!({ "runtimeConfig": { "portMappings":
+        [{ "hostPort": 8081, "containerPort": 81, "protocol": "tcp" }] } });
+    scene.add("served", 1, Routing::Direct, &ports);
+    let mut question = scene.question("client", "node-1", true);
+    question.port = 8081;
+    let ask = || ferrule::connectivity::join::join(&question, &scene.halves(&question));
+    let connects = || connects_to(scene.pod("client"), question.destination.addresses[0], 8081);
+    assert!(!connects());
+    assert!(ask().sentence.ends_with("node-1: nobody in the pod listens at TCP 81"), "{:#?}", ask());
+    let _server = Server::tcp(scene.pod("served"), 81, "served");
+    assert!(connects());
+    let answer = ask();
+    assert_eq!(answer.verdict, ferrule::connectivity::answer::Verdict::Works, "{answer:#?}");
+}
+
+/// What kube-proxy, docker and firewalld have in their tables for everybody is understood, as far as pods go.
+#[test]
+fn rules_that_every_node_has_are_no_fault() {
+    let scene = Scene::new(Routing::Direct);
+    for node in [0, 1] {
+        scene.on(node).sh(
+            "iptables -N KUBE-FORWARD; iptables -N KUBE-FIREWALL; iptables -N KUBE-SERVICES; iptables -N DOCKER-USER
+             iptables -A FORWARD -m conntrack --ctstate NEW -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES
+             iptables -A FORWARD -m comment --comment 'kubernetes forwarding rules' -j KUBE-FORWARD
+             iptables -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+             iptables -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
+             iptables -A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+             iptables -A KUBE-SERVICES -d 10.96.0.9/32 -p tcp -m tcp --dport 80 -j REJECT
+             iptables -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
+             iptables -A INPUT -j KUBE-FIREWALL; iptables -A OUTPUT -j KUBE-FIREWALL
+             iptables -A FORWARD -j DOCKER-USER; iptables -A DOCKER-USER -j RETURN",
+        );
+        nft::run(
+            scene.on(node),
+            "table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept; ct state { \
+             established, related } accept; ct status dnat accept; iifname \"lo\" accept; ct state invalid drop; ip daddr \
+             10.88.0.0/16 accept; ip saddr 10.88.0.0/16 accept; reject with icmpx admin-prohibited; }; }",
+        )
+        .unwrap();
+    }
+    scene.expect_well("client", "web", true);
+    scene.expect_well("client", "near", true);
+    scene.expect_well("client", "node-1", true);
+    nft::run(scene.on(1), "insert rule inet firewalld filter_FORWARD meta mark 7 drop").unwrap();
+    // What is not understood is named, and nothing is said to be broken.
+    let answer = scene.why("client", "web", true);
+    assert_eq!(answer.verdict, ferrule::connectivity::answer::Verdict::Unknown, "{answer:#?}");
+    assert!(
+        answer.sentence.contains("a match of a packet's mark or group in chain filter_FORWARD"),
+        "{answer:#?}"
+    );
+}
+
 /// What is between two nodes takes less than they send: small packets pass, which is why a connection can be made.
 #[test]
 fn a_link_that_takes_less_than_the_other_sends_is_named() {
@@ -245,6 +306,15 @@ fn what_keeps_vxlan_from_working_is_named() {
     .unwrap();
     scene.expect_broken("client", "web", Kind::Firewall, &["node-1: VXLAN (UDP 8472): chain inet ufw input"]);
     nft::run(scene.on(1), "delete table inet ufw").unwrap();
+    scene.expect_well("client", "web", true);
+    // Nodes alone may send to the port, and the table knows them.
+    for (node, known) in [(1, "192.168.77.99"), (0, "192.168.77.11")] {
+        let elements =
+            "add element inet ferrule vxlan_ports { udp . 8472 }; add element inet ferrule vxlan_peers4";
+        nft::run(scene.on(node), &format!("{elements} {{ {known} }}")).unwrap();
+    }
+    scene.expect_broken("client", "web", Kind::Tunnel, &["node-1", "does not know 192.168.77.10 for one"]);
+    nft::run(scene.on(1), "add element inet ferrule vxlan_peers4 { 192.168.77.10 }").unwrap();
     scene.expect_well("client", "web", true);
     let entries = scene.on(0).sh("bridge fdb show dev ferrule-vxlan");
     let mac = entries.split(' ').next().unwrap();
