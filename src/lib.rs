@@ -6,6 +6,7 @@
 //! | layer                | owns                                                                | may use              |
 //! |----------------------|---------------------------------------------------------------------|----------------------|
 //! | [`mac`]              | hardware addresses, for all layers                                  | nothing of ours      |
+//! | `text_table`         | tables on a terminal, for all layers                                | nothing of ours      |
 //! | [`cni`]              | the protocol: environment, conf, result, versions, errors, ids      | nothing of ours      |
 //! | [`config`]           | what a conf means: ranges, networks, problems                       | cni                  |
 //! | [`linux`]            | netns, netlink, nf_tables, sysctl. Knows nothing of ferrule         | nothing of ours      |
@@ -46,3 +47,5 @@ pub mod mac;
 pub mod plugin;
 pub mod policy;
 pub mod store;
+#[cfg(feature = "cli")]
+pub mod text_table;

@@ -1,5 +1,7 @@
 //! The verbs for people, on nodes with pods.
 
+mod bundle;
+mod capture;
 mod container;
 mod cut_off;
 mod doctor;

@@ -15,6 +15,7 @@ const DOORS: &[&str] = &["plugin", "cli", "agent"];
 /// Which layers each of the others may name. Whatever is neither here nor a door may not exist below `src`.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("mac", &[]),
+    ("text_table", &[]),
     ("cni", &[]),
     ("config", &["cni"]),
     ("linux", &[]),
@@ -29,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Values without any meaning of ours, which every layer may name.
-const COMMON: &[&str] = &["mac"];
+const COMMON: &[&str] = &["mac", "text_table"];
 
 /// Crates that must stay inside one layer, because their types change with each of their releases.
 const CONFINED: &[(&str, &str)] = &[

@@ -1,12 +1,13 @@
 //! The command line of `ferrulectl`. The texts here are its help and its man pages.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::cli::policy::target::{Door, Target, parse_door, parse_pod, parse_target};
-use crate::cni::ids::NetworkName;
+use crate::cni::ids::{IfName, NetworkName};
 use crate::config::role::DEFAULT_DATA_DIR;
 use crate::policy::object::ObjectName;
 
@@ -175,6 +176,42 @@ pub enum Verb {
         question: Option<String>,
     },
 
+    /// Write what a pod sends and receives to stdout, as a pcap
+    ///
+    /// For tcpdump -n -r - or Wireshark. Works without a packet socket, so in the agent's pod as well. Only headers are
+    /// written, unless you ask for more. Ends with Ctrl-C.
+    Capture {
+        /// NAMESPACE/POD
+        #[arg(value_name = "NAMESPACE/POD", value_parser = parse_pod)]
+        pod: ObjectName,
+
+        /// Only this interface of the pod
+        #[arg(long, value_name = "NAME", value_parser = parse_interface)]
+        interface: Option<IfName>,
+
+        /// Whole packets: what applications say, with their secrets
+        #[arg(long)]
+        full: bool,
+
+        /// End after so many packets
+        #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+
+        /// End after this time: 30s, 5m
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        duration: Option<Duration>,
+
+        /// End with stdin, or when nothing comes from there for half a minute
+        #[arg(long, hide = true)]
+        leash: bool,
+    },
+
+    /// Print what a report of a defect needs of this node, as one JSON document
+    ///
+    /// What inspect, doctor and policy show say, and what the kernel has: links, routes, tables, counters. No conflist, no
+    /// environment, nothing that a pod has said. For a whole cluster: kubectl ferrule bundle
+    Bundle,
+
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -234,6 +271,8 @@ impl Verb {
             Self::Policy { verb: PolicyVerb::Why { .. } } => "policy why",
             Self::Policy { verb: PolicyVerb::Show { .. } } => "policy show",
             Self::Why { .. } => "why",
+            Self::Capture { .. } => "capture",
+            Self::Bundle => "bundle",
             Self::Completions { .. } => "completions",
             Self::Generate { .. } => "generate",
         }
@@ -242,6 +281,23 @@ impl Verb {
 
 fn parse_network(text: &str) -> Result<NetworkName, String> {
     NetworkName::parse(text).map_err(|error| format!("the name of a network {error}"))
+}
+
+fn parse_interface(text: &str) -> Result<IfName, String> {
+    IfName::parse(text).map_err(|error| format!("the name of an interface {error}"))
+}
+
+/// Reads `30s`, `5m`, `1h`, or seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.chars().last() {
+        Some('s') => (text.strip_suffix('s'), 1),
+        Some('m') => (text.strip_suffix('m'), 60),
+        Some('h') => (text.strip_suffix('h'), 3600),
+        _ => (Some(text), 1),
+    };
+    let seconds = number.and_then(|number| number.parse::<u32>().ok()).filter(|number| *number > 0);
+    let seconds = seconds.ok_or_else(|| "a time is written 30s, 5m or 1h".to_owned())?;
+    Ok(Duration::from_secs(u64::from(seconds) * unit))
 }
 
 #[cfg(test)]
@@ -295,6 +351,23 @@ mod tests {
     }
 
     #[test]
+    fn a_capture_ends_as_it_is_told() {
+        let line = "capture default/web --interface eth0 --count 3 --duration 2m --full";
+        let Verb::Capture { pod, interface, full, count, duration, leash } = parse(line).unwrap().verb else {
+            panic!("not capture")
+        };
+        assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("default", "web"));
+        assert_eq!(interface, Some(IfName::parse("eth0").unwrap()));
+        assert_eq!((full, count, duration, leash), (true, Some(3), Some(Duration::from_secs(120)), false));
+        for (text, seconds) in [("7", 7), ("30s", 30), ("1h", 3600)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "0", "-1s", "1d", "1.5m"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_wrong_word_is_named() {
         for (line, named) in [
             ("inspect --colour", "--colour"),
@@ -319,6 +392,10 @@ mod tests {
             ("policy why default/a", "TO"),
             ("policy why default/a default/b:http", "http"),
             ("policy why a default/b", "NAMESPACE/POD"),
+            ("capture web", "NAMESPACE/POD"),
+            ("capture default/web --count 0", "0"),
+            ("capture default/web --duration 5d", "5m"),
+            ("capture default/web --interface a/b", "a/b"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(named), "{line}: {error}");

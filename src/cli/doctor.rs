@@ -29,9 +29,9 @@ use crate::attachments::networks::KnownNetwork;
 use crate::attachments::node_view::NodeView;
 use crate::cli::Report;
 use crate::cli::arguments::Common;
-use crate::cli::text_table::escape;
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
+use crate::text_table::escape;
 
 /// How many things of a kind a finding names one by one. Where more are wrong it is for one reason, and the count is
 /// enough.

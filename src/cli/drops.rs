@@ -6,10 +6,10 @@ use crate::attachments::networks::Networks;
 use crate::attachments::pod_rules;
 use crate::cli::Report;
 use crate::cli::arguments::Common;
-use crate::cli::text_table::{Cell, Table, Tone};
 use crate::cni::error::CniError;
 use crate::datapath::drops;
 use crate::desired::nftables::reason::Reason;
+use crate::text_table::{Cell, Table, Tone};
 
 /// What was counted.
 #[derive(Serialize)]

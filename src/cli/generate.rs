@@ -52,9 +52,20 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("ferrulectl-generate-{}", std::process::id()));
         write_all(&directory).unwrap();
         let read = |path: &str| fs::read_to_string(directory.join(path)).unwrap();
-        for verb in
-            ["inspect", "doctor", "drops", "reclaim", "sync", "uninstall", "import", "policy", "completions"]
-        {
+        for verb in [
+            "inspect",
+            "doctor",
+            "drops",
+            "reclaim",
+            "sync",
+            "uninstall",
+            "import",
+            "policy",
+            "why",
+            "capture",
+            "bundle",
+            "completions",
+        ] {
             for script in ["ferrulectl.bash", "_ferrulectl", "ferrulectl.fish"] {
                 assert!(read(&format!("completions/{script}")).contains(verb), "{script} lacks {verb}");
             }

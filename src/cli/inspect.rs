@@ -10,12 +10,12 @@ use crate::attachments::node_view::NodeView;
 use crate::cli::Report;
 use crate::cli::arguments::Common;
 use crate::cli::attachment_report::AttachmentReport;
-use crate::cli::text_table::{Cell, Table, Tone, escape, show_age, show_count};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
 use crate::config::Role;
 use crate::datapath::peers::{self, Standing};
 use crate::desired::node::NodeState;
+use crate::text_table::{Cell, Table, Tone, escape, show_age, show_count};
 
 /// What was found.
 #[derive(Serialize)]

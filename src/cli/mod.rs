@@ -11,6 +11,8 @@
 //! | [`policy`]    | shows what NetworkPolicies do to a pod, and says why a connection is allowed or denied |
 //! | [`why`]       | finds what on this node keeps one connection from working                             |
 //! | [`import`]    | takes over the running pods of a plugin that has its addresses from host-local        |
+//! | [`capture`]   | writes what a pod sends and receives to stdout, as a pcap                              |
+//! | [`bundle`]    | prints what a report of a defect needs                                                |
 //!
 //! They work on the conflists and stores that they find on the node (`attachments::networks`), and judge by the same
 //! rules as the plugin. Each returns a [`Report`], which is printed as tables or as JSON.
@@ -18,6 +20,8 @@
 pub mod arguments;
 mod attachment_report;
 mod bridges;
+pub mod bundle;
+pub mod capture;
 pub mod doctor;
 pub mod drops;
 mod generate;
@@ -26,7 +30,6 @@ pub mod inspect;
 pub mod policy;
 pub mod reclaim;
 pub mod sync;
-mod text_table;
 pub mod uninstall;
 pub mod why;
 
@@ -36,6 +39,7 @@ use crate::attachments::block_on;
 use crate::attachments::networks::Networks;
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
+use crate::text_table;
 
 /// What a verb prints, and how it ends.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -104,6 +108,15 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
             };
             report(common, colour, block_on(why::why(common, asked)))
         }
+        Verb::Capture { pod, interface, full, count, duration, leash } => {
+            let (interface, full, leash) = (interface.as_ref(), *full, *leash);
+            let (count, duration) = (*count, *duration);
+            let request = capture::CaptureRequest { pod, interface, full, count, duration, leash };
+            let summary = block_on(capture::capture(common, &request));
+            // Stdout has the packets.
+            summary.map(|stderr| Outcome { stderr, ..Outcome::default() })
+        }
+        Verb::Bundle => report(common, colour, block_on(bundle::bundle(common))),
         Verb::Completions { shell } => {
             Ok(Outcome { stdout: generate::completions(*shell), ..Outcome::default() })
         }

@@ -17,12 +17,12 @@ use crate::attachments::{LOCK_DEADLINE, pod_rules, reclaim};
 use crate::cli::Report;
 use crate::cli::arguments::Common;
 use crate::cli::attachment_report::AttachmentReport;
-use crate::cli::text_table::{Table, escape};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
 use crate::desired::names;
 use crate::linux::limits;
 use crate::store::Store;
+use crate::text_table::{Table, escape};
 
 /// What was released, or would be.
 #[derive(Serialize)]

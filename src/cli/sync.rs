@@ -16,7 +16,6 @@ use crate::attachments::pod_rules;
 use crate::attachments::take_up;
 use crate::cli::Report;
 use crate::cli::arguments::Common;
-use crate::cli::text_table::{Cell, Table, Tone, escape};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
 use crate::config::peer::Peers;
@@ -31,6 +30,7 @@ use crate::foreign_firewall::DropChain;
 use crate::foreign_firewall::legacy::LegacyTable;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::store::Store;
+use crate::text_table::{Cell, Table, Tone, escape};
 
 /// What was restored.
 #[derive(Serialize)]

@@ -14,10 +14,10 @@ use crate::attachments::uninstall::{Removed, Uninstall, show_link};
 use crate::cli::Report;
 use crate::cli::arguments::Common;
 use crate::cli::attachment_report::AttachmentReport;
-use crate::cli::text_table::{Cell, Table, Tone, escape};
 use crate::cni::error::CniError;
 use crate::linux::addr::Address;
 use crate::linux::sysctl;
+use crate::text_table::{Cell, Table, Tone, escape};
 
 /// Index of `lo` in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK: u32 = 1;

@@ -39,7 +39,6 @@ use crate::cli::Report;
 use crate::cli::arguments::Common;
 use crate::cli::doctor::STATUS_BLIND;
 use crate::cli::policy::target::{Door, Target};
-use crate::cli::text_table::{Cell, Table, Tone, escape};
 use crate::cli::why::ends::{End, find_end};
 use crate::cli::why::look::Look;
 use crate::cni::error::{CniError, Code};
@@ -47,6 +46,7 @@ use crate::connectivity::answer::{Document, FlowAnswer, Verdict};
 use crate::connectivity::half::{Direction, Half, State};
 use crate::connectivity::join::join;
 use crate::connectivity::question::{Protocol, Question};
+use crate::text_table::{Cell, Table, Tone, escape};
 
 /// Who wants to reach whom.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Packets that a rule tells of (`log group N`): who sent what to whom.
 //!
 //! A group has one listener in a namespace. The kernel copies as many bytes of a packet as are asked for here and by the
-//! rule; the headers are all that is read.
+//! rule. Only the headers are read; the bytes are handed on.
 
 mod packet;
 
@@ -14,6 +14,7 @@ use rtnetlink::packet_core::NLM_F_ACK;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 
 use super::exchange::write;
 use super::message::Request;
@@ -32,16 +33,29 @@ const CFG_MODE: u16 = 2;
 const COPY_PACKET: u8 = 2;
 const CFG_THRESHOLD: u16 = 5;
 
+/// `NFULA_CFG_FLAGS` with `NFULNL_CFG_F_SEQ`: each packet has a number.
+const CFG_FLAGS: u16 = 6;
+const NUMBERED: u16 = 1;
+
 /// `NLMSG_ERROR`, which is an acknowledgement as well.
 const ERROR: u16 = 2;
 
 /// Bytes of a packet that are copied: an IPv6 header with some of what may stand before the ports.
 pub const COPIED: u32 = 128;
 
+/// For packets as a whole: as much as the kernel copies (`NFULNL_COPY_RANGE_MAX`).
+pub const WHOLE: u32 = 0xffff - 4;
+
+/// Asked for, in bytes: what arrives while nobody reads. The kernel's default holds some hundred packets.
+const BUFFER: usize = 4 << 20;
+
 /// Hears of the packets of one group.
 pub struct PacketLog {
     socket: TokioSocket,
     pending: VecDeque<LoggedPacket>,
+    /// The number that the next packet should have.
+    expected: Option<u32>,
+    lost: u64,
 }
 
 impl PacketLog {
@@ -53,17 +67,30 @@ impl PacketLog {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn open_here(group: u16) -> io::Result<Self> {
+        Self::open_copying_here(group, COPIED)
+    }
+
+    /// The same, and of each packet so many bytes are copied at most.
+    ///
+    /// # Errors
+    /// As [`PacketLog::open_here`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open_copying_here(group: u16, copied: u32) -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+        // Without CAP_NET_ADMIN the group will be refused, with words.
+        let _ = sockopt::set_socket_recv_buffer_size_force(socket.socket_ref(), BUFFER);
         socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
         let mut request = Vec::new();
-        write(&mut request, &bind(group), 0);
+        write(&mut request, &bind(group, copied), 0);
         socket.socket_ref().send_to(&request, &SocketAddr::new(0, 0), 0)?;
         let mut pending = VecDeque::new();
         loop {
             // The kernel has answered when it has taken the request.
             let (datagram, _) = socket.socket_ref().recv_from_full()?;
             match acknowledged(&datagram) {
-                Some(0) => return Ok(Self { socket, pending }),
+                Some(0) => return Ok(Self { socket, pending, expected: None, lost: 0 }),
                 Some(errno) => return Err(io::Error::from_raw_os_error(-errno)),
                 None => read_packets(&datagram, &mut pending),
             }
@@ -77,9 +104,14 @@ impl PacketLog {
     pub async fn next(&mut self) -> io::Result<LoggedPacket> {
         loop {
             if let Some(packet) = self.pending.pop_front() {
+                if let Some(number) = packet.sequence {
+                    let missing = self.expected.map_or(0, |expected| number.wrapping_sub(expected));
+                    self.lost += u64::from(missing);
+                    self.expected = Some(number.wrapping_add(1));
+                }
                 return Ok(packet);
             }
-            let Self { socket, pending } = self;
+            let Self { socket, pending, .. } = self;
             poll_fn(|context| match socket.poll_recv_from_full(context) {
                 Poll::Ready(Ok((datagram, _))) => {
                     read_packets(&datagram, pending);
@@ -94,18 +126,24 @@ impl PacketLog {
             .await?;
         }
     }
+
+    /// How many packets before the last one nobody read in time.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
 }
 
 /// Binds the group, and has each packet told at once.
-fn bind(group: u16) -> Request {
+fn bind(group: u16, copied: u32) -> Request {
     // struct nfgenmsg: no family, version 0, the group.
     let mut body = vec![0, 0];
     body.extend(group.to_be_bytes());
     attribute(&mut body, CFG_COMMAND, &[COMMAND_BIND]);
     // struct nfulnl_msg_config_mode
-    let [a, b, c, d] = COPIED.to_be_bytes();
+    let [a, b, c, d] = copied.to_be_bytes();
     attribute(&mut body, CFG_MODE, &[a, b, c, d, COPY_PACKET, 0]);
     attribute(&mut body, CFG_THRESHOLD, &1_u32.to_be_bytes());
+    attribute(&mut body, CFG_FLAGS, &NUMBERED.to_be_bytes());
     Request { kind: MSG_CONFIG, flags: NLM_F_ACK, body, held: None }
 }
 

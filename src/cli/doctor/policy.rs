@@ -8,7 +8,6 @@ use crate::attachments::node_view::NodeView;
 use crate::attachments::pod_rules;
 use crate::cli::doctor::{Finding, agent_process, name_some, policy_dns};
 use crate::cli::policy::known::{AttachedPod, Known};
-use crate::cli::text_table::show_age;
 use crate::cni::error::CniError;
 use crate::datapath::policy::{self, Bound};
 use crate::linux::nfnetlink::Nfnetlink;
@@ -16,6 +15,7 @@ use crate::policy::names::pod_chain;
 use crate::policy::plan::{Direction, Plan};
 use crate::policy::planner::{Planner, What};
 use crate::store::Store;
+use crate::text_table::show_age;
 
 /// How long after it was attached a pod may be unknown to an agent that runs, in seconds. As a rule it is milliseconds.
 const HELD_MAX: u64 = 10;

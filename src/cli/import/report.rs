@@ -9,7 +9,7 @@ use crate::cli::Report;
 use crate::cli::bridges::ManualStep;
 use crate::cli::import::candidates::{Candidate, Evidence};
 use crate::cli::import::results::HostPort;
-use crate::cli::text_table::{Cell, Table, Tone, escape};
+use crate::text_table::{Cell, Table, Tone, escape};
 
 /// What was taken over, and what was not.
 #[derive(Serialize)]

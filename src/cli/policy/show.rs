@@ -12,7 +12,6 @@ use crate::cli::policy::known::Known;
 use crate::cli::policy::side::{Place, Side};
 use crate::cli::policy::target::Target;
 use crate::cli::policy::{DIRECTIONS, protocol_word, word};
-use crate::cli::text_table::{Cell, Table, Tone, escape, show_age};
 use crate::cni::error::CniError;
 use crate::datapath::policy::{self, Bound, CountedRule, Tracer};
 use crate::linux::nft::expr::Counted;
@@ -23,6 +22,7 @@ use crate::policy::object::ObjectName;
 use crate::policy::objects::Objects;
 use crate::policy::plan::{Direction, Isolation, Way};
 use crate::policy::selector::label;
+use crate::text_table::{Cell, Table, Tone, escape, show_age};
 
 /// What was found.
 #[derive(Serialize)]

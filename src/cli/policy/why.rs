@@ -16,13 +16,13 @@ use crate::cli::policy::side::{Place, Side};
 use crate::cli::policy::target::{Door, Target};
 use crate::cli::policy::words::{of_cluster, sentences};
 use crate::cli::policy::{DIRECTIONS, protocol_word, word};
-use crate::cli::text_table::{Cell, Table, Tone, escape, show_age};
 use crate::cni::error::{CniError, Code};
 use crate::datapath::policy::{self, Bound, End, Packet, Tracer};
 use crate::policy::evaluate::{Flow, Verdict};
 use crate::policy::plan::{Direction, HoldPlan};
 use crate::policy::planner::Planner;
 use crate::policy::walk::Walked;
+use crate::text_table::{Cell, Table, Tone, escape, show_age};
 
 /// `IPPROTO_ICMP` and `IPPROTO_ICMPV6`: what is asked about without a port.
 const ICMP: u8 = 1;

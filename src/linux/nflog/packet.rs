@@ -8,11 +8,12 @@ use rtnetlink::packet_core::NetlinkBuffer;
 use super::MSG_PACKET;
 use crate::linux::attributes::Attributes;
 
-/// `NFULA_IFINDEX_INDEV`, `NFULA_IFINDEX_OUTDEV`, `NFULA_PAYLOAD`, `NFULA_PREFIX`.
+/// `NFULA_IFINDEX_INDEV`, `NFULA_IFINDEX_OUTDEV`, `NFULA_PAYLOAD`, `NFULA_PREFIX`, `NFULA_SEQ`.
 const IN_DEVICE: u16 = 4;
 const OUT_DEVICE: u16 = 5;
 const PAYLOAD: u16 = 9;
 const PREFIX: u16 = 10;
+const SEQUENCE: u16 = 12;
 
 /// Protocols that begin with two ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
@@ -43,6 +44,14 @@ pub struct LoggedPacket {
     pub protocol: u8,
     /// Its ports, where the protocol has them and they were copied.
     pub ports: Option<(u16, u16)>,
+    /// As much of it as was copied, from the IP header on.
+    pub bytes: Vec<u8>,
+    /// How many of `bytes` are the IP header and what may stand between it and that of `protocol`.
+    pub headers: usize,
+    /// Whether it is a fragment and not the first, so that no header of `protocol` follows.
+    pub is_later_fragment: bool,
+    /// Its number among those that the kernel told of.
+    pub sequence: Option<u32>,
 }
 
 /// Takes a datagram apart.
@@ -60,12 +69,13 @@ pub(in crate::linux) fn read_packets(datagram: &[u8], packets: &mut VecDeque<Log
 
 fn read(found: Attributes<'_>) -> Option<LoggedPacket> {
     let payload = found.value(PAYLOAD)?;
-    let (source, destination, protocol, rest) = match payload.first()? >> 4 {
+    let Headers { source, destination, protocol, length, is_later_fragment } = match payload.first()? >> 4 {
         4 => of_ipv4(payload)?,
         6 => of_ipv6(payload)?,
         _ => return None,
     };
-    let ports = rest.and_then(|rest| rest.first_chunk::<4>()).filter(|_| WITH_PORTS.contains(&protocol));
+    let has_ports = WITH_PORTS.contains(&protocol) && !is_later_fragment;
+    let ports = payload.get(length..).and_then(|rest| rest.first_chunk::<4>()).filter(|_| has_ports);
     Some(LoggedPacket {
         prefix: found.text(PREFIX).unwrap_or_default(),
         in_device: found.number(IN_DEVICE),
@@ -74,41 +84,56 @@ fn read(found: Attributes<'_>) -> Option<LoggedPacket> {
         destination,
         protocol,
         ports: ports.map(|[a, b, c, d]| (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))),
+        bytes: payload.to_vec(),
+        headers: length.min(payload.len()),
+        is_later_fragment,
+        sequence: found.number(SEQUENCE),
     })
 }
 
-/// Source, destination, protocol, and what follows the headers; nothing does in a fragment that is not the first.
-type Headers<'a> = (IpAddr, IpAddr, u8, Option<&'a [u8]>);
+/// What stands before the protocol's own header.
+struct Headers {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    /// As the headers say; the packet may have been cut short.
+    length: usize,
+    is_later_fragment: bool,
+}
 
-fn of_ipv4(packet: &[u8]) -> Option<Headers<'_>> {
+fn of_ipv4(packet: &[u8]) -> Option<Headers> {
     let header = packet.first_chunk::<20>()?;
     let [first, _, _, _, _, _, fragment_high, fragment_low, _, protocol, _, _, addresses @ ..] = *header;
     let [a, b, c, d, e, f, g, h] = addresses;
-    let length = usize::from(first & 0xf) * 4;
-    let is_first = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff == 0;
-    let rest = packet.get(length.max(20)..).filter(|_| is_first);
-    Some((Ipv4Addr::new(a, b, c, d).into(), Ipv4Addr::new(e, f, g, h).into(), protocol, rest))
+    Some(Headers {
+        source: Ipv4Addr::new(a, b, c, d).into(),
+        destination: Ipv4Addr::new(e, f, g, h).into(),
+        protocol,
+        length: (usize::from(first & 0xf) * 4).max(20),
+        is_later_fragment: u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff != 0,
+    })
 }
 
-fn of_ipv6(packet: &[u8]) -> Option<Headers<'_>> {
-    let (header, mut rest) = packet.split_first_chunk::<40>()?;
+fn of_ipv6(packet: &[u8]) -> Option<Headers> {
+    let header = packet.first_chunk::<40>()?;
     let address =
         |at: usize| header.get(at..).and_then(<[u8]>::first_chunk::<16>).map(|it| Ipv6Addr::from(*it));
     let (source, destination) = (address(8)?.into(), address(24)?.into());
-    let mut protocol = *header.get(6)?;
+    let (mut protocol, mut at, mut is_later_fragment) = (*header.get(6)?, header.len(), false);
     for _ in 0..EXTENSIONS {
-        let Some([next, length, high, low]) = rest.first_chunk::<4>().copied() else { break };
-        let length = match protocol {
+        let extension = packet.get(at..).and_then(|rest| rest.first_chunk::<4>());
+        let Some([next, length, high, low]) = extension.copied().filter(|_| !is_later_fragment) else {
+            break;
+        };
+        at += match protocol {
             HOP_BY_HOP | ROUTING | OPTIONS => (usize::from(length) + 1) * 8,
-            FRAGMENT if u16::from_be_bytes([high, low]) & 0xfff8 != 0 => {
-                return Some((source, destination, next, None));
-            }
             FRAGMENT => 8,
             _ => break,
         };
-        (protocol, rest) = (next, rest.get(length..).unwrap_or_default());
+        is_later_fragment = protocol == FRAGMENT && u16::from_be_bytes([high, low]) & 0xfff8 != 0;
+        protocol = next;
     }
-    Some((source, destination, protocol, Some(rest)))
+    Some(Headers { source, destination, protocol, length: at, is_later_fragment })
 }
 
 #[cfg(test)]
@@ -158,6 +183,8 @@ mod tests {
         let options = [17, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 53];
         assert_eq!(read_one(&ipv6(OPTIONS, &options)).unwrap().ports, Some((1, 53)));
         assert_eq!(read_one(&ipv6(FRAGMENT, &options)).unwrap().ports, Some((1, 53)));
+        let packet = read_one(&ipv6(OPTIONS, &options)).unwrap();
+        assert_eq!((packet.headers, packet.bytes.len(), packet.is_later_fragment), (48, 52, false));
     }
 
     #[test]
@@ -166,6 +193,7 @@ mod tests {
         assert_eq!(read_one(&ipv4(6, [0, 9], &[1, 2, 3, 4])).unwrap().ports, None, "a later fragment");
         let later = read_one(&ipv6(FRAGMENT, &[6, 0, 0, 8, 0, 0, 0, 0, 1, 2, 3, 4])).unwrap();
         assert_eq!((later.ports, later.protocol), (None, 6));
+        assert_eq!((later.headers, later.is_later_fragment), (48, true));
         assert_eq!(read_one(&ipv4(6, [0, 0], &[1, 2])).unwrap().ports, None, "cut short");
         assert_eq!(read_one(&[0x45, 0, 0]), None);
         assert_eq!(read_one(&[]), None);

@@ -25,6 +25,9 @@ const ELEMENTS_PER_MESSAGE: usize = 128;
 pub enum Change {
     /// Makes a table, with a comment (not kept before Linux 5.10). Refused (EEXIST) if there is one of that name.
     AddTable(Table, Option<String>),
+    /// Makes a table that goes with the socket over which it is made, however its process ends; nobody else can change it
+    /// meanwhile. Refused (EEXIST) if there is one of that name, and (EOPNOTSUPP, EINVAL) before Linux 5.12.
+    AddOwnedTable(Table),
     /// Removes a table with all that is in it. Refused (ENOENT) if there is none.
     DeleteTable(Table),
     /// Makes a chain.
@@ -135,6 +138,10 @@ impl Change {
                 let inner = NfTablesMessage::NewTable(table.to_message(comment.as_deref()));
                 one(table, NLM_F_CREATE | NLM_F_EXCL, inner)
             }
+            // nft create table FAMILY NAME { flags owner }
+            Self::AddOwnedTable(table) => {
+                one(table, NLM_F_CREATE | NLM_F_EXCL, NfTablesMessage::NewTable(table.to_owned_message()))
+            }
             // nft delete table FAMILY NAME
             Self::DeleteTable(table) => one(table, 0, NfTablesMessage::DeleteTable(table.to_message(None))),
             Self::AddChain(table, chain) => {
@@ -213,7 +220,7 @@ fn set_of(elements: &[Element]) -> &str {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddTable(table, _) => write!(f, "create table {table}"),
+            Self::AddTable(table, _) | Self::AddOwnedTable(table) => write!(f, "create table {table}"),
             Self::DeleteTable(table) => write!(f, "delete table {table}"),
             Self::AddChain(table, chain) => write!(f, "add chain {table} {}", chain.name),
             Self::AddSet(table, set) => write!(f, "add set {table} {}", set.name),

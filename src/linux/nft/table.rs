@@ -5,7 +5,7 @@ use std::fmt;
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, InetHookNumber, TableAttribute,
-    TableMessage,
+    TableFlags, TableMessage,
 };
 
 use super::userdata;
@@ -70,6 +70,12 @@ impl Table {
         let mut attributes = vec![TableAttribute::Name(self.name.clone())];
         attributes.extend(comment.map(|comment| TableAttribute::UserData(userdata::from_comment(comment))));
         TableMessage { attributes }
+    }
+
+    pub(super) fn to_owned_message(&self) -> TableMessage {
+        let mut message = self.to_message(None);
+        message.attributes.push(TableAttribute::Flags(TableFlags::Owner));
+        message
     }
 }
 
