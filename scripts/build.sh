@@ -6,9 +6,10 @@
 #   TRIPLE         default: this machine, the plugin against musl where rustup has that target, the others against
 #                  glibc. For another machine, for example aarch64-unknown-linux-gnu, Debian's cross compiler is used,
 #                  and what it lacks is installed.
-#   DIR BINARY...  default: dist/, and all of them (scripts/workspace.sh)
+#   DIR BINARY...  default: dist/, and all that goes onto a node (scripts/workspace.sh); kubectl-ferrule, which does not, is
+#                  built when it is named
 #
-# With ferrulectl come its shell completions (DIR/completions) and man pages (DIR/man).
+# With ferrulectl and kubectl-ferrule come their shell completions (DIR/completions) and man pages (DIR/man).
 #
 # Release binaries that need nothing of the machine they run on. The same commit gives the same bytes in any directory
 # (scripts/reproducible.sh).
@@ -36,6 +37,9 @@ command -v readelf >/dev/null || need_packages binutils
 # The plugin starts for every pod. musl's start is shorter than glibc's, which asks the CPU much (in a virtual machine
 # each CPUID is a trap), and the plugin is a fifth smaller with it. The others have parts in C (ring), which would need a
 # C compiler for musl.
+# Of those kubectl-ferrule runs on machines of which nothing is known, and asks for an API server by its name: glibc's
+# resolver, linked statically, works with the very same glibc only. The parts in C need no libc, so this machine's
+# compiler will do.
 declare -A target_of=()
 if [ -z "$target" ]; then
     host=$(rustc -vV | sed -n 's/^host: //p')
@@ -44,7 +48,11 @@ if [ -z "$target" ]; then
         timeout 120 rustup target add "$musl" >&2 || say "no musl for this toolchain: glibc instead"
     fi
     for binary in "${binaries[@]}"; do target_of[$binary]=$host; done
-    if has_std "$musl"; then target_of[ferrule]=$musl; fi
+    if has_std "$musl"; then
+        target_of[ferrule]=$musl
+        if [ -n "${target_of[kubectl-ferrule]:-}" ]; then target_of[kubectl-ferrule]=$musl; fi
+        export "CC_${musl//-/_}=cc" "AR_${musl//-/_}=ar"
+    fi
 else
     need_target "$target"
     for binary in "${binaries[@]}"; do target_of[$binary]=$target; done
@@ -73,5 +81,7 @@ for binary in "${binaries[@]}"; do
     fi
     size=$(stat --format=%s "$dir/$binary")
     say "$dir/$binary: static, $target, $((size / 1024)) KiB"
-    if [ "$binary" = ferrulectl ]; then "${runner[@]}" "$dir/$binary" generate "$dir"; fi
+    case $binary in
+        ferrulectl | kubectl-ferrule) "${runner[@]}" "$dir/$binary" generate "$dir" ;;
+    esac
 done

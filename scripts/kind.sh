@@ -86,7 +86,11 @@ diagnose() {
     k --namespace kube-system logs --selector app.kubernetes.io/name=ferrule --prefix --tail 20 >&2 || true
 }
 
-build_tests() { cargo build --locked --package cluster; }
+# With the program of users, which the tests run here.
+build_tests() {
+    cargo build --locked --package cluster
+    cargo build --locked --package ferrule --features "$features" --bin kubectl-ferrule
+}
 
 run_tests() {
     "$(target_directory)/debug/cluster" "$@"

@@ -10,13 +10,15 @@
 #     "${runner[@]}" dist/ferrule --version  # programs here: nothing, where this machine does so itself
 
 # With all doors: what clippy and the tests are built with.
-features=ferrule/agent,ferrule/cli
+features=ferrule/agent,ferrule/cli,ferrule/kubectl
 
 # What goes onto a node: each binary with the features and the profile that it is built with. The plugin is built
 # without what only the others need, and smaller.
 binaries=(ferrule ferruled ferrulectl)
-declare -A features_of=([ferrule]="" [ferruled]=agent [ferrulectl]=cli)
-declare -A profile_of=([ferrule]=release [ferruled]=agent [ferrulectl]=agent)
+declare -A features_of=([ferrule]="" [ferruled]=agent [ferrulectl]=cli [kubectl-ferrule]=kubectl)
+declare -A profile_of=([ferrule]=release [ferruled]=agent [ferrulectl]=agent [kubectl-ferrule]=agent)
+# What goes onto no node: it runs where kubectl does.
+binaries_of_users=(kubectl-ferrule)
 
 # What only `scripts/test.sh --all` runs: minutes each. Names of tests as libtest has them, or parts of these.
 slow_tests=(adversarial::)

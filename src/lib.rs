@@ -20,6 +20,7 @@
 //! | [`plugin`]           | a door: ADD DEL CHECK GC STATUS VERSION, for the runtime            | all above            |
 //! | `cli`                | a door: ferrulectl, for people (feature `cli`)                      | all above but plugin |
 //! | `agent`              | a door: ferruled, for the cluster (feature `agent`)                 | the same             |
+//! | `kubectl`            | kubectl-ferrule: asks `cli` on nodes (feature `kubectl`)            | cni, connectivity    |
 //!
 //! The doors never use each other, so that each is built without the others' dependencies.
 //!
@@ -41,11 +42,13 @@ pub mod connectivity;
 pub mod datapath;
 pub mod desired;
 pub mod foreign_firewall;
+#[cfg(feature = "kubectl")]
+pub mod kubectl;
 pub mod linux;
 pub mod log;
 pub mod mac;
 pub mod plugin;
 pub mod policy;
 pub mod store;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "kubectl"))]
 pub mod text_table;

@@ -10,6 +10,7 @@
 //! | `linux`                               | that layer alone, against `ip`                                    |
 //! | `loopback`                            | ferrule in the place of the reference plugin of that name         |
 //! | `agent` `cli` `foreign_firewall`      | the node agent, the verbs, other people's firewalls               |
+//! | `kubectl`                             | `kubectl ferrule` and an API server of the tests                  |
 //! | `containerd`                          | whole nodes with the distribution's containerd (tests/lab)        |
 //! | `security`                            | what docs/security-model.md claims                                |
 //! | `adversarial`                         | faults, random sequences, rotten disks: the tier that takes minutes |
@@ -35,6 +36,8 @@ mod documents;
 mod foreign_firewall;
 mod gc;
 mod ipam_role;
+#[cfg(feature = "kubectl")]
+mod kubectl;
 mod layers;
 mod linux;
 mod loopback;

@@ -1,9 +1,11 @@
 //! What the documents tell people to type in the repository: CI executes it, and these are the lines that do.
 
 use std::fs;
+use std::process::Command;
 
 use kit::documents::{Fence, fences, repository};
-use kit::process::output;
+use kit::files::Scratch;
+use kit::process::{expect, output, run};
 
 /// How a line begins, the file that executes it, and words of that file.
 const EXECUTED: &[(&str, &str, &str)] = &[
@@ -17,6 +19,8 @@ const EXECUTED: &[(&str, &str, &str)] = &[
     ("scripts/check.sh", "scripts/test.sh", "scripts/check.sh --without-tests"),
     ("scripts/build.sh --target aarch64-", "scripts/arm64.sh", "scripts/build.sh --target \"$target\""),
     ("scripts/build.sh --target x86_64-", "scripts/build.sh", "need_target \"$target\""),
+    // Into the directory of users' programs.
+    ("scripts/build.sh dist kubectl-ferrule", ".github/workflows/release.yaml", " kubectl-ferrule\n"),
     ("scripts/build.sh", "scripts/test.sh", "scripts/build.sh \"$scratch/root\""),
     ("dist/ferrulectl --version", "scripts/test.sh", "\"/$binary\" --version"),
     ("scripts/fuzz.sh", "scripts/test.sh", "scripts/fuzz.sh 20000"),
@@ -63,6 +67,25 @@ const EXECUTED: &[(&str, &str, &str)] = &[
     ("helm upgrade ferrule deploy/chart/ferrule ", "tests/cluster/src/cases/helm.rs", "&[\"upgrade\"]"),
     ("helm rollback ferrule 1 ", "tests/cluster/src/cases/helm.rs", "\"rollback\", \"ferrule\", \"1\""),
     ("helm uninstall ferrule ", "tests/cluster/src/cases/helm.rs", "\"uninstall\", \"ferrule\", \"--wait\""),
+    (
+        "kubectl apply --filename deploy/kubectl/rbac.yaml",
+        "tests/cluster/src/cases/kubectl.rs",
+        "deploy(\"kubectl/rbac.yaml\")",
+    ),
+    (
+        "kubectl create clusterrolebinding ferrule-kubectl --clusterrole=ferrule-kubectl --group=$group",
+        "tests/cluster/src/cases/kubectl.rs",
+        "\"clusterrolebinding\", \"--clusterrole=ferrule-kubectl\"",
+    ),
+    (
+        "kubectl --namespace kube-system create rolebinding ferrule-kubectl --role=ferrule-kubectl --group=$group",
+        "tests/cluster/src/cases/kubectl.rs",
+        "\"rolebinding\", \"--role=ferrule-kubectl\"",
+    ),
+    ("kubectl ferrule why ", "tests/cluster/src/cases/kubectl.rs", "\"why {}/{client} {to}"),
+    ("kubectl ferrule capture ", "tests/cluster/src/cases/kubectl.rs", "\"capture {}/{server} --count 8\""),
+    ("kubectl ferrule bundle", "tests/cluster/src/cases/kubectl.rs", "as_account(\"bundle\")"),
+    ("kubectl ferrule uninstall", "tests/cluster/src/cases/kubectl.rs", "call(space, \"uninstall\")"),
     // Into a registry that only its user has.
     ("docker push $REGISTRY/ferrule:", "scripts/kind.sh", "kind load docker-image \"$image\""),
     (
@@ -129,4 +152,26 @@ fn every_command_line_for_the_repository_is_executed_somewhere() {
         count += 1;
     }
     assert!(count > 8, "{count} fences");
+}
+
+/// Release and checksums stand in the manifest; nothing is left to fill in.
+#[test]
+fn the_manifest_for_krew_has_the_archives_checksums() {
+    let scratch = Scratch::new("krew");
+    let mut sums = Vec::new();
+    for arch in ["amd64", "arm64"] {
+        let archive = scratch.path().join(format!("kubectl-ferrule-v9.8.7-linux-{arch}.tar.gz"));
+        fs::write(&archive, format!("of {arch}")).unwrap();
+        let sum = expect("sha256sum", &[archive.to_str().unwrap()]);
+        sums.push(sum.split(' ').next().unwrap().to_owned());
+    }
+    let mut krew = Command::new(repository().join("scripts/krew.sh"));
+    let manifest = run(krew.args(["somebody/ferrule", "v9.8.7"]).arg(scratch.path()), "").unwrap();
+    assert!(!manifest.contains('$'), "{manifest}");
+    assert!(manifest.contains("  version: v9.8.7\n"), "{manifest}");
+    for (arch, sum) in ["amd64", "arm64"].iter().zip(&sums) {
+        let place =
+            format!("somebody/ferrule/releases/download/v9.8.7/kubectl-ferrule-v9.8.7-linux-{arch}.tar.gz");
+        assert!(manifest.contains(&format!("{place}\n    sha256: {sum}\n")), "{manifest}");
+    }
 }

@@ -12,6 +12,9 @@ pub static FERRULED: LazyLock<PathBuf> = LazyLock::new(|| built("ferruled"));
 /// The command line, of a build with the feature `cli`.
 pub static FERRULECTL: LazyLock<PathBuf> = LazyLock::new(|| built("ferrulectl"));
 
+/// The command line for clusters, of a build with the feature `kubectl`.
+pub static KUBECTL_FERRULE: LazyLock<PathBuf> = LazyLock::new(|| built("kubectl-ferrule"));
+
 /// Where the distribution keeps the reference plugins (Debian's containernetworking-plugins).
 pub const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 

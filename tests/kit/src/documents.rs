@@ -71,6 +71,9 @@ pub fn fences_of(document: &str) -> Vec<Fence> {
 /// Whether a command line of a fence `sh cluster` only looks at the cluster. The cluster tests execute those.
 pub fn only_reads(line: &str) -> bool {
     let words = line.split_whitespace().collect::<Vec<_>>();
+    if let ["kubectl", "ferrule", verb, ..] = words[..] {
+        return ["doctor", "inspect"].contains(&verb);
+    }
     let verb = match words[..] {
         ["kubectl", "--namespace", _, verb, ..] | ["kubectl", verb, ..] => verb,
         _ => return false,

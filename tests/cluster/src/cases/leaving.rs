@@ -13,11 +13,16 @@ use crate::space::Space;
 /// is installed again then, and works.
 pub fn uninstalled_nodes_are_as_before(space: &Space<'_>) -> Result {
     let outcome = leave(space);
+    install_again(space)?;
+    outcome
+}
+
+/// As `scripts/kind.sh up` does, with the DNS that the steps have scaled down.
+pub fn install_again(space: &Space<'_>) -> Result {
     system(space, &["apply", "--filename", &deploy("ferrule.yaml")])?;
     space.system_rolled_out("daemonset/ferrule")?;
     system(space, &["scale", "deployment/coredns", "--replicas=2"])?;
-    space.system_rolled_out("deployment/coredns")?;
-    outcome
+    space.system_rolled_out("deployment/coredns")
 }
 
 fn leave(space: &Space<'_>) -> Result {
@@ -44,6 +49,11 @@ fn leave(space: &Space<'_>) -> Result {
     let said = space.follow(log);
     space.follow(delete)?;
     uninstalled.map_err(|failure| format!("{failure}\n{}", said.unwrap_or_default()))?;
+    nodes_are_as_before(space)
+}
+
+/// What was noted before ferrule came, and nothing more.
+pub fn nodes_are_as_before(space: &Space<'_>) -> Result {
     for node in &space.nodes {
         let (before, after) = (node.state_noted()?, node.state()?);
         let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());

@@ -9,6 +9,7 @@ mod documents;
 mod first;
 mod helm;
 mod host_ports;
+mod kubectl;
 mod leaving;
 mod masquerade;
 mod neighbours;
@@ -174,6 +175,12 @@ pub fn all() -> Vec<Case> {
         Ferrule, None: nodes::a_worker_that_restarts_is_as_before,
         Ferrule, None: nodes::a_control_plane_with_another_address_is_as_before,
         Ferrule, None: nodes::a_worker_that_joins_again_leaves_no_stale_route,
+        Ferrule, None: kubectl::doctor_tells_once_what_all_nodes_have,
+        Ferrule, None: kubectl::a_capture_is_what_tcpdump_reads,
+        Ferrule, None: kubectl::a_bundle_has_each_node_and_no_secret,
+        Ferrule, None: kubectl::why_names_what_is_in_the_way,
+        Ferrule, None: kubectl::a_node_without_an_agent_and_a_silent_one_are_told,
+        Ferrule, None: kubectl::uninstall_does_all_steps_and_refuses_while_pods_run,
         Ferrule, None: leaving::uninstalled_nodes_are_as_before,
     ]
 }
