@@ -39,7 +39,6 @@ use crate::attachments::block_on;
 use crate::attachments::networks::Networks;
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
-use crate::text_table;
 
 /// What a verb prints, and how it ends.
 #[derive(Debug, Default, PartialEq, Eq)]
