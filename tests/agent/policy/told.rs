@@ -17,7 +17,14 @@ fn a_denial_names_pod_peer_port_and_policies() {
         format!("msg=\"policy denied\" direction=egress pod=shop/a peer=bank/b address={}", b.addresses[1]),
         format!("port={PORT} protocol=udp policies=shop/closed"),
     ] {
-        world.node.wait(&words, || world.node.log().contains(&words));
+        // The flow by which it was seen may have begun before the policy held: then its answers alone were denied.
+        world.node.wait(&words, || {
+            for (family, address) in a.addresses.iter().enumerate() {
+                assert!(!reaches(b.pod.namespace(), address, PORT, true));
+                assert!(!reaches(a.pod.namespace(), &b.addresses[family], PORT, true));
+            }
+            world.node.log().contains(&words)
+        });
     }
     let count = |direction: &str| {
         let name = format!("namespace=\"shop\",direction=\"{direction}\"");
