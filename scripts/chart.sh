@@ -174,7 +174,7 @@ if sources=$(go_module "$kubernetes") && operators=$(go_module "$operator"); the
         lower=$(basename "$file")
         mv "$file" "$scratch/schemas/${lower,,}"
     done
-    check deploy/ferrule.yaml deploy/uninstall.yaml deploy/prometheus/podmonitor.yaml deploy/prometheus/rules.yaml "$scratch/all.yaml" >&2
+    check deploy/ferrule.yaml deploy/uninstall.yaml deploy/components/startup-taint/rbac.yaml deploy/prometheus/podmonitor.yaml deploy/prometheus/rules.yaml "$scratch/all.yaml" >&2
     # That it would say so.
     sed 's/hostNetwork: true/hostNetwrk: true/' deploy/ferrule.yaml >"$scratch/wrong.yaml"
     ! check "$scratch/wrong.yaml" >/dev/null || die "kubeconform takes an unknown field"

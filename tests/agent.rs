@@ -30,5 +30,6 @@ mod policy;
 mod probes;
 mod repair;
 mod scale;
+mod taint;
 mod told;
 mod uninstall;

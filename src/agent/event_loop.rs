@@ -350,6 +350,9 @@ impl Agent {
                 Some(_) => self.lacks.over(name),
             }
         }
+        if let Some(place) = self.cluster.index.own().and_then(|own| own.condition.startup_taint) {
+            self.reported.remove_startup_taint(place);
+        }
         self.pending.check_table_if_due(now);
         self.watch_over_routes(now);
         if self.pending.take_save(now) {

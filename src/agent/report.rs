@@ -282,6 +282,13 @@ impl Reported {
         }
     }
 
+    /// The Node has a startup taint: it goes as soon as pods can have a network here.
+    pub fn remove_startup_taint(&self, place: usize) {
+        if let Some(recorder) = self.recorder.as_ref().filter(|_| self.is_ready) {
+            recorder.remove_startup_taint(place);
+        }
+    }
+
     /// The Node's condition says that its network is not available: it is to be set again.
     pub fn network_is_unavailable(&mut self) {
         self.is_available = false;

@@ -31,6 +31,8 @@ pub struct NodeSpec {
     pub created: String,
     pub ready: bool,
     pub awaits_network: bool,
+    /// Keys of its taints.
+    pub taints: Vec<String>,
     /// Changes with each heartbeat, and means nothing.
     pub heartbeat: u64,
 }
@@ -45,6 +47,7 @@ impl NodeSpec {
             created: "2026-11-23T16:04:05Z".to_owned(),
             ready: true,
             awaits_network: false,
+            taints: Vec::new(),
             heartbeat: 0,
         }
     }
@@ -63,6 +66,8 @@ impl NodeSpec {
             spec["podCIDR"] = json!(first);
             spec["podCIDRs"] = json!(self.pod_cidrs);
         }
+        let taints = self.taints.iter().map(|key| json!({ "key": key, "effect": "NoSchedule" }));
+        spec["taints"] = taints.collect();
         let addresses: Vec<Value> = self
             .internal_ips
             .iter()
@@ -163,6 +168,22 @@ impl Api {
         let done = change(&mut state.lock().unwrap());
         changed.notify_all();
         done
+    }
+
+    /// A JSON patch that removes a taint, if it is where the patch says (RFC 6902).
+    fn patch_taints(&self, name: &str, patch: &Value) -> bool {
+        let place =
+            patch[1]["path"].as_str().and_then(|path| path.strip_prefix("/spec/taints/")?.parse().ok());
+        let Some((mut node, place)) = self.change(|state| state.nodes.get(name).cloned()).zip(place) else {
+            return false;
+        };
+        let is_as_tested =
+            node.0.taints.get::<usize>(place).is_some_and(|key| patch[0]["value"] == key.as_str());
+        if is_as_tested {
+            node.0.taints.remove(place);
+            self.put(node.0);
+        }
+        is_as_tested
     }
 
     /// Adds or changes a Node.
@@ -327,6 +348,9 @@ impl Api {
             self.change(|state| state.written.push((method.to_owned(), path.to_owned(), body.clone())));
             let answer = if path.contains("/nodes/") {
                 let name = path.split("/nodes/").nth(1)?.split('/').next()?;
+                if body.is_array() && !self.patch_taints(name, &body) {
+                    return respond(stream, 422, "{}");
+                }
                 self.change(|state| state.nodes.get(name).map(|(node, version)| node.to_json(*version)))?
             } else {
                 body

@@ -1,4 +1,4 @@
-//! Writes to the API server: events of this Node, and its condition `NetworkUnavailable`.
+//! Writes to the API server: events of this Node, its condition `NetworkUnavailable`, and that its startup taint goes.
 //!
 //! A task of its own, so that an API server that does not answer never holds up what the node needs. What it refuses, or
 //! does not answer, is written again until it is there.
@@ -16,6 +16,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
+
+mod taint;
 
 use crate::agent::backoff::Backoff;
 use crate::agent::k8s::watched_node::WatchedNode;
@@ -54,6 +56,8 @@ pub enum Notice {
         /// For people.
         message: String,
     },
+    /// The startup taint goes, which is at this place among the Node's taints.
+    RemoveTaint(usize),
 }
 
 /// Takes notices without waiting. Clones reach the same task.
@@ -92,6 +96,11 @@ impl EventRecorder {
         self.send(Notice::Condition { is_unavailable, reason, message: message.to_owned() });
     }
 
+    /// Has the startup taint removed. To be repeated as long as the Node has it.
+    pub fn remove_startup_taint(&self, place: usize) {
+        self.send(Notice::RemoveTaint(place));
+    }
+
     fn send(&self, notice: Notice) {
         if self.0.try_send(notice).is_err() {
             debug!("event queue full, event not written");
@@ -125,11 +134,20 @@ struct Writer {
     /// Reason of the last failure to write one, as of the condition.
     event_reason: String,
     written: HashMap<(&'static str, String), Instant>,
+    /// Place of the startup taint, if it is to go.
+    taint: Option<usize>,
+    taint_failures: Backoff,
+    taint_reason: String,
+    client: Client,
 }
 
 async fn write_notices(client: Client, node: String, mut notices: mpsc::Receiver<Notice>) {
     let mut writer = Writer {
         nodes: Api::all(client.clone()),
+        taint: None,
+        taint_failures: Backoff::default(),
+        taint_reason: String::new(),
+        client: client.clone(),
         // Of what is in no namespace, events are in this one.
         events: Api::namespaced(client, "default"),
         node,
@@ -147,7 +165,10 @@ async fn write_notices(client: Client, node: String, mut notices: mpsc::Receiver
         let at = [writer.condition_at, writer.events_at].into_iter().flatten().min();
         tokio::select! {
             notice = notices.recv() => match notice {
-                Some(notice) => writer.take(notice),
+                Some(notice) => {
+                    writer.take(notice);
+                    taint::remove(&mut writer).await;
+                }
                 None => return,
             },
             () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => writer.write().await,
@@ -166,6 +187,7 @@ impl Writer {
                 self.condition_failures.succeed();
                 self.condition_at = Some(now);
             }
+            Notice::RemoveTaint(place) => self.taint = Some(place),
             Notice::Event { is_warning, reason, note } => {
                 self.written.retain(|_, at| now.duration_since(*at) < QUIET);
                 let is_waiting = self.waiting.iter().any(|it| it.0 == reason && it.1 == note);

@@ -33,6 +33,8 @@ pub struct Condition {
     pub awaits_network: bool,
     /// `NetworkUnavailable` is there and is not `False`.
     pub network_unavailable: bool,
+    /// Place of the startup taint among its taints.
+    pub startup_taint: Option<usize>,
 }
 
 /// A node of the cluster.

@@ -12,6 +12,9 @@ use crate::agent::k8s::metadata::{stands_for, without_labels};
 use crate::agent::k8s::node_info::{Condition, NodeInfo, RawNode};
 use crate::agent::k8s::watch::Watched;
 
+/// Key of a taint that keeps pods from a new node until the agent removes it, if kubelet registers the node with it.
+pub const STARTUP_TAINT: &str = "ferrule.dev/agent-not-ready";
+
 /// A Node with the fields that are needed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct WatchedNode {
@@ -30,6 +33,20 @@ struct Spec {
     pod_cidr: Option<String>,
     #[serde(default, rename = "podCIDRs")]
     pod_cidrs: Vec<String>,
+    #[serde(default)]
+    taints: Vec<Taint>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Taint {
+    #[serde(default, rename = "key", deserialize_with = "is_startup_taint")]
+    is_startup: bool,
+}
+
+/// Whether a taint is the one that keeps pods away until the agent has set up the node.
+fn is_startup_taint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let key = Option::<Cow<'_, str>>::deserialize(deserializer)?;
+    Ok(key.is_some_and(|key| key == STARTUP_TAINT))
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -86,6 +103,7 @@ impl WatchedNode {
                 _ => {}
             }
         }
+        condition.startup_taint = spec.taints.iter().position(|taint| taint.is_startup);
         let is_internal = |it: &Address| it.kind == "InternalIP";
         let pod_cidrs = if spec.pod_cidrs.is_empty() {
             spec.pod_cidr.into_iter().filter(|text| !text.is_empty()).collect()
@@ -113,7 +131,10 @@ mod tests {
                 "name": "worker", "uid": "u", "resourceVersion": "7",
                 "creationTimestamp": "2026-11-23T16:04:05Z", "managedFields": [{ "fieldsV1": { "f:x": {} } }],
             },
-            "spec": { "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64"], "taints": [] },
+            "spec": { "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64"], "taints": [
+                { "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" },
+                { "key": "ferrule.dev/agent-not-ready", "effect": "NoSchedule" },
+            ] },
             "status": {
                 "addresses": [
                     { "type": "Hostname", "address": "worker" },
@@ -134,7 +155,12 @@ mod tests {
         let info = node.into_info();
         assert_eq!((info.name.as_str(), info.created), ("worker", 1_795_449_845));
         assert_eq!((info.pod_cidrs.len(), info.node_ips.len(), info.unusable.len()), (2, 2, 0));
-        let expected = Condition { ready: false, awaits_network: true, network_unavailable: true };
+        let expected = Condition {
+            ready: false,
+            awaits_network: true,
+            network_unavailable: true,
+            startup_taint: Some(1),
+        };
         assert_eq!(info.condition, expected);
     }
 

@@ -175,6 +175,8 @@ pub fn all() -> Vec<Case> {
         Ferrule, None: nodes::a_worker_that_restarts_is_as_before,
         Ferrule, None: nodes::a_control_plane_with_another_address_is_as_before,
         Ferrule, None: nodes::a_worker_that_joins_again_leaves_no_stale_route,
+        Ferrule, None: nodes::first_packets_on_a_node_that_joins_are_answered,
+        Ferrule, None: nodes::the_startup_taint_is_removed_by_the_agent,
         Ferrule, None: kubectl::doctor_tells_once_what_all_nodes_have,
         Ferrule, None: kubectl::a_capture_is_what_tcpdump_reads,
         Ferrule, None: kubectl::a_bundle_has_each_node_and_no_secret,

@@ -1,14 +1,16 @@
 //! Nodes restart, change their addresses, leave and come back. What pods of the other nodes send each other meanwhile
 //! arrives.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::pods::{all_reach_all, one_on_each, two_on_each_node};
 use crate::agents;
-use crate::cluster::{Family, Node};
+use crate::cluster::{Family, Node, deploy};
 use crate::ensure;
+use crate::pod::{HTTP, Pod};
 use crate::probe;
 use crate::process::{Result, eventually, run, seconds};
 use crate::space::Space;
@@ -67,10 +69,7 @@ pub fn a_worker_that_joins_again_leaves_no_stale_route(space: &Space<'_>) -> Res
     let names = one_on_each(space, &others)?;
     let start = Instant::now();
     let (now, losses) = probe::during(space, &names, || {
-        let drain = ["drain", &node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force"];
-        space.kubectl(&[&drain[..], &["--timeout=120s"]].concat())?;
-        space.kubectl(&["delete", "node", &node.name])?;
-        node.run(&["kubeadm", "reset", "--force"])?;
+        leave(space, node)?;
         let joined = take_ranges(space).and_then(|()| join(space, node));
         space.kubectl(&["delete", "nodes", "--selector", TAKER])?;
         let now = joined?;
@@ -83,6 +82,88 @@ pub fn a_worker_that_joins_again_leaves_no_stale_route(space: &Space<'_>) -> Res
     stale_routes(space, &node.pod_ranges)?;
     let pods = two_on_each_node(space)?;
     all_reach_all(space, &pods).map(|_| ())
+}
+
+/// Pods wait for the node before it joins, so the first of them starts the moment it is Ready. Each first packet that it
+/// sends is answered: one that is lost is sent again after a second, which is longer than it waits.
+pub fn first_packets_on_a_node_that_joins_are_answered(space: &Space<'_>) -> Result {
+    let node = space.worker(1)?;
+    ensure!(!node.is_control_plane, "a cluster without workers");
+    let others: Vec<&Node> = space.nodes.iter().filter(|other| other.name != node.name).collect();
+    let servers = one_on_each(space, &others)?;
+    let mut asked = Vec::new();
+    for server in &servers {
+        asked.extend(space.addresses(server)?.into_iter().map(|it| SocketAddr::new(it, HTTP).to_string()));
+    }
+    leave(space, node)?;
+    let script = "for server in \"$@\"; do /agnhost connect --timeout=900ms $server && echo answered; done";
+    let names = ["first", "second", "third"];
+    let waiting = |name| {
+        let mut words = vec!["-c", script, "sh"];
+        words.extend(asked.iter().map(String::as_str));
+        let pod =
+            Pod::running(name, &space.agnhost, &words).with("/spec/containers/0/command", json!(["/bin/sh"]));
+        let pod = pod.with("/spec/restartPolicy", json!("Never"));
+        pod.with("/spec/nodeSelector", json!({ "kubernetes.io/hostname": node.name })).manifest()
+    };
+    let created = space.create(names.map(waiting));
+    // Whatever else fails, the cluster has its node again.
+    let joined = join(space, node);
+    created?;
+    joined?;
+    for name in names {
+        let pod = format!("pod/{name}");
+        // An agnhost that is not answered ends with a status, the shell with that of the last.
+        let ended = |phase: &str| {
+            let phase = format!("--for=jsonpath={{.status.phase}}={phase}");
+            space.kubectl(&["wait", &phase, &pod, "--timeout=60s"])
+        };
+        ended("Succeeded").map_err(|failure| {
+            format!("{failure}\n{}", space.kubectl(&["logs", name]).unwrap_or_default())
+        })?;
+        let log = space.kubectl(&["logs", name])?;
+        let answered = log.matches("answered").count();
+        ensure!(
+            answered == asked.len(),
+            "{name}: {answered} of {} first packets were answered:\n{log}",
+            asked.len()
+        );
+    }
+    space.note(format!("{} first packets of {} pods were answered", asked.len() * names.len(), names.len()));
+    Ok(())
+}
+
+/// With `deploy/components/startup-taint` the agent removes the taint that kubelet registered a node with.
+pub fn the_startup_taint_is_removed_by_the_agent(space: &Space<'_>) -> Result {
+    let node = space.worker(0)?;
+    let rights = deploy("components/startup-taint/rbac.yaml");
+    space.kubectl(&["apply", "--filename", &rights])?;
+    let worked = space
+        .kubectl(&["taint", "node", &node.name, "ferrule.dev/agent-not-ready=:NoSchedule"])
+        .and_then(|_| {
+            eventually("the taint is gone", Duration::from_secs(90), || {
+                let now = space.get(&["node", &node.name])?;
+                ensure!(
+                    !now["spec"]["taints"].to_string().contains("agent-not-ready"),
+                    "{}",
+                    now["spec"]["taints"]
+                );
+                Ok(())
+            })
+        });
+    if worked.is_err() {
+        let _ = space.kubectl(&["taint", "node", &node.name, "ferrule.dev/agent-not-ready-"]);
+    }
+    space.kubectl(&["delete", "--filename", &rights])?;
+    worked
+}
+
+/// Takes a node out of the cluster, as kubeadm's documentation has it.
+fn leave(space: &Space<'_>, node: &Node) -> Result {
+    let drain = ["drain", &node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force"];
+    space.kubectl(&[&drain[..], &["--timeout=120s"]].concat())?;
+    space.kubectl(&["delete", "node", &node.name])?;
+    node.run(&["kubeadm", "reset", "--force"]).map(|_| ())
 }
 
 /// The label of Nodes that are there for their ranges only.
