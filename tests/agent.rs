@@ -9,6 +9,7 @@
 pub mod access;
 pub mod api;
 mod chain;
+mod checksums;
 mod claims;
 mod connection;
 mod family;

@@ -1,5 +1,6 @@
 //! Applies what is desired to the kernel and the store: one method for each part of the node, all idempotent.
 
+mod checksums;
 mod drops;
 pub mod lost;
 
@@ -67,6 +68,9 @@ pub struct Datapath {
     block_metadata: bool,
     /// Since when no node needs the overlay that is there.
     idle_overlay: Option<Instant>,
+    /// Whether the overlay's checksums are to be left to the card; `None` if that stays as it is.
+    checksum_offload: Option<bool>,
+
     /// Addresses of this node's Node that the node does not have, and what takes their place.
     replaced: Vec<(IpAddr, Option<IpAddr>)>,
     /// Netlink ports of the two sockets: the kernel names them in events of the agent's own changes.
@@ -121,6 +125,7 @@ impl Datapath {
             forward_accept: settings.forward_accept,
             masquerade: settings.masquerade,
             block_metadata: settings.block_instance_metadata,
+            checksum_offload: settings.vxlan_checksum_offload.wanted(),
             vxlan: overlay::Settings {
                 id: settings.vxlan_id,
                 port: settings.vxlan_port,

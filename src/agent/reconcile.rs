@@ -186,6 +186,10 @@ impl Agent {
         self.look_up_routes_soon();
         self.kernel.refresh_ownership();
         pass.repaired.routes = self.reported.ways(desired.routes(), &routed, pass.due.drifted.is_some());
+        let checksums = self.reported.step("checksums", self.kernel.datapath.keep_checksum_offload()).await;
+        if let Some(is_on) = checksums.flatten() {
+            info!(offload = is_on, "checksums of the overlay set");
+        }
         // Who may send to the overlay's port is in the table.
         pass.due.parts.table |= self.kernel.datapath.has_overlay() != had_overlay;
         pass.due.parts.files |= self.runtime.set_pod_mtu(routed.pod_mtu);

@@ -66,6 +66,10 @@ pub struct Settings {
     #[arg(long, env = "FERRULE_VXLAN_ID", default_value_t = DEFAULT_ID, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ID)))]
     pub vxlan_id: u32,
 
+    /// Whether the checksums of what pods send by VXLAN are left to the card: keep leaves it as it is, off has the kernel compute them
+    #[arg(long, env = "FERRULE_VXLAN_CHECKSUM_OFFLOAD", default_value = "keep")]
+    pub vxlan_checksum_offload: ChecksumOffload,
+
     /// MTU of pods in bytes; 0 takes the uplink's
     #[arg(long, env = "FERRULE_MTU", default_value_t = 0)]
     pub mtu: u32,
@@ -125,6 +129,28 @@ pub struct Settings {
     /// With --uninstall: go on though pods are running
     #[arg(long, env = "FERRULE_YES_PODS_LOSE_THEIR_NETWORK", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub yes_pods_lose_their_network: bool,
+}
+
+/// Who computes the checksums of what is sent by VXLAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ChecksumOffload {
+    /// Whoever does it now: the card, unless somebody has said otherwise.
+    Keep,
+    /// The card.
+    On,
+    /// The kernel.
+    Off,
+}
+
+impl ChecksumOffload {
+    /// Whether it is to be the card; `None` if nobody asks for either.
+    pub fn wanted(self) -> Option<bool> {
+        match self {
+            Self::Keep => None,
+            Self::On => Some(true),
+            Self::Off => Some(false),
+        }
+    }
 }
 
 /// What is done where iptables' chain FORWARD drops what it does not know.
@@ -222,6 +248,7 @@ mod tests {
         assert_eq!(settings.forward_accept, ForwardAccept::Auto);
         assert_eq!(settings.policy_unknown, PolicyUnknown::Hold);
         assert!(settings.policy_cut);
+        assert_eq!(settings.vxlan_checksum_offload.wanted(), None);
         assert_eq!(settings.conf_options(Some(1450)).mtu, Some(1450));
     }
 
@@ -274,6 +301,7 @@ mod tests {
             vec!["--vxlan-id", "16777216"],
             vec!["--masquerade", "maybe"],
             vec!["--policy-unknown", "deny"],
+            vec!["--vxlan-checksum-offload", "maybe"],
             vec!["--cni-versions", "1.0.0,2.0.0"],
         ] {
             let all = ["ferruled", "--node-name", "a"].into_iter().chain(words.iter().copied());

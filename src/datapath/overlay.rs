@@ -7,6 +7,7 @@
 //! The pods' routes are not made here but by [`crate::datapath::peers::synchronise_with`], to be called after [`keep`]: beside the
 //! direct ones, so that a peer's route changes its way in one step.
 
+mod checksums;
 mod device;
 mod fdb;
 mod reachability;
@@ -22,6 +23,7 @@ use crate::linux::link::{Link, LinkRef};
 use crate::linux::netlink::Netlink;
 use crate::linux::route::Family;
 use crate::linux::rule::{Packets, Rule};
+pub use checksums::keep_checksum_offload;
 pub use device::{Made, is_overlay};
 pub use reachability::{Settings, Ways, describe, ways};
 

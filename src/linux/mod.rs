@@ -24,6 +24,7 @@ mod attributes;
 pub mod change;
 pub mod conntrack;
 pub mod error;
+pub mod ethtool;
 mod exchange;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
