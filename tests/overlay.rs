@@ -3,6 +3,7 @@
 mod answers;
 mod forgery;
 mod keep;
+mod paths;
 mod reach;
 mod size;
 mod trouble;

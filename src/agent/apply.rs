@@ -3,6 +3,7 @@
 mod checksums;
 mod drops;
 pub mod lost;
+mod paths;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

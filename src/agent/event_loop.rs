@@ -44,6 +44,7 @@ use crate::agent::k8s::watch::{ClusterSize, WatchMessage, follow_nodes};
 use crate::agent::kernel::Kernel;
 use crate::agent::mounts::Mounts;
 use crate::agent::own_node::OwnNodeLacks;
+use crate::agent::paths::PathChecks;
 use crate::agent::pending::{GATHER, Pending};
 use crate::agent::policy::drift::{Look, Signal};
 use crate::agent::policy::driver::Driver;
@@ -96,6 +97,7 @@ pub struct Agent {
     certificate_authority: CertificateAuthority,
     lacks: OwnNodeLacks,
     drops: DropCounts,
+    pub(super) path_checks: PathChecks,
     /// Place of the route that is looked up next, while they are.
     look_up_from: Option<usize>,
     /// Routes that packets do not take, among those before that place.
@@ -127,6 +129,7 @@ impl Agent {
             applied: Parts::default(),
             lacks: OwnNodeLacks::default(),
             drops: DropCounts::default(),
+            path_checks: PathChecks::default(),
             look_up_from: None,
             overruled: Vec::new(),
             api_server: ApiServer::default(),
@@ -181,6 +184,7 @@ impl Agent {
                     self.runtime.nudge(Instant::now(), awaits_network, recorder).await;
                     self.look_up_routes().await;
                     self.drops.read(Instant::now(), &self.kernel.datapath, &self.reported.metrics).await;
+                    self.try_paths().await;
                 }
                 _ = resync.tick() => self.resync().await,
             }

@@ -15,6 +15,7 @@
 //! | [`mounts`]                    | whether the agent's directories are still the node's                        |
 //! | [`drift`]                     | which of them an event of the kernel calls to compare                       |
 //! | `drops`                       | dropped packets, for /metrics                                               |
+//! | `paths`                       | whether the pods' largest packets reach other nodes                         |
 //! | [`policy`]                    | NetworkPolicy: a task beside the loop                                       |
 //! | [`install`]                   | the plugin, the conf, drop-ins, and whether the runtime has loaded the conf |
 //! | [`serve`]                     | /metrics, /healthz, /readyz; the log; the plugin's log                      |
@@ -31,6 +32,7 @@ pub mod k8s;
 pub mod kernel;
 pub mod mounts;
 mod own_node;
+mod paths;
 pub mod pending;
 pub mod policy;
 pub mod probation;

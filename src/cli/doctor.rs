@@ -6,6 +6,7 @@ mod drops;
 mod firewall;
 mod node;
 mod others;
+mod path;
 mod pods;
 mod policy;
 mod policy_dns;
@@ -113,6 +114,7 @@ pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<Docto
     let networks = common.find_networks(only)?;
     let node = NodeView::read().await?;
     let dropped = drops::begin().await;
+    let checksums = path::begin();
     let mut report = DoctorReport {
         version: 1,
         findings: others::examine_confs(&networks, &common.conf_dir),
@@ -134,6 +136,9 @@ pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<Docto
         Ok(findings) => report.findings.extend(findings),
         Err(error) => report.skip(&format!("network policies: {error}")),
     }
+    for network in &networks.known {
+        report.take(&network.name, "ways to other nodes", path::examine(network, &node).await);
+    }
     let dropped = match dropped {
         Ok(begun) => begun.examine(&networks).await,
         Err(error) => Err(error),
@@ -142,6 +147,7 @@ pub async fn doctor(common: &Common, only: Option<&NetworkName>) -> Result<Docto
         Ok(findings) => report.findings.extend(findings),
         Err(error) => report.skip(&format!("dropped packets: {error}")),
     }
+    report.findings.extend(checksums.examine(&node).await);
     if !systemd::is_a_nodes(Path::new("/")) {
         report.skip("whether systemd-networkd removes routes: this is not the node's file system");
     }

@@ -24,6 +24,7 @@ pub mod node_addresses;
 pub mod observe;
 pub mod overlay;
 pub mod overruled;
+pub mod path_mtu;
 pub mod peers;
 pub mod pods;
 pub mod policy;

@@ -184,6 +184,11 @@ pub fn inner_mtu(underlay: u32, local: IpAddr, has_ipv6: bool) -> u32 {
     rest.max(if has_ipv6 { MTU_MIN_IPV6 } else { 0 })
 }
 
+/// How large a packet of `inner` bytes is outside, in bytes, to a node with that address.
+pub fn outer_length(inner: u32, node: IpAddr) -> u32 {
+    inner.saturating_add(OVERHEAD + if node.is_ipv4() { 20 } else { 40 })
+}
+
 /// The MTU that new pods must get: that of the uplink, or what is left of it as soon as one node is reached by VXLAN.
 /// Older pods are told by ICMP (fragmentation needed, packet too big) on the way to such a node.
 pub fn pod_mtu(uplink: u32, local: IpAddr, has_ipv6: bool, routing: Routing, is_one_off_link: bool) -> u32 {

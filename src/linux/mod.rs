@@ -39,6 +39,7 @@ pub mod netns;
 pub mod nflog;
 pub mod nfnetlink;
 pub mod nft;
+pub mod path_probe;
 pub mod qdisc;
 pub mod route;
 pub mod rule;

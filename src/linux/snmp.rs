@@ -1,4 +1,4 @@
-//! What the kernel's own parts have counted: /proc/net/snmp, /proc/net/netstat.
+//! What the kernel's own parts have counted: /proc/net/snmp, snmp6 and netstat.
 //!
 //! Each group has two lines, one with the names and one with the numbers:
 //!
@@ -17,6 +17,18 @@ use std::{fs, io};
 /// The file cannot be read, or does not say.
 pub fn reverse_path_drops() -> io::Result<u64> {
     read("netstat", "TcpExt:", "IPReversePathFilter")
+}
+
+/// How many datagrams of UDP came with a wrong checksum, of both families.
+///
+/// # Errors
+/// The file cannot be read, or does not say.
+pub fn udp_checksum_errors() -> io::Result<u64> {
+    let ipv4 = read("snmp", "Udp:", "InCsumErrors")?;
+    // A line for each, and none in a kernel without IPv6.
+    let text = fs::read_to_string("/proc/thread-self/net/snmp6").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Udp6InCsumErrors"));
+    Ok(ipv4 + line.and_then(|it| it.trim().parse::<u64>().ok()).unwrap_or_default())
 }
 
 fn read(file: &str, group: &str, name: &str) -> io::Result<u64> {
@@ -51,5 +63,6 @@ mod tests {
     #[test]
     fn the_kernel_has_what_is_asked_for() {
         reverse_path_drops().unwrap();
+        udp_checksum_errors().unwrap();
     }
 }

@@ -28,6 +28,8 @@ impl Patient {
     fn new() -> Self {
         let node = Node::new();
         node.namespace().set_sysctl("net/ipv4/conf/all/rp_filter", "0");
+        // The peer, which answers.
+        node.outside().ip("address add 198.18.0.11/24 dev down");
         let mut conf = node.conf();
         conf["peers"] =
             json!([{ "node": "node-b", "podCIDRs": ["10.89.1.0/24"], "nodeIPs": ["198.18.0.11"] }]);

@@ -27,6 +27,8 @@ impl Patient {
     fn new() -> Self {
         let node = Node::new();
         node.namespace().set_sysctl("net/ipv4/conf/all/rp_filter", "0");
+        // The peer, which answers.
+        node.outside().ip("address add 198.18.0.11/24 dev down");
         let mut conf = node.conf();
         conf["peers"] =
             json!([{ "node": "node-b", "podCIDRs": ["10.89.1.0/24"], "nodeIPs": ["198.18.0.11"] }]);
@@ -206,6 +208,7 @@ fn an_mtu_that_is_not_the_uplinks_is_found() {
     let patient = Patient::new();
     patient.node.namespace().ip("link set uplink mtu 1400");
     patient.expect_one("mtu-too-large", &["1400", &patient.host_link(), "1500"]);
+    patient.node.outside().ip("link set dev down mtu 2000");
     patient.node.namespace().ip("link set uplink mtu 2000");
     patient.expect_one("mtu-too-small", &["2000"]);
 }
@@ -217,6 +220,22 @@ fn unreachable_peers_and_missing_routes_are_found() {
     patient.expect_one("peer-route-wrong", &["node-b", "10.89.1.0/24", "missing"]);
     patient.node.namespace().ip("route delete 198.18.0.0/24 dev uplink");
     patient.expect_one("peer-unreachable", &["node-b", "only through 198.18.0.1"]);
+}
+
+/// Small packets pass, large ones are lost without a word: a link on the way carries less than the pods send.
+#[test]
+fn doctor_names_the_node_that_large_packets_do_not_reach() {
+    let patient = Patient::new();
+    let outside = patient.node.outside();
+    assert_eq!(patient.findings(), Vec::<Value>::new());
+    let chain = "type filter hook prerouting priority -500;";
+    nft::load(
+        outside,
+        &format!("table inet lose {{\nchain lost {{\n{chain}\nmeta length > 1300 drop\n}}\n}}\n"),
+    );
+    patient.expect_one("path-mtu-lost", &["198.18.0.11", "1500"]);
+    nft::run(outside, "delete table inet lose").unwrap();
+    assert_eq!(patient.findings(), Vec::<Value>::new());
 }
 
 #[test]

@@ -96,6 +96,11 @@ impl Runtime {
         std::mem::replace(&mut self.pod_mtu, mtu) != mtu
     }
 
+    /// The MTU of new pods, in bytes; `None` if it is the uplink's.
+    pub fn pod_mtu(&self, settings: &Settings) -> Option<u32> {
+        settings.conf_options(self.pod_mtu).mtu
+    }
+
     /// Range sets of the conf that is installed.
     pub fn range_sets(&self) -> &[RangeSet] {
         self.meaning.as_ref().map(Network::range_sets).unwrap_or_default()

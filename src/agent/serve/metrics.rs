@@ -43,6 +43,8 @@ pub struct Metrics {
     pub families_lost: Gauge,
     /// Routes to peers that packets do not take.
     pub routes_overruled: Gauge,
+    /// Nodes that packets as large as the pods' do not reach.
+    pub paths_too_small: Gauge,
     /// Routes to peers that are desired.
     pub routes_desired: Gauge,
     /// Those that the kernel has.
@@ -99,6 +101,7 @@ impl Metrics {
             claims_refused: Family::default(),
             families_lost: Gauge::default(),
             routes_overruled: Gauge::default(),
+            paths_too_small: Gauge::default(),
             routes_desired: Gauge::default(),
             routes_programmed: Gauge::default(),
             routes_repaired: Counter::default(),
@@ -157,6 +160,8 @@ impl Metrics {
             "Routes to other nodes that packets do not take, because somebody else's route or rule wins",
             &self.routes_overruled,
         );
+        let help = "Other nodes that packets as large as the pods' do not reach, of those that were tried";
+        gauge("paths_too_small", help, &self.paths_too_small);
         let help = "Running pods that have no record, and got none";
         gauge("pods_without_record", help, &self.pods_without_record);
         let help = "Running pods whose address is in none of this node's podCIDRs";
