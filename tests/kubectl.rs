@@ -179,3 +179,49 @@ fn a_bundle_says_what_is_missing_and_keeps_no_secret() {
     let again = api.call("bundle").argument(&file).run();
     assert_eq!(again.status.code(), Some(1), "an archive is not overwritten: {again:?}");
 }
+
+/// What one node knows of a connection from shop/client to shop/web.
+fn half(node: &str, role: &str, steps: &Value) -> Value {
+    let flow = json!({ "source": "10.244.1.2", "destination": "10.244.2.7", "protocol": 6, "port": 80 });
+    json!({ "version": 1, "halves": [{ "node": node, "role": role, "flow": flow, "steps": steps, "of later": 1 }] })
+}
+
+#[test]
+fn both_nodes_are_asked_why_and_their_halves_are_joined() {
+    let api = Api::new();
+    let broken = json!([{ "kind": "firewall", "state": "broken", "sentence": "table inet firewalld drops it",
+                          "remedy": "let it pass" }]);
+    api.node("a", None, says(&half("a", "source", &json!([])), 0));
+    api.node("b", None, says(&half("b", "destination", &broken), 1));
+    api.node("c", None, says(&half("c", "source", &json!([])), 0));
+    api.pod("client", "a", "10.244.1.2");
+    api.pod("web", "b", "10.244.2.7");
+    let answer = api.call("why client web:80").run();
+    assert_eq!(answer.status.code(), Some(1), "{answer:?}");
+    let sentence = "shop/client does not reach shop/web (10.244.2.7:80): b: table inet firewalld drops it\n";
+    assert!(answer.text().starts_with(&(sentence.to_owned() + "remedy  let it pass\n")), "{}", answer.text());
+    for node in ["a", "b"] {
+        let asked = api.asked(node);
+        assert!(
+            asked[0].starts_with("/ferrulectl why --question ") && asked[0].contains("shop/client"),
+            "{asked:?}"
+        );
+    }
+    assert!(api.asked("c").is_empty(), "it has neither end");
+}
+
+#[test]
+fn a_node_that_is_not_asked_why_leaves_the_answer_open() {
+    let api = Api::new();
+    api.node("a", None, says(&half("a", "source", &json!([])), 0));
+    api.node("b", None, None);
+    api.pod("client", "a", "10.244.1.2");
+    api.pod("web", "b", "10.244.2.7");
+    let answer = api.call("why shop/client shop/web:80 --output json").run();
+    let told = [("a".to_owned(), String::new()), ("b".to_owned(), "no agent's pod is on it".to_owned())];
+    assert_eq!(problems(&answer), (Some(3), told.to_vec()));
+    let document = answer.document().unwrap();
+    assert_eq!(document["answer"]["verdict"], "unknown");
+    let wrong = api.call("why client:80 web:80").run();
+    assert!(wrong.stderr.contains("a port of its own choice"), "{wrong:?}");
+}
