@@ -390,6 +390,8 @@ mod tests {
             ("policy", "why"),
             ("policy show web", "NAMESPACE/POD"),
             ("policy why default/a", "TO"),
+            ("why default/a", "TO"),
+            ("why default/a default/b:80 --question {}", "--question"),
             ("policy why default/a default/b:http", "http"),
             ("policy why a default/b", "NAMESPACE/POD"),
             ("capture web", "NAMESPACE/POD"),

@@ -96,7 +96,8 @@ async fn arrive(look: &Look<'_>, ends: &Ends<'_>, half: &mut Half) -> Result<Opt
     if destination.pod().is_some() {
         half.steps.push(forwarding::examine(ipv4, &name));
     }
-    half.steps.extend(forwarding::examine_origin(look, source.address, Some(input), &name).await?);
+    let pair = (source.address, destination.address);
+    half.steps.extend(forwarding::examine_origin(look, pair, Some(input), &name).await?);
     Ok(Some(input))
 }
 

@@ -149,6 +149,7 @@ fn find_address(look: &Look<'_>, address: IpAddr) -> question::End {
                     let node = NodeRef { name: node, addresses: vec![next_hop] };
                     (address.to_string(), EndKind::Pod, Some(node))
                 }
+                None if look.is_other_node(address) => (address.to_string(), EndKind::Node, None),
                 // The agent's peers are in no conf, but their routes are there.
                 None if look.standing_route(address).is_some() => (address.to_string(), EndKind::Pod, None),
                 None => (address.to_string(), EndKind::Address, None),

@@ -6,6 +6,7 @@ use crate::cli::doctor::tracked_flows;
 use crate::cli::why::look::Look;
 use crate::cni::error::CniError;
 use crate::connectivity::half::{Kind, Step};
+use crate::linux::route::PacketRoute;
 use crate::linux::sysctl;
 
 /// Whether the node forwards what comes in by a link.
@@ -32,17 +33,20 @@ pub fn examine(ipv4: bool, input: &str) -> Step {
     Step::ok(Kind::Forwarding, format!("the node forwards what comes in by {input}"))
 }
 
-/// Whether the kernel takes packets from `source` that come in by a link: rp_filter, which IPv6 has not.
+/// Whether the kernel takes packets from `source` that come in by a link: rp_filter, which IPv6 has not. It is asked
+/// itself; only why it refuses is worked out here.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
 pub async fn examine_origin(
     look: &Look<'_>,
-    source: IpAddr,
+    (source, destination): (IpAddr, IpAddr),
     input: Option<u32>,
     name: &str,
 ) -> Result<Option<Step>, CniError> {
     let Some(input) = input.filter(|_| source.is_ipv4()) else { return Ok(None) };
+    let packet = PacketRoute { source: Some(source), destination, input: Some(input) };
+    let is_taken = look.node.netlink.route_of(packet).await.is_ok();
     let read = |link: &str| -> u8 {
         sysctl::read(&["net", "ipv4", "conf", link, "rp_filter"])
             .ok()
@@ -54,6 +58,7 @@ pub async fn examine_origin(
     let back = look.node.netlink.route_to(source).await?;
     let leads_to = back.as_ref().map(|way| look.link_name(way.device));
     let is_refused = match (mode, &back) {
+        _ if is_taken => false,
         (0, _) => false,
         (1, Some(way)) => way.local || way.device != input,
         (_, Some(way)) => way.local,

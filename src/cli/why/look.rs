@@ -114,6 +114,13 @@ impl<'a> Look<'a> {
         self.standing.iter().any(|route| route.destination.is_ipv4() == ipv4)
     }
 
+    /// Whether another node has the address, as the conf or ferrule's routes tell.
+    pub fn is_other_node(&self, address: IpAddr) -> bool {
+        let listed = self.mains().flat_map(|network| network.peers.listed());
+        listed.flat_map(|peer| &peer.node_ips).any(|it| *it == address)
+            || self.standing.iter().any(|route| route.gateway == Some(address))
+    }
+
     /// A link by its index.
     pub fn link(&self, index: u32) -> Option<&Link> {
         self.node.links.iter().find(|link| link.index == index)

@@ -46,7 +46,8 @@ pub async fn half(look: &Look<'_>, ends: &Ends<'_>) -> Result<Half, CniError> {
         Place::Elsewhere => {
             if let Some(name) = &input_name {
                 steps.push(forwarding::examine(source.address.is_ipv4(), name));
-                steps.extend(forwarding::examine_origin(look, source.address, input, name).await?);
+                let pair = (source.address, destination.address);
+                steps.extend(forwarding::examine_origin(look, pair, input, name).await?);
             }
             let departure = Departure {
                 input,

@@ -322,6 +322,29 @@ fn what_keeps_vxlan_from_working_is_named() {
     scene.expect_broken("client", "web", Kind::Tunnel, &["node-0: ferrule-vxlan has no forwarding entry"]);
 }
 
+#[test]
+fn faults_of_ipv6_are_named_as_well() {
+    let scene = Scene::new(Routing::Direct);
+    scene.expect_well("client", "web", false);
+    let broken = |kind, words: &[&str]| scene.expect_broken_by(false, "client", "web", kind, words);
+    scene.on(1).set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    broken(Kind::Forwarding, &["node-1: net/ipv6/conf/all/forwarding is 0"]);
+    scene.on(1).set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    scene.on(0).ip("-6 rule add from fd00:88::/64 lookup 100");
+    scene.on(0).ip("-6 route add blackhole default table 100");
+    broken(Kind::Rule, &["node-0", "turns packets to fd00:88:1::"]);
+    scene.on(0).ip("-6 rule delete from fd00:88::/64 lookup 100");
+    nft::run(
+        scene.on(1),
+        "add table ip6 x; add chain ip6 x y { type filter hook forward priority 0; policy drop; }",
+    )
+    .unwrap();
+    broken(Kind::Firewall, &["node-1: chain ip6 x y (policy drop) drops it"]);
+    nft::run(scene.on(1), "delete table ip6 x").unwrap();
+    scene.on(0).ip("-6 route delete fd00:88:1::/64");
+    broken(Kind::Route, &["there is no route to fd00:88:1::", "::/0 via fd77::1"]);
+}
+
 /// The other end's policies are its own node's to say.
 #[test]
 fn a_policy_that_denies_is_named() {

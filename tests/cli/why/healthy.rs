@@ -63,6 +63,13 @@ fn a_node_alone_says_what_it_knows_and_whom_to_ask() {
     {
         assert!(text(&shown).contains(words), "{words}: {}", text(&shown));
     }
+    let [other, free] = ["192.168.77.11", "10.88.0.99"].map(|it| format!("why shop/client {it}:8080"));
+    let other = document(node, &other, 3);
+    assert_eq!(other["question"]["destination"]["kind"], "node", "{other:#}");
+    let free = document(node, &free, 1);
+    assert!(
+        free["answer"]["sentence"].to_string().contains("is of this node's range, and no pod here has it")
+    );
     let nobody = verb(node, "why shop/nobody shop/client:8080").run();
     assert_eq!(nobody.status.code(), Some(3), "{nobody:?}");
     assert!(nobody.stderr.contains("pod shop/nobody is not known on this node"), "{nobody:?}");

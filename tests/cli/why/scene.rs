@@ -254,13 +254,13 @@ impl Scene {
 
     /// The fault is one, and is named: by its kind, and with these words.
     pub fn expect_broken(&self, from: &str, to: &str, kind: Kind, words: &[&str]) {
-        assert!(!self.connects(from, to, true), "{from} reaches {to}: this is no fault");
-        self.expect_kind(from, to, kind, words);
+        self.expect_broken_by(true, from, to, kind, words);
     }
 
-    /// The kind is named.
-    pub fn expect_kind(&self, from: &str, to: &str, kind: Kind, words: &[&str]) {
-        let answer = self.why(from, to, true);
+    /// The same of one family.
+    pub fn expect_broken_by(&self, ipv4: bool, from: &str, to: &str, kind: Kind, words: &[&str]) {
+        assert!(!self.connects(from, to, ipv4), "{from} reaches {to}: this is no fault");
+        let answer = self.why(from, to, ipv4);
         assert_eq!(answer.verdict, Verdict::Broken, "{answer:#?}");
         let broken: Vec<_> =
             answer.flows[0].steps.iter().filter(|it| it.step.state == State::Broken).collect();
