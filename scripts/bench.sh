@@ -3,10 +3,12 @@
 # the distribution ships them) and against the smallest program that makes the same kernel objects (benches/floor.c).
 # Then what NetworkPolicies cost: new connections with none and with many, changes, and packets through changes.
 #
-#     scripts/bench.sh [--quick] [--policies] [--tsv FILE]
+#     scripts/bench.sh [--quick] [--policies | --api] [--tsv FILE]
 #
 #   --quick      a few rounds each, to see that everything runs
 #   --policies   only what NetworkPolicies cost
+#   --api        only what agents cost an API server. ETCD and KUBE_APISERVER name the programs; without them nothing is
+#                measured, and the exit status is 3. BASELINE names a ferruled of another version, to compare with
 #   --tsv FILE   writes the medians there as well, for scripts/plot.sh
 #
 # All in one run and in turns, so that whatever else the machine does hits all alike; compare the ratios, not the
@@ -17,21 +19,32 @@ cd "$(dirname "$0")/.."
 . scripts/debian.sh
 . scripts/workspace.sh
 
-options=() tsv='' plugins=yes
+options=() tsv='' plugins=yes policies=yes api=''
 while (($#)); do
     case $1 in
         --quick) options+=("$1") ;;
         --policies) plugins='' ;;
+        --api) plugins='' policies='' api=yes ;;
         --tsv)
             tsv=${2:?--tsv needs a file}
             shift
             ;;
-        *) die "usage: scripts/bench.sh [--quick] [--policies] [--tsv FILE]" ;;
+        *) die "usage: scripts/bench.sh [--quick] [--policies | --api] [--tsv FILE]" ;;
     esac
     shift
 done
 
 need_root
+if [ "$api" ]; then
+    for program in "${ETCD:=etcd}" "${KUBE_APISERVER:=kube-apiserver}"; do
+        command -v "$program" >/dev/null || {
+            say "no $program: name etcd and kube-apiserver by ETCD and KUBE_APISERVER"
+            exit 3
+        }
+    done
+    export ETCD KUBE_APISERVER
+    need_packages openssl
+fi
 need_packages iproute2 containernetworking-plugins e2fsprogs mount nftables util-linux
 need_rust
 
@@ -74,12 +87,21 @@ if [ "$plugins" ]; then
     version=$(dpkg-query --show --showformat='${Version}' containernetworking-plugins)
     measure "$built/release/bench" "$work" /usr/lib/cni "$version" || status=$?
 fi
+# What it mounts is seen by nobody else, and nothing of it stays.
+# shellcheck disable=SC2016 # that shell expands it
+hide() { printf 'mkdir -p %s && mount -t tmpfs tmpfs %s && mkdir -p /run/netns && exec "$0" "$@"' "$1" "$1"; }
 # As the agent is built.
-cargo build --profile agent --locked --package bench-policies
-# What it mounts there is seen by nobody else, and nothing of it stays.
-# shellcheck disable=SC2016 # that shell expands them
-hide_netns='mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && exec "$0" "$@"'
-measure sh -c "$hide_netns" "$built/agent/bench-policies" || status=$?
+if [ "$policies" ]; then
+    cargo build --profile agent --locked --package bench-policies
+    measure sh -c "$(hide /run/netns)" "$built/agent/bench-policies" || status=$?
+fi
+if [ "$api" ]; then
+    cargo build --profile agent --locked --package bench-api --package ferrule --features ferrule/agent \
+        --bin bench-api --bin ferruled
+    agents=(${BASELINE:+--agent before "$BASELINE"} --agent now "$built/agent/ferruled")
+    # Secrets of agents are below /run as well.
+    measure sh -c "$(hide /run)" "$built/agent/bench-api" "$work" "${agents[@]}" || status=$?
+fi
 # Each has a line of headings.
 [ ! -e "$work/all" ] || awk 'NR == 1 || $0 != first { print } NR == 1 { first = $0 }' "$work/all" >"$tsv"
 exit "$status"

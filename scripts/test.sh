@@ -124,6 +124,8 @@ if [ -n "$all" ]; then
     # That these two run; what they measure is for a quiet machine.
     part "size, briefly" scripts/soak.sh --plugin "$scratch/root/ferrule" --size --quick
     part "bench, briefly" bench_briefly
+    part "API server's bench, briefly" unless_missing "bench of the API server: no etcd or kube-apiserver" \
+        scripts/bench.sh --api --quick
 else
     skipped+=("${slow_tests[*]} ${slow_packages[*]} fuzzing soak bench: scripts/test.sh --all runs them")
 fi

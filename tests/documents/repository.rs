@@ -44,6 +44,7 @@ const EXECUTED: &[(&str, &str, &str)] = &[
         "scripts/test.sh",
         "scripts/bench.sh --quick --tsv \"$scratch/bench.tsv\"",
     ),
+    ("scripts/bench.sh --api --quick", "scripts/test.sh", "scripts/bench.sh --api --quick"),
     ("scripts/plot.sh ", "tests/documents/pictures.rs", "fn the_plots_are_those_of_the_figures"),
     ("cargo test --features agent,cli ", "scripts/test.sh", "cargo test --workspace"),
     (
