@@ -24,6 +24,7 @@ fn the_plots_are_those_of_the_figures() {
     for (options, figures, kept) in [
         (&[][..], "docs/benchmarks.tsv", "docs/benchmarks.svg"),
         (&["--policies"][..], "docs/benchmarks.tsv", "docs/policies.svg"),
+        (&["--api"][..], "docs/api-load.tsv", "docs/api-load.svg"),
     ] {
         let mut plot = Command::new(repository().join("scripts/plot.sh"));
         run(plot.args(options).arg(figures).arg(&picture), "").unwrap();
