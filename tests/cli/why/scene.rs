@@ -145,7 +145,8 @@ impl Scene {
             block_on(async {
                 let netlink = Netlink::open_here().unwrap();
                 let ways = overlay::ways(&netlink, &state, Routing::Vxlan).await.unwrap();
-                let wanted = overlay::describe(&netlink, &state, &ways, settings, false).await.unwrap().unwrap();
+                let wanted =
+                    overlay::describe(&netlink, &state, &ways, settings, false).await.unwrap().unwrap();
                 overlay::keep(&netlink, &wanted).await.unwrap();
                 peers::synchronise_with(&netlink, &state, &wanted).await.unwrap();
                 let networks = (0..2).flat_map(|n| {
