@@ -6,7 +6,7 @@ use super::node::{AgentNode, other};
 use kit::nft;
 
 /// Whoever waits for the end of a watch waits five minutes at least.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 #[test]
 fn long_lists_come_compressed_to_a_client_that_has_a_name() {

@@ -30,9 +30,6 @@ const PAGE: u32 = 50;
 /// lives is asked meanwhile (`client`).
 const WATCH: Range<u32> = 300..600;
 
-/// No watch is longer.
-pub(super) const LONGEST_WATCH: Duration = Duration::from_secs(WATCH.end as u64);
-
 /// By how much the first list is delayed at most, per node that is known from disk, and in all: a rollout starts the
 /// agents of many nodes at once.
 const DELAY_PER_NODE: Duration = Duration::from_millis(2);
