@@ -50,10 +50,10 @@ struct Group {
     id: String,
     severity: String,
     network: Option<String>,
-    /// In each node's words: they name its pods.
+    /// In each node's words, as cause and remedies: they name its pods and its subnets.
     found: Vec<Places>,
-    cause: String,
-    remedy: String,
+    cause: Vec<Places>,
+    remedy: Vec<Places>,
 }
 
 /// Something that is the same on some nodes.
@@ -104,7 +104,11 @@ impl DoctorReport {
                         groups.last_mut()
                     }
                 };
-                group.into_iter().for_each(|group| note(&mut group.found, &it.found, &answer.node));
+                if let Some(group) = group {
+                    note(&mut group.found, &it.found, &answer.node);
+                    note(&mut group.cause, &it.cause, &answer.node);
+                    note(&mut group.remedy, &it.remedy, &answer.node);
+                }
             }
             let unseen = report.map(|it| it.skipped.as_slice()).unwrap_or_default();
             unseen.iter().for_each(|it| note(&mut skipped, it, &answer.node));
@@ -145,13 +149,12 @@ impl Finding {
 
 impl Group {
     fn new(finding: &Finding) -> Self {
-        let Finding { id, severity, network, cause, remedy, .. } = finding.clone();
-        Self { id, severity, network, found: Vec::new(), cause, remedy }
+        let Finding { id, severity, network, .. } = finding.clone();
+        Self { id, severity, network, found: Vec::new(), cause: Vec::new(), remedy: Vec::new() }
     }
 
     fn is_of(&self, it: &Finding) -> bool {
-        let of_kind = (&self.id, &self.severity, &self.network) == (&it.id, &it.severity, &it.network);
-        of_kind && (&self.cause, &self.remedy) == (&it.cause, &it.remedy)
+        (&self.id, &self.severity, &self.network) == (&it.id, &it.severity, &it.network)
     }
 
     fn is_error(&self) -> bool {
@@ -211,8 +214,13 @@ impl Report for DoctorReport {
                 let _ = writeln!(text, "{begin}{}{end}", escape(&head));
                 let _ = writeln!(text, "  nodes   {}", escape(&self.name(&found.nodes)));
             }
-            let _ = writeln!(text, "  cause   {}", escape(&it.cause));
-            let _ = writeln!(text, "  remedy  {}", escape(&it.remedy));
+            for (word, texts) in [("cause ", &it.cause), ("remedy", &it.remedy)] {
+                for place in texts {
+                    let nodes = self.name(&place.nodes);
+                    let of_some = if texts.len() > 1 { format!("on {nodes}: ") } else { String::new() };
+                    let _ = writeln!(text, "  {word}  {}", escape(&(of_some + &place.what)));
+                }
+            }
         }
         for it in &self.skipped {
             let nodes = self.name(&it.nodes);
@@ -320,6 +328,29 @@ not looked at on a, b: inside of pods
             json!({ "what": "dead attachments: x/2", "nodes": ["c"] })
         );
         assert_eq!(document["nodes"][3]["problem"], "no agent's pod is on it");
+    }
+
+    /// Remedies name each node's own subnets.
+    #[test]
+    fn remedies_that_differ_say_where_each_is_for() {
+        let of = |subnet: &str| {
+            let mut found = finding("forward-drops", "warning", "table inet closing drops");
+            found["remedy"] = json!(format!("nft insert rule ... {subnet} accept"));
+            found
+        };
+        let report = DoctorReport::of(&[
+            answer("a", &[of("10.244.1.0/24")], &[]),
+            answer("b", &[of("10.244.2.0/24")], &[]),
+        ]);
+        let text = report.to_text(false);
+        let told = "\
+warning: network podnet: table inet closing drops
+  nodes   a, b
+  cause   cause of forward-drops
+  remedy  on a: nft insert rule ... 10.244.1.0/24 accept
+  remedy  on b: nft insert rule ... 10.244.2.0/24 accept
+";
+        assert!(text.ends_with(told), "{text}");
     }
 
     #[test]
