@@ -182,7 +182,7 @@ fn the_plugin_has_no_dependency_of_agent_or_command_line() {
     let cli = tree(&["--features", "cli"]);
     assert!(!cli.iter().any(|it| it == "kube"), "the command line depends on what only the agent needs");
     let agent = tree(&["--features", "agent"]);
-    for name in ["tokio-tungstenite", "flate2", "tar"] {
+    for name in ["tokio-tungstenite", "tar"] {
         assert!(
             !agent.iter().any(|it| it == name),
             "the agent depends on {name}, which only kubectl-ferrule needs"
