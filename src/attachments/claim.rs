@@ -205,8 +205,11 @@ impl AddressRequest<'_> {
 
     /// What a claim waits for must not keep it longer than the command may take. Nothing is cut short that would leave
     /// more behind than a DEL removes.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, CniError>>) -> Result<T, CniError> {
-        self.steps.until_deadline("ADD", work).await
+    fn in_time<'a, T: 'a>(
+        &'a self,
+        work: impl Future<Output = Result<T, CniError>> + 'a,
+    ) -> impl Future<Output = Result<T, CniError>> + 'a {
+        self.steps.until_deadline("ADD", work)
     }
 
     /// Claims once more, after what the dead hold was freed: of sets that have run out, or of `addresses` of which one is

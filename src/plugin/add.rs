@@ -64,7 +64,9 @@ impl Add<'_> {
                 Ok(())
             }
             // That this socket failed may be why.
-            Err(failure) => Err(self.undo(failure, claimed, Some(node::open().unwrap_or(node))).await),
+            Err(failure) => {
+                Err(Box::pin(self.undo(failure, claimed, Some(node::open().unwrap_or(node)))).await)
+            }
         }
     }
 
@@ -77,7 +79,7 @@ impl Add<'_> {
         let result = result::ipam_result(self.network, &claimed.allocation);
         match result::write(stdout, &result.to_json(self.network.version)) {
             Ok(()) => Ok(()),
-            Err(failure) => Err(self.undo(failure, claimed, None).await),
+            Err(failure) => Err(Box::pin(self.undo(failure, claimed, None)).await),
         }
     }
 

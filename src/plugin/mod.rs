@@ -24,6 +24,7 @@ mod status;
 pub mod watchdog;
 
 use std::io::Write;
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::attachments::timing::{self, Progress};
@@ -60,15 +61,17 @@ fn execute(request: &Request, progress: &Progress, stdout: &mut dyn Write) -> Re
     if LoopbackConf::is_meant(&request.conf) {
         return attachments::block_on_kernel(loopback::run(request, stdout));
     }
-    match command {
-        Command::Version => result::write(stdout, &version_answer(request.conf.version)),
+    // Boxed, so that no frame has room for all of them.
+    let outcome: Pin<Box<dyn Future<Output = Result<(), CniError>> + '_>> = match command {
+        Command::Version => return result::write(stdout, &version_answer(request.conf.version)),
         // What it has claimed must be taken back: it keeps the time itself.
-        Command::Add => block_on(request, add::add(request, progress, stdout)),
-        Command::Del => block_on(request, steps.until_deadline("DEL", del::del(request, steps))),
-        Command::Check => block_on(request, steps.until_deadline("CHECK", check::check(request, steps))),
-        Command::Gc => block_on(request, steps.until_deadline("GC", gc::gc(request, steps))),
-        Command::Status => block_on(request, steps.until_deadline("STATUS", status::status(request, steps))),
-    }
+        Command::Add => Box::pin(add::add(request, progress, stdout)),
+        Command::Del => Box::pin(steps.until_deadline("DEL", del::del(request, steps))),
+        Command::Check => Box::pin(steps.until_deadline("CHECK", check::check(request, steps))),
+        Command::Gc => Box::pin(steps.until_deadline("GC", gc::gc(request, steps))),
+        Command::Status => Box::pin(steps.until_deadline("STATUS", status::status(request, steps))),
+    };
+    block_on(request, outcome)
 }
 
 /// Removes what an ADD made that came to an end it did not see itself: a panic.
