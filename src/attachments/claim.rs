@@ -91,6 +91,8 @@ pub struct AddressRequest<'a> {
     pub request: &'a Request,
     /// What its conf means.
     pub network: &'a Network,
+    /// The network's store.
+    pub store: &'a Store,
     /// Whose addresses.
     pub key: &'a AttachmentKey,
     /// The pod's namespace, where the runtime names one.
@@ -124,10 +126,10 @@ impl AddressRequest<'_> {
     /// Code 100 where no address is left, 101 where the attachment exists already or an address that was asked
     /// for is taken, 11 where a lock could not be had in time, the other plugin's own.
     pub async fn claim(&self) -> Result<Claimed, CniError> {
-        let store = Store::open(&self.network.data_dir, &self.network.name)?;
+        let store = self.store;
         let sets = match &self.network.address_management {
             AddressManagement::Ranges(sets) => usable_sets(sets, self.facts.has_ipv6)?,
-            AddressManagement::Delegate(plugin) => return self.claim_delegated(&store, plugin).await,
+            AddressManagement::Delegate(plugin) => return self.claim_delegated(store, plugin).await,
         };
         let dns = read_resolv_conf(self.network)?;
         let node = self.node_or_open()?;
@@ -143,15 +145,15 @@ impl AddressRequest<'_> {
         }
         let mut usable = sets.clone();
         let (record, lock) = loop {
-            let (record, lock) = self.claim_from(&store, &usable).await?;
+            let (record, lock) = self.claim_from(store, &usable).await?;
             let taken = node_addresses::not_free_among(&node, &record.addresses);
             let taken = self.steps.wait(Phase::Look, taken).await;
             if taken.as_ref().is_ok_and(Vec::is_empty) {
                 break (record, lock);
             }
-            self.lock(&store)?.release(self.key)?;
+            self.lock(store)?.release(self.key)?;
             let taken = taken?;
-            if self.remove_unfinished_among(&store, &node, &taken).await? {
+            if self.remove_unfinished_among(store, &node, &taken).await? {
                 continue;
             }
             for address in taken.iter().filter(|it| self.network.requested.contains(it)) {

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::attachments::LOCK_DEADLINE;
 use crate::cni::error::CniError;
-use crate::config::Network;
 use crate::datapath::error::DatapathError;
 use crate::datapath::node::{self, Switch};
 use crate::desired::node::NodeState;
@@ -43,29 +42,17 @@ pub fn open() -> Result<Netlink, CniError> {
 /// looked at for the first time is remembered, so that `ferrulectl uninstall` can put it back: then already, because what
 /// somebody else sets it to later is not what it was before ferrule.
 ///
+/// `store` is the network's. Returns what was changed.
+///
 /// # Errors
 /// What kernel or store refuse.
 pub async fn prepare(
     node: &Netlink,
-    network: &Network,
-    state: &NodeState,
-    boot: &BootId,
-) -> Result<(), CniError> {
-    prepare_in(node, &network.data_dir, state, boot).await.map(drop)
-}
-
-/// The same for whoever has no conf but a data directory. Returns what was changed.
-///
-/// # Errors
-/// As [`prepare`].
-pub async fn prepare_in(
-    node: &Netlink,
-    data_dir: &Path,
+    store: &Store,
     state: &NodeState,
     boot: &BootId,
 ) -> Result<Vec<Switch>, CniError> {
     let mut switches = node::find_switches(node, state).await?;
-    let store = Store::open(data_dir, &state.network)?;
     // What cannot be read is written anew.
     let known = store.sysctl_backup(boot).unwrap_or_default();
     let is_known = |switch: &Switch| known.iter().any(|it| it.path == switch.path);
@@ -80,4 +67,17 @@ pub async fn prepare_in(
     node::prepare(node, state, &switches).await?;
     switches.retain(Switch::is_due);
     Ok(switches)
+}
+
+/// The same for whoever has no store open but knows the data directory.
+///
+/// # Errors
+/// As [`prepare`].
+pub async fn prepare_in(
+    node: &Netlink,
+    data_dir: &Path,
+    state: &NodeState,
+    boot: &BootId,
+) -> Result<Vec<Switch>, CniError> {
+    prepare(node, &Store::open(data_dir, &state.network)?, state, boot).await
 }

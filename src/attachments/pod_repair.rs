@@ -42,19 +42,18 @@ pub async fn repair(
 }
 
 /// An ADD's look: if a running pod lacks its route, or has it with another source than the node's address, all are
-/// repaired. `standing` are the routes that the ADD has seen anyhow; `own` is its own pod's addresses.
+/// repaired. `standing` are the routes that the ADD has seen anyhow; `own` is its own pod's addresses; `store` the network's.
 ///
 /// # Errors
 /// As [`repair`].
 pub async fn repair_if_noticed(
     node: &Netlink,
-    network: &Network,
+    (network, store): (&Network, &Store),
     facts: &NodeFacts,
     uplink: &Uplink,
     standing: &RoutesToPods,
     own: &[IpAddr],
 ) -> Result<usize, CniError> {
-    let Some(store) = Store::open_existing(&network.data_dir, &network.name)? else { return Ok(0) };
     let mut held = store.held()?;
     held.sort_unstable();
     let is_right = |address: &IpAddr| {
@@ -66,7 +65,7 @@ pub async fn repair_if_noticed(
         // It may have been released since, or be the rest of something that others judge.
         let Ok(Some(record)) = store.holder(address) else { continue };
         if is_of_ferrule(&record, facts) && is_running(node, &record).await? {
-            return repair(node, &store, facts, uplink, gateways_of(network, facts)?, Depth::Droppable).await;
+            return repair(node, store, facts, uplink, gateways_of(network, facts)?, Depth::Droppable).await;
         }
     }
     Ok(0)

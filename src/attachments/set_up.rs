@@ -20,12 +20,14 @@ use crate::desired::node::NodeState;
 use crate::linux::netlink::Netlink;
 use crate::linux::netns::{Netns, NetnsIdentity};
 use crate::log;
-use crate::store::BootId;
+use crate::store::{BootId, Store};
 
 /// What setting up works on.
 pub struct SetUp<'a> {
     /// The pod's network.
     pub network: &'a Network,
+    /// The network's store.
+    pub store: &'a Store,
     /// Whose attachment.
     pub key: &'a AttachmentKey,
     /// The pod's namespace.
@@ -88,7 +90,7 @@ impl SetUp<'_> {
             record: &claimed.record,
             boot: self.boot(),
         };
-        let prepared = node::prepare(self.node, self.network, &standing, self.boot());
+        let prepared = node::prepare(self.node, self.store, &standing, self.boot());
         self.steps.wait(Phase::Node, prepared).await?;
         let made = attach::make_links(self.node, self.netns, &described);
         self.steps.time_async(Phase::MakeLinks, made).await?;
@@ -136,10 +138,9 @@ impl SetUp<'_> {
     ) -> Result<(), CniError> {
         let Peers::Listed(_) = &self.network.peers else { return Ok(()) };
         let standing = static_peers::keep_routes(self.node, self.network, state).await?;
-        let own = &claimed.record.addresses;
+        let (network, own) = ((self.network, self.store), &claimed.record.addresses);
         let repaired =
-            pod_repair::repair_if_noticed(self.node, self.network, self.facts, uplink, &standing, own)
-                .await?;
+            pod_repair::repair_if_noticed(self.node, network, self.facts, uplink, &standing, own).await?;
         if repaired > 0 {
             log::warn(&self.network.log, &format!("repaired of other pods on this node: {repaired}"));
         }

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::attachments::networks::KnownNetwork;
-use crate::attachments::node::prepare;
+use crate::attachments::node::prepare_in;
 use crate::attachments::node_view::NodeView;
 use crate::attachments::pod_repair::{self, gateways_of};
 use crate::attachments::pod_rules;
@@ -106,7 +106,7 @@ async fn sync_network(network: &KnownNetwork, meaning: &Network, node: &NodeView
     let mut done = SyncedNetwork { name: network.name.to_string(), ..SyncedNetwork::default() };
     let mut state = NodeState::of(meaning, node.facts.has_ipv6);
     state.gateways = network.named_gateways().collect();
-    if let Err(error) = prepare(&node.netlink, meaning, &state, &node.boot).await {
+    if let Err(error) = prepare_in(&node.netlink, &meaning.data_dir, &state, &node.boot).await {
         done.problems.push(error.to_string());
     }
     if let Err(error) = allow_metadata(&node.netlink, &state).await {

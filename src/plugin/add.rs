@@ -14,6 +14,7 @@ use crate::config::{AddressManagement, Network, Role};
 use crate::linux::netlink::Netlink;
 use crate::linux::netns::Netns;
 use crate::plugin::result;
+use crate::store::Store;
 
 /// What an ADD works on.
 struct Add<'a> {
@@ -44,9 +45,11 @@ impl Add<'_> {
         let path = self.request.environment.required_netns()?;
         let netns = open_sandbox(path)?;
         let node = node::open()?;
-        let claimed = self.claim(Some(&netns), Some(&node)).await?;
+        let store = Store::open(&self.network.data_dir, &self.network.name)?;
+        let claimed = self.claim(&store, Some(&netns), Some(&node)).await?;
         let set_up = SetUp {
             network: self.network,
+            store: &store,
             key: self.key,
             netns: &netns,
             node: &node,
@@ -75,7 +78,8 @@ impl Add<'_> {
         // Without the namespace there is no telling later whether the attachment is alive; it is still served.
         let path = self.request.environment.netns.as_ref();
         let netns = path.and_then(|path| Netns::open(path.as_path()).ok());
-        let claimed = self.claim(netns.as_ref(), None).await?;
+        let store = Store::open(&self.network.data_dir, &self.network.name)?;
+        let claimed = self.claim(&store, netns.as_ref(), None).await?;
         let result = result::ipam_result(self.network, &claimed.allocation);
         match result::write(stdout, &result.to_json(self.network.version)) {
             Ok(()) => Ok(()),
@@ -83,10 +87,16 @@ impl Add<'_> {
         }
     }
 
-    async fn claim(&self, netns: Option<&Netns>, node: Option<&Netlink>) -> Result<Claimed, CniError> {
+    async fn claim(
+        &self,
+        store: &Store,
+        netns: Option<&Netns>,
+        node: Option<&Netlink>,
+    ) -> Result<Claimed, CniError> {
         let address_request = AddressRequest {
             request: self.request,
             network: self.network,
+            store,
             key: self.key,
             netns,
             steps: &self.progress.steps,
