@@ -149,7 +149,9 @@ impl HoldPlan {
 
     /// All that decides about packets of one direction.
     pub fn way(&self, direction: Direction) -> Way<'_> {
-        Way::of(self.of(direction), self.tiers.of(direction))
+        let around = self.tiers.of(direction);
+        // If no NetworkPolicy isolates the pod, which is not known yet, Baseline judges that.
+        Way { own_passes: !around.baseline.isolates(), ..Way::of(self.of(direction), around) }
     }
 
     /// Of one direction.
@@ -219,13 +221,15 @@ pub struct Way<'p> {
     pub policies: &'p Isolation,
     /// The tier Baseline, which therefore is asked about other pods only.
     pub baseline: &'p Isolation,
+    /// Whether what a pod that NetworkPolicies isolate sends to itself passes them.
+    pub own_passes: bool,
 }
 
 impl<'p> Way<'p> {
     fn of(policies: &'p Isolation, around: &'p Around) -> Self {
         let none = &Isolation::None;
         let baseline = if policies.isolates() { none } else { &around.baseline };
-        Self { admin: &around.admin, policies, baseline }
+        Self { admin: &around.admin, policies, baseline, own_passes: true }
     }
 
     /// Whether packets are judged at all.

@@ -32,7 +32,8 @@ impl Plan {
             return decided;
         }
         if way.policies.isolates() {
-            return if itself { Walked::NotIsolated } else { self.walk(way.policies, peer, protocol, port) };
+            let passes = itself && way.own_passes;
+            return if passes { Walked::NotIsolated } else { self.walk(way.policies, peer, protocol, port) };
         }
         self.walk_tier(way.baseline, peer, protocol, port).unwrap_or(Walked::NotIsolated)
     }

@@ -341,8 +341,8 @@ impl Leading<'_> {
             Isolation::None | Isolation::Open => {}
         };
         let mut rules = Vec::new();
-        let Way { admin, policies, baseline } = self.way;
-        if self.judges_own && self.is_isolated && !self.way.has_tiers() {
+        let Way { admin, policies, baseline, own_passes } = self.way;
+        if self.judges_own && self.is_isolated && !self.way.has_tiers() && own_passes {
             rules.extend(skeleton::own(name));
         }
         match policies {
@@ -357,7 +357,7 @@ impl Leading<'_> {
         }
         on(&mut rules, admin, Verdict::Jump);
         if *admin != Isolation::Closed {
-            if self.way.has_tiers() && policies.isolates() {
+            if self.way.has_tiers() && policies.isolates() && own_passes {
                 rules.extend(skeleton::own(name));
             }
             on(&mut rules, policies, Verdict::Goto);

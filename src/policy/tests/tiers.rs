@@ -359,6 +359,20 @@ fn a_held_pod_has_what_is_certain_and_nothing_that_may_be_denied() {
     assert!(held(&planner, 6).1);
 }
 
+/// Whether a NetworkPolicy isolates it, so that Baseline says nothing, is not known yet.
+#[test]
+fn a_held_pod_reaches_itself_only_if_that_is_certain() {
+    let rule = json!([{ "action": "Deny", "from": everybody() }]);
+    let policy =
+        read("p", json!({ "tier": "Baseline", "priority": 5, "subject": of_shop(), "ingress": rule }));
+    let mut planner = planner(&[policy]);
+    isolate_web(&mut planner);
+    let way = planner.plan().holds["shop"].way(Direction::Ingress);
+    assert!(!planner.plan().walk_way(&way, WEB.parse().unwrap(), TCP, 80, true).allowed());
+    let way = planner.plan().pods["web"].way(Direction::Ingress);
+    assert!(planner.plan().walk_way(&way, WEB.parse().unwrap(), TCP, 80, true).allowed());
+}
+
 /// What a namespace's labels say decides, and a namespace that is new.
 #[test]
 fn namespaces_come_into_a_subject_and_leave_it() {
