@@ -132,6 +132,11 @@ fn an_add_makes_them_again_and_holds_who_is_not_known() {
     let held = world.attach("shop", "held", uid);
     world.expect("it is about all pods of the namespace", &b, &held, false);
     world.expect("and nobody denies that", &a, &held, true);
+    // The file follows the table within a second or so.
+    let file = world.node.path("data/podnet/policy");
+    let has_all =
+        |text: String| [&b.addresses[0], &b.addresses[1], &a.uid].into_iter().all(|it| text.contains(it));
+    world.node.wait("the file", || std::fs::read_to_string(&file).is_ok_and(has_all));
     world.node.end(rustix::process::Signal::KILL);
     world.node.nft("delete table inet ferrule-policy");
     world.expect("the table is gone", &b, &a, true);
