@@ -257,7 +257,7 @@ impl Host {
                 | grep -E 'proto 102|: (veth|ifb)[0-9a-f]{{11}}[@:]|PERMANENT'
             tc qdisc show
             for link in $(ls /sys/class/net/ | grep '^veth'); do tc filter show dev $link parent ffff:; done
-            nft list table inet ferrule 2>/dev/null
+            nft --stateless list table inet ferrule 2>/dev/null
             conntrack -L -p udp --orig-port-dst {HOST_PORT} 2>/dev/null | sed 's/.*dport={HOST_PORT}.*/{FLOW}/'
             cd /proc/sys/net
             grep -sH '' ipv4/ip_forward ipv6/conf/all/forwarding ipv?/conf/veth*/rp_filter ipv?/conf/veth*/accept_ra \

@@ -83,7 +83,7 @@ impl Kernel {
             let place = if is_of_pod { &mut found.elements } else { &mut found.standing };
             place.insert(line);
         }
-        found.standing.extend(nft::run(&here, "--terse list table inet ferrule"));
+        found.standing.extend(nft::run(&here, "--terse --stateless list table inet ferrule"));
         for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             found.standing.insert(format!("{setting} = {}", here.sysctl(setting)));
         }
