@@ -42,11 +42,12 @@ use crate::cli::policy::target::{Door, Target};
 use crate::cli::why::ends::{End, find_end};
 use crate::cli::why::look::Look;
 use crate::cni::error::{CniError, Code};
-use crate::connectivity::answer::{Document, FlowAnswer, Verdict};
-use crate::connectivity::half::{Direction, Half, State};
+use crate::connectivity::answer::{Document, Verdict};
+use crate::connectivity::half::Half;
 use crate::connectivity::join::join;
 use crate::connectivity::question::{Protocol, Question};
-use crate::text_table::{Cell, Table, Tone, escape};
+use crate::connectivity::text::answer_text;
+use crate::text_table::escape;
 
 /// Who wants to reach whom.
 #[derive(Debug, Clone)]
@@ -106,38 +107,7 @@ impl Report for Document {
     }
 
     fn to_text(&self, colour: bool) -> String {
-        let (begin, end) = match (colour, self.answer.verdict) {
-            (true, Verdict::Broken) => ("\u{1b}[31m", "\u{1b}[0m"),
-            (true, Verdict::Unknown) => ("\u{1b}[33m", "\u{1b}[0m"),
-            _ => ("", ""),
-        };
-        let mut text = format!("{begin}{}{end}\n", escape(&self.answer.sentence));
-        if let Some(remedy) = &self.answer.remedy {
-            let _ = writeln!(text, "remedy  {}", escape(remedy));
-        }
-        for flow in &self.answer.flows {
-            let FlowAnswer { flow, steps, .. } = flow;
-            let door = self.question.door(flow);
-            let _ = writeln!(text, "\n{} to {door}", flow.source);
-            let mut table = Table::new(["NODE", "STEP", "STATE", "WHAT WAS FOUND"]);
-            for it in steps {
-                let (state, tone) = match it.step.state {
-                    State::Ok => ("ok", Tone::Plain),
-                    State::Broken => ("broken", Tone::Bad),
-                    State::Unknown => ("unknown", Tone::Odd),
-                };
-                let back = if it.step.direction == Direction::Back { " (back)" } else { "" };
-                let step = format!("{}{back}", it.step.kind.word());
-                let node = if it.node.is_empty() { "-" } else { &it.node };
-                table.push([
-                    node.into(),
-                    step.into(),
-                    Cell::toned(state, tone),
-                    it.step.sentence.as_str().into(),
-                ]);
-            }
-            text.push_str(&table.render(colour));
-        }
+        let mut text = answer_text(&self.question, &self.answer, colour);
         for other in &self.answer.ask {
             let name = match (&other.node, other.address) {
                 (Some(node), _) => node.clone(),

@@ -12,6 +12,7 @@
 //! | [`half`]     | what one node says, step by step                                                   |
 //! | [`join`]     | halves joined to an answer                                                         |
 //! | [`answer`]   | the answer, and the document that `ferrulectl why --output json` prints            |
+//! | `text`       | the answer as people read it; only where there is somebody to read it             |
 //!
 //! `ferrulectl why` looks and makes halves, on the node where it runs. Whoever reaches several nodes gives each of them the
 //! same [`Question`](question::Question) and joins what they print. Fields are added in time; what a reader does not know
@@ -21,3 +22,5 @@ pub mod answer;
 pub mod half;
 pub mod join;
 pub mod question;
+#[cfg(any(feature = "cli", feature = "kubectl"))]
+pub mod text;

@@ -13,16 +13,17 @@ use kube::Api;
 use kube::api::ListParams;
 use serde::{Deserialize, Serialize};
 
-use crate::connectivity::answer::{Answer, FlowAnswer, Verdict};
-use crate::connectivity::half::{Direction, Half, State};
+use crate::connectivity::answer::{Answer, Verdict};
+use crate::connectivity::half::Half;
 use crate::connectivity::join::join;
 use crate::connectivity::question::{EndKind, Question};
+use crate::connectivity::text::answer_text;
 use crate::kubectl::agents::Agent;
 use crate::kubectl::arguments::Common;
 use crate::kubectl::cluster::Cluster;
 use crate::kubectl::target::{self, Who};
 use crate::kubectl::{Report, STATUS_BLIND};
-use crate::text_table::{Cell, Table, Tone, escape};
+use crate::text_table::escape;
 use resolve::Facts;
 
 /// The answer of both nodes.
@@ -128,36 +129,7 @@ impl Report for WhyReport {
     }
 
     fn to_text(&self, colour: bool) -> String {
-        let (begin, end) = match (colour, self.answer.verdict) {
-            (true, Verdict::Broken) => ("\u{1b}[31m", "\u{1b}[0m"),
-            (true, Verdict::Unknown) => ("\u{1b}[33m", "\u{1b}[0m"),
-            _ => ("", ""),
-        };
-        let mut text = format!("{begin}{}{end}\n", escape(&self.answer.sentence));
-        if let Some(remedy) = &self.answer.remedy {
-            let _ = writeln!(text, "remedy  {}", escape(remedy));
-        }
-        for flow in &self.answer.flows {
-            let FlowAnswer { flow, steps, .. } = flow;
-            let _ = writeln!(text, "\n{} to {}", flow.source, self.question.door(flow));
-            let mut table = Table::new(["NODE", "STEP", "STATE", "WHAT WAS FOUND"]);
-            for it in steps {
-                let (state, tone) = match it.step.state {
-                    State::Ok => ("ok", Tone::Plain),
-                    State::Broken => ("broken", Tone::Bad),
-                    State::Unknown => ("unknown", Tone::Odd),
-                };
-                let back = if it.step.direction == Direction::Back { " (back)" } else { "" };
-                let node = if it.node.is_empty() { "-" } else { &it.node };
-                table.push([
-                    node.into(),
-                    format!("{}{back}", it.step.kind.word()).into(),
-                    Cell::toned(state, tone),
-                    it.step.sentence.as_str().into(),
-                ]);
-            }
-            text.push_str(&table.render(colour));
-        }
+        let mut text = answer_text(&self.question, &self.answer, colour);
         for it in &self.nodes {
             if let Some(problem) = &it.problem {
                 let _ = writeln!(text, "\nnode {} was not asked: {}", escape(&it.node), escape(problem));
