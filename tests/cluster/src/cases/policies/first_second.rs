@@ -114,12 +114,11 @@ fn run(space: &Space<'_>, nodes: [&Node; 2]) -> Result {
         pod.with("/spec/containers/0/env", environment.clone()).manifest()
     }))?;
     let results = eventually("all have tried", Duration::from_secs(150), || {
-        let mut all = String::new();
-        let mut ended = 0;
+        let (mut all, mut ended) = (String::new(), 0);
         for node in nodes {
+            let count = node.shell(&format!("ls {WORD}/*.result 2>/dev/null | wc -l"))?;
+            ended += count.trim().parse::<usize>().unwrap_or(0);
             all.push_str(&node.shell(&format!("cat {WORD}/*.result 2>/dev/null; true"))?);
-            ended +=
-                node.shell(&format!("ls {WORD}/*.result 2>/dev/null | wc -l"))?.trim().parse().unwrap_or(0);
         }
         ensure!(ended == PODS, "{ended} of {PODS}");
         Ok(all)
