@@ -11,7 +11,7 @@
 # Needs kind, kubectl and docker in PATH, and Rust. E2E_DIR names a directory with Kubernetes' e2e.test and ginkgo, whose
 # network tests are run then as well; HELM names helm, which then installs, upgrades and removes the chart.
 # KIND_NODE_IMAGE names the node image (default: kind's own), KIND_CLUSTER_NAME the cluster (default: ferrule), KUBECONFIG
-# where its credentials go, as kind does it. With DISRUPTIVE=yes the cases that stop a kubelet and uninstall run as well.
+# where its credentials go, as kind does it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh

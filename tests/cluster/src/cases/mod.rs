@@ -43,12 +43,6 @@ pub enum Company {
     None,
 }
 
-/// Cases that leave a cluster in pieces if they are cut short.
-const DISRUPTIVE: [&str; 2] = [
-    "kubectl::a_node_without_an_agent_and_a_silent_one_are_told",
-    "kubectl::uninstall_does_all_steps_and_refuses_while_pods_run",
-];
-
 impl Case {
     /// Why it cannot be asked of a cluster of this network.
     pub fn cannot_run(&self, any_plugin: bool) -> Option<&'static str> {
@@ -58,9 +52,6 @@ impl Case {
         if self.name == "conformance::cluster_network_policies_pass" {
             let reason = "CNP_DIR names no directory with conformance.test of network-policy-api";
             return conformance::cluster_program().is_none().then_some(reason);
-        }
-        if DISRUPTIVE.contains(&self.name) && std::env::var_os("DISRUPTIVE").is_none() {
-            return Some("stops a kubelet or uninstalls by kubectl ferrule: asked with DISRUPTIVE=yes only");
         }
         if self.name.starts_with("conformance::") && conformance::directory().is_none() {
             return Some("E2E_DIR names no directory with Kubernetes' e2e.test and ginkgo");
