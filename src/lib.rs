@@ -18,9 +18,10 @@
 //! | [`foreign_firewall`] | the only place that knows of docker, ufw, firewalld                 | all above but store  |
 //! | [`attachments`]      | the engine: all that is known of pods on this node                  | all above            |
 //! | [`plugin`]           | a door: ADD DEL CHECK GC STATUS VERSION, for the runtime            | all above            |
+//! | `command_line`       | what the command lines of `cli` and `kubectl` have in common        | cni, policy          |
 //! | `cli`                | a door: ferrulectl, for people (feature `cli`)                      | all above but plugin |
-//! | `agent`              | a door: ferruled, for the cluster (feature `agent`)                 | the same             |
-//! | `kubectl`            | kubectl-ferrule: asks `cli` on nodes (feature `kubectl`)            | cni, connectivity    |
+//! | `agent`              | a door: ferruled, for the cluster (feature `agent`)                 | the same but command_line |
+//! | `kubectl`            | kubectl-ferrule: asks `cli` on nodes (feature `kubectl`)            | cni, connectivity, command_line |
 //!
 //! The doors never use each other, so that each is built without the others' dependencies.
 //!
@@ -37,6 +38,8 @@ pub mod attachments;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cni;
+#[cfg(any(feature = "cli", feature = "kubectl"))]
+pub mod command_line;
 pub mod config;
 pub mod connectivity;
 pub mod datapath;

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::cli::policy::target::{Door, Target, parse_door, parse_pod, parse_target};
 use crate::cni::ids::{IfName, NetworkName};
+use crate::command_line::values::{parse_duration, parse_network};
 use crate::config::role::DEFAULT_DATA_DIR;
 use crate::policy::object::ObjectName;
 
@@ -279,25 +280,8 @@ impl Verb {
     }
 }
 
-fn parse_network(text: &str) -> Result<NetworkName, String> {
-    NetworkName::parse(text).map_err(|error| format!("the name of a network {error}"))
-}
-
 fn parse_interface(text: &str) -> Result<IfName, String> {
     IfName::parse(text).map_err(|error| format!("the name of an interface {error}"))
-}
-
-/// Reads `30s`, `5m`, `1h`, or seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.chars().last() {
-        Some('s') => (text.strip_suffix('s'), 1),
-        Some('m') => (text.strip_suffix('m'), 60),
-        Some('h') => (text.strip_suffix('h'), 3600),
-        _ => (Some(text), 1),
-    };
-    let seconds = number.and_then(|number| number.parse::<u32>().ok()).filter(|number| *number > 0);
-    let seconds = seconds.ok_or_else(|| "a time is written 30s, 5m or 1h".to_owned())?;
-    Ok(Duration::from_secs(u64::from(seconds) * unit))
 }
 
 #[cfg(test)]
@@ -359,12 +343,6 @@ mod tests {
         assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("default", "web"));
         assert_eq!(interface, Some(IfName::parse("eth0").unwrap()));
         assert_eq!((full, count, duration, leash), (true, Some(3), Some(Duration::from_secs(120)), false));
-        for (text, seconds) in [("7", 7), ("30s", 30), ("1h", 3600)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for text in ["", "s", "0", "-1s", "1d", "1.5m"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
     }
 
     #[test]

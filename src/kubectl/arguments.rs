@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::cni::ids::NetworkName;
+use crate::command_line::values::{parse_duration, parse_network};
 use crate::kubectl::target::{End, parse_any, parse_end, parse_pod};
 
 /// Ask ferrule's agents about the pod network of the nodes, of all of them at once
@@ -76,7 +77,7 @@ pub enum Verb {
     Inspect {
         /// Only this network
         #[arg(value_parser = parse_network)]
-        network: Option<String>,
+        network: Option<NetworkName>,
     },
 
     /// Find what is wrong, on which nodes, why, and what to do about it
@@ -87,7 +88,7 @@ pub enum Verb {
     Doctor {
         /// Only this network
         #[arg(value_parser = parse_network)]
-        network: Option<String>,
+        network: Option<NetworkName>,
     },
 
     /// Ask the nodes of the pods what NetworkPolicies do to them
@@ -239,24 +240,6 @@ impl Verb {
     pub(super) fn only_looks(&self) -> bool {
         matches!(self, Self::Inspect { .. } | Self::Doctor { .. } | Self::Policy { .. } | Self::Why { .. })
     }
-}
-
-fn parse_network(text: &str) -> Result<String, String> {
-    let name = NetworkName::parse(text).map_err(|error| format!("the name of a network {error}"))?;
-    Ok(name.to_string())
-}
-
-/// Reads `30s`, `5m`, `1h`, or seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.chars().last() {
-        Some('s') => (text.strip_suffix('s'), 1),
-        Some('m') => (text.strip_suffix('m'), 60),
-        Some('h') => (text.strip_suffix('h'), 3600),
-        _ => (Some(text), 1),
-    };
-    let seconds = number.and_then(|number| number.parse::<u32>().ok()).filter(|number| *number > 0);
-    let seconds = seconds.ok_or_else(|| "a time is written 30s, 5m or 1h".to_owned())?;
-    Ok(Duration::from_secs(u64::from(seconds) * unit))
 }
 
 #[cfg(test)]

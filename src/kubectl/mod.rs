@@ -37,6 +37,8 @@ use arguments::{CommandLine, Common, OutputFormat, PolicyVerb, Verb};
 use cluster::Cluster;
 use serde::Serialize;
 
+use crate::cni::ids::NetworkName;
+
 /// Exit status where something could not be looked at, and nothing is known to be wrong. That of `ferrulectl`.
 const STATUS_BLIND: u8 = 3;
 
@@ -82,12 +84,16 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
 async fn with_cluster(common: &Common, verb: &Verb, colour: bool) -> Result<Outcome, String> {
     let cluster = Arc::new(Cluster::connect(common).await?);
     match verb {
-        Verb::Inspect { network } => {
-            Ok(report(common, colour, &inspect::inspect(&cluster, common, network.as_deref()).await?))
-        }
-        Verb::Doctor { network } => {
-            Ok(report(common, colour, &doctor::doctor(&cluster, common, network.as_deref()).await?))
-        }
+        Verb::Inspect { network } => Ok(report(
+            common,
+            colour,
+            &inspect::inspect(&cluster, common, network.as_ref().map(NetworkName::as_str)).await?,
+        )),
+        Verb::Doctor { network } => Ok(report(
+            common,
+            colour,
+            &doctor::doctor(&cluster, common, network.as_ref().map(NetworkName::as_str)).await?,
+        )),
         Verb::Policy { verb: PolicyVerb::Why { from, to } } => {
             Ok(report(common, colour, &policy::why(&cluster, common, from, to).await?))
         }

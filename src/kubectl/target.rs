@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::command_line::values::{self, is_object_name, split_port};
+
 /// One end of a connection, with a port where one is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
@@ -71,7 +73,7 @@ pub fn parse_pod(text: &str) -> Result<End, String> {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, text),
     };
-    if !is_name(name) || !namespace.is_none_or(is_name) {
+    if !is_object_name(name) || !namespace.is_none_or(is_object_name) {
         return Err("a pod is written NAMESPACE/POD, or POD".to_owned());
     }
     let who = Who::Pod { namespace: namespace.map(str::to_owned), name: name.to_owned() };
@@ -84,20 +86,7 @@ pub fn parse_pod(text: &str) -> Result<End, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_end(text: &str) -> Result<End, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    if let Ok(address) = bare.parse() {
-        return Ok(End { who: Who::Address(address), port: None });
-    }
-    let (who, port) = match text.rsplit_once("]:") {
-        Some((address, port)) => (address.trim_start_matches('['), Some(port)),
-        None => match text.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => {
-                return Err("an IPv6 address with a port is written [ADDRESS]:PORT".to_owned());
-            }
-            Some((who, port)) => (who, Some(port)),
-            None => (text, None),
-        },
-    };
+    let (who, port) = split_port(text)?;
     let port = port.map(parse_port).transpose()?;
     match who.parse() {
         Ok(address) => Ok(End { who: Who::Address(address), port }),
@@ -118,11 +107,11 @@ pub fn parse_any(text: &str) -> Result<End, String> {
     };
     let parts: Vec<&str> = rest.split('/').collect();
     let who = match parts.as_slice() {
-        ["svc", name] if is_name(name) => Who::Service { namespace: None, name: (*name).to_owned() },
-        [namespace, "svc", name] if is_name(namespace) && is_name(name) => {
+        ["svc", name] if is_object_name(name) => Who::Service { namespace: None, name: (*name).to_owned() },
+        [namespace, "svc", name] if is_object_name(namespace) && is_object_name(name) => {
             Who::Service { namespace: Some((*namespace).to_owned()), name: (*name).to_owned() }
         }
-        ["node", name] if is_name(name) => Who::Node((*name).to_owned()),
+        ["node", name] if is_object_name(name) => Who::Node((*name).to_owned()),
         _ => {
             let hint = "neither an address nor NAMESPACE/POD, NAMESPACE/svc/SERVICE or node/NODE";
             return parse_end(text)
@@ -132,21 +121,9 @@ pub fn parse_any(text: &str) -> Result<End, String> {
     Ok(End { who, port: port.map(parse_port).transpose()? })
 }
 
+/// Stays as it is written: `ferrulectl` reads it again.
 fn parse_port(text: &str) -> Result<String, String> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if !["tcp", "udp", "sctp"].contains(&protocol.to_ascii_lowercase().as_str()) {
-        return Err(format!("{protocol:?} is not one of tcp, udp, sctp"));
-    }
-    match number.parse::<u16>() {
-        Ok(port) if port > 0 => Ok(text.to_ascii_lowercase()),
-        _ => Err(format!("{number:?} is no port: a number from 1 to 65535")),
-    }
-}
-
-/// Of an object of Kubernetes (RFC 1123).
-fn is_name(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
+    values::parse_port(text).map(|_| text.to_ascii_lowercase())
 }
 
 #[cfg(test)]

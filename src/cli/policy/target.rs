@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::policy::names::{SCTP, TCP, UDP};
+use crate::command_line::values::{is_object_name, parse_port, split_port, without_brackets};
 use crate::policy::object::ObjectName;
 
 /// One end of a connection.
@@ -29,7 +29,7 @@ pub struct Door {
 /// What is wrong with it.
 pub fn parse_pod(text: &str) -> Result<ObjectName, String> {
     match text.split_once('/') {
-        Some((namespace, name)) if is_name(namespace) && is_name(name) => {
+        Some((namespace, name)) if is_object_name(namespace) && is_object_name(name) => {
             Ok(ObjectName { namespace: namespace.to_owned(), name: name.to_owned() })
         }
         _ => Err("a pod is written NAMESPACE/POD".to_owned()),
@@ -41,8 +41,7 @@ pub fn parse_pod(text: &str) -> Result<ObjectName, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_target(text: &str) -> Result<Target, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    if let Ok(address) = bare.parse() {
+    if let Ok(address) = without_brackets(text).parse() {
         return Ok(Target::Address(address));
     }
     let pod = parse_pod(text).map_err(|_| "neither an address nor NAMESPACE/POD".to_owned())?;
@@ -55,45 +54,14 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_door(text: &str) -> Result<Door, String> {
-    if let Ok(target @ Target::Address(_)) = parse_target(text) {
-        return Ok(Door { target, port: None });
-    }
-    let (target, port) = match text.rsplit_once("]:") {
-        Some((address, port)) => (address.trim_start_matches('['), Some(port)),
-        None => match text.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => {
-                return Err("an IPv6 address with a port is written [ADDRESS]:PORT".to_owned());
-            }
-            Some((target, port)) => (target, Some(port)),
-            None => (text, None),
-        },
-    };
+    let (target, port) = split_port(text)?;
     Ok(Door { target: parse_target(target)?, port: port.map(parse_port).transpose()? })
-}
-
-fn parse_port(text: &str) -> Result<(u8, u16), String> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => TCP,
-        "udp" => UDP,
-        "sctp" => SCTP,
-        _ => return Err(format!("{protocol:?} is not one of tcp, udp, sctp")),
-    };
-    match number.parse() {
-        Ok(port) if port > 0 => Ok((protocol, port)),
-        _ => Err(format!("{number:?} is no port: a number from 1 to 65535")),
-    }
-}
-
-/// Of an object of Kubernetes (RFC 1123).
-fn is_name(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::names::{SCTP, TCP, UDP};
 
     fn pod(namespace: &str, name: &str) -> Target {
         Target::Pod(ObjectName { namespace: namespace.into(), name: name.into() })
