@@ -105,6 +105,13 @@ struct Ends {
     unclear: Option<String>,
 }
 
+/// What a rule decides about a packet that it is about.
+enum Outcome {
+    Is(Verdict),
+    /// One of all, and nobody knows which.
+    Any,
+}
+
 struct Walk<'a> {
     tracer: &'a Tracer<'a>,
     packet: &'a Packet,
@@ -115,6 +122,8 @@ impl Walk<'_> {
     async fn chain(&mut self, chain: &str, depth: usize) -> Result<Ends, KernelError> {
         let mut ends = Ends { passes: true, ..Ends::default() };
         let tracer = self.tracer;
+        // Whether it may have left for where it came from, by a rule that is not understood.
+        let mut may_return = false;
         for placed in tracer.rules(chain) {
             self.rules += 1;
             if self.rules > RULES_MAX {
@@ -136,34 +145,44 @@ impl Walk<'_> {
             };
             let Some(verdict) = verdict else { continue };
             let goes_on = match verdict {
-                Verdict::Accept => {
+                Outcome::Any => {
+                    ends.accepts = true;
+                    ends.drops.get_or_insert_with(|| place_of(&placed.rule));
+                    may_return = true;
+                    true
+                }
+                Outcome::Is(Verdict::Accept) => {
                     ends.accepts = true;
                     false
                 }
-                Verdict::Drop => {
+                Outcome::Is(Verdict::Drop) => {
                     ends.drops.get_or_insert_with(|| place_of(&placed.rule));
                     false
                 }
-                Verdict::Return => {
+                Outcome::Is(Verdict::Return) => {
                     if is_sure {
                         return Ok(ends);
                     }
+                    may_return = true;
                     true
                 }
-                Verdict::Jump(ref to) | Verdict::Goto(ref to) if depth < DEPTH_MAX => {
+                Outcome::Is(Verdict::Jump(ref to) | Verdict::Goto(ref to)) if depth < DEPTH_MAX => {
                     let inner = Box::pin(self.chain(to, depth + 1)).await?;
                     ends.accepts |= inner.accepts;
                     ends.drops = ends.drops.take().or(inner.drops);
                     ends.unclear = ends.unclear.take().or(inner.unclear);
-                    if inner.passes && matches!(verdict, Verdict::Goto(_)) && is_sure {
-                        return Ok(ends);
+                    if inner.passes && matches!(verdict, Outcome::Is(Verdict::Goto(_))) {
+                        if is_sure {
+                            return Ok(ends);
+                        }
+                        may_return = true;
                     }
                     inner.passes
                 }
-                Verdict::Jump(_) | Verdict::Goto(_) => true,
+                Outcome::Is(Verdict::Jump(_) | Verdict::Goto(_)) => true,
             };
             if is_sure && !goes_on {
-                ends.passes = false;
+                ends.passes = may_return;
                 return Ok(ends);
             }
         }
@@ -171,15 +190,16 @@ impl Walk<'_> {
     }
 
     /// Whether the packet meets a rule, and what the rule decides if it does.
-    async fn meets(&self, rule: &Rule) -> Result<(Step, Option<Verdict>), KernelError> {
+    async fn meets(&self, rule: &Rule) -> Result<(Step, Option<Outcome>), KernelError> {
         let mut matches = Vec::new();
         let mut verdict = None;
-        let mut has_map = false;
+        let (mut has_map, mut is_limited, mut is_queued) = (false, false, false);
         for expr in &rule.exprs {
             match expr {
-                Expr::Verdict(it) => verdict = Some(it.clone()),
+                Expr::Verdict(it) => verdict = Some(Outcome::Is(it.clone())),
                 Expr::Extension(it) if it.is_target => match it.name.as_str() {
-                    "REJECT" | "DROP" | "TARPIT" => verdict = Some(Verdict::Drop),
+                    "REJECT" | "DROP" | "TARPIT" => verdict = Some(Outcome::Is(Verdict::Drop)),
+                    "NFQUEUE" => is_queued = true,
                     _ => {}
                 },
                 Expr::Extension(it) if it.to_comment().is_some() => {}
@@ -188,7 +208,10 @@ impl Walk<'_> {
                     Some(false) => return Ok((Step::On, None)),
                     None => matches.push(expr.clone()),
                 },
-                Expr::Foreign(name) if name == "reject" => verdict = Some(Verdict::Drop),
+                Expr::Foreign(name) if name == "reject" => verdict = Some(Outcome::Is(Verdict::Drop)),
+                // A program decides, and without one the packet is dropped.
+                Expr::Foreign(name) if name == "queue" => is_queued = true,
+                Expr::Limit { .. } => is_limited = true,
                 Expr::Foreign(name) if ["log", "counter", "notrack"].contains(&name.as_str()) => {}
                 Expr::LookupVerdict { .. } => {
                     has_map = true;
@@ -203,10 +226,17 @@ impl Walk<'_> {
         }
         let step = self.tracer.meets(&Rule { exprs: matches, ..rule.clone() }, self.packet).await?;
         let decided = match (&step, has_map) {
-            (Step::Decided(it), true) => Some(it.clone()),
+            (Step::Decided(it), true) => Some(Outcome::Is(it.clone())),
             // A map of somebody else may hold any verdict.
-            (Step::Unclear(_), true) => Some(Verdict::Accept),
+            (Step::Unclear(_), true) => Some(Outcome::Any),
+            _ if is_queued => Some(Outcome::Any),
             _ => verdict,
+        };
+        let unclear = |what: &str| Step::Unclear(what.to_owned());
+        let step = match step {
+            Step::Decided(_) if is_queued => unclear("a program that packets are queued for (queue)"),
+            Step::Decided(_) if is_limited => unclear("a limit of packets in a time"),
+            step => step,
         };
         Ok((step, decided))
     }

@@ -280,6 +280,35 @@ fn rules_that_every_node_has_are_no_fault() {
     );
 }
 
+/// Of what is not understood, it is not known whether it drops a packet or lets it pass.
+#[test]
+fn what_is_not_understood_neither_works_nor_is_broken() {
+    let scene = Scene::new(Routing::Direct);
+    let table = "add table inet mine; add chain inet mine forward { type filter hook forward priority 5; }; add chain \
+                 inet mine inner; ";
+    let rule = |chain: &str, rule: &str| format!("add rule inet mine {chain} {rule}; ");
+    for (rules, passes, words) in [
+        // Back from where it was called, and not dropped.
+        (
+            rule("forward", "jump inner") + &rule("inner", "ct mark 0 return") + &rule("inner", "drop"),
+            true,
+            "ct",
+        ),
+        (rule("forward", "ct mark 0 goto inner") + &rule("forward", "drop"), true, "ct"),
+        (rule("forward", "meta mark vmap { 0 : drop }"), false, "mark"),
+        (rule("forward", "queue num 7"), false, "queue"),
+        (rule("forward", "ip daddr 10.88.1.0/24 limit rate 1/second burst 1 packets drop"), true, "limit"),
+    ] {
+        nft::run(scene.on(1), &(table.to_owned() + &rules)).unwrap();
+        assert_eq!(scene.connects("client", "web", true), passes, "{rules}");
+        let answer = scene.why("client", "web", true);
+        assert_eq!(answer.verdict, ferrule::connectivity::answer::Verdict::Unknown, "{rules}: {answer:#?}");
+        assert!(answer.sentence.contains(words), "{rules}: {answer:#?}");
+        nft::run(scene.on(1), "delete table inet mine").unwrap();
+    }
+    scene.expect_well("client", "web", true);
+}
+
 /// What is between two nodes takes less than they send: small packets pass, which is why a connection can be made.
 #[test]
 fn a_link_that_takes_less_than_the_other_sends_is_named() {
