@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use ferrule::datapath::policy;
 use ferrule::policy::content::digest_of;
 use ferrule::policy::names::shared_port_chain;
-use ferrule::policy::plan::{ChainRule, Direction, Members, Plan, Touched};
+use ferrule::policy::plan::{ChainRule, Direction, Isolation, Members, Plan, Touched};
 use kit::block_on;
 use kit::traffic::Server;
+use serde_json::{Value, json};
 
 use super::scene::{Planning, Scene, TCP, connects, denied, peers, port, uid};
+use super::tiers::{about_b, from, plan as plan_of, pods, tcp};
 
 const POLICIES: usize = 1000;
 const ADDRESSES: u32 = 150_000;
@@ -125,4 +127,54 @@ fn one_of_a_thousand_ports_changes_and_the_others_stay() {
     scene.read();
     scene.apply(&second);
     assert_eq!(scene.differences(&second), [""; 0]);
+}
+
+/// So many ClusterNetworkPolicies with 24 rules each about `b`, of which the last lets `a` in, and nobody else.
+fn tiers(policies: usize, protocols: &Value) -> Plan {
+    let rule = |action, app| {
+        let mut rule = from(action, pods(app), protocols.clone());
+        if protocols.is_null() {
+            rule.as_object_mut().unwrap().remove("protocols");
+        }
+        rule
+    };
+    let nobody: Vec<Value> = (0..24).map(|_| rule("Deny", "nobody")).collect();
+    let of = |number: usize| match policies - number {
+        1 => json!({ "ingress": [rule("Accept", "a"), rule("Deny", "c")] }),
+        _ => json!({ "ingress": nobody }),
+    };
+    let all = (0..policies).map(|number| about_b(&format!("cnp-{number:04}"), "Admin", 7, of(number)));
+    plan_of(json!([]), all.collect())
+}
+
+/// What is written at once is bounded by the socket's buffer, and a chain may have more rules than that.
+#[test]
+fn a_port_of_many_tier_rules_is_written_and_mended() {
+    let mut scene = Scene::new();
+    let _server = Server::tcp(&scene.b.namespace, 80, "b");
+    let plan = tiers(800, &tcp(80));
+    let Isolation::Rules(name) = &plan.pods[&uid("b")].tiers.ingress.admin else { panic!("a chain") };
+    let chain = plan.chains[name].ports[0].chain.to_string();
+    assert!(plan.chains[name].ports[0].rules.len() > 19_000);
+    let (_, _, longest) = scene.apply_beside_others(&plan);
+    println!("the longest turn took {longest:?}");
+    assert_eq!(scene.differences(&plan), [""; 0]);
+    let b = "10.244.1.11";
+    assert!(connects(&scene.a.namespace, b, 80) && denied(&scene.c.namespace, b, 80));
+    // Somebody takes a rule away, and puts one there.
+    scene.nft(&format!("insert rule inet ferrule-policy {chain} accept"));
+    assert!(connects(&scene.c.namespace, b, 80));
+    scene.read();
+    scene.apply(&plan);
+    assert_eq!(scene.differences(&plan), [""; 0]);
+    assert!(connects(&scene.a.namespace, b, 80) && denied(&scene.c.namespace, b, 80));
+}
+
+/// More than that is more than a packet should meet, at one port or at all.
+#[test]
+fn too_many_rules_of_a_tier_close_the_pods() {
+    for protocols in [tcp(80), Value::Null] {
+        let plan = tiers(900, &protocols);
+        assert_eq!(plan.pods[&uid("b")].tiers.ingress.admin, Isolation::Closed, "{protocols}");
+    }
 }

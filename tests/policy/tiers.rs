@@ -47,12 +47,12 @@ fn planner(policies: Value, cluster: Value) -> Planner {
     objects.planner()
 }
 
-fn plan(policies: Value, cluster: Value) -> Plan {
+pub fn plan(policies: Value, cluster: Value) -> Plan {
     planner(policies, cluster).plan().clone()
 }
 
 /// A ClusterNetworkPolicy about `b`.
-fn about_b(name: &str, tier: &str, priority: u16, rules: Value) -> Value {
+pub fn about_b(name: &str, tier: &str, priority: u16, rules: Value) -> Value {
     about(name, tier, priority, "b", rules)
 }
 
@@ -64,7 +64,7 @@ fn about(name: &str, tier: &str, priority: u16, app: &str, rules: Value) -> Valu
     json!({ "name": name, "spec": spec })
 }
 
-fn pods(app: &str) -> Value {
+pub fn pods(app: &str) -> Value {
     json!({ "pods": { "namespaceSelector": {}, "podSelector": { "matchLabels": { "app": app } } } })
 }
 
@@ -72,7 +72,7 @@ fn everybody() -> Value {
     json!({ "namespaces": {} })
 }
 
-fn tcp(port: u16) -> Value {
+pub fn tcp(port: u16) -> Value {
     json!([{ "tcp": { "destinationPort": { "number": port } } }])
 }
 
@@ -83,7 +83,7 @@ fn let_in(app: &str) -> Value {
         "podSelector": { "matchLabels": { "app": "b" } }, "ingress": [{ "peers": peers }] } })
 }
 
-fn from(action: &str, peer: Value, protocols: Value) -> Value {
+pub fn from(action: &str, peer: Value, protocols: Value) -> Value {
     json!({ "action": action, "from": [peer], "protocols": protocols })
 }
 

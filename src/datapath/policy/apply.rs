@@ -21,7 +21,7 @@ use crate::datapath::policy::layout::{
 use crate::datapath::policy::lead::Leading;
 use crate::datapath::policy::mirror::{Mirror, read};
 use crate::datapath::policy::skeleton;
-use crate::datapath::policy::write::Writer;
+use crate::datapath::policy::write::{RULES, Writer};
 use crate::linux::error::KernelError;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::Change;
@@ -286,8 +286,13 @@ impl Applying<'_, '_> {
             }
             self.mirror.maps.insert(set.name.clone(), content_of(elements));
         }
-        changes.extend(made.changes());
+        let is_there = self.mirror.chains.contains_key(&made.chain.name);
         self.made(std::slice::from_ref(made));
+        if made.rules.len() > RULES {
+            self.writer.add(changes).await?;
+            return self.writer.add_long_chain(made, is_there).await;
+        }
+        changes.extend(made.changes());
         Ok(self.writer.add(changes).await?)
     }
 

@@ -1,10 +1,13 @@
 //! Changes, in transactions that are not too large.
 
-use crate::datapath::policy::layout::table;
+use crate::datapath::nftables::NftError;
+use crate::datapath::policy::layout::{Made, rule, table};
 use crate::datapath::policy::skeleton;
+use crate::desired::nftables::expr::verdict;
 use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::change::{Change, Rejection};
 use crate::linux::nft::element::Element;
+use crate::linux::nft::expr::{Expr, Verdict};
 
 /// About how many bytes one transaction has: nobody else changes a table meanwhile, an ADD neither. The socket's buffer
 /// takes eight times as much.
@@ -12,6 +15,9 @@ const TRANSACTION: usize = 512 << 10;
 
 /// Elements of a set that travel together.
 const ELEMENTS: usize = 4096;
+
+/// Rules of a chain that travel together.
+pub(super) const RULES: usize = 512;
 
 /// Gathers changes and makes them.
 pub(super) struct Writer<'n> {
@@ -60,6 +66,33 @@ impl<'n> Writer<'n> {
         // Both ends of a range go together.
         for some in elements.chunks(ELEMENTS) {
             self.add(vec![Change::DeleteElements(table(), some.to_vec())]).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a chain of more rules than travel together. `is_there`: packets may come to it meanwhile, so it drops them until
+    /// it has all of its rules.
+    pub(super) async fn add_long_chain(&mut self, made: &Made, is_there: bool) -> Result<(), NftError> {
+        let name = &made.chain.name;
+        let mut changes = Made { rules: Vec::new(), ..made.clone() }.changes();
+        if is_there {
+            let drop = [vec![Expr::Counter], verdict(Verdict::Drop)];
+            changes.push(Change::AddRule(
+                table(),
+                rule(name, drop, Some("until the rules behind it are complete")),
+            ));
+        }
+        self.add(changes).await?;
+        for rules in made.rules.chunks(RULES) {
+            self.add(rules.iter().map(|rule| Change::AddRule(table(), rule.clone())).collect()).await?;
+        }
+        if is_there {
+            self.flush().await?;
+            let placed = self.nft.placed_rules_of(&table(), name).await?;
+            let first = placed.into_iter().next();
+            let changes =
+                first.map(|it| Change::DeleteRule { table: table(), chain: name.clone(), handle: it.handle });
+            self.add(changes.into_iter().collect()).await?;
         }
         Ok(())
     }

@@ -45,8 +45,8 @@ pub fn too_large(direction: Direction) -> Invalid {
         Direction::Egress => "spec.egress",
     };
     let reason = format!(
-        "has, with the other policies of the tier and the same pods, more than {MOST_PAIRS} combinations of overlapping port \
-         ranges and rules; write fewer ranges that overlap, or fewer rules"
+        "has, with the other policies of the tier and the same pods, more than {MOST_PAIRS} rules, or combinations of \
+         overlapping port ranges and rules; write fewer rules, or fewer ranges that overlap"
     );
     Invalid::new(field, reason)
 }
@@ -70,7 +70,6 @@ pub fn build_tier(direction: Direction, tier: Tier, policies: &[Selecting<'_>]) 
         return BuiltTier::Nothing;
     }
     let Some(ports) = ports(direction, &rules) else { return BuiltTier::TooLarge };
-    let general: Vec<&Entry<'_>> = rules.iter().filter(|it| it.rule.ports.is_none()).collect();
     let mut seen = BTreeSet::new();
     let named = policies.iter().filter(|it| !it.policy.rules(direction).is_empty());
     let named = named.filter(|it| seen.insert(it.name)).map(|it| it.name.to_owned());
@@ -79,7 +78,7 @@ pub fn build_tier(direction: Direction, tier: Tier, policies: &[Selecting<'_>]) 
         ports,
         // What lies between two ports of a group would miss the rules for all ports.
         groups: Vec::new(),
-        rules: chain_rules(&general),
+        rules: chain_rules(rules.iter().filter(|it| it.rule.ports.is_none())),
         policies: named.collect(),
         tier,
     };
@@ -134,46 +133,56 @@ impl<'a> Entry<'a> {
     fn is_about_all(&self) -> bool {
         self.rule.peers.is_none() && self.rule.ports.is_none()
     }
-
-    fn has(&self, protocol: u8, port: u32) -> bool {
-        let is_in = |(of, first, last): &(u8, u16, u16)| {
-            *of == protocol && (u32::from(*first)..=u32::from(*last)).contains(&port)
-        };
-        self.rule.ports.as_ref().is_none_or(|ports| ports.iter().any(is_in))
-    }
 }
 
-fn chain_rules(entries: &[&Entry<'_>]) -> Vec<ChainRule> {
-    entries.iter().flat_map(|it| it.made.iter().cloned()).collect()
+fn chain_rules<'e>(entries: impl Iterator<Item = &'e Entry<'e>>) -> Vec<ChainRule> {
+    entries.flat_map(|it| it.made.iter().cloned()).collect()
 }
 
 /// The rules by port: disjoint, in order. None: [`BuiltTier::TooLarge`].
 fn ports(direction: Direction, rules: &[Entry<'_>]) -> Option<Vec<PortRules>> {
-    let mut bounds: BTreeMap<u8, BTreeSet<u32>> = BTreeMap::new();
-    for (protocol, first, last) in rules.iter().filter_map(|it| it.rule.ports.as_ref()).flatten() {
-        bounds.entry(*protocol).or_default().extend([u32::from(*first), u32::from(*last) + 1]);
+    let general: BTreeSet<usize> = (0..rules.len()).filter(|it| rules[*it].rule.ports.is_none()).collect();
+    let mut pairs = general.len();
+    if pairs > MOST_PAIRS {
+        return None;
+    }
+    // Where ports of a rule begin, and behind their last one.
+    let mut bounds: BTreeMap<u8, Vec<(u32, bool, usize)>> = BTreeMap::new();
+    for (place, entry) in rules.iter().enumerate() {
+        for (protocol, first, last) in entry.rule.ports.iter().flatten() {
+            let bounds = bounds.entry(*protocol).or_default();
+            bounds.extend([(u32::from(*first), true, place), (u32::from(*last) + 1, false, place)]);
+        }
     }
     let mut segments: Vec<Segment> = Vec::new();
-    let mut pairs = 0;
-    for (protocol, bounds) in bounds {
-        let bounds: Vec<u32> = bounds.into_iter().collect();
-        for pair in bounds.windows(2) {
-            let [begin, end] = pair else { continue };
-            let here: Vec<&Entry<'_>> = rules.iter().filter(|it| it.has(protocol, *begin)).collect();
+    for (protocol, mut bounds) in bounds {
+        bounds.sort_unstable();
+        let mut bounds = bounds.into_iter().peekable();
+        // Rules that are about a port, with how many of their ranges are around it.
+        let mut here: BTreeMap<usize, usize> = general.iter().map(|place| (*place, 1)).collect();
+        while let Some((begin, ..)) = bounds.peek().copied() {
+            while let Some((_, begins, place)) = bounds.next_if(|(bound, ..)| *bound == begin) {
+                let ranges = here.entry(place).or_default();
+                *ranges = if begins { *ranges + 1 } else { ranges.saturating_sub(1) };
+                if *ranges == 0 {
+                    here.remove(&place);
+                }
+            }
+            let Some((end, ..)) = bounds.peek().copied() else { break };
             // Where only those for all ports are, they need no chain of their own.
-            if here.iter().all(|it| it.rule.ports.is_none()) {
+            if here.len() == general.len() {
                 continue;
             }
             pairs += here.len();
             if pairs > MOST_PAIRS {
                 return None;
             }
-            let (Ok(first), Ok(last)) = (u16::try_from(*begin), u16::try_from(*end - 1)) else { continue };
-            let rules = chain_rules(&here);
+            let (Ok(first), Ok(last)) = (u16::try_from(begin), u16::try_from(end - 1)) else { continue };
+            let rules = chain_rules(here.keys().map(|place| &rules[*place]));
             match segments.last_mut() {
                 Some(before)
                     if before.protocol == protocol
-                        && u32::from(before.last) + 1 == *begin
+                        && u32::from(before.last) + 1 == begin
                         && before.rules == rules =>
                 {
                     before.last = last;
