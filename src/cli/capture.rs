@@ -14,20 +14,25 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::attachments::judged::judge_network;
+use crate::attachments::node;
 use crate::attachments::node_view::NodeView;
 use crate::cli::arguments::Common;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::IfName;
 use crate::desired::names;
+use crate::linux::link::LinkRef;
 use crate::linux::nflog::LoggedPacket;
 use crate::policy::object::ObjectName;
 use tap::Tap;
 
 /// Whoever holds the leash says something more often than that.
 const LEASH: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether the pod's link is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is to be captured, and until when.
 pub struct CaptureRequest<'a> {
@@ -63,12 +68,16 @@ pub async fn capture(common: &Common, request: &CaptureRequest<'_>) -> Result<St
     let mut out = io::stdout();
     let mut captured = 0_u64;
     let mut readers_left = out.write_all(&pcap::file_header()).and_then(|()| out.flush()).is_err();
-    let end = end(request);
-    tokio::pin!(end);
+    let (end, gone, mut is_gone) = (end(request), gone(&links), false);
+    tokio::pin!(end, gone);
     while !readers_left && request.count.is_none_or(|count| captured < count) {
         let packet = tokio::select! {
             packet = tap.next() => packet?,
             () = &mut end => break,
+            () = &mut gone => {
+                is_gone = true;
+                break;
+            }
         };
         let bytes = pcap::packet(&packet.bytes, kept(&packet, request.full), SystemTime::now());
         readers_left = out.write_all(&bytes).and_then(|()| out.flush()).is_err();
@@ -78,7 +87,26 @@ pub async fn capture(common: &Common, request: &CaptureRequest<'_>) -> Result<St
     if tap.lost() > 0 {
         let _ = write!(summary, ", {} lost: they came faster than they were read", tap.lost());
     }
+    if is_gone {
+        summary.push_str("; the pod's link is gone");
+    }
     Ok(summary + "\n")
+}
+
+/// Ends when none of the links is there any more: nothing will come then.
+async fn gone(links: &[String]) {
+    let Ok(netlink) = node::open() else { return std::future::pending().await };
+    loop {
+        sleep(LOOK).await;
+        let mut is_there = false;
+        for name in links {
+            // Whoever cannot be asked has not said that it is gone.
+            is_there |= !matches!(netlink.link(LinkRef::Name(name.clone())).await, Ok(None));
+        }
+        if !is_there {
+            return;
+        }
+    }
 }
 
 /// How many bytes of a packet are written.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -200,4 +201,16 @@ fn a_pod_that_is_not_here_is_named_and_so_is_a_wrong_interface() {
     let answer = verb(&scene.node, "capture default/web").through(none).run();
     assert!(answer.stderr.contains("CAP_NET_ADMIN"), "{answer:?}");
     assert!(!scene.has_table());
+}
+
+/// Nothing will come any more, and whoever waits for packets is told.
+#[test]
+fn it_ends_with_the_pod() {
+    let scene = Scene::new();
+    let begin = Instant::now();
+    let running = scene.begin("default/web --duration 30s");
+    scene.node.namespace().ip(&format!("link delete {}", scene.link));
+    let answer = running.wait();
+    assert!(answer.status.success() && begin.elapsed() < Duration::from_secs(15), "{answer:?}");
+    assert!(answer.stderr.contains("the pod's link is gone"), "{}", answer.stderr);
 }
