@@ -45,8 +45,8 @@ pub async fn half(look: &Look<'_>, ends: &Ends<'_>) -> Result<Half, CniError> {
         },
         Place::Elsewhere => {}
     }
+    half.steps.extend(forwarding::examine_flows());
     if !source.is_here() {
-        half.steps.extend(forwarding::examine_flows());
         go_back(look, ends, own_link, &mut half).await?;
     } else if let Place::Pod(record) = source.place {
         half.steps.extend(back_to_pod(look, ends, record, own_link).await?);
@@ -71,6 +71,7 @@ async fn enter_pod(
         half.steps.extend(firewall::examine_to_pod(look, ends, input, link).await);
     }
     half.steps.extend(found.steps);
+    half.steps.extend(firewall::examine_in_pod(look, record, ends, false).await);
     policies::examine(look, ends, Direction::Ingress, &mut half.steps).await?;
     half.steps.extend(listener::in_pod(look, record, ends));
     Ok(found.link)
@@ -81,7 +82,16 @@ async fn enter_pod(
 async fn arrive(look: &Look<'_>, ends: &Ends<'_>, half: &mut Half) -> Result<Option<u32>, CniError> {
     let (source, destination) = (&ends.source, &ends.destination);
     match source.place {
-        Place::Pod(record) => return Ok(look.host_link(record).map(|link| link.index)),
+        Place::Pod(record) => {
+            let Some(link) = look.host_link(record) else { return Ok(None) };
+            if destination.pod().is_some_and(|other| other.key() != record.key()) {
+                half.steps.push(forwarding::examine(destination.address.is_ipv4(), &link.name));
+                let pair = (source.address, destination.address);
+                let origin = forwarding::examine_origin(look, pair, Some(link.index), &link.name).await?;
+                half.steps.extend(origin);
+            }
+            return Ok(Some(link.index));
+        }
         Place::Node => return Ok(None),
         Place::Elsewhere => {}
     }

@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use crate::cli::policy::protocol_word;
 use crate::cli::why::ends::Ends;
 use crate::cli::why::look::Look;
+use crate::cli::why::pod;
 use crate::connectivity::half::{Kind, State, Step};
 use crate::datapath::policy::Packet;
 use crate::foreign_firewall::legacy::LegacyTable;
 use crate::foreign_firewall::own_subnets;
 use crate::foreign_firewall::ruling::{Ruling, rulings};
+use crate::linux::nfnetlink::Nfnetlink;
 use crate::linux::nft::table::Hook;
+use crate::store::Record;
 
 /// UDP, which VXLAN is carried by.
 const UDP: u8 = 17;
@@ -74,6 +77,62 @@ pub async fn examine_answers(
     let steps = judge(look, hooks, &Packet { source, destination, answers: true, ..there }).await;
     let of_answers = |step: Step| Step { sentence: format!("answers: {}", step.sentence), ..step.back() };
     steps.into_iter().filter(|step| step.state != State::Ok).map(of_answers).collect()
+}
+
+/// Rules in the pod itself, of its own programs: of what it sends, or of what it gets, and of the answers. Only what drops
+/// them.
+pub async fn examine_in_pod(look: &Look<'_>, record: &Record, ends: &Ends<'_>, sends: bool) -> Vec<Step> {
+    if !look.can_enter || ends.source.address == ends.destination.address {
+        return Vec::new();
+    }
+    let nft = match pod::namespace(record)
+        .and_then(|netns| Nfnetlink::open_in(&netns).map_err(|error| error.to_string()))
+    {
+        Ok(nft) => nft,
+        // That the pod cannot be entered has been said.
+        Err(_) => return Vec::new(),
+    };
+    let name = record.ifname.to_string();
+    let forth = match sends {
+        true => packet(ends, None, Some(&name)),
+        false => packet(ends, Some(&name), None),
+    };
+    let back = match sends {
+        true => packet(ends, Some(&name), None),
+        false => packet(ends, None, Some(&name)),
+    };
+    let (source, destination) = (back.destination, back.source);
+    let back = Packet { source, destination, answers: true, ..back };
+    let mut steps = Vec::new();
+    for packet in [forth, back] {
+        let hooks =
+            if packet.to_node { [Hook::Prerouting, Hook::Input] } else { [Hook::Output, Hook::Postrouting] };
+        let packets = hooks.map(|hook| (hook, packet.clone()));
+        let rulings = match rulings(&nft, &packets).await {
+            Ok(rulings) => rulings,
+            Err(error) => {
+                return vec![Step::unknown(Kind::Firewall, format!("the pod's own rules: {error}"))];
+            }
+        };
+        let which = if packet.answers { "answers: " } else { "" };
+        let tell = |it: &Ruling| match &it.unless {
+            Some(unless) => Step::unknown(
+                Kind::Firewall,
+                format!(
+                    "{which}in the pod, {it} drops it, unless what is not understood accepts it: {unless}"
+                ),
+            ),
+            None => Step::broken(
+                Kind::Firewall,
+                format!("{which}in the pod, {it} drops it"),
+                "a program of the pod, or one of its init containers, has made the rule: see nft list ruleset in its \
+                 namespace",
+            ),
+        };
+        let of_direction = |step: Step| if packet.answers { step.back() } else { step };
+        steps.extend(rulings.iter().map(tell).map(of_direction));
+    }
+    steps
 }
 
 /// What carries the packets of a tunnel: from another node to this one, or the other way.

@@ -31,6 +31,7 @@ pub async fn half(look: &Look<'_>, ends: &Ends<'_>) -> Result<Half, CniError> {
         half.pod_mtu = found.mtu;
         input = found.link;
         steps.extend(found.steps);
+        steps.extend(firewall::examine_in_pod(look, record, ends, true).await);
         steps.extend(table::examine_source(look, record, source.address).await?);
     }
     policies::examine(look, ends, Direction::Egress, steps).await?;
