@@ -13,7 +13,7 @@ const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
 
 /// The addresses on which somebody listens at a port; the unspecified one stands for all of its family, and `::` as a rule
-/// for those of IPv4 too. `None` of a protocol that cannot be looked at like this.
+/// for those of IPv4 too. A socket of IPv6 may have an address of IPv4 (Java's do), and counts as such. `None` of a protocol that cannot be looked at like this.
 ///
 /// # Errors
 /// The files cannot be read.
@@ -56,7 +56,7 @@ fn read_address(hex: &str) -> Option<IpAddr> {
             for (at, part) in octets.chunks_exact_mut(4).enumerate() {
                 part.copy_from_slice(&word(at)?);
             }
-            Some(Ipv6Addr::from(octets).into())
+            Some(Ipv6Addr::from(octets).to_canonical())
         }
         _ => None,
     }
@@ -75,6 +75,8 @@ mod tests {
         assert_eq!(read(line, UNCONNECTED, 8080), None);
         let line = "  1: 000000FD000000000000000007000000:0050 00000000000000000000000000000000:0000 0A 0";
         assert_eq!(read(line, LISTEN, 80), Some("fd00::7".parse().unwrap()));
+        let line = "  2: 0000000000000000FFFF000000000000:0050 00000000000000000000000000000000:0000 0A 0";
+        assert_eq!(read(line, LISTEN, 80), Some("0.0.0.0".parse().unwrap()), "as of Java");
         assert_eq!(read("  sl  local_address", LISTEN, 80), None);
     }
 
@@ -87,5 +89,8 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         assert_eq!(listeners(UDP, port).unwrap().unwrap(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(listeners(132, port).unwrap(), None);
+        let socket = std::net::TcpListener::bind("[::ffff:127.0.0.1]:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert_eq!(listeners(TCP, port).unwrap().unwrap(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 }
