@@ -111,6 +111,7 @@ pub(super) struct State {
     /// Connections of an earlier time are cut.
     pub era: u64,
     is_away: bool,
+    knows_nothing: bool,
     refuses_expired: bool,
     lists: usize,
     watches: usize,
@@ -249,6 +250,15 @@ impl Api {
         });
     }
 
+    /// Connections are cut, and whoever asks is told that there is no such thing, as by a proxy whose servers are away; or
+    /// no longer.
+    pub fn know_nothing(&self, knows_nothing: bool) {
+        self.change(|state| {
+            state.knows_nothing = knows_nothing;
+            state.era += 1;
+        });
+    }
+
     /// How often Nodes were listed (pages are one), and watched.
     pub fn lists_and_watches(&self) -> (usize, usize) {
         self.change(|state| (state.lists, state.watches))
@@ -333,6 +343,9 @@ impl Api {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let parameter = |name: &str| query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
         let is_watch = parameter("watch").is_some_and(|value| value == "true" || value == "1");
+        if self.change(|state| state.knows_nothing) {
+            return respond(stream, 404, "default backend - 404");
+        }
         let access = Access::of(method, path, is_watch);
         let is_allowed = self.change(|state| {
             state.asked.insert(access.clone());

@@ -197,6 +197,12 @@ impl Driver {
                 }
                 return;
             }
+            // Each API server has those: somebody else answers in its place, such as a proxy whose servers are away.
+            PolicyMessage::Absent { kind } if kind != Kind::ClusterPolicies => {
+                self.said.failed(kind, "the API server has no such resource", false, &self.metrics);
+                self.absences = 0;
+                return;
+            }
             PolicyMessage::Absent { kind } => {
                 self.said.absent(kind);
                 self.absences += 1;

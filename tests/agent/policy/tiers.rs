@@ -84,6 +84,26 @@ fn a_404_of_a_moment_opens_nothing() {
     assert_eq!(answered, 0, "of {begun}");
 }
 
+/// What answers 404 for all that there is is no API server: policies in force stay, however often it does.
+#[test]
+fn a_proxy_without_servers_opens_nothing() {
+    let world = World::new("proxy");
+    world.node.api.define_cluster_policies(true);
+    let (a, b) =
+        (world.pod("shop", "a", json!({ "app": "a" })), world.pod("bank", "b", json!({ "app": "b" })));
+    world.cluster_policy("deny", from_bank("Admin", "Deny"));
+    world.expect("Admin denies", &b, &a, false);
+    let flows = Flows::start(b.pod.namespace(), &a.addresses[0], PORT, false);
+    world.node.api.know_nothing(true);
+    // Longer than one resource alone is asked for.
+    std::thread::sleep(std::time::Duration::from_secs(15));
+    world.node.api.know_nothing(false);
+    world.node.wait("the watch", || !world.node.api.watched(Kind::ClusterPolicy).is_empty());
+    let (begun, answered) = flows.end();
+    assert_eq!(answered, 0, "of {begun}");
+    world.expect("Admin denies still", &b, &a, false);
+}
+
 /// A role of before.
 #[test]
 fn without_the_right_to_ask_for_them_all_else_goes_on() {
