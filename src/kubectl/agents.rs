@@ -1,10 +1,13 @@
 //! Which node has which agent, and why one has none.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use kube::ResourceExt;
 use serde::Serialize;
 
-/// The agent's container in its pod. What has the agents' label and not this container is something else.
+/// The agent's container in its pod. What has the agents' label and not this container is something else; and so is what is
+/// not in its node's network: anybody may give a pod of his the label and the name, and would be asked instead.
 pub(super) const CONTAINER: &str = "ferruled";
 
 /// A node that is to be asked.
@@ -37,11 +40,18 @@ pub(super) fn find(nodes: &[Node], pods: &[Pod], wanted: &[String]) -> Result<Ve
             return Err(format!("there is no node {name:?}"));
         }
     }
-    let agents: Vec<&Pod> = pods.iter().filter(|pod| has_container(pod)).collect();
+    let agents: Vec<&Pod> = pods.iter().filter(|pod| is_agent(pod)).collect();
     if agents.is_empty() {
         return Err(format!(
-            "there is no agent of ferrule: no pod has the label {} and a container {CONTAINER}",
+            "there is no agent of ferrule: no pod in its node's network has the label {} and a container {CONTAINER}",
             super::cluster::SELECTOR
+        ));
+    }
+    let namespaces: BTreeSet<String> = agents.iter().filter_map(|pod| pod.namespace()).collect();
+    if namespaces.len() > 1 {
+        let names = namespaces.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(format!(
+            "pods that look like agents are in several namespaces ({names}): name theirs with --namespace"
         ));
     }
     let mut asked: Vec<Asked> = nodes
@@ -99,8 +109,11 @@ pub(super) fn container(pod: &Pod) -> Option<&ContainerStatus> {
     list.iter().find(|it| it.name == CONTAINER)
 }
 
-fn has_container(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|spec| spec.containers.iter().any(|it| it.name == CONTAINER))
+/// Whether it is an agent's pod.
+pub(super) fn is_agent(pod: &Pod) -> bool {
+    let has_container =
+        pod.spec.as_ref().is_some_and(|spec| spec.containers.iter().any(|it| it.name == CONTAINER));
+    has_container && super::cluster::is_on_hosts_network(pod)
 }
 
 /// Agents run on Linux only.
@@ -140,7 +153,7 @@ pub(super) mod tests {
     fn agent(name: &str, node: &str, created: &str, state: &Value) -> Pod {
         serde_json::from_value(json!({
             "metadata": { "name": name, "namespace": "kube-system", "creationTimestamp": created },
-            "spec": { "nodeName": node, "containers": [{ "name": "ferruled" }] },
+            "spec": { "nodeName": node, "hostNetwork": true, "containers": [{ "name": "ferruled" }] },
             "status": {
                 "phase": "Running",
                 "containerStatuses": [{
@@ -194,6 +207,24 @@ pub(super) mod tests {
         assert_eq!(not_ready, ["it is NotReady: Kubelet stopped posting node status."]);
         let some = find(&nodes, &pods, &["b".into(), "a".into()]).unwrap();
         assert_eq!(some.iter().map(|it| it.node.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    /// Whoever may create pods gives one of his what the agents' pods are found by, and it is younger.
+    #[test]
+    fn nobody_else_is_asked_in_the_agents_place() {
+        let nodes = [node("a", "True", "")];
+        let own = agent("ferrule-a", "a", "2026-11-30T10:00:00Z", &running());
+        let mut other = agent("mine", "a", "2026-11-30T12:00:00Z", &running());
+        other.metadata.namespace = Some("evil".into());
+        let pods = [own.clone(), other.clone()];
+        let error = find(&nodes, &pods, &[]).unwrap_err();
+        assert!(error.contains("(evil, kube-system): name theirs with --namespace"), "{error}");
+        for host_network in [None, Some(false)] {
+            other.spec.as_mut().unwrap().host_network = host_network;
+            let found = find(&nodes, &[own.clone(), other.clone()], &[]).unwrap();
+            assert_eq!(found[0].agent.as_ref().unwrap().pod, "ferrule-a");
+        }
+        assert!(find(&nodes, &[other], &[]).unwrap_err().contains("there is no agent"));
     }
 
     #[test]

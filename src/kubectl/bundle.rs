@@ -15,7 +15,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::Value;
 
-use crate::kubectl::agents::{Asked, container};
+use crate::kubectl::agents::{Asked, is_agent};
 use crate::kubectl::arguments::Common;
 use crate::kubectl::ask::Answer;
 use crate::kubectl::cluster::{Cluster, SELECTOR, node_of};
@@ -126,7 +126,7 @@ async fn objects(
     let pods = Api::<Pod>::all(cluster.client.clone());
     match cluster.list(&pods, ListParams::default().labels(SELECTOR), "pods").await {
         Ok(pods) => {
-            for pod in pods.iter().filter(|pod| container(pod).is_some()) {
+            for pod in pods.iter().filter(|pod| is_agent(pod)) {
                 if let Some(node) = node_of(pod).filter(|node| is_asked(node)) {
                     archive.add(&format!("nodes/{node}/agent.json"), &pretty(&trim::agent(&as_json(pod))))?;
                 }

@@ -131,8 +131,10 @@ struct Plan {
 
 impl Plan {
     fn of(sets: &[DaemonSet], image: Option<&str>) -> Result<Self, String> {
+        // Not what anybody may make look like it: the image is executed on all nodes.
         let containers = |set: &DaemonSet| {
             let spec = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+            let spec = spec.filter(|spec| spec.host_network.unwrap_or_default());
             spec.map(|spec| spec.containers.clone()).unwrap_or_default()
         };
         let agents: Vec<&DaemonSet> =
@@ -311,7 +313,7 @@ mod tests {
         let container = json!({ "name": "ferruled", "image": "registry.example/ferrule@sha256:aa" });
         serde_json::from_value(json!({
             "metadata": metadata,
-            "spec": { "selector": {}, "template": { "spec": { "containers": [container] } } },
+            "spec": { "selector": {}, "template": { "spec": { "hostNetwork": true, "containers": [container] } } },
         }))
         .unwrap()
     }
@@ -327,6 +329,17 @@ mod tests {
         let manifest = plan.manifest(FERRULE);
         assert!(!manifest.contains("image: ferrule:") && !manifest.contains("kube-system"));
         assert_eq!(Plan::of(&sets, Some("other:1")).unwrap().image, "other:1");
+    }
+
+    /// Its image would be executed on all nodes, with all rights.
+    #[test]
+    fn what_anybody_may_make_is_not_taken_for_the_agents() {
+        let own = set(&json!({ "name": "ferrule", "namespace": "net" }));
+        let mut other = set(&json!({ "name": "mine", "namespace": "evil" }));
+        other.spec.as_mut().unwrap().template.spec.as_mut().unwrap().host_network = None;
+        let plan = Plan::of(&[other.clone(), own], None).unwrap();
+        assert_eq!(plan.agents, Some(("net".into(), "ferrule".into())));
+        assert!(Plan::of(&[other], None).unwrap_err().contains("--image"));
     }
 
     #[test]

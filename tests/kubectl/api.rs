@@ -91,7 +91,7 @@ impl Api {
         state.pods.push(json!({
             "metadata": { "name": pod, "namespace": "net", "labels": { "app.kubernetes.io/name": "ferrule" },
                           "creationTimestamp": "2026-11-30T10:00:00Z" },
-            "spec": { "nodeName": name, "containers": [{ "name": "ferruled" }] },
+            "spec": { "nodeName": name, "hostNetwork": true, "containers": [{ "name": "ferruled" }] },
             "status": { "phase": "Running", "containerStatuses": [container] },
         }));
         state.execs.insert(pod, exec);

@@ -125,12 +125,12 @@ fn value_of(line: &str, lower: &str, key: &str, from: usize) -> Option<(usize, u
 /// Bytes until the quote that ends a text, or the line's end.
 fn quoted(text: &str, quote: char, is_nested: bool) -> usize {
     let mut is_escaped = false;
-    let mut ends = |c: char| {
+    let ends = |c: char| {
         let was_escaped = std::mem::take(&mut is_escaped);
         is_escaped = c == '\\' && !is_nested && !was_escaped;
         c == '\n' || !was_escaped && (c == quote || c == '\\' && is_nested)
     };
-    text.find(|c| ends(c)).unwrap_or(text.len())
+    text.find(ends).unwrap_or(text.len())
 }
 
 /// Bytes of the characters at the beginning that are of that kind.
