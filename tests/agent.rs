@@ -29,6 +29,7 @@ mod overruled;
 mod own_node;
 mod policy;
 mod probes;
+mod rejoin;
 mod repair;
 mod scale;
 mod taint;

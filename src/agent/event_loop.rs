@@ -33,6 +33,7 @@ use crate::agent::cluster::desired_state::OwnNode;
 use crate::agent::cluster::index::{Change, NodeEvent};
 use crate::agent::drift::Parts;
 use crate::agent::drops::DropCounts;
+use crate::agent::install::hold::ConfHold;
 use crate::agent::install::runtime::Runtime;
 use crate::agent::install::{conflist, drop_ins};
 use crate::agent::k8s::api_server;
@@ -79,6 +80,7 @@ pub struct Agent {
     pub(super) pending: Pending,
     pub(super) kernel: Kernel,
     pub(super) runtime: Runtime,
+    pub(super) conf_hold: ConfHold,
     pub(super) reported: Reported,
     /// Parts that were applied at least once.
     pub(super) applied: Parts,
@@ -125,6 +127,7 @@ impl Agent {
             pending: Pending::default(),
             kernel: Kernel::open(&settings)?,
             runtime: Runtime::new(&settings),
+            conf_hold: ConfHold::default(),
             reported,
             applied: Parts::default(),
             lacks: OwnNodeLacks::default(),
@@ -228,7 +231,13 @@ impl Agent {
                 ));
                 let size = ClusterSize::default();
                 watches = Some(PolicyWatches::start(client.clone(), &self.settings.node_name, size.clone()));
-                let known = self.cluster.desired.as_ref().map_or(0, |desired| desired.peers.len());
+                let mut known = self.cluster.desired.as_ref().map_or(0, |desired| desired.peers.len());
+                if !self.settings.conf_file().exists() {
+                    self.conf_hold = ConfHold::begin(Instant::now());
+                    info!("no conf yet, it waits for the API server");
+                    // The first pods wait for the list.
+                    known = 0;
+                }
                 tokio::spawn(follow_nodes(client, known, size, sender));
             }
             Err(reason) => error!(reason, "no API server, continuing with saved state"),
@@ -277,6 +286,7 @@ impl Agent {
             }
         };
         self.reported.api_answered();
+        self.conf_hold.heard(Instant::now());
         self.on_word_of_api();
         let is_list_end = event == NodeEvent::ListEnds;
         let change = self.cluster.index.apply(event);

@@ -62,7 +62,7 @@ impl Agent {
         if let Some(since) = pass.due.drifted.filter(|_| !pass.repaired.is_empty()) {
             self.reported.drift_repaired(pass.repaired, since);
         }
-        if pass.due.parts.files {
+        if pass.due.parts.files && self.may_write_conf() {
             pass.failed.files = !self.install(&desired);
         }
         self.probation
@@ -239,6 +239,30 @@ impl Agent {
         }
     }
 
+    /// Whether what is desired may become the conf now. One that is not there yet comes from this node's Node, if the API
+    /// server is heard in time.
+    fn may_write_conf(&mut self) -> bool {
+        if !self.conf_hold.is_on() {
+            return true;
+        }
+        if self.cluster.index.is_complete() {
+            return self.has_own_node();
+        }
+        match self.conf_hold.left(Instant::now()) {
+            Some(left) => self.pending.add(Parts { files: true, ..Parts::default() }, left),
+            None => {
+                warn!("API server not heard, conf comes from saved state");
+                self.conf_hold.end();
+            }
+        }
+        !self.conf_hold.is_on()
+    }
+
+    /// Whether this node's Node has what pods need, as the API server says it.
+    fn has_own_node(&self) -> bool {
+        self.cluster.index.is_complete() && OwnNode::of(&self.cluster.index).is_some()
+    }
+
     /// Installs plugin and conf, once all else was applied; returns whether they are installed.
     fn install(&mut self, desired: &Desired) -> bool {
         if !(self.applied.node && self.applied.routes && self.applied.table) {
@@ -257,9 +281,11 @@ impl Agent {
             self.reported.event("CannotInstall", reason.to_string());
             return false;
         }
+        self.conf_hold.end();
         self.reported.health.succeeded("files");
         self.runtime.report_others(self.reported.recorder.as_ref());
-        if self.cluster.index.is_complete() {
+        // What this node had before its Node has it is no place for pods.
+        if self.has_own_node() {
             self.reported.ready(desired.routes());
         }
         true

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::api::NodeSpec;
 use super::node::{AgentNode, other};
 
 #[test]
@@ -27,7 +28,11 @@ fn after_a_reboot_without_the_api_it_uses_what_it_last_knew() {
     node.api.put(other(12));
     node.start_ready();
     node.wait_for_routes_to(&[11, 12]);
-    node.wait("its memory", || node.has("data/podnet/agent.json"));
+    // Routes on trial would be withdrawn by an agent that is not answered.
+    std::thread::sleep(Duration::from_secs(3));
+    node.api.put(NodeSpec { heartbeat: 1, ..other(11) });
+    let is_trusted = || fs::read_to_string(node.path("data/podnet/agent.json")).unwrap_or_default();
+    node.wait("its memory", || is_trusted().contains("\"onTrial\":[]"));
     node.end(Signal::TERM);
     node.namespace.ip("route flush proto 102");
     node.namespace.ip("-6 route flush proto 102");
@@ -43,6 +48,7 @@ fn after_a_reboot_without_the_api_it_uses_what_it_last_knew() {
     let has = |route: &str| node.peer_routes().iter().any(|it| it.starts_with(route));
     node.wait("what it last knew", || has("10.244.11.0/24 via 192.0.2.11") && has("10.244.12.0/24"));
     node.wait("the table", || node.nft("list table inet ferrule").contains("fully-random"));
+    assert!(!node.has("net.d/10-ferrule.conflist"), "the API server may know better");
     node.wait("the conf", || node.has("net.d/10-ferrule.conflist"));
     assert!(has("10.244.66.0/24"), "not before the list is complete");
     node.api.be_away(false);

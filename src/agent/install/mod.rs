@@ -4,5 +4,6 @@ pub mod chain;
 pub mod conflist;
 pub mod drop_ins;
 pub mod files;
+pub mod hold;
 pub mod loopback;
 pub mod runtime;

@@ -96,9 +96,8 @@ pub fn first_packets_on_a_node_that_joins_are_answered(space: &Space<'_>) -> Res
         asked.extend(space.addresses(server)?.into_iter().map(|it| SocketAddr::new(it, HTTP).to_string()));
     }
     leave(space, node)?;
-    // A node that is new has no conf and no store. `kubeadm reset` says that it leaves both to people; with those of before,
-    // the first pods get addresses of the range that the node had.
-    node.run(&["find", "/etc/cni/net.d", "/var/lib/cni/ferrule", "-type", "f", "-delete"])?;
+    // `kubeadm reset` says that it leaves the conf to people. The store may stay, and with it what the agent remembers.
+    node.run(&["find", "/etc/cni/net.d", "-type", "f", "-delete"])?;
     let script = "for server in \"$@\"; do /agnhost connect --timeout=900ms $server && echo answered; done";
     let names = ["first", "second", "third"];
     let waiting = |name| {
