@@ -276,6 +276,10 @@ impl Agent {
         let event = match message {
             WatchMessage::Node(event) => event,
             WatchMessage::Error(reason) => return self.reported.api_failed(&reason),
+            WatchMessage::Resumed => {
+                self.reported.api_answered();
+                return self.on_word_of_api();
+            }
             WatchMessage::NoAnswer => return self.probation.unanswered(),
             WatchMessage::ApiServer(api_server) => {
                 self.on_word_of_api();

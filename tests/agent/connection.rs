@@ -45,3 +45,18 @@ fn a_peer_that_vanishes_is_noticed_and_found_again() {
     node.wait_for_routes_to(&[11, 12]);
     node.wait_for_metric("ferrule_api_up", 1.0);
 }
+
+/// No Node changes for minutes in a cluster that is at rest.
+#[test]
+fn a_watch_that_begins_again_is_word_enough() {
+    let mut node = AgentNode::new("resumed");
+    node.start_ready();
+    node.wait_for_metric("ferrule_api_up", 1.0);
+    let (lists, _) = node.api.lists_and_watches();
+    node.api.be_away(true);
+    node.wait_for_metric("ferrule_api_up", 0.0);
+    node.api.be_away(false);
+    node.wait_for_metric("ferrule_api_up", 1.0);
+    node.wait("word of it", || node.log().contains("API server reachable again"));
+    assert_eq!(node.api.lists_and_watches().0, lists, "it goes on from where it was");
+}

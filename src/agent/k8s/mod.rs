@@ -8,5 +8,6 @@ mod metadata;
 pub mod node_info;
 pub mod policy_objects;
 pub mod policy_watches;
+mod source;
 pub mod watch;
 pub mod watched_node;

@@ -60,6 +60,11 @@ pub enum PolicyMessage {
         /// Which.
         kind: Kind,
     },
+    /// A watch goes on, after it failed.
+    Resumed {
+        /// Which.
+        kind: Kind,
+    },
     /// A watch failed, and is retried.
     Error {
         /// Which.
@@ -141,6 +146,7 @@ impl PolicyWatches {
         let tell = move |heard: Heard<K::Read>| match heard {
             Heard::Object(feed) => PolicyMessage::Event { event: event(feed), at: Instant::now() },
             Heard::Absent => PolicyMessage::Absent { kind },
+            Heard::Resumed => PolicyMessage::Resumed { kind },
             Heard::Error { reason, is_refusal } => PolicyMessage::Error { kind, reason, is_refusal },
         };
         let selection = Selection { fields, is_streamed: true };

@@ -10,18 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use kube::runtime::watcher as watch;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, ResourceExt};
+use kube::api::{ListParams, WatchParams};
+use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::agent::cluster::index::NodeEvent;
+use crate::agent::k8s::source::{Failure, Said, Source};
 use crate::agent::k8s::watched_node::WatchedNode;
 use crate::agent::surroundings::ApiServer;
-use crate::policy::object::{Feed, ObjectName};
+use crate::policy::object::Feed;
 
 /// Objects per page of a list. A page is in memory as a whole.
 const PAGE: u32 = 50;
@@ -61,6 +60,8 @@ pub enum WatchMessage {
     Node(NodeEvent),
     /// The API server does not answer as it should; the watch retries.
     Error(String),
+    /// The watch goes on, after it failed.
+    Resumed,
     /// Where the API server is, as far as that is known.
     ApiServer(ApiServer),
     /// The API server was asked, and did not answer.
@@ -85,6 +86,8 @@ pub enum Heard<T> {
     Object(Feed<T>),
     /// It knows no such objects; the watch asks again now and then.
     Absent,
+    /// The watch goes on, after it failed.
+    Resumed,
     /// It does not answer as it should; the watch retries.
     Error {
         /// Its words.
@@ -124,6 +127,7 @@ pub async fn follow_nodes(
         let feed = match heard {
             Heard::Error { reason, .. } => return WatchMessage::Error(reason),
             Heard::Absent => return WatchMessage::Error("the API server knows no Nodes".to_owned()),
+            Heard::Resumed => return WatchMessage::Resumed,
             Heard::Object(feed) => feed,
         };
         WatchMessage::Node(match feed {
@@ -157,72 +161,79 @@ pub async fn follow<K: Watched, M>(
 ) {
     let Selection { fields, mut is_streamed } = selection;
     let begin = |is_streamed: bool| {
-        let mut config = watcher::Config::default().page_size(PAGE).timeout(watch_seconds());
-        config.field_selector.clone_from(&fields);
-        if is_streamed {
-            config = config.streaming_lists();
-        }
-        watch(api.clone(), config).boxed()
+        let pages = ListParams { limit: Some(PAGE), field_selector: fields.clone(), ..ListParams::default() };
+        let watch = WatchParams {
+            timeout: Some(watch_seconds()),
+            field_selector: fields.clone(),
+            send_initial_events: is_streamed,
+            ..WatchParams::default()
+        };
+        Source::new(api.clone(), pages, watch)
     };
-    let mut events = begin(is_streamed);
+    let mut source = begin(is_streamed);
     let (mut failures, mut is_listed) = (0_u32, false);
     let (mut is_list_asked_for, mut is_listing, mut unfinished) = (false, false, 0_u32);
-    let mut absences = 0_u32;
+    let (mut absences, mut is_failing) = (0_u32, false);
     loop {
-        let heard = match events.next().await {
+        let heard = match source.next().await {
             // Of a list in pages it comes before the server is asked: it has not answered yet, and may be down.
-            Some(Ok(Event::Init)) => {
+            Ok(Said::Object(Feed::ListBegins)) => {
                 // Streams without an end: the server knows watches from the beginning, and no ends of lists.
                 unfinished += u32::from(is_listing);
                 if is_streamed && unfinished >= UNFINISHED {
                     is_streamed = false;
-                    events = begin(is_streamed);
+                    source = begin(is_streamed);
                 }
                 is_list_asked_for = true;
                 continue;
             }
-            Some(Ok(event)) => {
-                (failures, absences) = (0, 0);
+            // Not the end of failures: what accepts watches and cuts each of them is asked ever less often.
+            Ok(Said::Resumed) if std::mem::take(&mut is_failing) => {
+                if messages.send(tell(Heard::Resumed)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(Said::Resumed) => continue,
+            Ok(Said::Object(feed)) => {
+                (failures, absences, is_failing) = (0, 0, false);
                 if std::mem::take(&mut is_list_asked_for) {
                     is_listing = true;
                     if messages.send(tell(Heard::Object(Feed::ListBegins))).await.is_err() {
                         return;
                     }
                 }
-                let ends_list = matches!(event, Event::InitDone);
+                let ends_list = matches!(feed, Feed::ListEnds);
                 is_listing &= !ends_list;
                 if ends_list {
                     (is_listed, unfinished) = (true, 0);
                 }
-                Heard::Object(feed(event))
+                Heard::Object(feed)
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 if is_streamed && is_no_stream(&error) {
                     debug!(kind = %K::kind(&()), "API server streams no lists, reading pages");
                     is_streamed = false;
-                    events = begin(is_streamed);
+                    source = begin(is_streamed);
                     continue;
                 }
+                is_failing = true;
                 if is_absent(&error) {
                     absences += 1;
                     if messages.send(tell(Heard::Absent)).await.is_err() {
                         return;
                     }
                     tokio::time::sleep(pause(absences, LONGEST_ABSENT)).await;
-                    events = begin(is_streamed);
+                    source = begin(is_streamed);
                     continue;
                 }
                 failures += 1;
                 // The history of where the watch was is gone. Servers say so within the watch, which leads to a new
                 // list; one that refuses the watch for it would be asked for the same for ever.
                 if is_expired(&error) {
-                    events = begin(is_streamed);
+                    source = begin(is_streamed);
                 }
                 Heard::Error { is_refusal: is_refusal(&error), reason: error.to_string() }
-            }
-            None => {
-                events = begin(is_streamed);
-                continue;
             }
         };
         if messages.send(tell(heard)).await.is_err() {
@@ -236,46 +247,33 @@ pub async fn follow<K: Watched, M>(
     }
 }
 
-fn feed<K: Watched>(event: Event<K>) -> Feed<K::Read> {
-    match event {
-        Event::Init => Feed::ListBegins,
-        Event::InitApply(object) => Feed::Listed(object.read()),
-        Event::InitDone => Feed::ListEnds,
-        Event::Apply(object) => Feed::Changed(object.read()),
-        Event::Delete(object) => Feed::Gone(ObjectName {
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-        }),
-    }
-}
-
 /// What the API server said, if it is why this failed.
-fn status_of(error: &watcher::Error) -> Option<&kube::core::Status> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
-        watcher::Error::WatchError(status) => Some(status),
+fn status_of(failure: &Failure) -> Option<&kube::core::Status> {
+    match failure {
+        Failure::List(kube::Error::Api(status))
+        | Failure::Start(kube::Error::Api(status))
+        | Failure::Watch(kube::Error::Api(status))
+        | Failure::Said(status) => Some(status),
         _ => None,
     }
 }
 
-fn is_expired(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+fn is_expired(error: &Failure) -> bool {
+    matches!(error, Failure::Start(kube::Error::Api(status)) if status.code == 410)
 }
 
 /// Servers that do not know such lists, or have them switched off, call the request invalid.
-fn is_no_stream(error: &watcher::Error) -> bool {
+fn is_no_stream(error: &Failure) -> bool {
     let is_invalid = |code| [400, 422].contains(&code);
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if is_invalid(status.code))
+    matches!(error, Failure::Start(kube::Error::Api(status)) if is_invalid(status.code))
 }
 
 /// Of a resource that is defined by somebody else, and here is not, or not yet.
-fn is_absent(error: &watcher::Error) -> bool {
+fn is_absent(error: &Failure) -> bool {
     status_of(error).is_some_and(|status| status.code == 404)
 }
 
-fn is_refusal(error: &watcher::Error) -> bool {
+fn is_refusal(error: &Failure) -> bool {
     status_of(error).is_some_and(|status| [401, 403].contains(&status.code))
 }
 

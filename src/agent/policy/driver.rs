@@ -212,6 +212,7 @@ impl Driver {
                 }
                 return;
             }
+            PolicyMessage::Resumed { kind } => return self.said.works(kind),
             PolicyMessage::Event { event, at } => (event, at),
         };
         self.said.works(kind_of(&event));

@@ -84,7 +84,7 @@ impl Said {
         if !std::mem::replace(&mut self.is_absent, true) {
             info!(resource = kind.resource(), "API server has no such resource, asking again now and then");
         }
-        self.failing.remove(&kind);
+        self.works(kind);
     }
 
     /// Counts policies.

@@ -67,3 +67,17 @@ fn without_its_role_policies_stay_as_they_are() {
     world.node.api.allow_all();
     world.node.wait("the table's end", || !world.has_table());
 }
+
+/// A watch goes on from where it was, and of objects that do not change it says nothing.
+#[test]
+fn rights_that_are_given_back_are_told() {
+    let mut world = World::new("rights");
+    world.node.wait("all lists", || world.node.api.watched(Kind::Namespace) == [""]);
+    world.node.api.allow(BTreeSet::new());
+    world.node.api.cut();
+    let told = |words: &str| world.node.log().matches(words).count();
+    world.node.wait("refusals", || told("API server refuses what NetworkPolicy needs") == 4);
+    world.node.api.allow_all();
+    world.node.wait("word of it", || told("API server allows what NetworkPolicy needs") == 4);
+    assert!(world.node.end(rustix::process::Signal::TERM));
+}
