@@ -178,6 +178,8 @@ impl Driver {
                 _ = housekeeping.tick() => self.housekeeping().await,
                 _ = resync.tick() => {
                     self.pods.read_all_again();
+                    // Whom a policy selects changes with pods and namespaces too.
+                    self.is_said_stale = true;
                     self.due.touched.pods.extend(self.attached.iter().map(|it| it.uid.clone()));
                     self.look(Look { records: true, ..Look::default() }, Duration::ZERO);
                 }

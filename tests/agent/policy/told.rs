@@ -1,5 +1,7 @@
 //! What is denied is told, with names.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::world::{Flows, PORT, World, nothing, reaches};
@@ -55,4 +57,16 @@ fn a_denial_names_pod_peer_port_and_policies() {
         .wait("all of them counted", || in_table().contains(&format!("counter packets {} ", exactly())));
     assert!(exactly() >= f64::from(u32::try_from(begun).unwrap()));
     assert_eq!(world.node.metric("ferrule_policy_log_missing"), Some(0.0));
+}
+
+/// Whom a policy selects changes without it.
+#[test]
+fn a_policy_that_selects_a_pod_at_last_is_no_longer_said_to_select_nobody() {
+    let world = World::new("nobody");
+    let idle = "ferrule_policy_problems{problem=\"selects_nobody\"}";
+    world.policy("shop", "closed", nothing("a"));
+    world.node.wait_for_metric(idle, 1.0);
+    world.elsewhere("shop", "far", json!({ "app": "a" }), &["192.0.2.77"]);
+    // It looks once a minute.
+    world.node.wait_within(Duration::from_secs(90), "another word", || world.node.metric(idle) == Some(0.0));
 }
