@@ -50,6 +50,9 @@ pub struct Health {
 /// How often a step fails in a row until /readyz says so: what others do at the same moment makes single ones fail.
 const FAILURES: u32 = 2;
 
+/// Steps that do as a whole what another one does in part. The other may never be due again.
+const PARTS: [(&str, &str); 2] = [("routes", "routes_of_some"), ("routes", "withdraw")];
+
 impl Default for Health {
     fn default() -> Self {
         Self {
@@ -86,9 +89,13 @@ impl Health {
         reason.clone_into(why);
     }
 
-    /// A step succeeded.
+    /// A step succeeded, and with it what it does as a whole.
     pub fn succeeded(&self, step: &str) {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(step);
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.remove(step);
+        for (_, part) in PARTS.iter().filter(|(whole, _)| *whole == step) {
+            failing.remove(part);
+        }
     }
 
     /// Why the node cannot be kept as it should be; `None` if it can, and was once.
@@ -182,4 +189,22 @@ fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Full<B
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_is_not_due_again_keeps_no_agent_from_being_ready() {
+        for part in ["routes_of_some", "withdraw"] {
+            let health = Health::default();
+            health.set_ready();
+            (0..FAILURES).for_each(|_| health.failed(part, "no route"));
+            health.succeeded("table");
+            assert!(health.why_not_ready().is_some_and(|why| why.contains(part)));
+            health.succeeded("routes");
+            assert_eq!(health.why_not_ready(), None);
+        }
+    }
 }
