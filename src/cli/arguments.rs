@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use ipnetwork::IpNetwork;
+use serde::Serialize;
 
 use crate::cli::policy::target::{Door, Target, parse_door, parse_pod, parse_target};
 use crate::cni::ids::{IfName, NetworkName};
@@ -149,6 +151,18 @@ pub enum Verb {
         dry_run: bool,
     },
 
+    /// One step of a move to ferrule under running pods, as kubectl ferrule migrate does them on each node
+    ///
+    /// docs/migration.md says what they are for. Each may be repeated.
+    Migrate {
+        /// Which one
+        #[arg(value_enum)]
+        step: MigrateStep,
+        /// Of what, and to what.
+        #[command(flatten)]
+        options: MigrateOptions,
+    },
+
     /// Show what NetworkPolicies do to a pod, and say why a connection is allowed or denied
     Policy {
         /// What is asked.
@@ -229,6 +243,52 @@ pub enum Verb {
     },
 }
 
+/// A step of a move to ferrule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MigrateStep {
+    /// Say what would be taken over, and what keeps the node from moving; changes nothing
+    Look,
+    /// Make room for ferrule's conflist behind the old one
+    Stage,
+    /// Take the old conflist away and its pods over
+    Take,
+}
+
+/// What moves. The environment variables are those of ferruled.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MigrateOptions {
+    /// The network's name, which is that of the old network
+    #[arg(long, env = "FERRULE_NETWORK", value_name = "NAME", default_value = "podnet", value_parser = parse_network, hide_env_values = true)]
+    pub network: NetworkName,
+
+    /// File name of ferrule's conflist
+    #[arg(
+        long,
+        env = "FERRULE_CONF_NAME",
+        value_name = "FILE",
+        default_value = "10-ferrule.conflist",
+        hide_env_values = true
+    )]
+    pub conf_name: String,
+
+    /// A range of the node's pods; may be given several times
+    #[arg(long = "pod-cidr", value_name = "CIDR", required = true)]
+    pub pod_cidrs: Vec<IpNetwork>,
+
+    /// host-local's directory of the old network [default: as its conflist says]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub from: Option<PathBuf>,
+
+    /// Where the runtime keeps the results of ADD
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RESULTS_DIR, value_hint = ValueHint::DirPath)]
+    pub results: PathBuf,
+
+    /// The node's root directory, in a container that sees it elsewhere
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub root: Option<PathBuf>,
+}
+
 /// What is asked about policies.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum PolicyVerb {
@@ -269,6 +329,7 @@ impl Verb {
             Self::Sync { .. } => "sync",
             Self::Uninstall { .. } => "uninstall",
             Self::Import { .. } => "import",
+            Self::Migrate { .. } => "migrate",
             Self::Policy { verb: PolicyVerb::Why { .. } } => "policy why",
             Self::Policy { verb: PolicyVerb::Show { .. } } => "policy show",
             Self::Why { .. } => "why",

@@ -8,7 +8,7 @@
 //! record already is left as it is.
 
 mod candidates;
-mod report;
+pub(super) mod report;
 mod results;
 
 use std::collections::HashMap;
@@ -16,7 +16,6 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::attachments::LOCK_DEADLINE;
-use crate::attachments::networks::KnownNetwork;
 use crate::attachments::node_view::NodeView;
 use crate::cli::arguments::Common;
 use crate::cli::bridges;
@@ -59,7 +58,21 @@ enum Verdict {
 /// one pod does not stop the others.
 pub async fn import(common: &Common, request: &ImportRequest<'_>) -> Result<ImportReport, CniError> {
     let old_name = name_of(request.from)?;
-    let (network, meaning, sets) = choose_network(common, request.network.unwrap_or(&old_name))?;
+    let target = choose_network(common, request.network.unwrap_or(&old_name))?;
+    import_into(&target, request, None).await
+}
+
+/// The same into a network that is known. `held`: the network's store, where the caller has it locked already.
+///
+/// # Errors
+/// As [`import`].
+pub(super) async fn import_into(
+    target: &Target,
+    request: &ImportRequest<'_>,
+    held: Option<(&Store, &mut StoreGuard<'_>)>,
+) -> Result<ImportReport, CniError> {
+    let old_name = name_of(request.from)?;
+    let Target { network, sets } = target;
     let node = NodeView::read().await?;
     let from = request.from.display().to_string();
     let source = HostLocal::open(request.from, LOCK_DEADLINE)?.ok_or_else(|| {
@@ -68,9 +81,9 @@ pub async fn import(common: &Common, request: &ImportRequest<'_>) -> Result<Impo
         )
     })?;
     let mut report = ImportReport::new(request.dry_run, from, network.name.to_string());
-    let (held, mut odd) = source.read()?;
+    let (reserved, mut odd) = source.read()?;
     let cached = read_results(&mut report, request.results, &old_name)?;
-    let candidates = candidates::find(&node, &network.name, &sets, &held, &mut odd, &cached).await?;
+    let candidates = candidates::find(&node, &network.name, sets, &reserved, &mut odd, &cached).await?;
     for it in odd {
         let given = it.address.map(|_| "; ferrule may give the address to a pod").unwrap_or_default();
         report.skip(it.path.display().to_string(), format!("{}{given}", it.reason));
@@ -78,10 +91,14 @@ pub async fn import(common: &Common, request: &ImportRequest<'_>) -> Result<Impo
     let (dead, running): (Vec<Candidate>, Vec<Candidate>) =
         candidates.into_iter().partition(|it| it.evidence == Evidence::Gone);
     report.dead = dead.iter().map(|it| ImportedPod::of(it, "dead")).collect();
-    let verdicts = if request.dry_run {
-        foresee(&meaning, &running, &report.from, &node)?
-    } else {
-        take_over(&meaning, &running, &report.from, &node)?
+    let verdicts = match held {
+        _ if request.dry_run => foresee(network, &running, &report.from, &node)?,
+        Some((store, locked)) => take_over(store, locked, &running, &report.from)?,
+        None => {
+            let store = Store::open(&network.data_dir, &network.name)?;
+            let mut locked = store.lock(&node.boot, LOCK_DEADLINE)?;
+            take_over(&store, &mut locked, &running, &report.from)?
+        }
     };
     let mut records = Vec::new();
     for (candidate, verdict) in running.iter().zip(verdicts) {
@@ -113,11 +130,36 @@ fn name_of(from: &Path) -> Result<NetworkName, CniError> {
     })
 }
 
-/// The network that the pods are to be part of, with its range sets.
-fn choose_network(
-    common: &Common,
-    name: &NetworkName,
-) -> Result<(KnownNetwork, Network, Vec<RangeSet>), CniError> {
+/// The network that pods are to be part of.
+pub(super) struct Target {
+    pub network: Network,
+    sets: Vec<RangeSet>,
+}
+
+impl Target {
+    /// It, if its addresses are ferrule's own.
+    ///
+    /// # Errors
+    /// Names the plugin that has them.
+    pub fn new(network: Network) -> Result<Self, CniError> {
+        match &network.address_management {
+            AddressManagement::Ranges(sets) => Ok(Self { sets: sets.clone(), network }),
+            AddressManagement::Delegate(plugin) => {
+                let name = &network.name;
+                let message = format!(
+                    "network {name} has its addresses from {plugin}, so ferrule cannot take them over"
+                );
+                Err(CniError::new(Code::InvalidConf, message).with_details("set its ipam.type to ferrule"))
+            }
+        }
+    }
+}
+
+/// The network of that name, by its conf.
+///
+/// # Errors
+/// If no usable conf has it.
+pub(super) fn choose_network(common: &Common, name: &NetworkName) -> Result<Target, CniError> {
     let mut networks = common.find_networks(None)?;
     let at = networks.known.iter().position(|it| it.name == *name && it.meaning.is_some());
     let refuse = |message: String, details: &str| {
@@ -137,31 +179,20 @@ fn choose_network(
         return refuse(usable, &details);
     };
     // It is there: the position was looked for with it.
-    let Some(meaning) = known.meaning.clone() else {
-        return refuse(format!("network {name} has no usable conf"), "see ferrulectl doctor");
-    };
-    match &meaning.address_management {
-        AddressManagement::Ranges(sets) => {
-            let sets = sets.clone();
-            Ok((known, meaning, sets))
-        }
-        AddressManagement::Delegate(plugin) => refuse(
-            format!("network {name} has its addresses from {plugin}, so ferrule cannot take them over"),
-            "set its ipam.type to ferrule",
-        ),
+    match known.meaning {
+        Some(meaning) => Target::new(meaning),
+        None => refuse(format!("network {name} has no usable conf"), "see ferrulectl doctor"),
     }
 }
 
 /// Writes the records, each all or nothing.
 fn take_over(
-    network: &Network,
+    store: &Store,
+    locked: &mut StoreGuard<'_>,
     running: &[Candidate],
     from: &str,
-    node: &NodeView,
 ) -> Result<Vec<Verdict>, CniError> {
-    let store = Store::open(&network.data_dir, &network.name)?;
-    let mut locked = store.lock(&node.boot, LOCK_DEADLINE)?;
-    running.iter().map(|candidate| take_over_one(&store, &mut locked, candidate, from)).collect()
+    running.iter().map(|candidate| take_over_one(store, locked, candidate, from)).collect()
 }
 
 fn take_over_one(

@@ -11,6 +11,7 @@
 //! | [`policy`]    | shows what NetworkPolicies do to a pod, and says why a connection is allowed or denied |
 //! | [`why`]       | finds what on this node keeps one connection from working                             |
 //! | [`import`]    | takes over the running pods of a plugin that has its addresses from host-local        |
+//! | [`migrate`]   | the steps of such a move on one node, for `kubectl ferrule migrate`                    |
 //! | [`capture`]   | writes what a pod sends and receives to stdout, as a pcap                              |
 //! | [`bundle`]    | prints what a report of a defect needs                                                |
 //!
@@ -27,6 +28,7 @@ pub mod drops;
 mod generate;
 pub mod import;
 pub mod inspect;
+pub mod migrate;
 pub mod policy;
 pub mod reclaim;
 pub mod sync;
@@ -91,6 +93,18 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
             let request =
                 import::ImportRequest { from, network: network.as_ref(), results, dry_run: *dry_run };
             report(common, colour, block_on(import::import(common, &request)))
+        }
+        Verb::Migrate { step, options } => {
+            let request = migrate::MigrateRequest {
+                step: *step,
+                network: &options.network,
+                conf_name: &options.conf_name,
+                pod_cidrs: &options.pod_cidrs,
+                from: options.from.as_deref(),
+                results: &options.results,
+            };
+            let entered = options.root.as_deref().map_or(Ok(()), migrate::enter);
+            entered.and_then(|()| report(common, colour, block_on(migrate::migrate(common, &request))))
         }
         Verb::Policy { verb: PolicyVerb::Why { from, to } } => {
             report(common, colour, block_on(policy::why::why(common, from, to)))

@@ -69,7 +69,7 @@ pub(super) fn find(nodes: &[Node], pods: &[Pod], wanted: &[String]) -> Result<Ve
 }
 
 /// During a rollout a node has two for a moment: the one that runs.
-fn choose<'p>(pods: impl Iterator<Item = &'p Pod>) -> Result<Agent, String> {
+pub(super) fn choose<'p>(pods: impl Iterator<Item = &'p Pod>) -> Result<Agent, String> {
     let mut reason = "no agent's pod is on it".to_owned();
     let mut chosen: Option<&Pod> = None;
     for pod in pods {
@@ -87,7 +87,7 @@ fn choose<'p>(pods: impl Iterator<Item = &'p Pod>) -> Result<Agent, String> {
 }
 
 /// Whether its container runs.
-fn state(pod: &Pod) -> Result<(), String> {
+pub(super) fn state(pod: &Pod) -> Result<(), String> {
     let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref()).unwrap_or("Unknown");
     if pod.metadata.deletion_timestamp.is_some() {
         return Err("it is being deleted".to_owned());
@@ -117,11 +117,11 @@ pub(super) fn is_agent(pod: &Pod) -> bool {
 }
 
 /// Agents run on Linux only.
-fn is_of_another_system(node: &Node) -> bool {
+pub(super) fn is_of_another_system(node: &Node) -> bool {
     node.labels().get("kubernetes.io/os").is_some_and(|system| system != "linux")
 }
 
-fn not_ready(node: &Node) -> Option<String> {
+pub(super) fn not_ready(node: &Node) -> Option<String> {
     let conditions = node.status.as_ref().and_then(|it| it.conditions.as_ref());
     let ready = conditions.into_iter().flatten().find(|it| it.type_ == "Ready");
     match ready {

@@ -139,6 +139,13 @@ pub enum Verb {
         log_lines: i64,
     },
 
+    /// Move the nodes from another plugin to ferrule, one after another, while their pods run
+    ///
+    /// For plugins whose addresses are host-local's: kindnet, flannel, bridge, ptp. The agents have to be installed with
+    /// deploy/components/migration, so that they come to a node with this. A pod with all rights is made on each node, and
+    /// removed again. Stops at the first node that does not move; the same command goes on from there.
+    Migrate(MigrateOptions),
+
     /// Remove ferrule from the cluster: the agents, and what is on the nodes
     ///
     /// The steps of docs/install.md, one after another. Refuses while pods have addresses of ferrule's; coredns, which every
@@ -193,6 +200,30 @@ pub struct CaptureOptions {
     pub duration: Option<Duration>,
 }
 
+/// What moves, and from what.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MigrateOptions {
+    /// The DaemonSet of the old plugin, which leaves each node as it moves, or none; may be given several times
+    #[arg(long, value_name = "NAMESPACE/NAME|none", value_parser = parse_daemon_set)]
+    pub replaces: Vec<String>,
+
+    /// host-local's directory on the nodes [default: as the old conflist says]
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<String>,
+
+    /// Where the runtime of the nodes keeps the results of ADD [default: as ferrulectl import]
+    #[arg(long, value_name = "DIR")]
+    pub results: Option<String>,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Say for each node what would be done, and change nothing but for the pod that looks
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// What is asked about policies.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum PolicyVerb {
@@ -230,6 +261,7 @@ impl Verb {
             Self::Why { .. } => "why",
             Self::Capture { .. } => "capture",
             Self::Bundle { .. } => "bundle",
+            Self::Migrate(_) => "migrate",
             Self::Uninstall { .. } => "uninstall",
             Self::Completions { .. } => "completions",
             Self::Generate { .. } => "generate",
@@ -239,6 +271,17 @@ impl Verb {
     /// Whether its status 1 says something about the cluster.
     pub(super) fn only_looks(&self) -> bool {
         matches!(self, Self::Inspect { .. } | Self::Doctor { .. } | Self::Policy { .. } | Self::Why { .. })
+    }
+}
+
+/// `none`, or a DaemonSet by namespace and name.
+fn parse_daemon_set(text: &str) -> Result<String, String> {
+    let is_full = text
+        .split_once('/')
+        .is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'));
+    match is_full || text == "none" {
+        true => Ok(text.to_owned()),
+        false => Err("a DaemonSet is written NAMESPACE/NAME; none is written none".to_owned()),
     }
 }
 
@@ -284,6 +327,7 @@ mod tests {
             ("policy why default/a default/b:http", "http"),
             ("bundle --log-lines -1", "-1"),
             ("doctor --deadline 0", "30s"),
+            ("migrate --replaces kindnet", "NAMESPACE/NAME"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(named), "{line}: {error}");

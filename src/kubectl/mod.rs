@@ -9,7 +9,7 @@
 //! | `exec`        | one question to one agent, with a deadline                                     |
 //! | `ask`         | the same question to many agents at once                                       |
 //! | `target`      | pods, addresses and ports as they stand on the command line                    |
-//! | `inspect`, `doctor`, `policy`, `why`, `capture`, `bundle`, `uninstall` | the verbs |
+//! | `inspect`, `doctor`, `policy`, `why`, `capture`, `bundle`, `migrate`, `uninstall` | the verbs |
 //! | `generate`    | completions and man pages                                                      |
 //!
 //! What is judged here (which agent, which findings are the same, what a status means) is a pure function of what API
@@ -25,6 +25,7 @@ mod doctor;
 mod exec;
 mod generate;
 mod inspect;
+mod migrate;
 mod policy;
 mod target;
 mod uninstall;
@@ -105,6 +106,7 @@ async fn with_cluster(common: &Common, verb: &Verb, colour: bool) -> Result<Outc
         Verb::Bundle { file, log_lines } => {
             bundle::bundle(&cluster, common, file.as_deref(), *log_lines).await
         }
+        Verb::Migrate(options) => migrate::migrate(&cluster, common, options, colour).await,
         Verb::Uninstall { yes, dry_run, image } => {
             uninstall::uninstall(&cluster, common, *yes, *dry_run, image.as_deref()).await
         }

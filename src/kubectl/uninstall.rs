@@ -257,7 +257,7 @@ fn name_some(names: &[String]) -> String {
 }
 
 /// Asks a person.
-fn agreed(plan: &str) -> Result<bool, String> {
+pub(super) fn agreed(plan: &str) -> Result<bool, String> {
     if !io::stdin().is_terminal() {
         return Err(format!(
             "this would be done:\n{plan}stdin is no terminal, so nobody can agree: --yes does"
