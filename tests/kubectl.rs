@@ -2,6 +2,7 @@
 //! ends. The cluster tests ask the same of real ones.
 
 mod api;
+mod migrate;
 
 use std::fs;
 

@@ -1,6 +1,7 @@
 //! `ferrulectl import` takes over a node from ptp or bridge with host-local while its pods run: the real plugins, real
 //! packets, and what stays as it was.
 
+mod migrating;
 mod moving;
 mod oddities;
 

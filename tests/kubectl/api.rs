@@ -1,9 +1,9 @@
-//! As much of an API server as `kubectl ferrule` asks: lists of nodes and pods, and exec by WebSocket, in which a test says
-//! what the `ferrulectl` of each pod answers.
+//! As much of an API server as `kubectl ferrule` asks: lists of nodes, pods and DaemonSets, exec by WebSocket, in which a
+//! test says what the `ferrulectl` of each pod answers, and what `migrate` writes.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -43,6 +43,11 @@ struct State {
     execs: BTreeMap<String, Exec>,
     /// What was executed, by the pod.
     asked: Vec<(String, String)>,
+    sets: Vec<Value>,
+    /// What the pods that migrate makes answer, by node and step, in turn; the last one stays.
+    steps: BTreeMap<(String, String), Vec<Exec>>,
+    /// What was written.
+    writes: Vec<String>,
 }
 
 /// Goes with its value, but for its thread, which waits for connections that do not come.
@@ -85,16 +90,42 @@ impl Api {
             "spec": { "podCIDRs": ["10.244.1.0/24"] }, "status": { "conditions": [ready] },
         }));
         let Some(exec) = exec else { return };
-        let pod = format!("ferrule-{name}");
-        let container = json!({ "name": "ferruled", "image": "ferrule:1", "imageID": "", "ready": true, "restartCount": 0,
-                                "state": { "running": { "startedAt": "2026-11-30T10:00:00Z" } } });
-        state.pods.push(json!({
-            "metadata": { "name": pod, "namespace": "net", "labels": { "app.kubernetes.io/name": "ferrule" },
-                          "creationTimestamp": "2026-11-30T10:00:00Z" },
-            "spec": { "nodeName": name, "hostNetwork": true, "containers": [{ "name": "ferruled" }] },
-            "status": { "phase": "Running", "containerStatuses": [container] },
+        state.pods.push(agent_on(name));
+        state.execs.insert(format!("ferrule-{name}"), exec);
+    }
+
+    /// A label of a node that is there.
+    pub fn label(&self, node: &str, key: &str, value: &str) {
+        let mut state = self.state.lock().unwrap();
+        let node = state.nodes.iter_mut().find(|it| it["metadata"]["name"] == node).unwrap();
+        node["metadata"]["labels"][key] = json!(value);
+    }
+
+    /// A DaemonSet. With a pod on each of the nodes, which it leaves when they get a label.
+    pub fn daemon_set(&self, namespace: &str, name: &str, spec: &Value, nodes: &[&str]) {
+        let mut state = self.state.lock().unwrap();
+        state.sets.push(json!({
+            "metadata": { "name": name, "namespace": namespace, "uid": name },
+            "spec": { "selector": {}, "template": { "spec": spec } },
         }));
-        state.execs.insert(pod, exec);
+        for node in nodes {
+            let owner = json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "name": name, "uid": name });
+            state.pods.push(json!({
+                "metadata": { "name": format!("{name}-{node}"), "namespace": namespace, "ownerReferences": [owner] },
+                "spec": { "nodeName": node, "containers": [] }, "status": { "phase": "Running" },
+            }));
+        }
+    }
+
+    /// What `ferrulectl migrate` answers on the node, in turn.
+    pub fn step(&self, node: &str, step: &str, answers: impl IntoIterator<Item = Exec>) {
+        let key = (node.to_owned(), step.to_owned());
+        self.state.lock().unwrap().steps.insert(key, answers.into_iter().collect());
+    }
+
+    /// What was written, in order.
+    pub fn writes(&self) -> Vec<String> {
+        self.state.lock().unwrap().writes.clone()
     }
 
     /// A pod of somebody, in the namespace of the context.
@@ -136,18 +167,30 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
         let exec = {
             let mut state = state.lock().unwrap();
             state.asked.push((pod.clone(), words.join(" ").replace("%2F", "/")));
-            state.execs[&pod].clone()
+            match pod.strip_prefix("ferrule-migrate-") {
+                Some(node) => {
+                    let answers = state.steps.get_mut(&(node.to_owned(), words[2].to_owned())).unwrap();
+                    if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
+                }
+                None => state.execs[&pod].clone(),
+            }
         };
         return execute(stream, exec);
     }
-    let _ = stream.read(&mut head);
-    let state = state.lock().unwrap();
+    let body = read_request(&mut stream);
+    let mut state = state.lock().unwrap();
+    let method = text.split(' ').next().unwrap_or_default();
+    if method != "GET" {
+        let answer = state.write(method, &target, &body);
+        return respond(&mut stream, 200, &answer.to_string());
+    }
     let is_of_agents = |pod: &&Value| pod["metadata"]["labels"]["app.kubernetes.io/name"] == "ferrule";
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let list =
         |items: Vec<&Value>| json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
     let (status, body) = match path {
         "/api/v1/nodes" => (200, list(state.nodes.iter().collect()).to_string()),
+        "/apis/apps/v1/daemonsets" => (200, list(state.sets.iter().collect()).to_string()),
         _ if path.ends_with("/log") && query.contains("previous=true") => {
             (400, failure("previous terminated container not found").to_string())
         }
@@ -156,15 +199,95 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
             (200, list(state.pods.iter().filter(is_of_agents).collect()).to_string())
         }
         _ if path.ends_with("/pods") => (200, list(state.pods.iter().collect()).to_string()),
-        _ => match state.pods.iter().find(|pod| path.ends_with(pod["metadata"]["name"].as_str().unwrap())) {
-            Some(pod) => (200, pod.to_string()),
-            None => (404, failure("not found").to_string()),
-        },
+        _ => {
+            match state.pods.iter().find(|pod| path.rsplit('/').next() == pod["metadata"]["name"].as_str()) {
+                Some(pod) => (200, pod.to_string()),
+                None => (404, failure("not found").to_string()),
+            }
+        }
     };
+    respond(&mut stream, status, &body);
+}
+
+fn respond(stream: &mut TcpStream, status: u16, body: &str) {
     let length = body.len();
     let head =
         format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
     let _ = stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes());
+}
+
+/// The rest of a request: its body.
+fn read_request(stream: &mut TcpStream) -> Value {
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    serde_json::from_slice(&body).unwrap_or_default()
+}
+
+fn agent_on(node: &str) -> Value {
+    json!({
+        "metadata": { "name": format!("ferrule-{node}"), "namespace": "net",
+                      "labels": { "app.kubernetes.io/name": "ferrule" }, "creationTimestamp": "2026-11-30T10:00:00Z" },
+        "spec": { "nodeName": node, "hostNetwork": true, "containers": [{ "name": "ferruled" }] },
+        "status": running(),
+    })
+}
+
+fn running() -> Value {
+    let container = json!({ "name": "ferruled", "image": "ferrule:1", "imageID": "", "ready": true, "restartCount": 0,
+                            "state": { "running": { "startedAt": "2026-11-30T10:00:00Z" } } });
+    json!({ "phase": "Running", "containerStatuses": [container] })
+}
+
+impl State {
+    /// What becomes of an object, and what controllers and kubelets do then.
+    fn write(&mut self, method: &str, target: &str, body: &Value) -> Value {
+        let path = target.split('?').next().unwrap();
+        let name = path.rsplit('/').next().unwrap();
+        match (method, path) {
+            ("POST", _) => {
+                let mut pod = body.clone();
+                self.writes.push(format!("make {}", pod["metadata"]["name"].as_str().unwrap()));
+                pod["status"] = running();
+                self.pods.push(pod.clone());
+                pod
+            }
+            ("DELETE", _) => {
+                self.writes.push(format!("delete {name}"));
+                self.pods.retain(|pod| pod["metadata"]["name"] != name);
+                json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" })
+            }
+            ("PATCH", _) if path.contains("/daemonsets/") => {
+                self.writes.push(format!("keep off {name}"));
+                let set = self.sets.iter_mut().find(|set| set["metadata"]["name"] == name).unwrap();
+                set["spec"]["template"]["spec"]["affinity"] =
+                    body["spec"]["template"]["spec"]["affinity"].clone();
+                set.clone()
+            }
+            ("PATCH", _) => {
+                let labels = &body["metadata"]["labels"];
+                self.writes.push(format!("label {name} {labels}"));
+                self.pods.retain(|pod| {
+                    pod["spec"]["nodeName"] != name || pod["metadata"]["ownerReferences"].is_null()
+                });
+                self.pods.push(agent_on(name));
+                let node = self.nodes.iter_mut().find(|node| node["metadata"]["name"] == name).unwrap();
+                for (key, value) in labels.as_object().unwrap() {
+                    node["metadata"]["labels"][key] = value.clone();
+                }
+                node.clone()
+            }
+            _ => failure("not found"),
+        }
+    }
 }
 
 fn failure(message: &str) -> Value {

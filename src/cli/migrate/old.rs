@@ -75,7 +75,7 @@ impl Found {
             Some(OldNetwork { host_local: None, plugin, .. }) => found.problems.push(format!(
                 "the old network's plugin {plugin} has its addresses not from host-local: they cannot be taken over"
             )),
-            None if found.ours.is_none() => found.problems.push(format!(
+            None if found.ours.is_none() && found.problems.is_empty() => found.problems.push(format!(
                 "{} has no conf of a network {network}: the old network's name has to be the agents' (FERRULE_NETWORK)",
                 conf_dir.display()
             )),
@@ -93,11 +93,10 @@ impl Found {
         }
         let is_ours = list.plugins.iter().any(|plugin| plugin["type"] == PLUGIN_TYPE);
         if list.name != network.as_str() {
+            let (path, name) = (path.display(), &list.name);
             return self.problems.push(format!(
-                "{} is of a network {:?}, and the agents' is {network}: if it is the old network, give the agents its name \
-                 (FERRULE_NETWORK={0} in the ConfigMap ferrule); else remove the file",
-                path.display(),
-                list.name,
+                "{path} is of a network {name:?}, and the agents' is {network}: if it is the old network, give the agents its \
+                 name (FERRULE_NETWORK={name} in the ConfigMap ferrule); else remove the file"
             ));
         }
         if is_ours {
