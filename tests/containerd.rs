@@ -6,6 +6,7 @@
 
 mod crio;
 mod life;
+mod migrating;
 mod node;
 mod reboot;
 mod services;

@@ -16,7 +16,7 @@ fn ranges(plan: &NodePlan) -> Value {
     json!([[{ "subnet": plan.pod_cidr_v4 }], [{ "subnet": plan.pod_cidr_v6 }]])
 }
 
-fn conflist(main: &str, ipam: &str, plan: &NodePlan) -> String {
+pub fn conflist(main: &str, ipam: &str, plan: &NodePlan) -> String {
     let routes = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
     json!({ "cniVersion": "1.0.0", "name": "podnet", "plugins": [
         { "type": main, "ipam": { "type": ipam, "ranges": ranges(plan), "routes": routes } },

@@ -162,11 +162,12 @@ impl Mover<'_> {
                 "its pods, and new ones, still have the old network; ferrule's agent is beside it";
         }
         said.refuse()?;
-        let taken = said.new_pods();
+        let (taken, before) = (report.pods, report.taken_before);
         tokio::time::sleep(LATE).await;
         let again = self.step("take", node, pod).await?;
         report.take_in(&again);
         report.pods = taken + again.new_pods();
+        report.taken_before = before;
         if again.new_pods() > 0 {
             report.notes.push(format!(
                 "{} pods still came from the old plugin after the swap, and were taken over as well: the runtime noticed it late. \
