@@ -265,7 +265,11 @@ fn move_away(conf_dir: &Path, files: &[PathBuf]) -> Result<Vec<(PathBuf, PathBuf
     // The first in the end: until then the runtime uses it.
     for file in files.iter().rev() {
         let name = file_name(file);
-        let after = keep.join(format!("{}{AWAY_SUFFIX}", name.strip_prefix(STAGED_PREFIX).unwrap_or(name)));
+        let first = name.strip_prefix(STAGED_PREFIX).unwrap_or(name);
+        // An old plugin that was started in between has written its own once more.
+        let is_taken =
+            moved.iter().any(|(_, after)| file_name(after).strip_suffix(AWAY_SUFFIX) == Some(first));
+        let after = keep.join(format!("{}{AWAY_SUFFIX}", if is_taken { name } else { first }));
         if let Err(error) = rename(file, &after) {
             for (before, after) in moved.iter().rev() {
                 rename(after, before)?;

@@ -87,6 +87,11 @@ const EXECUTED: &[(&str, &str, &str)] = &[
     ("kubectl ferrule capture ", "tests/cluster/src/cases/kubectl.rs", "\"capture {}/{server} --count 8\""),
     ("kubectl ferrule bundle", "tests/cluster/src/cases/kubectl.rs", "as_account(\"bundle\")"),
     ("kubectl ferrule uninstall", "tests/cluster/src/cases/kubectl.rs", "call(space, \"uninstall\")"),
+    (
+        "kubectl ferrule migrate --replaces kube-system/kindnet",
+        "scripts/migrate.sh",
+        "\"$program\" migrate --replaces kube-system/kindnet",
+    ),
     // Into a registry that only its user has.
     ("docker push $REGISTRY/ferrule:", "scripts/kind.sh", "kind load docker-image \"$image\""),
     (

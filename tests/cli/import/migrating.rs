@@ -75,13 +75,16 @@ fn a_node_moves_step_by_step_and_each_step_may_be_repeated() {
     }
     let conf = old.install_ferrule();
     assert_eq!(old.step("look", 0)["inUse"], "old");
+    // The old plugin's own DaemonSet is restarted and writes it once more.
+    old.install_old();
     old.step("stage", 0);
 
     let taken = old.step("take", 0);
     assert_eq!(taken["inUse"], "ferrule");
     assert_eq!(states(&taken["import"]), ["imported", "imported"], "{taken:#}");
     assert_eq!(taken["carried"], json!(["portmap", "mesh"]));
-    assert_eq!((old.confs(), names_in(&old.kept())), (vec![OURS.to_owned()], vec![format!("{OLD}.was")]));
+    let kept = [format!("00-ferrule-migrate-{OLD}.was"), format!("{OLD}.was")];
+    assert_eq!((old.confs(), names_in(&old.kept())), (vec![OURS.to_owned()], kept.to_vec()));
     let ours: Value = serde_json::from_slice(&fs::read(conf_dir(node).join(OURS)).unwrap()).unwrap();
     let types: Vec<&str> =
         ours["plugins"].as_array().unwrap().iter().filter_map(|it| it["type"].as_str()).collect();
