@@ -333,7 +333,7 @@ fn what_is_not_understood_neither_works_nor_is_broken() {
         (rule("forward", "ct mark 0 goto inner") + &rule("forward", "drop"), true, "ct"),
         (rule("forward", "meta mark vmap { 0 : drop }"), false, "mark"),
         (rule("forward", "queue num 7"), false, "queue"),
-        (rule("forward", "ip daddr 10.88.1.0/24 limit rate 1/second burst 1 packets drop"), true, "limit"),
+        (rule("forward", "limit rate 100/second accept") + &rule("forward", "drop"), true, "limit"),
     ] {
         match nft::run(scene.on(1), &(table.to_owned() + &rules)) {
             // Not every kernel has queues.
