@@ -184,10 +184,10 @@ impl Steps {
         phase: Phase,
         work: impl Future<Output = T> + 'a,
     ) -> impl Future<Output = T> + 'a {
-        let work = Box::pin(work);
+        let work = self.wait(phase, work);
         async move {
             let began = Instant::now();
-            let done = self.wait(phase, work).await;
+            let done = work.await;
             self.record(phase.key(), began.elapsed());
             done
         }
