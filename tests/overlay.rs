@@ -8,4 +8,4 @@ mod reach;
 mod size;
 mod trouble;
 mod uninstall;
-mod world;
+pub mod world;

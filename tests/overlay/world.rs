@@ -25,6 +25,21 @@ use kit::underlay::plug;
 use kit::wired::{WiredPod, Wiring};
 use kit::{block_on, ip};
 
+/// What a node with both families, which others know as `own`, is told of itself and of `peers`.
+pub fn state_of(own: Peer, peers: Vec<Peer>) -> NodeState {
+    NodeState {
+        block_metadata: false,
+        network: NetworkName::parse("podnet").unwrap(),
+        subnets: own.pod_cidrs,
+        delegated: vec![],
+        ipv4: true,
+        ipv6: true,
+        gateways: vec![],
+        node_ips: own.node_ips,
+        peers,
+    }
+}
+
 /// What an agent would take if nobody said anything.
 pub const SETTINGS: Settings = Settings { id: DEFAULT_ID, port: DEFAULT_PORT, mtu: None };
 
@@ -168,18 +183,7 @@ impl Node {
 
     /// What it is told of itself and of `peers`.
     pub fn state(&self, peers: Vec<Peer>) -> NodeState {
-        let own = self.as_peer();
-        NodeState {
-            block_metadata: false,
-            network: NetworkName::parse("podnet").unwrap(),
-            subnets: own.pod_cidrs,
-            delegated: vec![],
-            ipv4: true,
-            ipv6: true,
-            gateways: vec![],
-            node_ips: own.node_ips,
-            peers,
-        }
+        state_of(self.as_peer(), peers)
     }
 
     /// Does `work` on the node.

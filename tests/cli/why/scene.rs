@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use ferrule::cni::ids::NetworkName;
 use ferrule::config::peer::Peer;
 use ferrule::connectivity::answer::{Answer, Document, Verdict};
 use ferrule::connectivity::half::{Half, Kind, State};
@@ -13,13 +12,13 @@ use ferrule::datapath::nftables;
 use ferrule::datapath::overlay::{self, Settings};
 use ferrule::datapath::peers;
 use ferrule::desired::nftables::element::NoMasquerade;
-use ferrule::desired::node::NodeState;
 use ferrule::desired::overlay::{DEFAULT_ID, DEFAULT_PORT, Routing};
 use ferrule::linux::netlink::Netlink;
 use ferrule::linux::nfnetlink::Nfnetlink;
 use serde_json::{Value, json};
 
 use crate::cli::{install, verb};
+use crate::overlay::world::state_of;
 use kit::block_on;
 use kit::netns::{Namespace, inside};
 use kit::node::Node;
@@ -128,18 +127,7 @@ impl Scene {
             ],
             node_ips: node_addresses(n).iter().map(|it| it.parse().unwrap()).collect(),
         };
-        let own = peer(n);
-        let state = NodeState {
-            block_metadata: false,
-            network: NetworkName::parse("podnet").unwrap(),
-            subnets: own.pod_cidrs,
-            delegated: vec![],
-            ipv4: true,
-            ipv6: true,
-            gateways: vec![],
-            node_ips: own.node_ips,
-            peers: vec![peer(1 - n)],
-        };
+        let state = state_of(peer(n), vec![peer(1 - n)]);
         let settings = Settings { id: DEFAULT_ID, port: DEFAULT_PORT, mtu: None };
         inside(self.on(n), || {
             block_on(async {
