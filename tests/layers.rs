@@ -52,8 +52,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("hyper", &["agent"]),
     ("prometheus_client", &["agent"]),
     ("tracing", &["agent"]),
-    ("clap_complete", &["cli", "kubectl"]),
-    ("clap_mangen", &["cli", "kubectl"]),
+    ("clap_complete", &["cli", "kubectl", "command_line"]),
+    ("clap_mangen", &["command_line"]),
     ("tar", &["kubectl"]),
     ("flate2", &["kubectl"]),
 ];

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::cli::policy::target::{Door, Target, parse_door, parse_pod, parse_target};
 use crate::cni::ids::{IfName, NetworkName};
+use crate::command_line::outcome::OutputFormat;
 use crate::command_line::values::{parse_duration, parse_network};
 use crate::config::role::DEFAULT_DATA_DIR;
 use crate::policy::object::ObjectName;
@@ -56,15 +57,6 @@ pub struct Common {
     /// Directory of the stores of networks that no longer have a conflist
     #[arg(long, global = true, env = "FERRULE_DATA_DIR", value_name = "DIR", default_value = DEFAULT_DATA_DIR, value_hint = ValueHint::DirPath, hide_env_values = true)]
     pub data_dir: PathBuf,
-}
-
-/// Who reads the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// Tables for people
-    Table,
-    /// One JSON document for programs
-    Json,
 }
 
 /// What is to be done.

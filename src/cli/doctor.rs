@@ -28,8 +28,8 @@ use serde::Serialize;
 use crate::attachments::judged::judge_network;
 use crate::attachments::networks::KnownNetwork;
 use crate::attachments::node_view::NodeView;
-use crate::cli::Report;
 use crate::cli::arguments::Common;
+use crate::cli::{Report, STATUS_BLIND};
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
 use crate::text_table::escape;
@@ -37,9 +37,6 @@ use crate::text_table::escape;
 /// How many things of a kind a finding names one by one. Where more are wrong it is for one reason, and the count is
 /// enough.
 const NAMED: usize = 5;
-
-/// Exit status where nothing is known to be wrong, and not everything could be looked at.
-pub const STATUS_BLIND: u8 = 3;
 
 /// What was found.
 #[derive(Serialize)]

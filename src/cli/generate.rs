@@ -1,7 +1,5 @@
-//! Shell completions and man pages, from the same definition as the command line itself.
+//! Shell completions and man pages of `ferrulectl`.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -9,43 +7,28 @@ use clap_complete::Shell;
 
 use crate::cli::arguments::CommandLine;
 use crate::cni::error::{CniError, Code};
-
-const PROGRAM: &str = "ferrulectl";
-
-/// The shells whose completions are shipped.
-const SHIPPED: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+use crate::command_line::generate;
 
 /// A shell's completions.
 pub fn completions(shell: Shell) -> String {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), PROGRAM, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    generate::completions(CommandLine::command(), shell)
 }
 
-/// Writes `completions/` and `man/` below `directory`, as `scripts/build.sh` leaves them beside the binaries.
+/// Writes `completions/` and `man/` below `directory`.
 ///
 /// # Errors
 /// Where the directory cannot be written.
 pub fn write_all(directory: &Path) -> Result<(), CniError> {
-    write_below(directory).map_err(|error| {
+    generate::write_all(&CommandLine::command(), directory).map_err(|error| {
         let message = format!("cannot write completions and man pages into {}", directory.display());
         CniError::new(Code::Io, message).with_details(error.to_string())
     })
 }
 
-fn write_below(directory: &Path) -> io::Result<()> {
-    let (scripts, pages) = (directory.join("completions"), directory.join("man"));
-    fs::create_dir_all(&scripts)?;
-    fs::create_dir_all(&pages)?;
-    for shell in SHIPPED {
-        clap_complete::generate_to(shell, &mut CommandLine::command(), PROGRAM, &scripts)?;
-    }
-    clap_mangen::generate_to(CommandLine::command(), &pages)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn completions_and_man_pages_know_every_verb() {

@@ -35,40 +35,13 @@ pub mod sync;
 pub mod uninstall;
 pub mod why;
 
-use arguments::{CommandLine, Common, OutputFormat, PolicyVerb, Verb};
+use arguments::{CommandLine, Common, PolicyVerb, Verb};
 
 use crate::attachments::block_on;
 use crate::attachments::networks::Networks;
 use crate::cni::error::CniError;
 use crate::cni::ids::NetworkName;
-
-/// What a verb prints, and how it ends.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// For stdout.
-    pub stdout: String,
-    /// For stderr.
-    pub stderr: String,
-    /// Exit status: 0 all is well, 1 something is not, 3 it could not be looked at.
-    pub status: u8,
-}
-
-/// What a verb found or did. Serialised it is the document of `--output json`: fields are added in time, none is renamed
-/// or removed within a version.
-trait Report: serde::Serialize {
-    /// For people. `colour`: on a terminal.
-    fn to_text(&self, colour: bool) -> String;
-
-    /// Whether the exit status is 0.
-    fn is_success(&self) -> bool {
-        true
-    }
-
-    /// The exit status.
-    fn status(&self) -> u8 {
-        u8::from(!self.is_success())
-    }
-}
+use crate::command_line::outcome::{Outcome, Report, STATUS_BLIND};
 
 /// Runs the verb. `colour`: whether a person reads stdout on a terminal.
 pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
@@ -140,21 +113,13 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
         // Of doctor 1 says that something is wrong with the network, of policy that something is denied; here neither has
         // even looked.
         let is_blind = matches!(verb, Verb::Doctor { .. } | Verb::Policy { .. } | Verb::Why { .. });
-        let status = if is_blind { doctor::STATUS_BLIND } else { 1 };
+        let status = if is_blind { STATUS_BLIND } else { 1 };
         Outcome { stderr, status, ..Outcome::default() }
     })
 }
 
 fn report(common: &Common, colour: bool, report: Result<impl Report, CniError>) -> Result<Outcome, CniError> {
-    let report = report?;
-    let stdout = match common.output {
-        OutputFormat::Table => report.to_text(colour),
-        // Strings, numbers and lists: serialising them cannot fail.
-        OutputFormat::Json => {
-            serde_json::to_string_pretty(&report).map(|json| json + "\n").unwrap_or_default()
-        }
-    };
-    Ok(Outcome { stdout, status: report.status(), ..Outcome::default() })
+    Ok(Outcome::of(&report?, common.output, colour))
 }
 
 impl Common {

@@ -35,12 +35,11 @@ mod tunnel;
 
 use std::fmt::Write;
 
-use crate::cli::Report;
 use crate::cli::arguments::Common;
-use crate::cli::doctor::STATUS_BLIND;
 use crate::cli::policy::target::{Door, Target};
 use crate::cli::why::ends::{End, find_end};
 use crate::cli::why::look::Look;
+use crate::cli::{Report, STATUS_BLIND};
 use crate::cni::error::{CniError, Code};
 use crate::connectivity::answer::{Document, Verdict};
 use crate::connectivity::half::Half;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::cni::ids::NetworkName;
+use crate::command_line::outcome::OutputFormat;
 use crate::command_line::values::{parse_duration, parse_network};
 use crate::kubectl::target::{End, parse_any, parse_end, parse_pod};
 
@@ -59,15 +60,6 @@ pub struct Common {
     /// How long an agent may take for its answer: 30s, 2m
     #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub deadline: Duration,
-}
-
-/// Who reads the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// Tables for people
-    Table,
-    /// One JSON document for programs
-    Json,
 }
 
 /// What is to be done.

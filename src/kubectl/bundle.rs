@@ -19,7 +19,7 @@ use crate::kubectl::agents::{Asked, is_agent};
 use crate::kubectl::arguments::Common;
 use crate::kubectl::ask::Answer;
 use crate::kubectl::cluster::{Cluster, SELECTOR, node_of};
-use crate::kubectl::{Outcome, doctor, say};
+use crate::kubectl::{Outcome, STATUS_BLIND, doctor, say};
 use archive::Archive;
 use redact::redact;
 
@@ -105,7 +105,7 @@ pub(super) async fn bundle(
         }
     }
     let stderr = problems.iter().filter(|it| !it.is_empty()).map(|it| format!("{it}\n")).collect();
-    Ok(Outcome { stderr, status: if is_whole { 0 } else { super::STATUS_BLIND }, ..Outcome::default() })
+    Ok(Outcome { stderr, status: if is_whole { 0 } else { STATUS_BLIND }, ..Outcome::default() })
 }
 
 /// The objects of those nodes, as far as a report needs them.

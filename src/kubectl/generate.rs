@@ -1,24 +1,16 @@
-//! Shell completions and man pages, from the same definition as the command line itself.
+//! Shell completions and man pages of `kubectl ferrule`.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
+use crate::command_line::generate;
 use crate::kubectl::arguments::CommandLine;
-
-const PROGRAM: &str = "kubectl-ferrule";
-
-/// The shells whose completions are shipped.
-const SHIPPED: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
 /// A shell's completions, for the program's own name.
 pub(super) fn completions(shell: Shell) -> String {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), PROGRAM, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    generate::completions(command(), shell)
 }
 
 /// Writes `completions/` and `man/` below `directory`.
@@ -26,30 +18,20 @@ pub(super) fn completions(shell: Shell) -> String {
 /// # Errors
 /// Where the directory cannot be written.
 pub(super) fn write_all(directory: &Path) -> Result<(), String> {
-    let why = |error: io::Error| {
+    generate::write_all(&command(), directory).map_err(|error| {
         format!("cannot write completions and man pages into {}: {error}", directory.display())
-    };
-    write_below(directory).map_err(why)
-}
-
-fn write_below(directory: &Path) -> io::Result<()> {
-    let (scripts, pages) = (directory.join("completions"), directory.join("man"));
-    fs::create_dir_all(&scripts)?;
-    fs::create_dir_all(&pages)?;
-    for shell in SHIPPED {
-        clap_complete::generate_to(shell, &mut command(), PROGRAM, &scripts)?;
-    }
-    clap_mangen::generate_to(command(), &pages)
+    })
 }
 
 /// By the program's own name: "kubectl ferrule" is two words.
 fn command() -> clap::Command {
-    CommandLine::command().bin_name(PROGRAM)
+    CommandLine::command().bin_name("kubectl-ferrule")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn completions_and_man_pages_know_every_verb() {

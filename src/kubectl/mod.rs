@@ -34,34 +34,11 @@ mod why;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use arguments::{CommandLine, Common, OutputFormat, PolicyVerb, Verb};
+use arguments::{CommandLine, Common, PolicyVerb, Verb};
 use cluster::Cluster;
-use serde::Serialize;
 
 use crate::cni::ids::NetworkName;
-
-/// Exit status where something could not be looked at, and nothing is known to be wrong. That of `ferrulectl`.
-const STATUS_BLIND: u8 = 3;
-
-/// What a verb prints, and how it ends.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// For stdout.
-    pub stdout: String,
-    /// For stderr.
-    pub stderr: String,
-    /// Exit status: 0 all is well, 1 something is not, 3 it could not be looked at.
-    pub status: u8,
-}
-
-/// What a verb found. Serialised it is the document of `--output json`.
-trait Report: Serialize {
-    /// For people. `colour`: on a terminal.
-    fn to_text(&self, colour: bool) -> String;
-
-    /// The exit status.
-    fn status(&self) -> u8;
-}
+use crate::command_line::outcome::{Outcome, Report, STATUS_BLIND};
 
 /// Runs the verb. `colour`: whether a person reads stdout on a terminal.
 pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
@@ -115,14 +92,7 @@ async fn with_cluster(common: &Common, verb: &Verb, colour: bool) -> Result<Outc
 }
 
 fn report(common: &Common, colour: bool, report: &impl Report) -> Outcome {
-    let stdout = match common.output {
-        OutputFormat::Table => report.to_text(colour),
-        // Strings, numbers and lists: serialising them cannot fail.
-        OutputFormat::Json => {
-            serde_json::to_string_pretty(report).map(|json| json + "\n").unwrap_or_default()
-        }
-    };
-    Outcome { stdout, status: report.status(), ..Outcome::default() }
+    Outcome::of(report, common.output, colour)
 }
 
 /// To whoever waits. Stdout is for the answer.

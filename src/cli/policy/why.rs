@@ -8,14 +8,13 @@ use serde::Serialize;
 
 use crate::attachments::node_view::NodeView;
 use crate::attachments::pod_rules;
-use crate::cli::Report;
 use crate::cli::arguments::Common;
-use crate::cli::doctor::STATUS_BLIND;
 use crate::cli::policy::known::Known;
 use crate::cli::policy::side::{Place, Side};
 use crate::cli::policy::target::{Door, Target};
 use crate::cli::policy::words::{of_cluster, sentences};
 use crate::cli::policy::{DIRECTIONS, protocol_word, word};
+use crate::cli::{Report, STATUS_BLIND};
 use crate::cni::error::{CniError, Code};
 use crate::datapath::policy::{self, Bound, End, Packet, Tracer};
 use crate::policy::evaluate::{Flow, Verdict};
