@@ -13,7 +13,8 @@ use ipnetwork::IpNetwork;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, info, warn};
 
-use crate::agent::apply::{Forward, Routed};
+use crate::agent::apply::Forward;
+use crate::agent::apply::routes::Routed;
 use crate::agent::cluster::index::{Index, Problem};
 use crate::agent::drift::Parts;
 use crate::agent::k8s::events::EventRecorder;
