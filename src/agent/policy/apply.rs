@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::agent::policy::driver::{Driver, Due, merge};
+use crate::agent::policy::driver::Driver;
+use crate::agent::policy::due::{Due, merge};
 use crate::attachments::LOCK_DEADLINE;
 use crate::cni::error::CniError;
 use crate::config::policy::PolicyUnknown;

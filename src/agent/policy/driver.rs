@@ -3,6 +3,8 @@
 //! Before everything that the plan needs was listed once, nothing in the table changes. Where there is none although
 //! policies were known (a flush, a reboot), it is made from what was kept on disk.
 
+mod messages;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +13,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::agent::backoff::Backoff;
-use crate::agent::k8s::policy_watches::{Kind, PolicyMessage, PolicyWatches};
+use crate::agent::k8s::policy_watches::{PolicyMessage, PolicyWatches};
 use crate::agent::policy::cut::Cut;
 use crate::agent::policy::denials::Denials;
 use crate::agent::policy::drift::{Look, Signal};
+use crate::agent::policy::due::Due;
 use crate::agent::policy::keep::Keeping;
 use crate::agent::policy::pace::Pace;
 use crate::agent::policy::report::Said;
@@ -26,8 +29,7 @@ use crate::cni::error::CniError;
 use crate::datapath::error::DatapathError;
 use crate::datapath::policy::{Applied, Attached, Mirror};
 use crate::linux::nfnetlink::{self, Nfnetlink};
-use crate::policy::object::{Event, Feed};
-use crate::policy::plan::{Plan, Touched};
+use crate::policy::plan::Plan;
 use crate::policy::planner::Planner;
 use crate::store::{BootId, current_boot_id};
 
@@ -49,24 +51,8 @@ const RESYNC: Duration = Duration::from_secs(60);
 /// How often problems of policies are looked for, and the log of packets is opened where it could not be.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 
-/// How often the API server must say that it has no such resource, one time after the other, until policies go that are in
-/// force: one that has just started may not know of it yet. That takes some seconds.
-const ABSENCES: u32 = 6;
-
 /// Deadline of a step.
 const STEP: Duration = Duration::from_secs(60);
-
-/// What is to be done.
-#[derive(Debug, Default)]
-pub(super) struct Due {
-    at: Option<Instant>,
-    pub(super) touched: Touched,
-    pub(super) look: Look,
-    /// When the API server said the first of what is to be applied.
-    said: Option<Instant>,
-    /// When drift was heard of.
-    drifted: Option<Instant>,
-}
 
 /// The task's state.
 pub struct Driver {
@@ -184,84 +170,6 @@ impl Driver {
                     self.look(Look { records: true, ..Look::default() }, Duration::ZERO);
                 }
             }
-        }
-    }
-
-    /// The API server says something.
-    fn on_message(&mut self, message: PolicyMessage, watches: Option<&mut PolicyWatches>) {
-        let (event, at) = match message {
-            PolicyMessage::Error { kind, reason, is_refusal } => {
-                self.said.failed(kind, &reason, is_refusal, &self.metrics);
-                // Without the right to ask for them nothing else must wait, unless they are in force.
-                let is_unheard = is_refusal && !self.planner.has_cluster_policies_listed();
-                if kind == Kind::ClusterPolicies && is_unheard && self.mirror.has_tiers() == Some(false) {
-                    self.hear_of_no_cluster_policies(watches);
-                }
-                return;
-            }
-            // Each API server has those: somebody else answers in its place, such as a proxy whose servers are away.
-            PolicyMessage::Absent { kind } if kind != Kind::ClusterPolicies => {
-                self.said.failed(kind, "the API server has no such resource", false, &self.metrics);
-                self.absences = 0;
-                return;
-            }
-            PolicyMessage::Absent { kind } => {
-                self.said.absent(kind);
-                self.absences += 1;
-                let enough = if self.mirror.has_tiers() == Some(false) { 1 } else { ABSENCES };
-                if self.absences >= enough {
-                    self.hear_of_no_cluster_policies(watches);
-                }
-                return;
-            }
-            PolicyMessage::Resumed { kind } => return self.said.works(kind),
-            PolicyMessage::Event { event, at } => (event, at),
-        };
-        self.said.works(kind_of(&event));
-        if kind_of(&event) == Kind::ClusterPolicies {
-            self.absences = 0;
-        }
-        self.on_event(event, at, watches);
-    }
-
-    /// None of them exists, as far as the API server tells.
-    fn hear_of_no_cluster_policies(&mut self, mut watches: Option<&mut PolicyWatches>) {
-        if self.planner.knows_no_cluster_policy() {
-            return;
-        }
-        for feed in [Feed::ListBegins, Feed::ListEnds] {
-            self.on_event(Event::ClusterPolicy(feed), Instant::now(), watches.as_deref_mut());
-        }
-    }
-
-    fn on_event(&mut self, event: Event, at: Instant, watches: Option<&mut PolicyWatches>) {
-        self.said.count(&event, &self.metrics);
-        self.is_said_stale |= matches!(event, Event::Policy(_) | Event::ClusterPolicy(_));
-        self.keeping.want_after(&event);
-        self.planner.hear(event);
-        let needs_any_pods = self.planner.needs_any_pods();
-        if watches.is_some_and(|it| it.follow_any_pods(needs_any_pods)) {
-            debug!(needs_any_pods, "pods of all nodes");
-            if !needs_any_pods {
-                self.planner.forget_any_pods();
-            }
-        }
-        self.heard(at);
-    }
-
-    /// What follows for the plan is planned and applied soon, once all is known.
-    fn heard(&mut self, said: Instant) {
-        if !self.planner.is_complete() {
-            return;
-        }
-        let is_first = !self.is_applied;
-        if self.planner.is_touched() || is_first {
-            self.due.touched.all |= is_first;
-            if !is_first {
-                self.due.said.get_or_insert(said);
-            }
-            let rest = self.applied_at.map(|at| (at + PAUSE).saturating_duration_since(Instant::now()));
-            self.hurry(rest.map_or(GATHER, |rest| rest.max(GATHER)));
         }
     }
 
@@ -413,59 +321,5 @@ async fn next_of(watches: &mut Option<PolicyWatches>) -> Option<PolicyMessage> {
     match watches {
         Some(watches) => watches.next().await,
         None => std::future::pending().await,
-    }
-}
-
-fn kind_of(event: &Event) -> Kind {
-    match event {
-        Event::Policy(_) => Kind::Policies,
-        Event::Namespace(_) => Kind::Namespaces,
-        Event::OwnPod(_) => Kind::OwnPods,
-        Event::AnyPod(_) => Kind::AnyPods,
-        Event::ClusterPolicy(_) => Kind::ClusterPolicies,
-    }
-}
-
-/// Of a set of which one of both does not say which addresses moved, any may have.
-pub(super) fn merge(into: &mut Touched, mut from: Touched) {
-    into.all |= from.all;
-    for name in from.sets {
-        let moved = from.moved.remove(&name);
-        let is_new = into.sets.insert(name.clone());
-        match (moved, into.moved.get_mut(&name)) {
-            (Some(moved), None) if is_new => {
-                into.moved.insert(name, moved);
-            }
-            (Some(moved), Some(known)) => known.extend(moved),
-            _ => {
-                into.moved.remove(&name);
-            }
-        }
-    }
-    into.pods.extend(from.pods);
-    into.holds.extend(from.holds);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_moved_is_known_only_if_both_say_it() {
-        let touched = |set: &str, moved: Option<&str>| {
-            let mut touched = Touched::default();
-            touched.sets.insert(set.to_owned());
-            let moved = moved.map(|address| (set.to_owned(), [address.parse().unwrap()].into()));
-            touched.moved.extend(moved);
-            touched
-        };
-        let mut all = Touched::default();
-        merge(&mut all, touched("a", Some("10.0.0.1")));
-        merge(&mut all, touched("a", Some("10.0.0.2")));
-        merge(&mut all, touched("b", None));
-        assert_eq!((all.sets.len(), all.moved["a"].len()), (2, 2));
-        merge(&mut all, touched("b", Some("10.0.0.3")));
-        merge(&mut all, touched("a", None));
-        assert!(all.moved.is_empty(), "any may have");
     }
 }

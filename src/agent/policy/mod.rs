@@ -11,7 +11,8 @@
 //!
 //! | file        | what it is                                                                       |
 //! |-------------|----------------------------------------------------------------------------------|
-//! | [`driver`]  | the task: what is due, and when                                                  |
+//! | [`driver`]  | the task: hears what happens, and does what is due                               |
+//! | `due`       | what is to be done, gathered until it is                                         |
 //! | `apply`     | doing it                                                                         |
 //! | [`drift`]   | what an event of the kernel calls to look at                                     |
 //! | [`cut`]     | existing flows that are denied now                                               |
@@ -25,6 +26,7 @@ pub mod cut;
 pub mod denials;
 pub mod drift;
 pub mod driver;
+mod due;
 mod keep;
 pub mod pace;
 pub mod report;
