@@ -3,6 +3,7 @@
 //! kube's own watcher does the same, but it says neither that a watch has begun nor that a bookmark came: after a failure
 //! nobody would know that the API server is heard again until an object changes.
 
+use std::time::{Duration, Instant};
 use std::vec;
 
 use futures_util::StreamExt;
@@ -16,6 +17,10 @@ use crate::policy::object::{Feed, ObjectName};
 
 /// Annotation of the bookmark with which a streamed list ends.
 const LIST_ENDS: &str = "k8s.io/initial-events-end";
+
+/// A watch lives for minutes. One that ends earlier than this, without a word, was cut by something in between: asked again
+/// without a pause, thousands of agents would do nothing else.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 type Events<K> = BoxStream<'static, Result<WatchEvent<K>, kube::Error>>;
 
@@ -43,6 +48,9 @@ pub enum Failure {
     /// The API server said so within a watch.
     #[error("watch failed: {}", .0.message)]
     Said(Box<Status>),
+    /// A watch ended as it began.
+    #[error("the watch ended at once, without a word")]
+    Short,
     /// A list or an object has no version: no watch can go on from there.
     #[error("the API server names no resourceVersion")]
     NoVersion,
@@ -72,12 +80,14 @@ pub struct Source<K> {
     pages: ListParams,
     watch: WatchParams,
     state: State<K>,
+    /// Since when there is a watch of which nothing has been heard.
+    silent_since: Option<Instant>,
 }
 
 impl<K: Watched> Source<K> {
     /// Begins with a list, which is streamed where `watch` says so.
     pub fn new(api: Api<K>, pages: ListParams, watch: WatchParams) -> Self {
-        Self { api, pages, watch, state: State::Nothing }
+        Self { api, pages, watch, state: State::Nothing, silent_since: None }
     }
 
     /// What comes next; waits for it. After a failure the caller pauses.
@@ -96,7 +106,10 @@ impl<K: Watched> Source<K> {
         match state {
             State::Nothing if self.watch.send_initial_events => {
                 match self.api.watch(&self.watch, "0").await {
-                    Ok(events) => (Ok(Some(Said::Object(Feed::ListBegins))), State::Streamed(events.boxed())),
+                    Ok(events) => {
+                        self.silent_since = Some(Instant::now());
+                        (Ok(Some(Said::Object(Feed::ListBegins))), State::Streamed(events.boxed()))
+                    }
                     Err(error) => (Err(Failure::Start(error)), State::Nothing),
                 }
             }
@@ -114,7 +127,7 @@ impl<K: Watched> Source<K> {
                 }
                 (None, next, _) => self.page(next).await,
             },
-            State::Streamed(mut events) => match events.next().await {
+            State::Streamed(mut events) => match self.hear(&mut events).await {
                 Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
                     (Ok(Some(Said::Object(Feed::Listed(object.read())))), State::Streamed(events))
                 }
@@ -132,18 +145,36 @@ impl<K: Watched> Source<K> {
                     (Err(Failure::Said(status)), state)
                 }
                 Some(Err(error)) => (Err(Failure::Watch(error)), State::Streamed(events)),
-                None => (Ok(None), State::Nothing),
+                None => (self.ended(), State::Nothing),
             },
             State::Known(version) => {
                 let watch = WatchParams { send_initial_events: false, ..self.watch.clone() };
                 match self.api.watch(&watch, &version).await {
                     Ok(events) => {
+                        self.silent_since = Some(Instant::now());
                         (Ok(Some(Said::Resumed)), State::Watching { version, events: events.boxed() })
                     }
                     Err(error) => (Err(Failure::Start(error)), State::Known(version)),
                 }
             }
-            State::Watching { version, events } => Self::event(version, events).await,
+            State::Watching { version, events } => self.event(version, events).await,
+        }
+    }
+
+    /// What comes by a watch next; none when it has ended.
+    async fn hear(&mut self, events: &mut Events<K>) -> Option<Result<WatchEvent<K>, kube::Error>> {
+        let heard = events.next().await;
+        if heard.is_some() {
+            self.silent_since = None;
+        }
+        heard
+    }
+
+    /// That a watch has ended.
+    fn ended<T>(&mut self) -> Result<Option<T>, Failure> {
+        match self.silent_since.take() {
+            Some(since) if since.elapsed() < SHORTEST => Err(Failure::Short),
+            _ => Ok(None),
         }
     }
 
@@ -166,10 +197,11 @@ impl<K: Watched> Source<K> {
 
     /// Reads an event of a watch.
     async fn event(
+        &mut self,
         version: String,
         mut events: Events<K>,
     ) -> (Result<Option<Said<K::Read>>, Failure>, State<K>) {
-        let (object, is_gone) = match events.next().await {
+        let (object, is_gone) = match self.hear(&mut events).await {
             Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => (object, false),
             Some(Ok(WatchEvent::Deleted(object))) => (object, true),
             Some(Ok(WatchEvent::Bookmark(mark))) => {
@@ -182,7 +214,7 @@ impl<K: Watched> Source<K> {
                 return (Err(Failure::Said(status)), state);
             }
             Some(Err(error)) => return (Err(Failure::Watch(error)), State::Watching { version, events }),
-            None => return (Ok(None), State::Known(version)),
+            None => return (self.ended(), State::Known(version)),
         };
         let Some(version) = object.resource_version().filter(|version| !version.is_empty()) else {
             return (Err(Failure::NoVersion), State::Nothing);
