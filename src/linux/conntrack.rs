@@ -45,6 +45,8 @@ pub struct Flow {
     pub source: IpAddr,
     /// Whom the first packet was for.
     pub destination: IpAddr,
+    /// By which port, where the protocol has them.
+    pub source_port: Option<u16>,
     /// And for which port, where the protocol has them.
     pub destination_port: Option<u16>,
     /// Who answers: another than `destination` if the flow was redirected.
@@ -235,12 +237,10 @@ impl Flow {
             protocol,
             source,
             destination,
+            source_port: source_port(original),
             destination_port,
             answerer: ends(reply)?.0,
-            answering_port: port_of(reply, |part| match part {
-                ProtoTuple::SourcePort(port) => Some(*port),
-                _ => None,
-            }),
+            answering_port: source_port(reply),
             identity: attributes.iter().filter(is_identity).cloned().collect(),
         })
     }
@@ -274,6 +274,13 @@ fn service(tuple: &[Tuple]) -> Option<(u8, Option<u16>)> {
         _ => None,
     });
     Some((protocol?, port))
+}
+
+fn source_port(tuple: &[Tuple]) -> Option<u16> {
+    port_of(tuple, |part| match part {
+        ProtoTuple::SourcePort(port) => Some(*port),
+        _ => None,
+    })
 }
 
 fn port_of(tuple: &[Tuple], is_it: impl Fn(&ProtoTuple) -> Option<u16>) -> Option<u16> {

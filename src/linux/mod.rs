@@ -16,7 +16,7 @@
 //! ```
 //!
 //! [`nfnetlink::Nfnetlink`] is made in the same two steps, for [`nft`] and [`conntrack`]. [`monitor::Monitor`] hears what
-//! others change, [`nflog::PacketLog`] of packets.
+//! others change, [`nflog::PacketLog`] of packets, [`nft::trace::TraceLog`] of their way. [`raw`] sends packets made by hand.
 
 pub mod addr;
 mod answer;
@@ -41,6 +41,7 @@ pub mod nfnetlink;
 pub mod nft;
 pub mod path_probe;
 pub mod qdisc;
+pub mod raw;
 pub mod route;
 pub mod rule;
 pub mod snmp;

@@ -13,6 +13,7 @@ use rtnetlink::packet_core::DefaultNla;
 mod extension;
 mod log;
 mod read;
+mod trace;
 mod uapi;
 
 pub use extension::Extension;
@@ -203,6 +204,12 @@ pub enum Expr {
     },
     /// Hands a copy of the packet to whoever listens to that group of nfnetlink_log.
     Log(Log),
+    /// Has the kernel tell what becomes of the packet from here on, see [`trace`](super::trace); not any more, if the first
+    /// byte is 0.
+    Trace {
+        /// The register with that byte.
+        from: Reg,
+    },
     /// A match or target of iptables, as iptables-nft writes those that nf_tables has no expression for.
     Extension(Extension),
     /// One that is here only because somebody else put it into the rule.
@@ -388,6 +395,7 @@ impl Expr {
             Self::Counter => other("counter", &[]),
             Self::Limit { per_second, burst } => log::limit(*per_second, *burst),
             Self::Log(log) => log.to_netlink(),
+            Self::Trace { from } => trace::to_netlink(*from),
             Self::Extension(extension) => extension.to_netlink(),
             Self::Foreign(name) => other(name, &[]),
         };

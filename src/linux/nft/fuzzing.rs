@@ -14,6 +14,7 @@ use super::element::Element;
 use super::query::generation_of;
 use super::rule::{PlacedRule, Rule};
 use super::table::Chain;
+use super::trace::{TraceEvent, read_trace};
 use crate::linux::answer::{Answers, Exchange, List, Listed, Verdict};
 use crate::linux::conntrack::Flow;
 use crate::linux::error::{KernelError, Reason};
@@ -49,6 +50,8 @@ pub struct Told {
     pub events: Vec<Event>,
     /// And what a log of packets does.
     pub packets: Vec<LoggedPacket>,
+    /// And what a trace does.
+    pub traced: Vec<TraceEvent>,
 }
 
 impl Told {
@@ -62,6 +65,9 @@ impl Told {
         let mut packets = VecDeque::new();
         read_packets(datagram, &mut packets);
         told.packets.extend(packets);
+        let mut traced = VecDeque::new();
+        read_trace(datagram, &mut traced);
+        told.traced.extend(traced);
 
         let first = datagram.get(8..).and_then(|rest| rest.first_chunk::<4>()).copied();
         let first = u32::from_ne_bytes(first.unwrap_or_default());

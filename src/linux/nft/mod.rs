@@ -13,6 +13,7 @@
 //! | [`change`]    | [`change::Change`], and how several are made at once or not at all               |
 //! | [`query`]     | what there is                                                                    |
 //! | [`listing`]   | all that there is in a table                                                     |
+//! | [`trace`]     | what becomes of packets, chain by chain                                          |
 
 pub mod change;
 pub mod element;
@@ -24,6 +25,7 @@ pub mod query;
 pub mod rule;
 pub mod set;
 pub mod table;
+pub mod trace;
 mod userdata;
 
 use netlink_packet_netfilter::nftables::NfTablesMessage;

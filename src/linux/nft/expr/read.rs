@@ -6,7 +6,7 @@
 use super::super::super::attributes::Attributes;
 use super::log::read_limit;
 use super::uapi::*;
-use super::{Comparison, Counted, Expr, Extension, Header, Log, MetaField, Reg, Verdict};
+use super::{Comparison, Counted, Expr, Extension, Header, Log, MetaField, Reg, Verdict, trace};
 
 impl Expr {
     /// Reads one expression. [`Expr::Foreign`] if it is none that [`Expr`] has a word for.
@@ -14,7 +14,7 @@ impl Expr {
         let name = attributes.text(NFTA_EXPR_NAME).unwrap_or_default();
         let fields = Fields(attributes.nested(NFTA_EXPR_DATA).unwrap_or(Attributes(&[])));
         let expr = match name.as_str() {
-            "meta" => fields.read_meta(),
+            "meta" => fields.read_meta().or_else(|| trace::read(fields.0)),
             "payload" => fields.read_payload(),
             "cmp" => fields.read_compare(),
             "bitwise" => fields.read_mask(),
@@ -247,6 +247,7 @@ mod tests {
             }),
             Expr::LookupVerdict { set: "v".into(), key: a },
             Expr::Limit { per_second: 10, burst: 5 },
+            Expr::Trace { from: b },
             Expr::Log(Log { group: 102, prefix: "ferrule denied in: ".into(), length: 128 }),
             Expr::Foreign("quota".into()),
         ];
