@@ -166,8 +166,8 @@ pub enum Verb {
     ///
     /// Looks at all that is on the way of its packets on this node: policies, routes, rules, links, the next hop, VXLAN,
     /// firewalls of others, sysctls, who listens. An end on another node is that node's to look at: the answer names it.
-    /// Changes nothing. The exit status is 0 if the connection works, 1 if something is in its way, 3 if nothing that could
-    /// be looked at is.
+    /// Changes nothing, and sends nothing without --probe. The exit status is 0 if the connection works, 1 if something is in
+    /// its way, 3 if nothing that could be looked at is.
     Why {
         /// Who begins: NAMESPACE/POD or an address
         #[arg(value_name = "FROM", value_parser = parse_target, required_unless_present = "question")]
@@ -181,6 +181,13 @@ pub enum Verb {
         /// Both ends as a JSON document, with what only the API server knows of them: `question` of the JSON output
         #[arg(long, value_name = "JSON", conflicts_with_all = ["from", "to"])]
         question: Option<String>,
+
+        /// Send a packet from FROM as well, which no application sees, and tell what becomes of it
+        ///
+        /// On the node of FROM, as root. Rules and chains of nf_tables that drop it are named. For as long as it takes, at most
+        /// some seconds, there is a table for it.
+        #[arg(long)]
+        probe: bool,
     },
 
     /// Write what a pod sends and receives to stdout, as a pcap

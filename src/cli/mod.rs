@@ -85,14 +85,14 @@ pub fn run(command_line: &CommandLine, colour: bool) -> Outcome {
         Verb::Policy { verb: PolicyVerb::Show { pod } } => {
             report(common, colour, block_on(policy::show::show(common, pod)))
         }
-        Verb::Why { from, to, question } => {
+        Verb::Why { from, to, question, probe } => {
             let asked = match (question, from, to) {
                 (Some(text), ..) => why::Asked::Question(text),
                 (None, Some(from), Some(to)) => why::Asked::Ends(from, to),
                 // clap asks for both.
                 (None, ..) => why::Asked::Question(""),
             };
-            report(common, colour, block_on(why::why(common, asked)))
+            report(common, colour, block_on(why::why(common, asked, *probe)))
         }
         Verb::Capture { pod, interface, full, count, duration, leash } => {
             let (interface, full, leash) = (interface.as_ref(), *full, *leash);

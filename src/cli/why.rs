@@ -1,5 +1,5 @@
 //! `ferrulectl why`: what on this node keeps one connection from working. Changes nothing; at most the kernel is made to
-//! ask for a next hop's hardware address, as it does before it sends.
+//! ask for a next hop's hardware address, as it does before it sends. Only `--probe` sends packets.
 //!
 //! | file            | what it looks at                                                                    |
 //! |-----------------|-------------------------------------------------------------------------------------|
@@ -16,6 +16,7 @@
 //! | `firewall`      | chains of others                                                                    |
 //! | `table`         | ferrule's own table: the pod's addresses, masquerade, hostPorts                     |
 //! | `listener`      | who listens                                                                         |
+//! | [`probe`]       | what becomes of a packet                                                            |
 //!
 //! What can be read of two nodes is joined by [`crate::connectivity::join`].
 
@@ -29,11 +30,14 @@ pub mod look;
 mod neighbour;
 mod pod;
 mod policies;
+mod probe;
 mod source;
 mod table;
 mod tunnel;
 
 use std::fmt::Write;
+
+use futures_util::future::join_all;
 
 use crate::cli::arguments::Common;
 use crate::cli::policy::target::{Door, Target};
@@ -44,8 +48,9 @@ use crate::cni::error::{CniError, Code};
 use crate::connectivity::answer::{Document, Verdict};
 use crate::connectivity::half::Half;
 use crate::connectivity::join::join;
+use crate::connectivity::probe::judge;
 use crate::connectivity::question::{Protocol, Question};
-use crate::connectivity::text::answer_text;
+use crate::connectivity::text::{headline, probe_text, steps_text, trace_text};
 use crate::text_table::escape;
 
 /// Who wants to reach whom.
@@ -57,11 +62,11 @@ pub enum Asked<'a> {
     Question(&'a str),
 }
 
-/// Answers, as far as this node knows.
+/// Answers, as far as this node knows. `sends`: packets as well, to see what becomes of them.
 ///
 /// # Errors
 /// If one of the two is not known, or nothing can be read.
-pub async fn why(common: &Common, asked: Asked<'_>) -> Result<Document, CniError> {
+pub async fn why(common: &Common, asked: Asked<'_>, sends: bool) -> Result<Document, CniError> {
     let networks = common.find_networks(None)?;
     let look = Look::read(common, &networks).await?;
     let question = match asked {
@@ -93,12 +98,15 @@ pub async fn why(common: &Common, asked: Asked<'_>) -> Result<Document, CniError
         halves.extend(halves_of_flow().await?);
     }
     let answer = join(&question, &halves);
-    Ok(Document { version: 1, question, halves, answer })
+    let flows: Vec<_> = question.flows().into_iter().take(if sends { probe::MOST } else { 0 }).collect();
+    let ends: Vec<_> = flows.into_iter().map(|flow| End::of_flow(&look, &question, flow)).collect();
+    let probes = join_all(ends.iter().map(|ends| probe::probe(&look, &question, ends))).await;
+    Ok(Document { version: 1, question, halves, answer, probes })
 }
 
 impl Report for Document {
     fn status(&self) -> u8 {
-        match self.answer.verdict {
+        match judge(self.answer.verdict, &self.probes) {
             Verdict::Works => 0,
             Verdict::Broken => 1,
             Verdict::Unknown => STATUS_BLIND,
@@ -106,7 +114,12 @@ impl Report for Document {
     }
 
     fn to_text(&self, colour: bool) -> String {
-        let mut text = answer_text(&self.question, &self.answer, colour);
+        let mut text = headline(&self.answer, colour);
+        for probe in &self.probes {
+            text.push_str(&probe_text(probe, colour));
+        }
+        text.push_str(&steps_text(&self.question, &self.answer, colour));
+        text.push_str(&trace_text(&self.probes, colour));
         for other in &self.answer.ask {
             let name = match (&other.node, other.address) {
                 (Some(node), _) => node.clone(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::connectivity::half::{Half, Other, Step};
+use crate::connectivity::probe::Probe;
 use crate::connectivity::question::Question;
 use crate::policy::evaluate::Flow;
 
@@ -18,6 +19,9 @@ pub struct Document {
     pub halves: Vec<Half>,
     /// What follows from that.
     pub answer: Answer,
+    /// What became of packets that were sent to see, one for each flow; none unless that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
 }
 
 /// Whether a connection works.

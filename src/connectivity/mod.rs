@@ -12,6 +12,7 @@
 //! | [`half`]     | what one node says, step by step                                                   |
 //! | [`join`]     | halves joined to an answer                                                         |
 //! | [`answer`]   | the answer, and the document that `ferrulectl why --output json` prints            |
+//! | [`probe`]    | what became of packets that were sent to see                                      |
 //! | `text`       | the answer as people read it; only where there is somebody to read it             |
 //!
 //! `ferrulectl why` looks and makes halves, on the node where it runs. Whoever reaches several nodes gives each of them the
@@ -21,6 +22,7 @@
 pub mod answer;
 pub mod half;
 pub mod join;
+pub mod probe;
 pub mod question;
 #[cfg(any(feature = "cli", feature = "kubectl"))]
 pub mod text;

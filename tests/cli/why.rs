@@ -3,4 +3,5 @@
 
 mod broken;
 mod healthy;
+mod probe;
 mod scene;
