@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::binaries::REFERENCE_PLUGINS;
+use kit::files::wait_for_words;
 use serde_json::{Value, json};
 
 use super::*;
@@ -63,6 +63,15 @@ fn a_node_moves_step_by_step_and_each_step_may_be_repeated() {
     assert_eq!(looked["hostLocal"], json!(old.networks()));
     assert_eq!(states(&looked["import"]), ["imported", "imported"]);
     assert!(!node.data_dir().join("podnet").exists(), "a look writes nothing");
+
+    // The same from a container that has the node's root directory elsewhere.
+    let root = node.scratch().path().join("root");
+    fs::create_dir(&root).unwrap();
+    let mounted = "mount --rbind / \"$0\"; exec \"$@\"";
+    let words = format!("{} --output json --root {}", old.step_words("look"), root.display());
+    let shell = ["unshare", "--mount", "sh", "-ec", mounted].map(Into::into);
+    let wrapper: Vec<std::ffi::OsString> = shell.into_iter().chain([root.into_os_string()]).collect();
+    assert_eq!(verb(node, &words).through(wrapper).run().document(), Some(looked));
 
     // ferrule's conflist is not there yet: nothing may happen to the old one.
     let early = old.step("take", 1);
@@ -137,9 +146,9 @@ fn an_add_that_is_under_way_is_waited_for() {
     let slow = slow_host_local(node.scratch().path());
     let adding =
         old.call("ADD", &late).env("CNI_PATH", format!("{}:{REFERENCE_PLUGINS}", slow.display())).spawn();
-    thread::sleep(Duration::from_millis(500));
+    wait_for_words(&slow.join("log"), "begun");
     let taking = verb(node, &(old.step_words("take") + " --output json")).spawn();
-    thread::sleep(Duration::from_millis(500));
+    node.namespace().wait_until(&format!("[ -e {} ]", old.kept().join(format!("{OLD}.was")).display()));
     // The swap is done, the import is not: a new pod waits.
     assert_eq!(old.confs(), [OURS]);
     let new = Pod::new("new");
@@ -148,7 +157,7 @@ fn an_add_that_is_under_way_is_waited_for() {
     let late_result = adding.wait().result();
     let taken = taking.wait().document().unwrap();
     let result = waiting.wait().result();
-    assert!(begun.elapsed() > Duration::from_secs(1), "it did not wait");
+    assert!(begun.elapsed() > Duration::from_millis(500), "it did not wait");
     assert_eq!(states(&taken["import"]), ["imported", "imported"], "{taken:#}");
     let (late_has, new_has) = (addresses_of(&late_result), addresses_of(&result));
     assert!(late_has.iter().all(|it| !new_has.contains(it)), "{late_has:?} {new_has:?}");
@@ -161,7 +170,11 @@ fn slow_host_local(scratch: &Path) -> PathBuf {
     let directory = scratch.join("slow");
     fs::create_dir_all(&directory).unwrap();
     let program = directory.join("host-local");
-    fs::write(&program, format!("#!/bin/sh\nsleep 3\nexec {REFERENCE_PLUGINS}/host-local\n")).unwrap();
+    fs::write(
+        &program,
+        format!("#!/bin/sh\necho begun >>$(dirname $0)/log\nsleep 2\nexec {REFERENCE_PLUGINS}/host-local\n"),
+    )
+    .unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     directory
 }
