@@ -132,6 +132,7 @@ mkdir "$scratch/overlay"
 up=$(realpath --relative-to "$scratch/overlay" .)
 printf '%s\n' "resources: [$up/deploy]" "components: [$up/deploy/components/migration]" >"$scratch/overlay/kustomization.yaml"
 kubectl apply --kustomize "$scratch/overlay" >&2
+kubectl --namespace kube-system rollout status daemonset/ferrule --timeout=60s >&2
 agents=$(kubectl --namespace kube-system get daemonset ferrule --output jsonpath='{.status.desiredNumberScheduled}')
 [ "${agents:-0}" = 0 ] || die "$agents agents are on nodes that have not moved"
 
@@ -184,7 +185,8 @@ jq --exit-status '[.nodes[].state] | all(. == "already")' "$scratch/again.json" 
 say "without kindnet, and without the old pods"
 kubectl --namespace kube-system delete daemonset kindnet >&2
 kubectl delete daemonset old --wait >&2
-kubectl wait --for=delete pod --selector app=old --timeout=120s >&2
+kubectl wait --for=delete pod --selector app=old --timeout=120s >&2 ||
+    [ -z "$(kubectl get pods --selector app=old --output name)" ] || die "old pods do not go"
 all_reach_all
 for node in $(kind get nodes --name "$KIND_CLUSTER_NAME"); do
     left=$(docker exec "$node" sh -c 'iptables-save -t nat; ip6tables-save -t nat' | grep -c -- '--dport 8090' || true)
