@@ -4,10 +4,12 @@
 //!
 //! What it serves has the shape and size of real Nodes, so that what the agent does not need is there to be ignored.
 
+mod http;
+mod node_spec;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,84 +19,13 @@ use serde_json::{Value, json};
 
 use super::access::Access;
 use super::objects::Objects;
+use http::{Request, read_request, respond_compressed};
+pub(super) use http::{chunk, respond};
 use kit::netns::Namespace;
+pub use node_spec::NodeSpec;
 
 /// As Kubernetes does it, shorter lists are not compressed.
 const COMPRESSED: usize = 128 << 10;
-
-/// A Node as tests speak of it.
-#[derive(Clone)]
-pub struct NodeSpec {
-    pub name: String,
-    pub pod_cidrs: Vec<String>,
-    pub internal_ips: Vec<String>,
-    pub created: String,
-    pub ready: bool,
-    pub awaits_network: bool,
-    /// Keys of its taints.
-    pub taints: Vec<String>,
-    /// Changes with each heartbeat, and means nothing.
-    pub heartbeat: u64,
-}
-
-impl NodeSpec {
-    pub fn new(name: &str, pod_cidrs: &[&str], internal_ips: &[&str]) -> Self {
-        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
-        Self {
-            name: name.to_owned(),
-            pod_cidrs: texts(pod_cidrs),
-            internal_ips: texts(internal_ips),
-            created: "2026-11-23T16:04:05Z".to_owned(),
-            ready: true,
-            awaits_network: false,
-            taints: Vec::new(),
-            heartbeat: 0,
-        }
-    }
-
-    fn to_json(&self, version: u64) -> Value {
-        let message = if self.awaits_network {
-            "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:x"
-        } else {
-            "kubelet is posting ready status"
-        };
-        let images: Vec<Value> = (0..30)
-            .map(|n| json!({ "names": [format!("registry.example/image-{n}@sha256:{:064x}", n)], "sizeBytes": 123_456_789 }))
-            .collect();
-        let mut spec = json!({ "providerID": format!("x://{}", self.name) });
-        if let Some(first) = self.pod_cidrs.first() {
-            spec["podCIDR"] = json!(first);
-            spec["podCIDRs"] = json!(self.pod_cidrs);
-        }
-        let taints = self.taints.iter().map(|key| json!({ "key": key, "effect": "NoSchedule" }));
-        spec["taints"] = taints.collect();
-        let addresses: Vec<Value> = self
-            .internal_ips
-            .iter()
-            .map(|ip| json!({ "type": "InternalIP", "address": ip }))
-            .chain([json!({ "type": "Hostname", "address": self.name })])
-            .collect();
-        json!({
-            "kind": "Node", "apiVersion": "v1",
-            "metadata": {
-                "name": self.name, "uid": format!("uid-{}", self.name), "resourceVersion": version.to_string(),
-                "creationTimestamp": self.created,
-                "labels": { "kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux" },
-                "managedFields": [{ "manager": "kubelet", "operation": "Update", "fieldsType": "FieldsV1",
-                    "fieldsV1": { "f:status": { "f:conditions": { "k:{\"type\":\"Ready\"}": { "f:lastHeartbeatTime": {} } } } } }],
-            },
-            "spec": spec,
-            "status": {
-                "addresses": addresses,
-                "conditions": [
-                    { "type": "MemoryPressure", "status": "False", "reason": format!("at {}", self.heartbeat) },
-                    { "type": "Ready", "status": if self.ready { "True" } else { "False" }, "message": message },
-                ],
-                "images": images,
-            },
-        })
-    }
-}
 
 #[derive(Default)]
 pub(super) struct State {
@@ -458,76 +389,4 @@ impl Api {
             }
         }
     }
-}
-
-pub(super) fn chunk(mut stream: &TcpStream, event: &Value) -> Option<()> {
-    let line = format!("{event}\n");
-    stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).ok()
-}
-
-pub(super) fn respond(mut stream: &TcpStream, status: u16, body: &str) -> Option<()> {
-    let head = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(body.as_bytes()).ok()
-}
-
-fn respond_compressed(mut stream: &TcpStream, body: &str) -> Option<()> {
-    let mut gzip = Command::new("gzip");
-    gzip.arg("-1").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut gzip = gzip.spawn().ok()?;
-    let mut stdin = gzip.stdin.take()?;
-    let body = body.to_owned();
-    let writer = thread::spawn(move || stdin.write_all(body.as_bytes()));
-    let compressed = gzip.wait_with_output().ok()?.stdout;
-    writer.join().ok()?.ok()?;
-    let head = format!(
-        "HTTP/1.1 200 X\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
-        compressed.len()
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(&compressed).ok()
-}
-
-/// What a client asks.
-struct Request {
-    method: String,
-    /// With query.
-    path: String,
-    /// Where it is JSON.
-    body: Value,
-    /// What the client calls itself.
-    client: String,
-    takes_gzip: bool,
-}
-
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
-    let mut line = String::new();
-    if reader.read_line(&mut line).ok()? == 0 {
-        return None;
-    }
-    let mut words = line.split(' ');
-    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (mut length, mut client, mut takes_gzip) = (0, String::new(), false);
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header).ok()?;
-        let header = header.trim_end().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-        if let Some(value) = header.strip_prefix("user-agent:") {
-            value.trim().clone_into(&mut client);
-        }
-        takes_gzip |= header.strip_prefix("accept-encoding:").is_some_and(|value| value.contains("gzip"));
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    Some(Request { method, path, body, client, takes_gzip })
 }
