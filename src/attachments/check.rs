@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::attachments::claim::{AllocatedAddress, Allocation, locate, usable_sets};
+use crate::attachments::allocation::{AllocatedAddress, Allocation, locate, usable_sets};
 use crate::attachments::node::{self, NodeFacts};
 use crate::attachments::{describe, pod_rules};
 use crate::cni::error::CniError;

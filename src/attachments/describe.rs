@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::attachments::claim::Allocation;
+use crate::attachments::allocation::Allocation;
 use crate::attachments::node::NodeFacts;
 use crate::cni::args::PodName;
 use crate::cni::ids::AttachmentKey;

@@ -4,6 +4,7 @@
 //! | file             | what it is                                                                           |
 //! |------------------|--------------------------------------------------------------------------------------|
 //! | [`claim`]        | where an attachment's addresses come from: the store, or a [`delegate`]               |
+//! | [`allocation`]   | what an attachment was given, and what the conf says of it                             |
 //! | `node_addresses` | which addresses no pod may have, because the node or its router has them               |
 //! | [`describe`]     | a conf and addresses become the description of an attachment                          |
 //! | [`set_up`]       | makes the kernel what the attachment and its node need                                |
@@ -29,6 +30,7 @@
 //! The store's lock is never held across netlink or another program. No two of these files import each other, nor in a
 //! circle.
 
+pub mod allocation;
 pub mod attached_pods;
 pub mod check;
 pub mod claim;

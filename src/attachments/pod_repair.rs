@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::attachments::claim::{locate, usable_sets};
+use crate::attachments::allocation::{locate, usable_sets};
 use crate::attachments::describe::describe_recorded;
 use crate::attachments::node::NodeFacts;
 use crate::cni::error::CniError;

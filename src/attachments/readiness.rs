@@ -5,7 +5,7 @@
 //! dead attachments count as free, routes that somebody deleted count as there, and one peer of many that cannot
 //! be reached is not a reason (docs/design.md).
 
-use crate::attachments::claim::usable_sets;
+use crate::attachments::allocation::usable_sets;
 use crate::attachments::node::NodeFacts;
 use crate::attachments::timing::{Phase, Steps};
 use crate::attachments::{delegate, liveness, node, pod_rules};

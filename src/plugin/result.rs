@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::attachments::claim::Allocation;
+use crate::attachments::allocation::Allocation;
 use crate::cni::dns::Dns;
 use crate::cni::error::{CniError, Code};
 use crate::cni::ids::NetnsPath;
