@@ -376,6 +376,13 @@ pub struct Touched {
     pub holds: BTreeSet<String>,
 }
 
+impl Touched {
+    /// Anything may differ.
+    pub fn everything() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+}
+
 /// What is shared in memory is written each time.
 mod shared {
     use std::sync::Arc;

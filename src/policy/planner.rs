@@ -4,6 +4,15 @@
 //! event -> index, policies -> a pod of this node: which policies select it -> its chains
 //!                          -> any pod: which sets in use it is in, before and after
 //! ```
+//!
+//! | file         | what it is                                                                        |
+//! |--------------|-----------------------------------------------------------------------------------|
+//! | `isolation`  | which chains of NetworkPolicies pods have, and those that are held                |
+//! | `tiers`      | the same of ClusterNetworkPolicies                                                |
+//! | `judge`      | why a flow is allowed or denied, from what the API server said, not from the plan |
+//! | `tier_judge` | the same of ClusterNetworkPolicies                                                |
+//! | `problems`   | what authors of policies should know about them                                   |
+//! | `objects`    | what the planner knows, as a document                                             |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -160,7 +169,7 @@ impl Planner {
 
     fn plan_anew(&mut self) {
         (self.plan, self.live) = (Plan::default(), Live::default());
-        self.touched = Touched { all: true, ..Touched::default() };
+        self.touched = Touched::everything();
         self.again.clear();
         let mut namespaces: BTreeSet<String> =
             self.policies.keys().map(|name| name.namespace.clone()).collect();

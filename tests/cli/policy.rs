@@ -111,7 +111,7 @@ impl Shop {
         let records = store.attachments().unwrap().into_iter().map(|it| it.record.unwrap());
         let attached: Vec<Attached> = records.filter_map(|record| attached(&record)).collect();
         let nft = Nfnetlink::open_in(&Netns::open(self.node.namespace().path()).unwrap()).unwrap();
-        let touched = Touched { all: true, ..Touched::default() };
+        let touched = Touched::everything();
         block_on(async {
             let mut mirror = Mirror::default();
             policy::apply(

@@ -144,7 +144,7 @@ pub fn uid(name: &str) -> String {
 }
 
 pub fn all() -> Touched {
-    Touched { all: true, ..Touched::default() }
+    Touched::everything()
 }
 
 /// Whether a server there answers by TCP.

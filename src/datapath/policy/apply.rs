@@ -57,7 +57,7 @@ pub async fn apply(
     attached: &[Attached],
     unknown: Unknown,
 ) -> Result<Applied, NftError> {
-    let all = Touched { all: true, ..Touched::default() };
+    let all = Touched::everything();
     let mut attempts = Attempts::default();
     loop {
         let touched = if mirror.known { touched } else { &all };
@@ -88,7 +88,7 @@ pub async fn restore(
         return Ok(false);
     }
     let mut mirror = Mirror::of_no_table();
-    let all = Touched { all: true, ..Touched::default() };
+    let all = Touched::everything();
     match attempt(nft, &mut mirror, &closed(plan), &all, attached, unknown).await {
         Ok(_) => {}
         // Somebody else makes it.
@@ -131,7 +131,7 @@ impl Mirror {
             (true, true) => vec!["the table, which nothing needs".to_owned()],
             (false, false) => vec!["the table, which is missing".to_owned()],
             (false, true) => {
-                let all = Touched { all: true, ..Touched::default() };
+                let all = Touched::everything();
                 Differences::between(self, plan, &all).in_words()
             }
         }
@@ -188,7 +188,7 @@ async fn attempt(
         *mirror = Mirror::default();
         differences = Differences::between(mirror, plan, touched);
     }
-    let all = Touched { all: true, ..Touched::default() };
+    let all = Touched::everything();
     let touched = if differences.skeleton { &all } else { touched };
     let mut applying = Applying { mirror, plan, writer: Writer::new(nft), applied: Applied::default() };
     applying.make(&differences).await?;
