@@ -6,7 +6,8 @@
 #
 # The cluster is made for it and removed afterwards, unless --keep says otherwise; its name is ferrule-migrate, or
 # KIND_CLUSTER_NAME. Needs kind, kubectl and docker in PATH, and Rust. KIND_NODE_IMAGE names the node image; SKIP_BUILD=yes
-# takes the image and kubectl-ferrule as they were built before.
+# takes the image and kubectl-ferrule as they were built before. PEER_CNI names a program for node images without kindnet: it
+# gets the cluster's name, and gives the nodes a network of that kind by itself, without a DaemonSet.
 #
 # What must hold: every pod of before has its address, its uid and no restart, and is reached all the time; no node is
 # NotReady for a moment; new pods come by ferrule on every node, reach the old ones and are reached by them, with addresses
@@ -61,13 +62,20 @@ if [ "${SKIP_BUILD:-}" != yes ]; then
 fi
 program=$(target_directory)/debug/kubectl-ferrule
 
-say "a cluster with kindnet ($family)"
-quietly kind create cluster --name "$KIND_CLUSTER_NAME" --wait 180s ${KIND_NODE_IMAGE:+--image "$KIND_NODE_IMAGE"} --config - <<EOF
+say "a cluster with ${PEER_CNI:-kindnet} ($family)"
+replaced=kube-system/kindnet without_default=false
+[ -z "${PEER_CNI:-}" ] || replaced=none without_default=true
+cat >"$scratch/kind.yaml" <<EOF
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
-networking: { ipFamily: $family }
+networking: { ipFamily: $family, disableDefaultCNI: $without_default }
 nodes: [{ role: control-plane }, { role: worker }, { role: worker }]
 EOF
+quietly kind create cluster --name "$KIND_CLUSTER_NAME" --config "$scratch/kind.yaml" \
+    ${KIND_NODE_IMAGE:+--image "$KIND_NODE_IMAGE"}
+[ -z "${PEER_CNI:-}" ] || quietly "$PEER_CNI" "$KIND_CLUSTER_NAME"
+quietly kubectl wait --for=condition=Ready nodes --all --timeout=180s
+network=$(docker exec "$KIND_CLUSTER_NAME-worker" sh -c 'cat /etc/cni/net.d/10-*.conflist' | jq --raw-output .name)
 quietly kind load docker-image "$image" --name "$KIND_CLUSTER_NAME"
 # What the nodes have, or may pull.
 found=$(kubectl get nodes --output json | jq -r '[.items[].status.images[].names[] | select(contains("/agnhost:") and (contains("@") | not))][0] // empty')
@@ -120,13 +128,13 @@ all_reach_all() {
     [ "$(printf '%s\n' "${addresses[@]}" | sort | uniq --repeated)" = "" ] || die "an address twice: ${addresses[*]}"
 }
 
-say "pods of kindnet"
+say "pods of before"
 servers old 8090
 before=$(identities)
 all_reach_all
 
 say "ferrule, its agents kept off all nodes"
-kubectl --namespace kube-system create configmap ferrule --from-literal=FERRULE_NETWORK=kindnet >&2
+kubectl --namespace kube-system create configmap ferrule --from-literal=FERRULE_NETWORK="$network" >&2
 mkdir "$scratch/overlay"
 # kustomize takes no absolute paths.
 up=$(realpath --relative-to "$scratch/overlay" .)
@@ -137,7 +145,7 @@ agents=$(kubectl --namespace kube-system get daemonset ferrule --output jsonpath
 [ "${agents:-0}" = 0 ] || die "$agents agents are on nodes that have not moved"
 
 say "what would be done"
-"$program" migrate --replaces kube-system/kindnet --dry-run
+"$program" migrate --replaces "$replaced" --dry-run
 [ "$(identities)" = "$before" ] || die "a dry run changed a pod"
 
 # A connection a second from a pod to every other, and what the nodes say of themselves.
@@ -155,7 +163,7 @@ for address in $(cut -f 3 <<<"$before" | tr , ' '); do
 done
 
 say "moving"
-"$program" migrate --replaces kube-system/kindnet --yes
+"$program" migrate --replaces "$replaced" --yes
 sleep 5
 for watcher in "${watchers[@]}"; do kill "$watcher" 2>/dev/null || true; done
 watchers=()
@@ -179,11 +187,11 @@ for port in 8090 8091; do
 done
 
 say "again"
-"$program" migrate --replaces kube-system/kindnet --yes --output json >"$scratch/again.json"
+"$program" migrate --replaces "$replaced" --yes --output json >"$scratch/again.json"
 jq --exit-status '[.nodes[].state] | all(. == "already")' "$scratch/again.json" >/dev/null || die "$(cat "$scratch/again.json")"
 
-say "without kindnet, and without the old pods"
-kubectl --namespace kube-system delete daemonset kindnet >&2
+say "without the plugin of before, and without the old pods"
+[ "$replaced" = none ] || kubectl --namespace kube-system delete daemonset kindnet >&2
 kubectl delete daemonset old --wait >&2
 kubectl wait --for=delete pod --selector app=old --timeout=120s >&2 ||
     [ -z "$(kubectl get pods --selector app=old --output name)" ] || die "old pods do not go"
@@ -192,6 +200,6 @@ for node in $(kind get nodes --name "$KIND_CLUSTER_NAME"); do
     left=$(docker exec "$node" sh -c 'iptables-save -t nat; ip6tables-save -t nat' | grep -c -- '--dport 8090' || true)
     [ "$left" = 0 ] || die "$node has rules for the host port of a pod that is gone"
 done
-# What kindnet left on the nodes it may name; for people to read.
+# What the plugin of before left on the nodes it may name; for people to read.
 "$program" doctor >&2 || true
 say "moved"
