@@ -44,6 +44,7 @@ pub(super) struct State {
     is_away: bool,
     knows_nothing: bool,
     refuses_expired: bool,
+    ends_watches: bool,
     lists: usize,
     watches: usize,
     /// Ranges of the cluster's Services.
@@ -186,6 +187,15 @@ impl Api {
     pub fn know_nothing(&self, knows_nothing: bool) {
         self.change(|state| {
             state.knows_nothing = knows_nothing;
+            state.era += 1;
+        });
+    }
+
+    /// Connections are cut, and each watch that is accepted ends at once, as by something in between that allows no long
+    /// answers; or no longer.
+    pub fn end_watches(&self, ends_watches: bool) {
+        self.change(|state| {
+            state.ends_watches = ends_watches;
             state.era += 1;
         });
     }
@@ -361,6 +371,9 @@ impl Api {
         }
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
         stream.write_all(head.as_bytes()).ok()?;
+        if self.change(|state| state.ends_watches) {
+            return stream.write_all(b"0\r\n\r\n").ok();
+        }
         let (state, changed) = &*self.state;
         let mut marked = Instant::now();
         loop {

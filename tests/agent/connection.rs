@@ -1,6 +1,6 @@
 //! The connection to the API server: what goes over it, and its end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::node::{AgentNode, other};
 use kit::nft;
@@ -44,6 +44,26 @@ fn a_peer_that_vanishes_is_noticed_and_found_again() {
     node.nft("delete table inet lose");
     node.wait_for_routes_to(&[11, 12]);
     node.wait_for_metric("ferrule_api_up", 1.0);
+}
+
+/// It would ask thousands of times a second.
+#[test]
+fn watches_that_end_at_once_are_asked_for_ever_less_often() {
+    let mut node = AgentNode::new("cut-short");
+    node.start_ready();
+    node.wait_for_metric("ferrule_api_up", 1.0);
+    node.api.end_watches(true);
+    node.wait_for_metric("ferrule_api_up", 0.0);
+    let (_, before) = node.api.lists_and_watches();
+    node.wait("some more", || node.api.lists_and_watches().1 > before + 3);
+    assert!(node.log().contains("ended at once"), "{}", node.log());
+    let (began, (_, before)) = (Instant::now(), node.api.lists_and_watches());
+    node.wait("some more", || node.api.lists_and_watches().1 > before + 3);
+    assert!(began.elapsed() > Duration::from_millis(500), "four watches in {:?}", began.elapsed());
+    node.api.end_watches(false);
+    node.wait_for_metric("ferrule_api_up", 1.0);
+    node.api.put(other(11));
+    node.wait_for_routes_to(&[11]);
 }
 
 /// No Node changes for minutes in a cluster that is at rest.
