@@ -90,7 +90,7 @@ const EXECUTED: &[(&str, &str, &str)] = &[
     (
         "kubectl ferrule migrate --replaces kube-system/kindnet",
         "scripts/migrate.sh",
-        "\"$program\" migrate --replaces kube-system/kindnet",
+        "\"$program\" migrate --replaces \"$replaced\"",
     ),
     // Into a registry that only its user has.
     ("docker push $REGISTRY/ferrule:", "scripts/kind.sh", "kind load docker-image \"$image\""),
