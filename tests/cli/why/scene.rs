@@ -250,8 +250,6 @@ impl Scene {
     pub fn expect_broken_by(&self, ipv4: bool, from: &str, to: &str, kind: Kind, words: &[&str]) {
         assert!(!self.connects(from, to, ipv4), "{from} reaches {to}: this is no fault");
         let answer = self.why(from, to, ipv4);
-        // For whoever wants to read them all: --nocapture.
-        println!("{kind:?}: {}", answer.sentence);
         assert_eq!(answer.verdict, Verdict::Broken, "{answer:#?}");
         let broken: Vec<_> =
             answer.flows[0].steps.iter().filter(|it| it.step.state == State::Broken).collect();
