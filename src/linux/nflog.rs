@@ -6,18 +6,16 @@
 mod packet;
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
 
 use rtnetlink::packet_core::NLM_F_ACK;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
-use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use super::exchange::write;
 use super::message::Request;
+use super::socket::next_told;
 pub use packet::LoggedPacket;
 pub(super) use packet::read_packets;
 
@@ -111,19 +109,9 @@ impl PacketLog {
                 }
                 return Ok(packet);
             }
-            let Self { socket, pending, .. } = self;
-            poll_fn(|context| match socket.poll_recv_from_full(context) {
-                Poll::Ready(Ok((datagram, _))) => {
-                    read_packets(&datagram, pending);
-                    Poll::Ready(Ok(()))
-                }
-                Poll::Ready(Err(error)) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
-                    Poll::Ready(Ok(()))
-                }
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => Poll::Pending,
-            })
-            .await?;
+            if let Some(datagram) = next_told(&mut self.socket).await? {
+                read_packets(&datagram, &mut self.pending);
+            }
         }
     }
 

@@ -1,8 +1,11 @@
-//! What the two kinds of netlink socket have in common: their options, and the number that the kernel gives them.
+//! What netlink sockets have in common: their options, the number that the kernel gives them, and how they are listened to.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
-use rtnetlink::sys::{Socket, SocketAddr};
+use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr, TokioSocket};
+use rustix::io::Errno;
 
 /// Has the kernel answer with its own words beside errno, and without the request repeated before them.
 ///
@@ -25,4 +28,21 @@ pub(super) fn bind(socket: &mut Socket) -> io::Result<u32> {
         0 => Ok(socket.bind_auto()?.port_number()),
         port => Ok(port),
     }
+}
+
+/// The next datagram that the kernel tells of by itself; waits for it. `None`: the kernel had some that nobody read in time.
+/// Cancel safe.
+///
+/// # Errors
+/// Where the socket fails. Nothing is heard any more then.
+pub(super) async fn next_told(socket: &mut TokioSocket) -> io::Result<Option<Vec<u8>>> {
+    poll_fn(|context| match socket.poll_recv_from_full(context) {
+        Poll::Ready(Ok((datagram, _))) => Poll::Ready(Ok(Some(datagram))),
+        Poll::Ready(Err(error)) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+            Poll::Ready(Ok(None))
+        }
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }

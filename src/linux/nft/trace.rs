@@ -7,17 +7,15 @@
 //! one namespace, and is another after it went through `lo` or into a tunnel.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
 
 use rtnetlink::packet_core::NetlinkBuffer;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
-use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use super::super::attributes::Attributes;
+use super::super::socket::next_told;
 
 /// `NFNLGRP_NFTRACE` (include/uapi/linux/netfilter/nfnetlink.h).
 const GROUP: u32 = 9;
@@ -133,20 +131,10 @@ impl TraceLog {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
             }
-            let Self { socket, pending, has_lost } = self;
-            poll_fn(|context| match socket.poll_recv_from_full(context) {
-                Poll::Ready(Ok((datagram, _))) => {
-                    read_trace(&datagram, pending);
-                    Poll::Ready(Ok(()))
-                }
-                Poll::Ready(Err(error)) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
-                    *has_lost = true;
-                    Poll::Ready(Ok(()))
-                }
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => Poll::Pending,
-            })
-            .await?;
+            match next_told(&mut self.socket).await? {
+                Some(datagram) => read_trace(&datagram, &mut self.pending),
+                None => self.has_lost = true,
+            }
         }
     }
 
