@@ -19,6 +19,8 @@
 //! other steps go on, but for one: the conf is written only after all else was applied once, because with it come pods.
 //! What is known already is kept without the API server.
 
+mod housekeeping;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +31,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::agent::cluster::Cluster;
-use crate::agent::cluster::desired_state::OwnNode;
 use crate::agent::cluster::index::{Change, NodeEvent};
 use crate::agent::drift::Parts;
 use crate::agent::drops::DropCounts;
+use crate::agent::install::conflist;
 use crate::agent::install::hold::ConfHold;
 use crate::agent::install::runtime::Runtime;
-use crate::agent::install::{conflist, drop_ins};
 use crate::agent::k8s::api_server;
 use crate::agent::k8s::client;
 use crate::agent::k8s::credentials::CertificateAuthority;
@@ -66,9 +67,6 @@ const RESYNC: Duration = Duration::from_secs(60);
 
 /// How often the runtime, the plugin's log and the loop's health are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
-
-/// How many routes are looked up at once. That takes milliseconds.
-const LOOK_UPS: usize = 512;
 
 /// How many messages of the watch wait for the loop.
 const MESSAGES_WAITING: usize = 64;
@@ -355,98 +353,5 @@ impl Agent {
             self.pending.add_all(if change.completed { Duration::ZERO } else { GATHER });
         }
         self.pending.add_peers(change.peers);
-    }
-
-    /// What needs no hurry.
-    fn housekeeping(&mut self) {
-        let now = Instant::now();
-        self.reported.health.beat();
-        if self.cluster.index.is_complete() {
-            let (name, recorder) = (&self.settings.node_name, self.reported.recorder.as_ref());
-            match OwnNode::of(&self.cluster.index) {
-                None => self.lacks.tell(now, &self.cluster.index, name, recorder),
-                Some(_) => self.lacks.over(name),
-            }
-        }
-        if let Some(place) = self.cluster.index.own().and_then(|own| own.condition.startup_taint) {
-            self.reported.remove_startup_taint(place);
-        }
-        self.pending.check_table_if_due(now);
-        self.watch_over_routes(now);
-        if self.pending.take_save(now) {
-            self.save();
-        }
-        if let Err(reason) = self.plugin_log.read(&self.reported.metrics) {
-            debug!(%reason, "plugin log not readable");
-        }
-        self.count_addresses();
-    }
-
-    /// Compares what the kernel does with what was programmed: after a change, and now and then.
-    async fn look_up_routes(&mut self) {
-        if let Some(from) = self.look_up_from {
-            let step = self.kernel.datapath.overruled(from, LOOK_UPS);
-            let Some((found, total)) = self.reported.step("look_up", step).await else { return };
-            self.overruled.extend(found);
-            self.look_up_from = Some(from + LOOK_UPS).filter(|next| *next < total);
-            if self.look_up_from.is_none() {
-                self.reported.overruled(std::mem::take(&mut self.overruled));
-            }
-        }
-    }
-
-    /// Has all routes to other nodes looked up, from the first one on.
-    pub(super) fn look_up_routes_soon(&mut self) {
-        self.look_up_from = Some(0);
-        self.overruled.clear();
-    }
-
-    /// Once a minute everything is compared.
-    async fn resync(&mut self) {
-        if self.cluster.index.own().is_some_and(|own| own.condition.network_unavailable) {
-            self.reported.network_is_unavailable();
-        }
-        if self.cluster.desired.is_some() {
-            self.pending.add_all(Duration::ZERO);
-            self.look_up_routes_soon();
-        }
-        let reclaimed = self.reported.step("reclaim", self.kernel.datapath.reclaim()).await;
-        if let Some(attachments) = reclaimed.filter(|count| *count > 0) {
-            self.reported.metrics.reclaimed.inc_by(attachments.try_into().unwrap_or(u64::MAX));
-            info!(attachments, "dead attachments reclaimed");
-        }
-        self.write_drop_ins();
-        self.reported.repeat_events();
-    }
-
-    /// Both programs may come to the node later, so this is done each minute.
-    fn write_drop_ins(&self) {
-        let Some(run) = &self.settings.drop_ins else { return };
-        match drop_ins::write(run) {
-            Ok(written) => written.iter().for_each(|path| info!(path = %path.display(), "drop-in written")),
-            Err(reason) => {
-                self.reported.metrics.step_failed("drop_ins");
-                warn!(%reason, "drop-in not written");
-            }
-        }
-    }
-
-    fn count_addresses(&self) {
-        let sets = self.runtime.range_sets();
-        match self.kernel.datapath.usage(sets) {
-            Ok(usage) => {
-                for (set, usage) in sets.iter().zip(usage) {
-                    self.reported.metrics.addresses(&self.settings.network, set, usage);
-                }
-            }
-            Err(reason) => debug!(%reason, "addresses not counted"),
-        }
-    }
-
-    fn save(&self) {
-        if let Err(reason) = self.cluster.save(self.probation.on_trial()) {
-            self.reported.metrics.step_failed("save");
-            warn!(%reason, "state not saved");
-        }
     }
 }
